@@ -1,0 +1,14 @@
+//! The only place that reads a clock for decisions and for the ledger.
+
+use std::time::{Duration, Instant};
+
+/// Now on the monotonic clock, since this process began; the "now" that `domain` is given.
+pub fn now() -> Duration {
+    static BEGAN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    BEGAN.get_or_init(Instant::now).elapsed()
+}
+
+/// Now in UTC, to the second: `2025-09-30T12:34:10Z`.
+pub fn utc() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}

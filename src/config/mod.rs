@@ -1,0 +1,233 @@
+//! The valid configuration: what the rest of the program reads.
+//!
+//! `raw` is the file as written, with spans; validation turns it into [`Config`] or into every problem at once.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::domain::Color;
+
+/// Everything that was configured, valid, with defaults filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The file it was read from, absolute. Relative paths in the file are relative to the working directory.
+    pub path: PathBuf,
+    /// `[proxy]`
+    pub proxy: Proxy,
+    /// `[admin]`
+    pub admin: Admin,
+    /// `[state]`
+    pub state: State,
+    /// `[log]`
+    pub log: Log,
+    /// `[service.*]`, by name.
+    pub services: Vec<Service>,
+}
+
+/// `[proxy]`: the listeners and what is asked of clients.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Proxy {
+    /// Default `0.0.0.0:8080`.
+    pub listen: Vec<SocketAddr>,
+    /// Worker threads, at least 1; a configured 0 has become the number of cores.
+    pub workers: usize,
+    /// Peers whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are believed; nobody by default.
+    pub trusted_proxies: Vec<Cidr>,
+    /// A client's request head, from its first byte. Default 10 s.
+    pub header_timeout: Duration,
+    /// Silence within a client's body. Default 30 s.
+    pub body_timeout: Duration,
+    /// Between requests on a kept connection. Default 75 s.
+    pub idle_timeout: Duration,
+    /// Default 30 s.
+    pub shutdown_timeout: Duration,
+    /// Client connections at once; one more is answered 503 and closed. Default 16,384.
+    pub max_connections: usize,
+    /// Request line and headers together, and trailers; more is 431. Default 64 KiB.
+    pub max_header_bytes: usize,
+    /// A request body; more is 413. Default 0: no limit.
+    pub max_body_bytes: u64,
+    /// Whether requests are forwarded with `Via: 1.1 cutover` (RFC 9110 7.6.3). Default true.
+    pub via: bool,
+}
+
+/// `[admin]`: the API, `/metrics` and the dashboard.
+#[derive(Clone, PartialEq)]
+pub struct Admin {
+    /// Default `127.0.0.1:9900`.
+    pub listen: SocketAddr,
+    /// The content of `token_file`, without its line end; required when `listen` is not loopback.
+    pub token: Option<String>,
+    /// A unix socket, mode 0600; none by default.
+    pub socket: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin")
+            .field("listen", &self.listen)
+            .field("token", &self.token.as_ref().map(|_| "(secret)"))
+            .field("socket", &self.socket)
+            .finish()
+    }
+}
+
+/// `[state]`: what survives a restart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// Default `state`.
+    pub dir: PathBuf,
+    /// Default `deploy/releases.log`.
+    pub ledger: PathBuf,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// One line per request; off by default.
+    pub access: AccessLog,
+    /// Where access lines go; standard output by default.
+    pub access_file: Option<PathBuf>,
+}
+
+/// The form of the access log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Nothing is written.
+    Off,
+    /// One JSON object per line.
+    Json,
+    /// The Apache/nginx "combined" form, with our fields behind it.
+    Combined,
+}
+
+/// `[service.NAME]`: one application behind the proxy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// `[a-z0-9][a-z0-9_-]*`, at most 63 bytes.
+    pub name: String,
+    /// Lower case, without port; `*.example.com` stands for any one or more labels before it. Empty: every other host.
+    pub hosts: Vec<String>,
+    /// Starts with `/`. Matches whole segments: `/api` takes `/api` and `/api/x`, not `/apix`.
+    pub path_prefix: String,
+    /// The active color as the file has it; see "Who decides the color" in the docs.
+    pub active: Color,
+    /// Indexed by [`Color::index`].
+    pub colors: [ColorConfig; 2],
+    /// `[service.NAME.upstream]`
+    pub upstream: Upstream,
+    /// `[service.NAME.health]`
+    pub health: Health,
+    /// `[service.NAME.watch]`
+    pub watch: Watch,
+    /// `[service.NAME.drain]`
+    pub drain: Drain,
+}
+
+/// One color: where it listens, and where that was said.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ColorConfig {
+    /// At least one.
+    pub upstreams: Vec<Address>,
+    /// The Compose `.env` the rest was read from.
+    pub env_file: Option<PathBuf>,
+    /// `COMPOSE_PROJECT_NAME`
+    pub project: Option<String>,
+    /// `IMAGE_TAG`
+    pub image_tag: Option<String>,
+}
+
+/// `host:port`. A name is resolved anew for each connection, so that a changed DNS record is followed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Address {
+    /// An IP address (IPv6 without brackets) or a name.
+    pub host: String,
+    /// 1 to 65535.
+    pub port: u16,
+}
+
+impl Address {
+    /// The socket address, where the host is an IP address.
+    pub fn socket(&self) -> Option<SocketAddr> {
+        self.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, self.port))
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// `[service.NAME.upstream]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    /// For all attempts of one request together. Default 1 s.
+    pub connect_timeout: Duration,
+    /// Silence before or within an answer. Default 60 s.
+    pub response_timeout: Duration,
+    /// How long an unused connection is kept. Default 4 s: under the 5 s after which Node closes it.
+    pub idle_timeout: Duration,
+}
+
+/// `[service.NAME.health]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    /// Default `/readyz`.
+    pub path: String,
+    /// Default 1 s.
+    pub interval: Duration,
+    /// Default 2 s; a probe that is still running when the next is due delays it.
+    pub timeout: Duration,
+    /// Successes in a row that make an upstream ready. Default 2.
+    pub rise: u32,
+    /// Failures in a row that make it not ready. Default 3.
+    pub fall: u32,
+}
+
+/// `[service.NAME.watch]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Watch {
+    /// Default 15 min; 0 s switches the watch off.
+    pub window: Duration,
+}
+
+/// `[service.NAME.drain]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drain {
+    /// Past it what is still in flight on the old color is cut. Default 30 s.
+    pub timeout: Duration,
+}
+
+/// A network, such as `10.0.0.0/8` or `fd00::/8`; a bare address is a network of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    /// The network's address, host bits cleared.
+    pub base: IpAddr,
+    /// Leading bits that count: 0 to 32, or 0 to 128.
+    pub bits: u8,
+}
+
+impl Cidr {
+    /// Whether `ip` is in the network. An IPv4-mapped IPv6 address is looked at as IPv4.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        match (self.base, ip.to_canonical()) {
+            (IpAddr::V4(base), IpAddr::V4(ip)) => {
+                prefix(u32::from(base) as u128, 32, self.bits) == prefix(u32::from(ip) as u128, 32, self.bits)
+            }
+            (IpAddr::V6(base), IpAddr::V6(ip)) => {
+                prefix(u128::from(base), 128, self.bits) == prefix(u128::from(ip), 128, self.bits)
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+fn prefix(address: u128, width: u32, bits: u8) -> u128 {
+    address.checked_shr(width - u32::from(bits)).unwrap_or(0)
+}

@@ -1,0 +1,17 @@
+//! `cutover`: a blue/green reverse proxy and the runbook around it, in one binary.
+//!
+//! The folders are layers (`docs/architecture.md`); `tests/it/tidy.rs` keeps them so.
+
+pub mod admin;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod demo;
+pub mod domain;
+pub mod ledger;
+pub mod metrics;
+pub mod proxy;
+pub mod serve;
+pub mod status;
+pub mod switch;

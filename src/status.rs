@@ -1,0 +1,302 @@
+//! What the admin API says: the words of `GET /v1/status`, of its answers and of its refusals.
+//!
+//! The control plane fills these in, the admin server writes them as JSON, the CLI and the dashboard read them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::Color;
+
+/// The whole of `GET /v1/status`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The running binary's version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// When it started, RFC 3339 in UTC.
+    pub started: String,
+    /// The config file in force.
+    pub config: String,
+    /// Client connections open now.
+    pub connections: u64,
+    /// What is wrong right now and does not stop the serving: a refused reload, an unwritable state folder.
+    pub problems: Vec<String>,
+    /// By name.
+    pub services: BTreeMap<String, ServiceStatus>,
+    /// The last lines of the ledger, oldest first; at most 5.
+    pub ledger: Vec<String>,
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// The color that takes new requests.
+    pub active: Color,
+    /// Grows by one at every flip or rollback; the ETag of a change.
+    pub epoch: u64,
+    /// Where the cutover stands.
+    pub phase: Phase,
+    /// The phase in one sentence, for people.
+    pub summary: String,
+    /// While a watch runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watch: Option<WatchStatus>,
+    /// How the last watch ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_verdict: Option<String>,
+    /// `blue` and `green`.
+    pub colors: BTreeMap<Color, ColorStatus>,
+}
+
+/// Where the cutover of a service stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Nothing is under way.
+    Steady,
+    /// The color before this one still holds leases; no watch is running.
+    Draining,
+    /// The new color is being judged (and the old one may still be draining).
+    Watching,
+    /// The last watch took traffic back by itself, and no operator has acted since.
+    RolledBack,
+}
+
+impl Phase {
+    /// The word in the API and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Steady => "steady",
+            Phase::Draining => "draining",
+            Phase::Watching => "watching",
+            Phase::RolledBack => "rolled_back",
+        }
+    }
+}
+
+/// A running watch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WatchStatus {
+    /// Seconds until its end.
+    pub remaining_seconds: f64,
+    /// Requests of the new color that count as evidence.
+    pub answered: u64,
+    /// The bad ones among them.
+    pub failed: u64,
+    /// 0.0 (nothing speaks against the new color) to 1.0 (it is rolled back).
+    pub evidence: f64,
+}
+
+/// One color of a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ColorStatus {
+    /// Every upstream is ready: a flip to this color would pass the gate.
+    pub ready: bool,
+    /// Requests and tunnels in flight now.
+    pub in_flight: u64,
+    /// Requests ended since the process began.
+    pub requests: u64,
+    /// Those answered 5xx or not at all.
+    pub errors: u64,
+    /// `IMAGE_TAG` of its env file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_tag: Option<String>,
+    /// `COMPOSE_PROJECT_NAME` of its env file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// At least one.
+    pub upstreams: Vec<UpstreamStatus>,
+}
+
+/// One address of a color.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UpstreamStatus {
+    /// `host:port`
+    pub address: String,
+    /// What `rise` and `fall` made of its probes.
+    pub ready: bool,
+    /// Why the last probe failed ("connection refused", "503", "timed out after 2s"); `None` after a success, or before the first probe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Body of `POST /v1/services/{name}/flip`, `/rollback` and `/drain`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeRequest {
+    /// The color to flip to; needed for a flip, refused elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Color>,
+    /// Flip although the target is not ready.
+    #[serde(default)]
+    pub force: bool,
+    /// Answer only when the old color is drained, or cut at the deadline. Default true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<bool>,
+    /// Say what would happen and change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Who asks, for the ledger; default "api".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
+/// A flip or rollback that was made (or, in a dry run, would be).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Changed {
+    /// The service.
+    pub service: String,
+    /// The color before.
+    pub from: Color,
+    /// The color that takes new requests now.
+    pub to: Color,
+    /// The new epoch.
+    pub epoch: u64,
+    /// Nothing was changed, this is what would be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+    /// How the drain of `from` ended; `None` when the caller did not wait for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Drained>,
+}
+
+/// The end of a drain.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Drained {
+    /// Seconds from the flip to the last lease.
+    pub seconds: f64,
+    /// Requests and tunnels that were cut at the deadline.
+    pub cut: u64,
+}
+
+/// What a reload did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Plain sentences: what changed, what needs a restart.
+    pub changes: Vec<String>,
+}
+
+/// Why nothing was changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// For programs.
+    pub code: RefusalCode,
+    /// For people: what, why, what now.
+    pub message: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// The codes of refusals; each has one HTTP status and one exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalCode {
+    /// The body or the query was not understood.
+    BadRequest,
+    /// No service of that name.
+    UnknownService,
+    /// The target color is not ready.
+    NotReady,
+    /// The target color is active already, and nothing is under way.
+    AlreadyActive,
+    /// Another cutover of this service is under way.
+    CutoverUnderWay,
+    /// There is no color before this one.
+    NothingToRollBack,
+    /// `If-Match` named another epoch.
+    StaleEpoch,
+    /// The new color could not be saved, so a restart would undo the flip.
+    StateUnwritable,
+    /// The config on disk is not valid; the one in force stays.
+    BadConfig,
+    /// The proxy is stopping.
+    Stopping,
+}
+
+impl RefusalCode {
+    /// The HTTP status of the API's answer.
+    pub fn http_status(self) -> u16 {
+        match self {
+            RefusalCode::BadRequest => 400,
+            RefusalCode::UnknownService => 404,
+            RefusalCode::StaleEpoch => 412,
+            RefusalCode::BadConfig => 422,
+            RefusalCode::StateUnwritable | RefusalCode::Stopping => 503,
+            RefusalCode::NotReady
+            | RefusalCode::AlreadyActive
+            | RefusalCode::CutoverUnderWay
+            | RefusalCode::NothingToRollBack => 409,
+        }
+    }
+
+    /// The exit code of the verb that asked.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            RefusalCode::BadRequest | RefusalCode::UnknownService | RefusalCode::BadConfig => 2,
+            RefusalCode::NotReady
+            | RefusalCode::AlreadyActive
+            | RefusalCode::NothingToRollBack
+            | RefusalCode::StaleEpoch => 3,
+            RefusalCode::CutoverUnderWay => 5,
+            RefusalCode::StateUnwritable | RefusalCode::Stopping => 1,
+        }
+    }
+}
+
+/// Something that happened, as `GET /v1/events` tells it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// UTC, RFC 3339 to the second.
+    pub at: String,
+    /// What it was; also the SSE event name.
+    pub kind: EventKind,
+    /// The service, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// One sentence.
+    pub message: String,
+}
+
+/// The kinds of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// Traffic went to the other color, by an operator or the config.
+    Flip,
+    /// Traffic went back.
+    Rollback,
+    /// A flip or rollback was refused.
+    Refused,
+    /// The old color holds no lease any more.
+    Drained,
+    /// A watch ended.
+    Verdict,
+    /// An upstream became ready or stopped being it.
+    Health,
+    /// The config was read again, or refused.
+    Reload,
+}
+
+impl EventKind {
+    /// The word in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventKind::Flip => "flip",
+            EventKind::Rollback => "rollback",
+            EventKind::Refused => "refused",
+            EventKind::Drained => "drained",
+            EventKind::Verdict => "verdict",
+            EventKind::Health => "health",
+            EventKind::Reload => "reload",
+        }
+    }
+}

@@ -1,0 +1,454 @@
+//! What both planes share: the published [`Route`] of each service, the [`Lease`] of each request, and the counters.
+//!
+//! The data plane only reads routes and writes its own worker's counters; the control plane only publishes routes and
+//! reads counters. Nothing here waits.
+//!
+//! **The race that matters.** A worker that loads a route and *then* counts itself in can be overtaken by a flip and a
+//! drain, and its request arrives at a stopped upstream. Here the count *is* the reference: a [`Route`] holds one
+//! [`Lane`] per worker, a lease is a clone of the worker's lane taken while the arc-swap guard still protects the
+//! route, and "drained" is the moment the last clone of the last lane is gone. There is no moment in between.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, mpsc};
+
+use crate::config;
+use crate::domain::Color;
+
+/// A number that one thread adds to and any thread reads: no locked instruction, no shared write.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the owning worker may call it; a second writer would lose counts.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// The present value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// One address of one color. It outlives reloads that do not change it, and with it the workers' connections to it.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Where it is.
+    pub address: config::Address,
+    /// The address, where it needs no name resolution.
+    pub socket: Option<SocketAddr>,
+    /// Unique in this process: the workers keep their connections under it.
+    pub id: usize,
+    down: AtomicBool,
+}
+
+impl Upstream {
+    /// An upstream that counts as up until a probe says otherwise.
+    pub fn new(address: config::Address) -> Arc<Self> {
+        static NEXT_ID: AtomicUsize = AtomicUsize::new(0);
+        let socket = address.socket();
+        Arc::new(Upstream { address, socket, id: NEXT_ID.fetch_add(1, Relaxed), down: AtomicBool::new(false) })
+    }
+
+    /// Whether the probes found it down. A color whose upstreams are all down is tried all the same.
+    pub fn is_down(&self) -> bool {
+        self.down.load(Relaxed)
+    }
+
+    /// Set by the control plane from its probes.
+    pub fn set_down(&self, down: bool) {
+        self.down.store(down, Relaxed);
+    }
+}
+
+/// Methods with a metric label of their own; all others are `OTHER`.
+pub const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "OTHER"];
+
+/// Labels of `code_class`; `none` is a request that got no status, because the client left before there was one.
+pub const CODE_CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Upper bounds of the duration histogram, in microseconds; one more bucket takes what is slower.
+pub const DURATION_BOUNDS_US: [u64; 16] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+    10_000_000, 30_000_000, 60_000_000,
+];
+
+/// What one worker counted for one color of one service since the process began. It survives reloads.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Shard {
+    /// Requests that took a lease.
+    pub begun: Counter,
+    /// Leases given back; `begun - ended` are in flight.
+    pub ended: Counter,
+    /// Answers with 5xx, and failures to answer at all.
+    pub errors: Counter,
+    /// By index into [`CODE_CLASSES`], then [`METHODS`].
+    pub requests: [[Counter; METHODS.len()]; CODE_CLASSES.len()],
+    /// By index into [`DURATION_BOUNDS_US`].
+    pub durations: [Counter; DURATION_BOUNDS_US.len() + 1],
+    /// Microseconds of all durations together.
+    pub duration_sum_us: Counter,
+}
+
+/// The counters of one color: a [`Shard`] per worker.
+#[derive(Debug)]
+pub struct ColorStats {
+    /// Indexed by worker.
+    pub shards: Box<[Arc<Shard>]>,
+}
+
+impl ColorStats {
+    /// Counters at zero for that many workers.
+    pub fn new(workers: usize) -> Self {
+        ColorStats { shards: (0..workers).map(|_| Arc::default()).collect() }
+    }
+
+    /// A sum over the workers.
+    pub fn sum(&self, of: impl Fn(&Shard) -> u64) -> u64 {
+        self.shards.iter().map(|shard| of(shard)).sum()
+    }
+
+    /// Requests in flight now.
+    pub fn in_flight(&self) -> u64 {
+        // `ended` first: a request that begins and ends in between must not make the difference negative.
+        let ended = self.sum(|s| s.ended.get());
+        self.sum(|s| s.begun.get()).saturating_sub(ended)
+    }
+
+    /// Requests that have ended.
+    pub fn requests(&self) -> u64 {
+        self.sum(|s| s.requests.iter().flatten().map(Counter::get).sum())
+    }
+
+    /// Answers with 5xx, and failures to answer at all.
+    pub fn errors(&self) -> u64 {
+        self.sum(|s| s.errors.get())
+    }
+}
+
+/// How a request ended, as the watch sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Answered, with a status below 500.
+    Good,
+    /// Answered 5xx, or not answered: no connection, time-out, broken answer.
+    Bad,
+    /// No evidence: the client left, or the proxy itself refused.
+    Void,
+}
+
+/// One worker's part of a route: the token that its leases hold, and what it counted under this epoch.
+#[repr(align(128))]
+pub struct Lane {
+    /// The service this lane belongs to.
+    pub service: Arc<ServiceInfo>,
+    /// The color that serves.
+    pub color: Color,
+    /// Names who served a request.
+    pub epoch: u64,
+    /// Where requests go; at least one.
+    pub upstreams: Arc<[Arc<Upstream>]>,
+    /// This worker's lasting counters for the color.
+    pub stats: Arc<Shard>,
+    begun: Counter,
+    good: Counter,
+    bad: Counter,
+    void: Counter,
+    cut: Arc<AtomicBool>,
+    failure_bell: Arc<Notify>,
+    _drained: mpsc::Sender<Infallible>,
+}
+
+/// What does not change about a service until the next reload.
+#[derive(Debug)]
+pub struct ServiceInfo {
+    /// Its name in config, API and metrics.
+    pub name: String,
+    /// Time-outs towards its upstreams.
+    pub upstream: config::Upstream,
+}
+
+/// One request (or tunnel) in flight on one color. It ends when this is dropped, which is after the last byte.
+pub struct Lease {
+    lane: Arc<Lane>,
+    recorded: bool,
+}
+
+impl Lease {
+    fn new(lane: Arc<Lane>) -> Self {
+        lane.begun.add(1);
+        lane.stats.begun.add(1);
+        Lease { lane, recorded: false }
+    }
+
+    /// The lane it was taken from.
+    pub fn lane(&self) -> &Lane {
+        &self.lane
+    }
+
+    /// Whether the drain deadline has passed: the request must end now.
+    pub fn is_cut(&self) -> bool {
+        self.lane.cut.load(Relaxed)
+    }
+
+    /// Records how the request ended; `status` is `None` when none was sent, `method` an index into [`METHODS`].
+    pub fn record(&mut self, outcome: Outcome, status: Option<u16>, method: usize, duration: Duration) {
+        if std::mem::replace(&mut self.recorded, true) {
+            return;
+        }
+        let class = status.map_or(0, |code| usize::from(code / 100).min(CODE_CLASSES.len() - 1));
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let stats = &self.lane.stats;
+        stats.requests[class][method].add(1);
+        stats.durations[DURATION_BOUNDS_US.partition_point(|&bound| bound < us)].add(1);
+        stats.duration_sum_us.add(us);
+        match outcome {
+            Outcome::Good => self.lane.good.add(1),
+            Outcome::Void => self.lane.void.add(1),
+            Outcome::Bad => {
+                stats.errors.add(1);
+                self.lane.bad.add(1);
+                self.lane.failure_bell.notify_one();
+            }
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.recorded {
+            self.lane.void.add(1);
+        }
+        self.lane.stats.ended.add(1);
+    }
+}
+
+/// What is published for one service: who takes its requests. Replaced whole, never changed.
+pub struct Route {
+    /// The color that takes new requests.
+    pub active: Color,
+    /// Grows by one at every flip or rollback.
+    pub epoch: u64,
+    lanes: Box<[Arc<Lane>]>,
+}
+
+impl Route {
+    /// Takes a lease for `worker`. Call it while the arc-swap guard is held, and drop the guard after.
+    pub fn lease(&self, worker: usize) -> Lease {
+        Lease::new(Arc::clone(&self.lanes[worker]))
+    }
+}
+
+/// Counts of one epoch, summed over the workers. They only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Requests begun.
+    pub begun: u64,
+    /// Ended [`Outcome::Good`].
+    pub good: u64,
+    /// Ended [`Outcome::Bad`].
+    pub bad: u64,
+    /// Ended [`Outcome::Void`].
+    pub void: u64,
+}
+
+/// The control plane's end of a [`Route`]: reads its counts, hears when it is drained, and can cut it.
+///
+/// It does not keep the route alive.
+pub struct Tenure {
+    /// The color that serves under it.
+    pub color: Color,
+    /// Its epoch.
+    pub epoch: u64,
+    lanes: Box<[Weak<Lane>]>,
+    cut: Arc<AtomicBool>,
+    drained: mpsc::Receiver<Infallible>,
+}
+
+impl Tenure {
+    /// Counts so far; `None` once it is drained, when they are gone.
+    pub fn tally(&self) -> Option<Tally> {
+        self.lanes.iter().try_fold(Tally::default(), |sum, lane| {
+            let lane = lane.upgrade()?;
+            // Ended before begun, so that `begun` is never the smaller one.
+            let (good, bad, void) = (lane.good.get(), lane.bad.get(), lane.void.get());
+            Some(Tally {
+                begun: sum.begun + lane.begun.get(),
+                good: sum.good + good,
+                bad: sum.bad + bad,
+                void: sum.void + void,
+            })
+        })
+    }
+
+    /// Leases in flight; 0 once it is drained.
+    pub fn in_flight(&self) -> u64 {
+        self.tally().map_or(0, |t| t.begun.saturating_sub(t.good + t.bad + t.void))
+    }
+
+    /// Returns when the route has been replaced and the last lease on it is gone. Cancel safe.
+    pub async fn drained(&mut self) {
+        // No lane ever sends: the channel ends when the last lane is dropped.
+        let _ = self.drained.recv().await;
+    }
+
+    /// Marks every lease as to be ended now. The caller then wakes the workers' connections.
+    pub fn cut(&self) {
+        self.cut.store(true, Relaxed);
+    }
+}
+
+/// A service as the data plane sees it.
+pub struct Service {
+    /// Name and time-outs.
+    pub info: Arc<ServiceInfo>,
+    /// Who takes its requests. Publish with [`Service::publish`], never cache what it holds.
+    pub route: ArcSwap<Route>,
+    /// Indexed by [`Color::index`]; survives reloads.
+    pub stats: [Arc<ColorStats>; 2],
+    failure_bell: Arc<Notify>,
+}
+
+impl Service {
+    /// A service with its first route. `failure_bell` is rung at every [`Outcome::Bad`].
+    pub fn new(
+        info: Arc<ServiceInfo>,
+        stats: [Arc<ColorStats>; 2],
+        failure_bell: Arc<Notify>,
+        active: Color,
+        epoch: u64,
+        upstreams: Arc<[Arc<Upstream>]>,
+    ) -> (Arc<Self>, Tenure) {
+        let (route, tenure) = make_route(&info, &stats, &failure_bell, active, epoch, upstreams);
+        (Arc::new(Service { info, route: ArcSwap::from_pointee(route), stats, failure_bell }), tenure)
+    }
+
+    /// Makes `active` take every request that begins from now on: one atomic store.
+    ///
+    /// The tenure of the route before it ends ([`Tenure::drained`]) when its last lease does.
+    pub fn publish(&self, active: Color, epoch: u64, upstreams: Arc<[Arc<Upstream>]>) -> Tenure {
+        let (route, tenure) = make_route(&self.info, &self.stats, &self.failure_bell, active, epoch, upstreams);
+        self.route.store(Arc::new(route));
+        tenure
+    }
+}
+
+fn make_route(
+    info: &Arc<ServiceInfo>,
+    stats: &[Arc<ColorStats>; 2],
+    failure_bell: &Arc<Notify>,
+    active: Color,
+    epoch: u64,
+    upstreams: Arc<[Arc<Upstream>]>,
+) -> (Route, Tenure) {
+    let (alive, drained) = mpsc::channel(1);
+    let cut = Arc::new(AtomicBool::new(false));
+    let lanes: Box<[Arc<Lane>]> = stats[active.index()]
+        .shards
+        .iter()
+        .map(|shard| {
+            Arc::new(Lane {
+                service: Arc::clone(info),
+                color: active,
+                epoch,
+                upstreams: Arc::clone(&upstreams),
+                stats: Arc::clone(shard),
+                begun: Counter::default(),
+                good: Counter::default(),
+                bad: Counter::default(),
+                void: Counter::default(),
+                cut: Arc::clone(&cut),
+                failure_bell: Arc::clone(failure_bell),
+                _drained: alive.clone(),
+            })
+        })
+        .collect();
+    let tenure = Tenure { color: active, epoch, lanes: lanes.iter().map(Arc::downgrade).collect(), cut, drained };
+    (Route { active, epoch, lanes }, tenure)
+}
+
+/// Which service a request is for: by host, then by the longest path prefix.
+#[derive(Default)]
+pub struct Table {
+    exact: HashMap<Box<[u8]>, Vec<Entry>>,
+    wildcard: HashMap<Box<[u8]>, Vec<Entry>>,
+    fallback: Vec<Entry>,
+}
+
+struct Entry {
+    prefix: Box<[u8]>,
+    service: Arc<Service>,
+}
+
+impl Entry {
+    fn matches(&self, path: &[u8]) -> bool {
+        let Some(rest) = path.strip_prefix(&*self.prefix) else { return false };
+        self.prefix.ends_with(b"/") || matches!(rest.first(), None | Some(b'/' | b'?'))
+    }
+}
+
+/// The longest host name (RFC 1035 2.3.4); a longer one matches no configured host.
+const HOST_BYTES_MAX: usize = 255;
+
+impl Table {
+    /// Builds the table; of two services with the same host and prefix the first is found (the config refuses that).
+    pub fn new<'a>(services: impl IntoIterator<Item = (&'a config::Service, Arc<Service>)>) -> Self {
+        let mut table = Table::default();
+        for (config, service) in services {
+            let entry = || Entry { prefix: config.path_prefix.as_bytes().into(), service: Arc::clone(&service) };
+            if config.hosts.is_empty() {
+                table.fallback.push(entry());
+            }
+            for host in &config.hosts {
+                match host.strip_prefix("*.") {
+                    Some(parent) => table.wildcard.entry(parent.as_bytes().into()).or_default().push(entry()),
+                    None => table.exact.entry(host.as_bytes().into()).or_default().push(entry()),
+                }
+            }
+        }
+        let lists = table.exact.values_mut().chain(table.wildcard.values_mut()).chain([&mut table.fallback]);
+        for list in lists {
+            list.sort_by_key(|entry| std::cmp::Reverse(entry.prefix.len()));
+        }
+        table
+    }
+
+    /// The service for `host` (without port, any case) and `path` (with or without query).
+    ///
+    /// Tried in turn: the host itself, `*.` before each of its parents, services without hosts; the first of these
+    /// that has a matching prefix wins.
+    pub fn find(&self, host: &[u8], path: &[u8]) -> Option<&Arc<Service>> {
+        let first = |list: &'_ [Entry]| list.iter().position(|entry| entry.matches(path));
+        if (!self.exact.is_empty() || !self.wildcard.is_empty()) && host.len() <= HOST_BYTES_MAX {
+            let mut buffer = [0; HOST_BYTES_MAX];
+            let lower = &mut buffer[..host.len()];
+            lower.copy_from_slice(host);
+            lower.make_ascii_lowercase();
+            if let Some(list) = self.exact.get(&*lower)
+                && let Some(at) = first(list)
+            {
+                return Some(&list[at].service);
+            }
+            let mut rest = &*lower;
+            while !self.wildcard.is_empty()
+                && let Some(dot) = memchr::memchr(b'.', rest)
+            {
+                rest = &rest[dot + 1..];
+                if let Some(list) = self.wildcard.get(rest)
+                    && let Some(at) = first(list)
+                {
+                    return Some(&list[at].service);
+                }
+            }
+        }
+        first(&self.fallback).map(|at| &self.fallback[at].service)
+    }
+}
