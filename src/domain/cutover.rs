@@ -242,6 +242,8 @@ pub struct Cutover {
     /// What the old color showed before the flip; the shell keeps it up to date.
     history: Counts,
     serial: u64,
+    /// Something changed while a flip was being saved.
+    unsaved: bool,
 }
 
 impl Cutover {
@@ -253,8 +255,19 @@ impl Cutover {
             (None, Some(why)) => Phase::RolledBack { why },
             (None, None) => Phase::Steady,
         };
-        let (pending, drains, history) = (None, Vec::new(), Counts::default());
-        Cutover { active, epoch, previous, config_active, timing, phase, pending, drains, history, serial: 0 }
+        Cutover {
+            active,
+            epoch,
+            previous,
+            config_active,
+            timing,
+            phase,
+            pending: None,
+            drains: Vec::new(),
+            history: Counts::default(),
+            serial: 0,
+            unsaved: false,
+        }
     }
 
     /// Takes an event in and says what is to be done.
@@ -344,7 +357,10 @@ impl Cutover {
         let Some(pending) = self.pending.take_if(|pending| pending.serial == serial) else { return Vec::new() };
         let Pending { to, reason, by, forced, .. } = pending;
         if let Err(why) = outcome {
-            return refuse(Wanted::Flip(to), reason, by, Refused::Unsaved { why });
+            // It may have reached the disk all the same, up to the last fsync.
+            let mut effects = self.save_present();
+            effects.extend(refuse(Wanted::Flip(to), reason, by, Refused::Unsaved { why }));
+            return effects;
         }
         let mut effects = Vec::new();
         self.end_watch(WatchEnd::Superseded, &mut effects);
@@ -355,9 +371,8 @@ impl Cutover {
             self.phase = Phase::Watching(Watch::new(now, now + self.timing.watch, self.history));
         }
         let made = Made { from, to, epoch: self.epoch, reason, by };
-        if self.serial != serial {
-            // Something else was saved behind the flip, with the color before it.
-            effects.push(self.save_present());
+        if std::mem::take(&mut self.unsaved) {
+            effects.extend(self.save_present());
         }
         effects.push(Effect::Tell(Told::Flipped { made, forced }));
         effects
@@ -387,8 +402,9 @@ impl Cutover {
             })),
             (None, Phase::Steady | Phase::RolledBack { .. }) => {}
         }
-        effects.push(self.save_present());
-        if let Some(overtaken) = self.pending.take() {
+        let overtaken = self.pending.take();
+        effects.extend(self.save_present());
+        if let Some(overtaken) = overtaken {
             let why = Refused::UnderWay { what: UnderWay::Overtaken };
             effects.extend(refuse(Wanted::Flip(overtaken.to), overtaken.reason, overtaken.by, why));
         }
@@ -417,11 +433,11 @@ impl Cutover {
             if matches!(self.phase, Phase::RolledBack { .. }) {
                 self.phase = Phase::Steady;
             }
-            return vec![self.save_present()];
+            return self.save_present();
         }
         let mut effects = self.flip(active, Reason::Config, ask, now);
         if matches!(effects[..], [Effect::Tell(_)]) {
-            effects.insert(0, self.save_present());
+            effects = [self.save_present(), effects].concat();
         }
         effects
     }
@@ -444,10 +460,9 @@ impl Cutover {
     }
 
     fn conclude(&mut self, end: WatchEnd) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        self.end_watch(end, &mut effects);
-        effects.insert(0, self.save_present());
-        effects
+        let mut told = Vec::new();
+        self.end_watch(end, &mut told);
+        [self.save_present(), told].concat()
     }
 
     fn end_watch(&mut self, end: WatchEnd, effects: &mut Vec<Effect>) {
@@ -472,7 +487,7 @@ impl Cutover {
         }
         if let Some(late) = self.pending.take_if(|pending| pending.deadline <= now) {
             // It may still reach the disk; what is true now is to follow it there.
-            effects.push(self.save_present());
+            effects.extend(self.save_present());
             let why = Refused::Unsaved { why: format!("the disk took longer than {} s", SAVE_LIMIT.as_secs()) };
             effects.extend(refuse(Wanted::Flip(late.to), late.reason, late.by, why));
         }
@@ -491,10 +506,15 @@ impl Cutover {
         Effect::Save { serial: self.serial, record }
     }
 
-    /// Saves what is true now.
-    pub fn save_present(&mut self) -> Effect {
+    /// Saves what is true now; while a flip is being saved, right after it, so that it never follows the flip to the
+    /// disk with the color before it.
+    pub fn save_present(&mut self) -> Vec<Effect> {
+        self.unsaved = self.pending.is_some();
+        if self.unsaved {
+            return Vec::new();
+        }
         let record = self.record();
-        self.save(record)
+        vec![self.save(record)]
     }
 
     /// What a restart would need.
