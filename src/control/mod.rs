@@ -3,6 +3,8 @@
 //! It never touches a client's bytes, and the data plane never waits for it. [`Handle`] is how the admin API, the
 //! signals and the file watch reach it.
 
+mod state;
+
 use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, oneshot};
