@@ -3,6 +3,9 @@
 //! It never touches a client's bytes, and the data plane never waits for it. [`Handle`] is how the admin API, the
 //! signals and the file watch reach it.
 
+mod files;
+mod probe;
+mod sampler;
 mod state;
 
 use std::sync::Arc;
