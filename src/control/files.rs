@@ -51,14 +51,15 @@ pub(super) async fn watch_files(mut files: watch::Receiver<Vec<PathBuf>>, change
 async fn settle(notices: &mut mpsc::Receiver<()>) {
     let quiet = async { while let Ok(Some(())) = tokio::time::timeout(DEBOUNCE, notices.recv()).await {} };
     // At the limit whatever is there is looked at; the rest is one more notice.
-    drop(tokio::time::timeout(DEBOUNCE_MAX, quiet).await);
+    let _ = tokio::time::timeout(DEBOUNCE_MAX, quiet).await;
 }
 
 fn watch_folders(files: &[PathBuf], notice: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
     let tell = move |event: notify::Result<notify::Event>| {
         // Reading a file is an event too, and comparing means reading.
         if event.is_ok_and(|event| !event.kind.is_access()) {
-            drop(notice.try_send(()));
+            // A full queue holds a notice already.
+            let _ = notice.try_send(());
         }
     };
     let mut watcher = notify::recommended_watcher(tell)

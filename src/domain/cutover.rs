@@ -80,17 +80,42 @@ pub struct Ask {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Make `to` the active color.
-    Flip { to: Color, ask: Ask },
+    Flip {
+        /// The target.
+        to: Color,
+        /// By whom and how; the gate is the target's.
+        ask: Ask,
+    },
     /// Back to the color before this one.
     RollBack(Ask),
     /// The config was loaded and says this.
-    ConfigActive { active: Color, ask: Ask },
+    ConfigActive {
+        /// The config's `active`.
+        active: Color,
+        /// By whom and how; the gate is that color's.
+        ask: Ask,
+    },
     /// The save with this number is on the disk, or is not.
-    Saved { serial: u64, outcome: Result<(), String> },
+    Saved {
+        /// Its number.
+        serial: u64,
+        /// The error says why not.
+        outcome: Result<(), String>,
+    },
     /// Counts under `epoch` so far.
-    Sample { epoch: u64, sample: Sample },
+    Sample {
+        /// Under which they were counted.
+        epoch: u64,
+        /// The counts, and whether there is a way back.
+        sample: Sample,
+    },
     /// The last lease under `epoch` is gone; `cut` of them did not end by themselves.
-    Drained { epoch: u64, cut: u64 },
+    Drained {
+        /// Under which they were taken.
+        epoch: u64,
+        /// Leases.
+        cut: u64,
+    },
     /// Time has passed.
     Tick,
 }
@@ -99,11 +124,24 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Write the record; [`Event::Saved`] reports how it went.
-    Save { serial: u64, record: Record },
+    Save {
+        /// Grows with each save.
+        serial: u64,
+        /// What to write.
+        record: Record,
+    },
     /// Let `color` take every request from now on.
-    Publish { color: Color, epoch: u64 },
+    Publish {
+        /// The new active color.
+        color: Color,
+        /// Its epoch.
+        epoch: u64,
+    },
     /// End what is still in flight under `epoch`.
-    Cut { epoch: u64 },
+    Cut {
+        /// Never the present one.
+        epoch: u64,
+    },
     /// Something an operator wants to know.
     Tell(Told),
 }
@@ -112,15 +150,54 @@ pub enum Effect {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Told {
     /// A flip was made.
-    Flipped { made: Made, forced: bool },
+    Flipped {
+        /// The change.
+        made: Made,
+        /// The gate had said no.
+        forced: bool,
+    },
     /// Traffic went back.
-    RolledBack { made: Made, forced: bool, finding: Option<(Finding, Counts)> },
+    RolledBack {
+        /// The change.
+        made: Made,
+        /// The gate had said no.
+        forced: bool,
+        /// What the watch found and had counted, where it was the watch.
+        finding: Option<(Finding, Counts)>,
+    },
     /// Nothing was changed.
-    Refused { wanted: Wanted, reason: Reason, by: String, why: Refused },
+    Refused {
+        /// What was asked for.
+        wanted: Wanted,
+        /// Where it came from.
+        reason: Reason,
+        /// Who asked.
+        by: String,
+        /// Why not.
+        why: Refused,
+    },
     /// The watch of `color` ended.
-    WatchEnded { color: Color, epoch: u64, end: WatchEnd, counts: Counts },
+    WatchEnded {
+        /// Which was judged.
+        color: Color,
+        /// Its epoch.
+        epoch: u64,
+        /// How.
+        end: WatchEnd,
+        /// What had been counted.
+        counts: Counts,
+    },
     /// `color` holds no lease of `epoch` any more.
-    Drained { color: Color, epoch: u64, took: Duration, cut: u64 },
+    Drained {
+        /// Which was replaced.
+        color: Color,
+        /// Its epoch.
+        epoch: u64,
+        /// From the flip to the last lease.
+        took: Duration,
+        /// Leases that were cut.
+        cut: u64,
+    },
 }
 
 /// A change that was made.
@@ -164,17 +241,39 @@ pub enum WatchEnd {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// The target's gate: the upstream and why.
-    NotReady { color: Color, why: String },
+    NotReady {
+        /// The target.
+        color: Color,
+        /// "127.0.0.1:8001: connection refused"
+        why: String,
+    },
     /// It is active, and nothing is under way.
-    AlreadyActive { color: Color },
+    AlreadyActive {
+        /// The target.
+        color: Color,
+    },
     /// Another cutover is being saved, watched or drained.
-    UnderWay { what: UnderWay },
+    UnderWay {
+        /// Which.
+        what: UnderWay,
+    },
     /// There was no flip since the start or the last rollback.
-    NothingToRollBack { active: Color },
+    NothingToRollBack {
+        /// The color that stays.
+        active: Color,
+    },
     /// The asker has seen another epoch.
-    StaleEpoch { asked: u64, epoch: u64 },
+    StaleEpoch {
+        /// The epoch the asker has seen.
+        asked: u64,
+        /// The present one.
+        epoch: u64,
+    },
     /// The flip could not be saved, so a restart would undo it.
-    Unsaved { why: String },
+    Unsaved {
+        /// The disk's error.
+        why: String,
+    },
 }
 
 /// What another flip has to wait for.
