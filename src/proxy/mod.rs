@@ -57,6 +57,7 @@ impl Plane {
         listeners: Vec<std::net::TcpListener>,
         log: &AccessLog,
     ) -> io::Result<Self> {
+        buffer::map_buffers();
         let config = Arc::new(config.clone());
         let workers = (0..config.workers)
             .map(|index| Worker::start(index, Arc::clone(&config), Arc::clone(table), log.clone()))
