@@ -452,3 +452,96 @@ impl Table {
         first(&self.fallback).map(|at| &self.fallback[at].service)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(port: u16) -> config::Address {
+        config::Address { host: "127.0.0.1".into(), port }
+    }
+
+    fn service(name: &str) -> (Arc<Service>, Tenure) {
+        let timeout = Duration::from_secs(1);
+        let upstream = config::Upstream { connect_timeout: timeout, response_timeout: timeout, idle_timeout: timeout };
+        let info = Arc::new(ServiceInfo { name: name.into(), upstream });
+        let stats = [1, 2].map(|_| Arc::new(ColorStats::new(2)));
+        Service::new(info, stats, Arc::default(), Color::Blue, 1, Arc::from([Upstream::new(address(1))]))
+    }
+
+    fn configured(name: &str, hosts: &[&str], path_prefix: &str) -> config::Service {
+        let color = config::ColorConfig { upstreams: vec![address(1)], env_file: None, project: None, image_tag: None };
+        let timeout = Duration::from_secs(1);
+        config::Service {
+            name: name.into(),
+            hosts: hosts.iter().map(|&host| host.into()).collect(),
+            path_prefix: path_prefix.into(),
+            active: Color::Blue,
+            colors: [color.clone(), color],
+            upstream: config::Upstream { connect_timeout: timeout, response_timeout: timeout, idle_timeout: timeout },
+            health: config::Health { path: "/".into(), interval: timeout, timeout, rise: 1, fall: 1 },
+            watch: config::Watch { window: timeout },
+            drain: config::Drain { timeout },
+        }
+    }
+
+    #[test]
+    fn a_service_is_found_by_host_then_by_the_longest_prefix() {
+        let configs = [
+            configured("shop", &["shop.example"], "/"),
+            configured("shop-api", &["shop.example"], "/api"),
+            configured("wild", &["*.example"], "/"),
+            configured("rest", &[], "/"),
+            configured("rest-api", &[], "/api/"),
+        ];
+        let table = Table::new(configs.iter().map(|config| (config, service(&config.name).0)));
+        for (host, path, want) in [
+            ("shop.example", "/", "shop"),
+            ("SHOP.example", "/api", "shop-api"),
+            ("shop.example", "/api?x", "shop-api"),
+            ("shop.example", "/api/x", "shop-api"),
+            ("shop.example", "/apix", "shop"),
+            ("a.example", "/", "wild"),
+            ("a.b.example", "/", "wild"),
+            ("example", "/", "rest"),
+            ("other", "/api/x", "rest-api"),
+            ("other", "/api", "rest"),
+            ("", "*", ""),
+        ] {
+            let found = table.find(host.as_bytes(), path.as_bytes()).map_or("", |service| service.info.name.as_str());
+            assert_eq!(found, want, "{host} {path}");
+        }
+        assert!(table.find(&[b'a'; 300], b"/").is_some(), "an endless host is every other host");
+    }
+
+    #[tokio::test]
+    async fn a_route_is_drained_when_its_last_lease_ends_and_not_before() {
+        let (service, mut tenure) = service("a");
+        let (first, second) = (service.route.load().lease(0), service.route.load().lease(1));
+        assert_eq!(tenure.in_flight(), 2);
+        let mut next = service.publish(Color::Green, 2, Arc::from([Upstream::new(address(2))]));
+        let drained =
+            async |tenure: &mut Tenure| tokio::time::timeout(Duration::from_millis(10), tenure.drained()).await.is_ok();
+        drop(first);
+        assert!(!drained(&mut tenure).await, "one lease is left");
+        assert_eq!(tenure.in_flight(), 1);
+        drop(second);
+        assert!(drained(&mut tenure).await);
+        assert_eq!(tenure.tally(), None);
+        assert!(!drained(&mut next).await, "the route in force is not drained, though it holds no lease");
+    }
+
+    #[test]
+    fn a_late_failure_counts_where_it_began() {
+        let (service, old) = service("a");
+        let mut late = service.route.load().lease(0);
+        let new = service.publish(Color::Green, 2, Arc::from([Upstream::new(address(2))]));
+        late.record(Outcome::Bad, Some(500), 0, Duration::from_millis(3));
+        assert_eq!(old.tally().map(|t| (t.begun, t.bad)), Some((1, 1)));
+        assert_eq!(new.tally(), Some(Tally::default()));
+        assert_eq!((service.stats[0].errors(), service.stats[1].errors()), (1, 0));
+        assert_eq!((service.stats[0].requests(), service.stats[0].in_flight()), (1, 1));
+        drop(late);
+        assert_eq!(service.stats[0].in_flight(), 0);
+    }
+}
