@@ -1,0 +1,126 @@
+//! One line per request, when asked for. The worker formats it and hands it over; a thread writes it.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::clock;
+use crate::config::{AccessLog as Form, Log};
+use crate::lines::Lines;
+
+/// What is known of a request when it has ended.
+#[derive(Debug, Default, Serialize)]
+pub struct Line {
+    /// When it ended, UTC.
+    pub time: String,
+    /// The client's address.
+    pub client: String,
+    /// As sent.
+    pub method: String,
+    /// As sent.
+    pub host: String,
+    /// Path and query as sent.
+    pub path: String,
+    /// `HTTP/1.1` or `HTTP/1.0`.
+    pub protocol: &'static str,
+    /// The status sent to the client; 0 when there was none.
+    pub status: u16,
+    /// Payload bytes sent to the client.
+    pub bytes: u64,
+    /// Seconds from the complete request head to the last byte.
+    pub duration: f64,
+    /// The service.
+    pub service: String,
+    /// Who served.
+    pub color: &'static str,
+    /// Under which epoch.
+    pub epoch: u64,
+    /// The upstream tried last.
+    pub upstream: String,
+    /// `X-Request-Id`
+    pub request_id: String,
+    /// `Referer`
+    pub referer: String,
+    /// `User-Agent`
+    pub user_agent: String,
+    /// How it ended, in one word: `ok`, `tunnel` or a fault's.
+    pub end: &'static str,
+}
+
+/// The workers' end of the log; cheap to clone.
+#[derive(Clone)]
+pub struct AccessLog(Option<(Form, Lines)>);
+
+impl AccessLog {
+    /// Opens the log and starts its thread, unless it is off.
+    ///
+    /// # Errors
+    /// The file cannot be opened for appending.
+    pub fn open(config: &Log) -> io::Result<Self> {
+        if config.access == Form::Off {
+            return Ok(AccessLog(None));
+        }
+        let lines = match &config.access_file {
+            Some(path) => Lines::to(OpenOptions::new().create(true).append(true).open(path)?, "access-log")?,
+            None => Lines::to(io::stdout(), "access-log")?,
+        };
+        Ok(AccessLog(Some((config.access, lines))))
+    }
+
+    /// Whether lines are wanted at all.
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Hands a line over. Never waits.
+    pub fn write(&self, line: &Line) {
+        if let Some((form, lines)) = &self.0 {
+            match form {
+                Form::Off => {}
+                Form::Json => lines.send(json(line)),
+                Form::Combined => lines.send(combined(line)),
+            }
+        }
+    }
+
+    /// Waits until every line is written.
+    pub fn finish(&self) {
+        if let Some((_, lines)) = &self.0 {
+            lines.finish();
+        }
+    }
+}
+
+fn json(line: &Line) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(line).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
+}
+
+fn combined(line: &Line) -> Vec<u8> {
+    let time = jiff::Timestamp::now().strftime("%d/%b/%Y:%H:%M:%S +0000");
+    let Line { client, method, path, protocol, status, bytes, referer, user_agent, .. } = line;
+    let Line { service, color, epoch, upstream, request_id, duration, end, .. } = line;
+    let [path, referer, user_agent] = [path, referer, user_agent].map(|text| quote(text));
+    format!(
+        "{client} - - [{time}] \"{method} {path} {protocol}\" {status} {bytes} \"{referer}\" \"{user_agent}\" \
+         {service} {color} {epoch} {upstream} {duration:.6} {request_id} {end}\n"
+    )
+    .into_bytes()
+}
+
+/// Keeps a value inside its quotes.
+fn quote(text: &str) -> String {
+    if text.is_empty() { "-".into() } else { text.replace('\\', "\\\\").replace('"', "\\\"") }
+}
+
+impl Line {
+    /// Stamps the line with the present time.
+    pub fn ended(mut self, duration: Duration) -> Self {
+        self.time = clock::utc();
+        self.duration = duration.as_secs_f64();
+        self
+    }
+}

@@ -1,0 +1,90 @@
+//! Listeners: bound at the start; one worker accepts from all of them and hands each connection to the worker with the
+//! fewest.
+//!
+//! One queue and not one per worker (`SO_REUSEPORT`): a hash spreads few connections unevenly, and a worker that
+//! ends takes the connections waiting in its queue with it. See `docs/decisions/0002`.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::unix::AsyncFd;
+
+use super::worker::{Accepted, Admission, Worker};
+
+/// Connections that wait to be accepted at most; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Connections beyond `max_connections` that are answered 503 at the same time.
+const REFUSED_MAX: usize = 128;
+
+/// Pause after an accept that failed for want of file descriptors or memory: they do not come back in a microsecond.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// Binds one address.
+///
+/// # Errors
+/// As the system says it: the address is taken, or not ours to bind.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restart must not wait for old connections to leave TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    // Accepted connections inherit both, which saves two system calls each.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_keepalive(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts from one listener until the task is aborted, which closes it: new connections are refused from there on.
+pub async fn accept(listener: TcpListener, workers: Arc<[Worker]>, connections_max: usize) {
+    let local = listener.local_addr();
+    // SAFETY: a TcpListener keeps its descriptor open until it is dropped, and `AsyncFd` drops it last.
+    let listener = unsafe { AsyncFd::register(listener) };
+    let (Ok(listener), Ok(local)) = (listener, local) else {
+        return tracing::error!("a listener cannot be waited for: no connections are accepted on it");
+    };
+    loop {
+        let accepted = match listener.readable().await {
+            Ok(mut ready) => match ready.try_io(|listener| listener.get_ref().accept()) {
+                Ok(accepted) => accepted,
+                Err(_would_block) => continue,
+            },
+            Err(error) => Err(error),
+        };
+        match accepted {
+            Ok((stream, peer)) => hand_over(stream, peer, local, &workers, connections_max),
+            Err(error) if is_connections_own(&error) => {}
+            Err(error) => {
+                tracing::error!(%local, %error, "cannot accept a connection; trying again");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// A connection that died before it was accepted is no trouble of ours.
+fn is_connections_own(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}
+
+fn hand_over(stream: TcpStream, peer: SocketAddr, local: SocketAddr, workers: &[Worker], connections_max: usize) {
+    let open: usize = workers.iter().map(Worker::open).sum();
+    if stream.set_nonblocking(true).is_err() {
+        return;
+    }
+    // Those that are told so are connections too: a flood of them is dropped without a word.
+    let admission = match open.checked_sub(connections_max) {
+        None => Admission::Welcome,
+        Some(over) if over < REFUSED_MAX => Admission::Refused,
+        Some(_) => return,
+    };
+    if let Some(worker) = workers.iter().min_by_key(|worker| worker.open()) {
+        worker.serve(Accepted { stream, peer, local, admission });
+    }
+}
