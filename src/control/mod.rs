@@ -11,6 +11,8 @@ mod sampler;
 mod service;
 mod state;
 mod task;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use std::collections::BTreeMap;
