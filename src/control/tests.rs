@@ -61,7 +61,9 @@ fn run_in(folder: TempDir) -> Running {
     let config = load(&folder.path().join("cutover.toml")).unwrap();
     let woken = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&woken);
-    let wake = Arc::new(move || drop(count.fetch_add(1, Relaxed)));
+    let wake = Arc::new(move || {
+        count.fetch_add(1, Relaxed);
+    });
     let control = start(config, 2, wake, Arc::new(|| 3), Arc::new(load)).unwrap();
     let (handle, table) = (control.handle.clone(), Arc::clone(&control.table));
     let (stop, stopped) = watch::channel(false);
@@ -404,4 +406,23 @@ async fn an_unwritable_state_folder_stops_the_start() {
     let config = load(&folder.path().join("cutover.toml")).unwrap();
     let error = start(config, 1, Arc::new(|| {}), Arc::new(|| 0), Arc::new(load)).err().unwrap();
     assert!(error.to_string().contains("state.dir"), "{error}");
+}
+
+#[tokio::test]
+async fn a_service_that_comes_back_has_the_color_it_left_with() {
+    let (blue, green) = (app(true).await, app(true).await);
+    let running = run(&blue, &green, "").await;
+    running.until_ready(Color::Green).await;
+    running.flip(Color::Green).await.unwrap();
+    let path = running.folder.path().join("cutover.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("[service.recall]", "[service.other]")).unwrap();
+    running.handle.reload("api").await.unwrap();
+    let gone = running.flip(Color::Blue).await.unwrap_err();
+    assert_eq!(gone.code, RefusalCode::UnknownService);
+    std::fs::write(&path, text).unwrap();
+    running.handle.reload("api").await.unwrap();
+    assert_eq!((running.status().await.active, running.status().await.epoch), (Color::Green, 2));
+    assert_eq!(running.lease().lane().color, Color::Green);
+    running.end().await;
 }
