@@ -158,6 +158,11 @@ impl Managed {
         self.machine.set_history(lately);
     }
 
+    /// A release that was taken back is no yardstick for the next one.
+    pub(super) fn forget_history(&mut self, color: Color) {
+        self.history[color.index()] = History::default();
+    }
+
     /// Publishes `color` under `epoch`, and returns what it replaces.
     pub(super) fn publish(&mut self, color: Color, epoch: u64) -> Tenure {
         let tenure = self.service.publish(color, epoch, route_of(&self.upstreams[color.index()]));

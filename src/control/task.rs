@@ -318,6 +318,7 @@ impl Task {
             Told::RolledBack { made, finding, .. } => {
                 if finding.is_some() {
                     managed.last_verdict = Some(words.sentence);
+                    managed.forget_history(made.from);
                 }
                 *self.flips.entry((name.to_owned(), made.to, made.reason)).or_default() += 1;
             }
