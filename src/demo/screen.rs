@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use super::app::WORK;
 use super::figures::{Figures, Record};
 use super::load::Load;
 use super::verdict::Verdict;
@@ -111,7 +112,10 @@ impl Screen {
             self.say(&row(act.name, &act.figures));
         }
         self.say(&row("all together", &verdict.total));
-        self.say("  in milliseconds, from outside, through the proxy; each answer takes the app 10 ms of that");
+        let work = WORK.as_millis();
+        self.say(&format!(
+            "  in milliseconds, from outside, through the proxy; each answer takes the app {work} ms of that"
+        ));
         self.head("What was promised");
         for check in &verdict.checks {
             let mark = if check.held { self.paint("32", "kept  ") } else { self.paint("31", "BROKEN") };
