@@ -1,0 +1,200 @@
+//! An upstream's answer head: checked, and rebuilt for the client (RFC 9112 4, 6.3).
+//!
+//! Pure: bytes in, bytes out. An answer whose end two parsers could see in different places is not passed on.
+
+use super::body::{Chunked, Decoder};
+use super::buffer::Buffer;
+use super::fault::Fault;
+use super::field::Field;
+use super::request::{Fields, Space, length, list, put_field, put_length, text};
+
+/// What must be known of the request to read its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// `HEAD`: the answer has no body, whatever it says.
+    pub head: bool,
+    /// An upgrade was passed on.
+    pub upgrade: bool,
+    /// The client speaks HTTP/1.0: no interim answers, no chunks.
+    pub is_1_0: bool,
+}
+
+/// How the body goes to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// As its bytes; a length was announced, or the close of the connection ends it.
+    Plain,
+    /// In chunks.
+    Chunked,
+}
+
+/// An answer head that passed every check.
+pub struct Answer<'h> {
+    /// 100 to 599.
+    pub status: u16,
+    reason: &'h str,
+    fields: Fields<'h>,
+    /// How the body is framed on the upstream's side.
+    pub body: Decoder,
+    /// How it goes to the client.
+    pub encoding: Encoding,
+    /// The upstream keeps its connection open.
+    pub keep_alive: bool,
+    length: Option<u64>,
+    named_hops: Vec<&'h str>,
+}
+
+impl<'h> Answer<'h> {
+    /// Parses and checks a complete head.
+    ///
+    /// # Errors
+    /// [`Fault::AnswerUnreadable`]
+    pub fn parse(head: &'h [u8], space: &'h mut Space<'h>, asked: Asked) -> Result<Self, Fault> {
+        let mut parsed = httparse::Response::new(&mut []);
+        let config = httparse::ParserConfig::default();
+        match config.parse_response_with_uninit_headers(&mut parsed, head, &mut space.headers) {
+            Ok(httparse::Status::Complete(_)) => {}
+            Ok(httparse::Status::Partial) | Err(_) => return Err(Fault::AnswerUnreadable("the head is malformed")),
+        }
+        let (Some(status), Some(version)) = (parsed.code, parsed.version) else {
+            return Err(Fault::AnswerUnreadable("the head is malformed"));
+        };
+        let fields = Fields::new(parsed.headers, &mut space.meanings);
+        let mut answer = Answer {
+            status,
+            reason: parsed.reason.unwrap_or(""),
+            fields,
+            body: Decoder::UntilClose,
+            encoding: Encoding::Plain,
+            keep_alive: version == 1,
+            length: None,
+            named_hops: Vec::new(),
+        };
+        answer.read_connection();
+        answer.frame(version == 0, asked)?;
+        Ok(answer)
+    }
+
+    fn read_connection(&mut self) {
+        for name in self.fields.values(Field::Connection).filter_map(text).flat_map(list) {
+            if name.eq_ignore_ascii_case("close") {
+                self.keep_alive = false;
+            } else if !name.eq_ignore_ascii_case("keep-alive") {
+                self.named_hops.push(name);
+            }
+        }
+    }
+
+    /// RFC 9112 6.3.
+    fn frame(&mut self, is_1_0: bool, asked: Asked) -> Result<(), Fault> {
+        const BAD_LENGTH: Fault =
+            Fault::AnswerUnreadable("Content-Length is invalid or given twice with different values");
+        if !(100..600).contains(&self.status) || (self.status == 101 && !asked.upgrade) {
+            return Err(Fault::AnswerUnreadable("the status is not one that was asked for"));
+        }
+        for value in self.fields.values(Field::ContentLength) {
+            let value = length(value).ok_or(BAD_LENGTH)?;
+            if self.length.replace(value).is_some_and(|before| before != value) {
+                return Err(BAD_LENGTH);
+            }
+        }
+        let mut codings = self.fields.values(Field::TransferEncoding);
+        let chunked = match (codings.next(), codings.next()) {
+            (None, _) => false,
+            (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") && !is_1_0 => true,
+            (Some(_), _) => return Err(Fault::AnswerUnreadable("a Transfer-Encoding other than chunked")),
+        };
+        if chunked && self.length.is_some() {
+            return Err(Fault::AnswerUnreadable("Content-Length beside Transfer-Encoding"));
+        }
+        if self.status < 200 || self.status == 204 {
+            self.length = None; // RFC 9110 8.6: must not be there
+        }
+        let bodiless = asked.head || self.status < 200 || self.status == 204 || self.status == 304;
+        let to_client = if asked.is_1_0 { Encoding::Plain } else { Encoding::Chunked };
+        (self.body, self.encoding) = match (bodiless, chunked, self.length) {
+            (true, _, _) => (Decoder::Length(0), Encoding::Plain),
+            (false, true, _) => (Decoder::Chunked(Chunked::Size), to_client),
+            (false, false, Some(length)) => (Decoder::Length(length), Encoding::Plain),
+            (false, false, None) => (Decoder::UntilClose, to_client),
+        };
+        Ok(())
+    }
+
+    /// Whether only the close of the client's connection can end the body.
+    pub fn ends_with_close(&self) -> bool {
+        self.encoding == Encoding::Plain && !matches!(self.body, Decoder::Length(_))
+    }
+
+    /// Whether it is an event stream, which a client that closed its side does not read any more.
+    pub fn is_event_stream(&self) -> bool {
+        let is = |value: &[u8]| value.len() >= 17 && value[..17].eq_ignore_ascii_case(b"text/event-stream");
+        self.fields.values(Field::ContentType).any(is)
+    }
+
+    /// Writes an interim answer (1xx), `101` included.
+    pub fn write_interim(&self, out: &mut Buffer) {
+        self.write_start(out);
+        if self.status == 101 {
+            out.put(b"Connection: upgrade\r\n");
+            for protocol in self.fields.values(Field::Upgrade) {
+                put_field(out, "Upgrade", protocol);
+            }
+        }
+        out.put(b"\r\n");
+    }
+
+    /// Writes the final answer's head. `date` is for an answer that has none (RFC 9110 6.6.1).
+    pub fn write_final(&self, out: &mut Buffer, asked: Asked, keep_alive: bool, date: &[u8]) {
+        self.write_start(out);
+        if self.fields.values(Field::Date).next().is_none() {
+            put_field(out, "Date", date);
+        }
+        match (self.encoding, self.length) {
+            (Encoding::Chunked, _) => out.put(b"Transfer-Encoding: chunked\r\n"),
+            (Encoding::Plain, Some(length)) => put_length(out, length),
+            (Encoding::Plain, None) => {}
+        }
+        match (keep_alive, asked.is_1_0) {
+            (false, _) => out.put(b"Connection: close\r\n"),
+            (true, true) => out.put(b"Connection: keep-alive\r\n"),
+            (true, false) => {}
+        }
+        out.put(b"\r\n");
+    }
+
+    fn write_start(&self, out: &mut Buffer) {
+        let mut digits = itoa::Buffer::new();
+        for part in ["HTTP/1.1 ", digits.format(self.status), " ", self.reason, "\r\n"] {
+            out.put(part.as_bytes());
+        }
+        for (header, field) in self.fields.iter() {
+            let pass = match field {
+                Field::Hop
+                | Field::Connection
+                | Field::ContentLength
+                | Field::TransferEncoding
+                | Field::Upgrade
+                | Field::Te => false,
+                Field::Other
+                | Field::Host
+                | Field::Expect
+                | Field::Date
+                | Field::ContentType
+                | Field::Via
+                | Field::RequestId
+                | Field::ForwardedFor
+                | Field::ForwardedProto
+                | Field::ForwardedHost
+                | Field::ForwardedPort
+                | Field::Forwarded
+                | Field::Claim
+                | Field::MaxForwards
+                | Field::Dangerous => true,
+            };
+            if pass && !self.named_hops.iter().any(|name| name.eq_ignore_ascii_case(header.name)) {
+                put_field(out, header.name, header.value);
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Byte buffers, lent by the worker while there are bytes to hold and given back as soon as there are none, so that
+//! an idle connection holds none.
+
+use std::cell::RefCell;
+
+/// Room for a request or answer head, and for small bodies with it.
+pub const SMALL: usize = 16 * 1024;
+
+/// Room for bodies that keep coming: fewer system calls per megabyte.
+pub const LARGE: usize = 128 * 1024;
+
+/// Free buffers that a worker keeps of each size.
+const FREE_MAX: [usize; 2] = [256, 32];
+
+/// Bytes received and not yet used.
+#[derive(Default)]
+pub struct Buffer {
+    data: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Buffer {
+    fn new(size: usize) -> Self {
+        Buffer { data: vec![0; size], start: 0, end: 0 }
+    }
+
+    /// The bytes not yet used.
+    pub fn filled(&self) -> &[u8] {
+        &self.data[self.start..self.end]
+    }
+
+    /// Whether all bytes are used.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// How many bytes it holds when full.
+    pub fn size(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Whether no byte more fits, even after the used ones are dropped.
+    pub fn is_full(&self) -> bool {
+        self.end - self.start == self.data.len()
+    }
+
+    /// Marks the first `n` unused bytes as used.
+    pub fn consume(&mut self, n: usize) {
+        self.start += n;
+        debug_assert!(self.start <= self.end);
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Room for more; all of it is initialised memory. Say with [`Buffer::add`] how much came.
+    pub fn spare(&mut self) -> &mut [u8] {
+        if self.end == self.data.len() && self.start > 0 {
+            self.data.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        &mut self.data[self.end..]
+    }
+
+    /// `n` bytes were written to [`Buffer::spare`].
+    pub fn add(&mut self, n: usize) {
+        self.end += n;
+        debug_assert!(self.end <= self.data.len());
+    }
+
+    /// Appends `bytes`, growing where they do not fit: only for what we write ourselves, whose size is bounded.
+    pub fn put(&mut self, bytes: &[u8]) {
+        let end = self.end + bytes.len();
+        if end > self.data.len() {
+            self.data.resize(end.next_power_of_two(), 0);
+        }
+        self.data[self.end..end].copy_from_slice(bytes);
+        self.end = end;
+    }
+
+    /// Forgets everything it holds.
+    pub fn clear(&mut self) {
+        (self.start, self.end) = (0, 0);
+    }
+
+    /// Makes room for `size` bytes in all.
+    pub fn grow(&mut self, size: usize) {
+        if size > self.data.len() {
+            self.data.resize(size, 0);
+        }
+    }
+}
+
+/// A worker's free buffers.
+#[derive(Default)]
+pub struct Buffers {
+    small: RefCell<Vec<Buffer>>,
+    large: RefCell<Vec<Buffer>>,
+}
+
+impl Buffers {
+    /// An empty buffer of [`SMALL`] size.
+    pub fn small(&self) -> Buffer {
+        self.small.borrow_mut().pop().unwrap_or_else(|| Buffer::new(SMALL))
+    }
+
+    /// An empty buffer of [`LARGE`] size.
+    pub fn large(&self) -> Buffer {
+        self.large.borrow_mut().pop().unwrap_or_else(|| Buffer::new(LARGE))
+    }
+
+    /// Takes a buffer back; what it held is forgotten. One that has grown to another size is freed.
+    pub fn give_back(&self, mut buffer: Buffer) {
+        let (free, free_max) = match buffer.size() {
+            SMALL => (&self.small, FREE_MAX[0]),
+            LARGE => (&self.large, FREE_MAX[1]),
+            _ => return,
+        };
+        let mut free = free.borrow_mut();
+        if free.len() < free_max {
+            buffer.clear();
+            free.push(buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_unused_bytes_when_it_makes_room() {
+        let mut buffer = Buffer::new(4);
+        buffer.spare()[..4].copy_from_slice(b"abcd");
+        buffer.add(4);
+        assert!(buffer.is_full());
+        buffer.consume(3);
+        assert_eq!(buffer.spare().len(), 3);
+        assert_eq!(buffer.filled(), b"d");
+    }
+}

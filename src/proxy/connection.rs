@@ -1,0 +1,535 @@
+//! One client connection: heads are read, requests are routed and leased, exchanges are run, one after the other.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use super::access_log::Line;
+use super::alarm::Alarm;
+use super::answer::{Asked, Encoding};
+use super::body::{Decoder, Step};
+use super::buffer::{Buffer, SMALL};
+use super::exchange::{Done, Exchange, Limits, Seen, answer_pump};
+use super::fault::Fault;
+use super::field::Field;
+use super::pump::{Pump, Wire};
+use super::request::{self, BareLf, Origin, Request, Scan, Space};
+use super::tunnel;
+use super::upstream;
+use super::worker::{Admission, Context};
+use crate::switch::{Lease, Outcome};
+
+/// How long a closing connection goes on reading what the client still sends, so that it can read our last answer.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How much of that is read.
+const LINGER_BYTES_MAX: u64 = 8 << 20;
+
+/// How long the first chunk of a chunked body may take before its head is sent ahead: until then a malformed first
+/// chunk costs the upstream nothing.
+const FIRST_CHUNK: Duration = Duration::from_secs(1);
+
+/// The longest request id that is taken over from a trusted proxy.
+const REQUEST_ID_MAX: usize = 128;
+
+/// What a client's connection can do beside reading and writing.
+pub trait Transport: AsyncRead + AsyncWrite + Unpin {
+    /// Makes the close a reset: for an answer whose only end is the close, and which is not complete.
+    fn reset_on_close(&self);
+}
+
+impl Transport for TcpStream {
+    fn reset_on_close(&self) {
+        // If it fails the connection is gone already.
+        let _ = self.set_zero_linger();
+    }
+}
+
+/// Serves a connection to its end.
+pub async fn serve(stream: TcpStream, peer: SocketAddr, local: SocketAddr, admission: Admission, worker: Rc<Context>) {
+    let alarm = worker.alarms.add();
+    poll_fn(|cx| {
+        alarm.watch(cx.waker());
+        Poll::Ready(())
+    })
+    .await;
+    let ip = peer.ip().to_canonical();
+    let origin = Origin {
+        ip: ip.to_string(),
+        trusted: worker.proxy.trusted_proxies.iter().any(|network| network.contains(ip)),
+        port: local.port(),
+        scheme: "http",
+        local: local.to_string(),
+    };
+    let mut connection = Connection { client: Wire::new(stream), peer, origin, alarm, worker };
+    let mut next = match admission {
+        Admission::Welcome => Next::Request,
+        Admission::Refused => connection.refuse(Fault::TooManyConnections, false).await,
+    };
+    loop {
+        next = match next {
+            Next::Request => connection.next().await,
+            Next::Close => return,
+            Next::Linger => return connection.linger().await,
+        };
+    }
+}
+
+/// What follows an exchange on the same connection.
+enum Next {
+    Request,
+    Close,
+    /// Close, but read on for a moment first.
+    Linger,
+}
+
+struct Connection<S> {
+    client: Wire<S>,
+    peer: SocketAddr,
+    origin: Origin,
+    alarm: Rc<Alarm>,
+    worker: Rc<Context>,
+}
+
+/// A request that was accepted: leased, and rebuilt for the upstream.
+struct Accepted {
+    lease: Lease,
+    asked: Asked,
+    method_index: usize,
+    idempotent: bool,
+    keep_alive: bool,
+    body: Decoder,
+    expects_continue: bool,
+    head: Buffer,
+    request_id: String,
+    began: Instant,
+    line: Option<Box<Line>>,
+}
+
+impl<S: Transport> Connection<S> {
+    async fn next(&mut self) -> Next {
+        let end = match self.read_head().await {
+            Ok(Some(end)) => end,
+            Ok(None) => return Next::Close,
+            Err(fault) => return self.refuse(fault, false).await,
+        };
+        let accepted = match self.accept(end) {
+            Ok(accepted) => accepted,
+            Err((fault, is_head)) => return self.refuse(fault, is_head).await,
+        };
+        if let Err(fault) = self.first_chunk(&accepted).await {
+            drop(accepted);
+            return self.refuse(fault, false).await;
+        }
+        self.exchange(accepted).await
+    }
+
+    /// Waits for a complete head. `None`: the client left, was idle for too long, or the proxy is stopping.
+    async fn read_head(&mut self) -> Result<Option<usize>, Fault> {
+        let head_max = self.worker.proxy.max_header_bytes;
+        let mut scan = Scan::default();
+        let mut version_checked = false;
+        let mut begun = false;
+        self.alarm.set(Instant::now() + self.worker.proxy.idle_timeout);
+        loop {
+            if scan.first_line().is_none() && self.client.filled().first() == Some(&b'\r') {
+                self.client.consume(request::empty_lines(self.client.filled())?);
+                scan = Scan::default();
+            }
+            let input = self.client.filled();
+            if input.len() > 1 || input.first().is_some_and(|&b| b != b'\r') {
+                let end =
+                    scan.end(input).map_err(|BareLf| Fault::BadRequest("a line of the request ends with a bare LF"))?;
+                if let (Some(line_end), false) = (scan.first_line(), version_checked) {
+                    request::check_version(&input[..line_end])?;
+                    version_checked = true;
+                }
+                match end {
+                    Some(end) if end <= head_max => return Ok(Some(end)),
+                    None if input.len() < head_max => {}
+                    Some(_) | None if scan.first_line().is_none() => return Err(Fault::TargetTooLong),
+                    Some(_) | None => return Err(Fault::HeadTooLarge),
+                }
+            }
+            if !input.is_empty() && !begun {
+                begun = true;
+                self.alarm.set(Instant::now() + self.worker.proxy.header_timeout);
+            }
+            self.client.make_room(head_max.max(SMALL));
+            let (client, worker, alarm) = (&mut self.client, &self.worker, &self.alarm);
+            let filled = poll_fn(|cx| match client.poll_fill(cx, &worker.buffers, false) {
+                Poll::Pending if alarm.is_late() && begun => Poll::Ready(Err(Fault::HeadTimedOut)),
+                Poll::Pending if alarm.is_late() || (worker.is_stopping() && !begun) || worker.is_cutting() => {
+                    Poll::Ready(Ok(0))
+                }
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok(n)) => Poll::Ready(Ok(n)),
+                Poll::Ready(Err(_)) => Poll::Ready(Ok(0)),
+            })
+            .await?;
+            if filled == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Checks the head, finds the service, takes a lease and rebuilds the head. Uses the head's bytes.
+    fn accept(&mut self, end: usize) -> Result<Accepted, (Fault, bool)> {
+        let head = &self.client.filled()[..end];
+        let mut space = Space::new();
+        let request = Request::parse(head, &mut space).map_err(|fault| (fault, false))?;
+        let is_head = request.method == "HEAD";
+        let body_max = self.worker.proxy.max_body_bytes;
+        if matches!(request.body, Decoder::Length(length) if body_max > 0 && length > body_max) {
+            return Err((Fault::BodyTooLarge, is_head));
+        }
+        let lease = self.lease(&request).ok_or((Fault::NoService, is_head))?;
+        let claimed = if self.origin.trusted { request.fields.values(Field::RequestId).next() } else { None };
+        let request_id = match claimed {
+            Some(id) if (1..=REQUEST_ID_MAX).contains(&id.len()) => String::from_utf8_lossy(id).into_owned(),
+            Some(_) | None => new_request_id(),
+        };
+        let mut rebuilt = self.worker.buffers.small();
+        request::write_head(&mut rebuilt, &request, &self.origin, request_id.as_bytes(), self.worker.proxy.via);
+        let accepted = Accepted {
+            lease,
+            asked: Asked { head: is_head, upgrade: request.upgrade.is_some(), is_1_0: request.is_1_0 },
+            method_index: request.method_index,
+            idempotent: request.is_idempotent(),
+            keep_alive: request.keep_alive,
+            expects_continue: request.expects_continue,
+            line: self.worker.log.is_on().then(|| Box::new(self.line(&request, &request_id))),
+            body: request.body,
+            head: rebuilt,
+            request_id,
+            began: Instant::now(),
+        };
+        self.client.consume(end);
+        Ok(accepted)
+    }
+
+    /// The lease is taken while both guards live; see `switch`.
+    fn lease(&self, request: &Request<'_>) -> Option<Lease> {
+        let table = self.worker.table.load();
+        let service = table.find(request.host().as_bytes(), request.path.as_bytes())?;
+        Some(service.route.load().lease(self.worker.index))
+    }
+
+    /// Waits a moment for the first chunk of a chunked body and checks what has come of the body.
+    async fn first_chunk(&mut self, accepted: &Accepted) -> Result<(), Fault> {
+        if !matches!(accepted.body, Decoder::Chunked(_)) {
+            return Ok(());
+        }
+        self.alarm.set(Instant::now() + FIRST_CHUNK);
+        loop {
+            let first = accepted.body.clone().step(self.client.filled()).map_err(|why| Fault::BadRequest(why.0))?;
+            if first != Step::More || accepted.expects_continue || self.client.is_full(0) {
+                return accepted.body.check(self.client.filled()).map_err(|why| Fault::BadRequest(why.0));
+            }
+            let (client, worker, alarm) = (&mut self.client, &self.worker, &self.alarm);
+            let filled = poll_fn(|cx| match client.poll_fill(cx, &worker.buffers, false) {
+                Poll::Pending if alarm.is_late() => Poll::Ready(Ok(None)),
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(result) => Poll::Ready(result.map(Some)),
+            })
+            .await;
+            match filled {
+                Ok(Some(1..)) => {}
+                Ok(None) => return Ok(()),
+                Ok(Some(_)) | Err(_) => return Err(Fault::ClientGone),
+            }
+        }
+    }
+
+    /// Runs the request on one upstream after the other until one takes it.
+    async fn exchange(&mut self, mut accepted: Accepted) -> Next {
+        let worker = Rc::clone(&self.worker);
+        let encoding = if matches!(accepted.body, Decoder::Chunked(_)) { Encoding::Chunked } else { Encoding::Plain };
+        let head = std::mem::take(&mut accepted.head);
+        let mut up = Pump::new(accepted.body.clone(), encoding, head, worker.proxy.max_body_bytes);
+        let mut down = answer_pump(&worker.buffers);
+        let service = std::sync::Arc::clone(&accepted.lease.lane().service);
+        let limits = Limits {
+            body: worker.proxy.body_timeout,
+            answer: service.upstream.response_timeout,
+            stall: worker.proxy.idle_timeout,
+        };
+        let mut dial = Dial { tried: Vec::new(), deadline: None, fresh: false };
+        let mut seen = Seen::default();
+        let mut keep_client = accepted.keep_alive;
+        let result = loop {
+            let (share, mut connection) = match self.dial(&accepted, &mut dial, service.upstream.connect_timeout).await
+            {
+                Ok(dialled) => dialled,
+                Err(fault) => break Err(fault),
+            };
+            let mut exchange = Exchange {
+                client: &mut self.client,
+                upstream: &mut connection.wire,
+                up: &mut up,
+                down: &mut down,
+                asked: accepted.asked,
+                keep_client: accepted.keep_alive,
+                limits,
+                lease: &accepted.lease,
+                worker: &worker,
+                alarm: &self.alarm,
+                seen: Seen::default(),
+            };
+            let result = exchange.run().await;
+            (seen, keep_client) = (exchange.seen, exchange.keep_client);
+            if let Some(line) = &mut accepted.line {
+                line.upstream = share.upstream.address.to_string();
+            }
+            // A kept connection that died with our request on it: the upstream closed it while it was idle, or it
+            // crashed. The request goes out once more, on a new connection, if that can do no harm.
+            if result == Err(Fault::AnswerMissing)
+                && connection.is_reused()
+                && up.intact
+                && (accepted.idempotent || connection.took_nothing())
+            {
+                up.rewind();
+                dial.fresh = true;
+                continue;
+            }
+            match result {
+                Ok(Done::Tunnel) => {
+                    self.alarm.clear();
+                    let moved = tunnel::run(&mut self.client, &mut connection.wire, &accepted.lease, &worker).await;
+                    self.record(&mut accepted, moved.map(|()| "tunnel"), Some(101), down.payload);
+                    return Next::Close;
+                }
+                Ok(Done::Answered) if seen.keep_upstream => {
+                    connection.wire.release(&worker.buffers);
+                    let idle_timeout = service.upstream.idle_timeout;
+                    worker.pool.keep(&share, connection, up.written, Instant::now(), idle_timeout);
+                    break Ok(());
+                }
+                Ok(Done::Answered) => break Ok(()),
+                Err(fault) => break Err(fault),
+            }
+        };
+        let next = match result {
+            Ok(()) if keep_client && !self.client.eof && !worker.is_stopping() => Next::Request,
+            Ok(()) if up.has_all() && self.client.filled().is_empty() => Next::Close,
+            Ok(()) => Next::Linger,
+            Err(fault) => self.end_badly(fault, &accepted, &up, &mut down, &mut seen).await,
+        };
+        self.record(&mut accepted, result.map(|()| "ok"), seen.status, down.payload);
+        worker.buffers.give_back(up.pending);
+        worker.buffers.give_back(down.pending);
+        self.client.release(&worker.buffers);
+        next
+    }
+
+    /// A connection to the next upstream worth trying.
+    async fn dial(
+        &self,
+        accepted: &Accepted,
+        dial: &mut Dial,
+        limit: Duration,
+    ) -> Result<(upstream::Share, upstream::Connection), Fault> {
+        let lane = accepted.lease.lane();
+        while let Some(share) = self.worker.pool.choose(lane, &dial.tried) {
+            let now = Instant::now();
+            if !dial.fresh
+                && let Some(kept) = self.worker.pool.take(&share, now)
+            {
+                return Ok((share, kept));
+            }
+            // All attempts together get `limit`; each gets an even part of what is left.
+            let left = dial.deadline.get_or_insert(now + limit).saturating_duration_since(now);
+            let attempts = u32::try_from(lane.upstreams.len() - dial.tried.len()).unwrap_or(1).max(1);
+            match upstream::connect(&share.upstream, &self.alarm, left / attempts).await {
+                Ok(connection) => return Ok((share, connection)),
+                Err(_) => dial.tried.push(share.upstream.id),
+            }
+        }
+        Err(Fault::ConnectFailed)
+    }
+
+    /// Ends an exchange without a complete answer: says so while that is possible, and otherwise cuts, so that the
+    /// client never takes a part for the whole.
+    async fn end_badly(
+        &mut self,
+        fault: Fault,
+        accepted: &Accepted,
+        up: &Pump,
+        down: &mut Pump,
+        seen: &mut Seen,
+    ) -> Next {
+        if fault == Fault::Stopped {
+            self.worker.count_cut();
+        }
+        if seen.status.is_some() {
+            if seen.ends_with_close {
+                self.client.io.reset_on_close();
+            }
+            return Next::Close;
+        }
+        let Some((status, _)) = fault.answer() else { return Next::Close };
+        seen.status = Some(status);
+        if matches!(fault, Fault::BadRequest(_) | Fault::BodyTooLarge) {
+            self.worker.complaints.say(self.peer, status, fault.hint());
+        }
+        let keep = accepted.keep_alive && up.has_all() && !self.client.eof && !self.worker.is_stopping();
+        let tell = Tell { fault, is_head: accepted.asked.head, keep, request_id: &accepted.request_id };
+        tell.write(&mut down.pending, &self.worker.date());
+        match self.send(down).await {
+            Ok(()) if keep => Next::Request,
+            Ok(()) => Next::Linger,
+            Err(()) => Next::Close,
+        }
+    }
+
+    /// Answers a request that took no lease, and ends the connection.
+    async fn refuse(&mut self, fault: Fault, is_head: bool) -> Next {
+        let Some((status, _)) = fault.answer() else { return Next::Close };
+        self.worker.complaints.say(self.peer, status, fault.hint());
+        let request_id = new_request_id();
+        if self.worker.log.is_on() {
+            let client = self.origin.ip.clone();
+            let line = Line { client, status, end: fault.word(), request_id: request_id.clone(), ..Line::default() };
+            self.worker.log.write(&line.ended(Duration::ZERO));
+        }
+        let mut down = answer_pump(&self.worker.buffers);
+        let tell = Tell { fault, is_head, keep: false, request_id: &request_id };
+        tell.write(&mut down.pending, &self.worker.date());
+        let sent = self.send(&mut down).await;
+        self.worker.buffers.give_back(down.pending);
+        if sent.is_ok() { Next::Linger } else { Next::Close }
+    }
+
+    /// Writes what a pump holds.
+    async fn send(&mut self, down: &mut Pump) -> Result<(), ()> {
+        self.alarm.set(Instant::now() + self.worker.proxy.idle_timeout);
+        down.frame(Decoder::Length(0), Encoding::Plain);
+        let mut nothing = Wire::new(tokio::io::empty());
+        let (client, alarm, buffers) = (&mut self.client, &self.alarm, &self.worker.buffers);
+        poll_fn(|cx| match down.poll(cx, &mut nothing, &mut client.io, buffers, &mut false) {
+            Poll::Pending if alarm.is_late() => Poll::Ready(Err(())),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(result) => Poll::Ready(result.map_err(|_| ())),
+        })
+        .await
+    }
+
+    /// Says goodbye, then reads what the client still sends for a moment: a close with unread bytes would be a reset,
+    /// and a reset can overtake our last answer (RFC 9112 9.6).
+    async fn linger(&mut self) {
+        self.alarm.set(Instant::now() + LINGER);
+        let (client, worker, alarm) = (&mut self.client, &self.worker, &self.alarm);
+        let mut discarded = 0;
+        let mut goodbye = false;
+        poll_fn(|cx| {
+            if !goodbye {
+                match Pin::new(&mut client.io).poll_shutdown(cx) {
+                    Poll::Pending => {}
+                    Poll::Ready(Ok(())) => goodbye = true,
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                }
+            }
+            loop {
+                let n = client.filled().len();
+                client.consume(n);
+                discarded += n as u64;
+                if discarded > LINGER_BYTES_MAX || alarm.is_late() || worker.is_cutting() || client.eof {
+                    return Poll::Ready(());
+                }
+                match client.poll_fill(cx, &worker.buffers, false) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(Ok(_) | Err(_)) => return Poll::Ready(()),
+                }
+            }
+        })
+        .await;
+    }
+
+    /// Counts and logs an exchange that took a lease.
+    fn record(&self, accepted: &mut Accepted, end: Result<&'static str, Fault>, status: Option<u16>, bytes: u64) {
+        let duration = accepted.began.elapsed();
+        let outcome = match end {
+            Ok(_) if status.is_some_and(|code| code >= 500) => Outcome::Bad,
+            Ok(_) => Outcome::Good,
+            Err(fault) => fault.outcome(),
+        };
+        accepted.lease.record(outcome, status, accepted.method_index, duration);
+        if let Some(mut line) = accepted.line.take() {
+            (line.status, line.bytes) = (status.unwrap_or(0), bytes);
+            line.end = end.unwrap_or_else(Fault::word);
+            self.worker.log.write(&line.ended(duration));
+        }
+    }
+
+    fn line(&self, request: &Request<'_>, request_id: &str) -> Line {
+        let value = |name| request.value(name).map(|v| String::from_utf8_lossy(v).into_owned()).unwrap_or_default();
+        Line {
+            client: self.origin.ip.clone(),
+            method: request.method.to_owned(),
+            host: request.authority.unwrap_or_default().to_owned(),
+            path: request.path.to_owned(),
+            protocol: if request.is_1_0 { "HTTP/1.0" } else { "HTTP/1.1" },
+            request_id: request_id.to_owned(),
+            referer: value("referer"),
+            user_agent: value("user-agent"),
+            ..Line::default()
+        }
+    }
+}
+
+/// Where a request's search for a connection stands.
+struct Dial {
+    tried: Vec<usize>,
+    deadline: Option<Instant>,
+    fresh: bool,
+}
+
+/// An answer of the proxy's own.
+struct Tell<'a> {
+    fault: Fault,
+    is_head: bool,
+    keep: bool,
+    request_id: &'a str,
+}
+
+impl Tell<'_> {
+    fn write(&self, out: &mut Buffer, date: &[u8]) {
+        let Some((status, reason)) = self.fault.answer() else { return };
+        let body = format!("{status} {reason}: {}\nrequest id: {}\n", self.fault.hint(), self.request_id);
+        out.put(format!("HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain; charset=utf-8\r\n").as_bytes());
+        request::put_field(out, "Date", date);
+        request::put_field(out, "X-Request-Id", self.request_id.as_bytes());
+        request::put_length(out, body.len() as u64);
+        if status == 503 {
+            out.put(b"Retry-After: 1\r\n");
+        }
+        if status == 405 {
+            out.put(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
+        }
+        if !self.keep {
+            out.put(b"Connection: close\r\n");
+        }
+        out.put(b"\r\n");
+        if !self.is_head {
+            out.put(body.as_bytes());
+        }
+    }
+}
+
+fn new_request_id() -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut bits = fastrand::u128(..);
+    let mut id = String::with_capacity(32);
+    for _ in 0..32 {
+        id.push(char::from(DIGITS[(bits & 15) as usize]));
+        bits >>= 4;
+    }
+    id
+}

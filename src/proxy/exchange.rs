@@ -1,0 +1,271 @@
+//! One request and its answer on two open connections, both directions at once.
+//!
+//! A hand-written poll rather than two tasks: both directions share the connections, the deadline and the lease, and
+//! the whole is one small piece of the connection's task.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use super::alarm::Alarm;
+use super::answer::{Answer, Asked, Encoding};
+use super::body::Decoder;
+use super::buffer::{Buffers, SMALL};
+use super::fault::Fault;
+use super::pump::{Pump, Stop, Wire};
+use super::request::{BareLf, Scan, Space};
+use super::worker::Context as Worker;
+use crate::switch::Lease;
+
+/// An answer head at most; a larger one is 502.
+const ANSWER_HEAD_MAX: usize = 64 * 1024;
+
+/// Interim answers (1xx) to one request at most.
+const INTERIM_MAX: u32 = 64;
+
+/// The time-outs of one exchange.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    /// Silence within the client's body.
+    pub body: Duration,
+    /// Silence of the upstream.
+    pub answer: Duration,
+    /// A client that does not read.
+    pub stall: Duration,
+}
+
+/// How an exchange that brought a complete answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// The answer is complete.
+    Answered,
+    /// `101`: from here on the bytes belong to another protocol.
+    Tunnel,
+}
+
+/// One exchange under way.
+pub struct Exchange<'a, S> {
+    /// The client.
+    pub client: &'a mut Wire<S>,
+    /// The upstream.
+    pub upstream: &'a mut Wire<TcpStream>,
+    /// The request on its way up: its head, then its body.
+    pub up: &'a mut Pump,
+    /// The answer on its way down: interim heads, its head, its body.
+    pub down: &'a mut Pump,
+    /// The request, as far as the answer depends on it.
+    pub asked: Asked,
+    /// Whether the client's connection may be kept; the answer's head says so, and it is cleared where it may not.
+    pub keep_client: bool,
+    /// Time-outs.
+    pub limits: Limits,
+    /// The lease; the exchange ends when it is cut.
+    pub lease: &'a Lease,
+    /// The worker.
+    pub worker: &'a Worker,
+    /// The connection's time-out.
+    pub alarm: &'a Alarm,
+    /// What is known of it so far.
+    pub seen: Seen,
+}
+
+/// What is known of an exchange, complete or not.
+#[derive(Default)]
+pub struct Seen {
+    /// The final status, once its head has been read.
+    pub status: Option<u16>,
+    /// A byte of an answer came from the upstream.
+    pub answered_a_byte: bool,
+    /// The upstream's connection may be used again.
+    pub keep_upstream: bool,
+    /// Only the end of the connection tells the client where the answer ends.
+    pub ends_with_close: bool,
+    up_over: bool,
+    up_failed: bool,
+    event_stream: bool,
+    interim: u32,
+    scan: Scan,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
+    /// Runs it to its end. It does nothing to the connections when it fails.
+    ///
+    /// # Errors
+    /// Why there is no complete answer.
+    pub async fn run(&mut self) -> Result<Done, Fault> {
+        self.set_alarm();
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Done, Fault>> {
+        if self.lease.is_cut() {
+            return Poll::Ready(Err(Fault::Drained));
+        }
+        if self.worker.is_cutting() {
+            return Poll::Ready(Err(Fault::Stopped));
+        }
+        if self.alarm.is_late() {
+            return Poll::Ready(Err(self.waiting_for()));
+        }
+        let mut progress = false;
+        self.poll_up(cx, &mut progress)?;
+        let done = self.poll_down(cx, &mut progress);
+        if progress && done.is_pending() {
+            self.set_alarm();
+        }
+        done
+    }
+
+    /// The request's way up, and after it an eye on the client.
+    fn poll_up(&mut self, cx: &mut Context<'_>, progress: &mut bool) -> Result<(), Fault> {
+        if self.seen.up_over {
+            return self.watch_client(cx);
+        }
+        match self.up.poll(cx, self.client, &mut self.upstream.io, &self.worker.buffers, progress) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(())) => self.seen.up_over = true,
+            // The upstream may have answered before it stopped reading: the answer, or its absence, decides.
+            Poll::Ready(Err(Stop::Sink)) => (self.seen.up_over, self.seen.up_failed) = (true, true),
+            Poll::Ready(Err(Stop::Source)) => return Err(Fault::ClientGone),
+            Poll::Ready(Err(Stop::Framing(why))) => return Err(Fault::BadRequest(why.0)),
+            Poll::Ready(Err(Stop::TooLarge)) => return Err(Fault::BodyTooLarge),
+        }
+        Ok(())
+    }
+
+    /// A reset ends the exchange. A client that has closed its side may still read (RFC 9112 9.6 does not forbid it),
+    /// unless it was an event stream's: those have no other way to say goodbye.
+    fn watch_client(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
+        while !self.client.eof && !self.client.is_full(0) {
+            match self.client.poll_fill(cx, &self.worker.buffers, false) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return Err(Fault::ClientGone),
+            }
+        }
+        if self.client.eof && self.seen.event_stream { Err(Fault::ClientGone) } else { Ok(()) }
+    }
+
+    fn poll_down(&mut self, cx: &mut Context<'_>, progress: &mut bool) -> Poll<Result<Done, Fault>> {
+        loop {
+            if self.seen.status.is_none() {
+                match self.poll_head(cx, progress) {
+                    Poll::Pending => {
+                        // Interim answers go out while the final one is waited for.
+                        if self.down.is_blocked() {
+                            ready!(self.flush_interim(cx, progress))?;
+                        }
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(result) => result?,
+                }
+            }
+            let pumped = self.down.poll(cx, self.upstream, &mut self.client.io, &self.worker.buffers, progress);
+            match ready!(pumped) {
+                Ok(()) if self.seen.status == Some(101) => return Poll::Ready(Ok(Done::Tunnel)),
+                Ok(()) if self.seen.status.is_some() => {
+                    self.seen.keep_upstream &=
+                        self.seen.up_over && !self.seen.up_failed && self.upstream.filled().is_empty();
+                    return Poll::Ready(Ok(Done::Answered));
+                }
+                Ok(()) => {}
+                Err(Stop::Sink) => return Poll::Ready(Err(Fault::ClientGone)),
+                Err(Stop::Source) => return Poll::Ready(Err(Fault::AnswerCut)),
+                Err(Stop::Framing(why)) => return Poll::Ready(Err(Fault::AnswerUnreadable(why.0))),
+                Err(Stop::TooLarge) => return Poll::Ready(Err(Fault::AnswerUnreadable("too large"))),
+            }
+        }
+    }
+
+    fn flush_interim(&mut self, cx: &mut Context<'_>, progress: &mut bool) -> Poll<Result<(), Fault>> {
+        let pumped = self.down.poll(cx, self.upstream, &mut self.client.io, &self.worker.buffers, progress);
+        pumped.map_err(|_| Fault::ClientGone)
+    }
+
+    /// Reads answer heads until the final one, or one interim one, is ready to be sent.
+    fn poll_head(&mut self, cx: &mut Context<'_>, progress: &mut bool) -> Poll<Result<(), Fault>> {
+        loop {
+            let end = self.seen.scan.end(self.upstream.filled());
+            if let Some(end) =
+                end.map_err(|BareLf| Fault::AnswerUnreadable("a line of the head ends with a bare LF"))?
+            {
+                self.take_head(end)?;
+                return Poll::Ready(Ok(()));
+            }
+            if self.upstream.is_full(ANSWER_HEAD_MAX) {
+                return Poll::Ready(Err(Fault::AnswerUnreadable("the head is too large")));
+            }
+            self.upstream.make_room(ANSWER_HEAD_MAX);
+            match ready!(self.upstream.poll_fill(cx, &self.worker.buffers, false)) {
+                Ok(0) if self.seen.answered_a_byte => return Poll::Ready(Err(Fault::AnswerCut)),
+                Ok(0) => return Poll::Ready(Err(Fault::AnswerMissing)),
+                Ok(_) => (self.seen.answered_a_byte, *progress) = (true, true),
+                Err(_) if self.seen.answered_a_byte => return Poll::Ready(Err(Fault::AnswerCut)),
+                Err(_) => return Poll::Ready(Err(Fault::AnswerMissing)),
+            }
+        }
+    }
+
+    fn take_head(&mut self, end: usize) -> Result<(), Fault> {
+        let mut space = Space::new();
+        let answer = Answer::parse(&self.upstream.filled()[..end], &mut space, self.asked)?;
+        match answer.status {
+            101 => {
+                answer.write_interim(&mut self.down.pending);
+                self.seen.status = Some(101);
+            }
+            100..200 => {
+                self.seen.interim += 1;
+                if self.seen.interim > INTERIM_MAX {
+                    return Err(Fault::AnswerUnreadable("too many interim answers"));
+                }
+                if !self.asked.is_1_0 {
+                    answer.write_interim(&mut self.down.pending);
+                }
+            }
+            status => {
+                // An answer before the end of the request: the rest of the request is not read.
+                self.keep_client &= self.up.has_all() && !answer.ends_with_close() && !self.worker.is_stopping();
+                answer.write_final(&mut self.down.pending, self.asked, self.keep_client, &self.worker.date());
+                self.down.frame(answer.body.clone(), answer.encoding);
+                self.seen.status = Some(status);
+                self.seen.keep_upstream = answer.keep_alive && answer.body != Decoder::UntilClose;
+                self.seen.ends_with_close = answer.ends_with_close();
+                self.seen.event_stream = answer.is_event_stream();
+            }
+        }
+        self.upstream.consume(end);
+        self.seen.scan = Scan::default();
+        Ok(())
+    }
+
+    /// Who is being waited for, as the fault that ends the wait.
+    fn waiting_for(&self) -> Fault {
+        if self.down.is_blocked() {
+            Fault::ClientStalled
+        } else if !self.seen.up_over && !self.up.is_blocked() {
+            Fault::BodyTimedOut
+        } else {
+            Fault::AnswerTimedOut
+        }
+    }
+
+    fn set_alarm(&self) {
+        let limit = match self.waiting_for() {
+            Fault::ClientStalled => self.limits.stall,
+            Fault::BodyTimedOut => self.limits.body,
+            _ => self.limits.answer,
+        };
+        self.alarm.set(Instant::now() + limit);
+    }
+}
+
+/// A pump for answers: interim heads and the final one are put into its buffer.
+pub fn answer_pump(buffers: &Buffers) -> Pump {
+    Pump::new(Decoder::Length(0), Encoding::Plain, buffers.small(), 0)
+}
+
+const _: () = assert!(SMALL < ANSWER_HEAD_MAX);

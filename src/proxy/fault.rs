@@ -1,0 +1,134 @@
+//! Everything that can end an exchange other than a complete answer, and what the client, the watch and the access
+//! log see of it.
+
+use crate::switch::Outcome;
+
+/// Why an exchange ended without a complete answer of the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The request was malformed or ambiguous; the text says how.
+    BadRequest(&'static str),
+    /// An HTTP version other than 1.0 and 1.1.
+    VersionUnknown,
+    /// `CONNECT`: this is a gateway, not a forward proxy (RFC 9110 9.3.6).
+    MethodRefused,
+    /// No line end within `max_header_bytes`.
+    TargetTooLong,
+    /// More than `max_header_bytes`, or more than 100 fields.
+    HeadTooLarge,
+    /// More than `max_body_bytes`.
+    BodyTooLarge,
+    /// `header_timeout`
+    HeadTimedOut,
+    /// `body_timeout`
+    BodyTimedOut,
+    /// No service for this host and path.
+    NoService,
+    /// More than `max_connections`.
+    TooManyConnections,
+    /// No upstream of the color could be connected to.
+    ConnectFailed,
+    /// The upstream closed or reset the connection before an answer.
+    AnswerMissing,
+    /// The answer's head or framing is not HTTP; the text says how.
+    AnswerUnreadable(&'static str),
+    /// `response_timeout` before or within the answer.
+    AnswerTimedOut,
+    /// The upstream broke off within its answer.
+    AnswerCut,
+    /// The client left.
+    ClientGone,
+    /// The client did not read for `idle_timeout`.
+    ClientStalled,
+    /// The drain deadline of the old color passed.
+    Drained,
+    /// The shutdown deadline passed.
+    Stopped,
+}
+
+impl Fault {
+    /// What the client is answered while nothing of an answer has been sent; `None`: the connection just ends.
+    pub fn answer(self) -> Option<(u16, &'static str)> {
+        match self {
+            Fault::BadRequest(_) => Some((400, "Bad Request")),
+            Fault::VersionUnknown => Some((505, "HTTP Version Not Supported")),
+            Fault::MethodRefused => Some((405, "Method Not Allowed")),
+            Fault::TargetTooLong => Some((414, "URI Too Long")),
+            Fault::HeadTooLarge => Some((431, "Request Header Fields Too Large")),
+            Fault::BodyTooLarge => Some((413, "Content Too Large")),
+            Fault::HeadTimedOut | Fault::BodyTimedOut => Some((408, "Request Timeout")),
+            Fault::NoService => Some((404, "Not Found")),
+            Fault::ConnectFailed | Fault::AnswerMissing | Fault::AnswerUnreadable(_) | Fault::AnswerCut => {
+                Some((502, "Bad Gateway"))
+            }
+            Fault::AnswerTimedOut => Some((504, "Gateway Timeout")),
+            Fault::TooManyConnections | Fault::Drained | Fault::Stopped => Some((503, "Service Unavailable")),
+            Fault::ClientGone | Fault::ClientStalled => None,
+        }
+    }
+
+    /// Whether it speaks against the color that served.
+    pub fn outcome(self) -> Outcome {
+        match self {
+            Fault::ConnectFailed
+            | Fault::AnswerMissing
+            | Fault::AnswerUnreadable(_)
+            | Fault::AnswerTimedOut
+            | Fault::AnswerCut => Outcome::Bad,
+            Fault::BadRequest(_)
+            | Fault::VersionUnknown
+            | Fault::MethodRefused
+            | Fault::TargetTooLong
+            | Fault::HeadTooLarge
+            | Fault::BodyTooLarge
+            | Fault::HeadTimedOut
+            | Fault::BodyTimedOut
+            | Fault::NoService
+            | Fault::TooManyConnections
+            | Fault::ClientGone
+            | Fault::ClientStalled
+            | Fault::Drained
+            | Fault::Stopped => Outcome::Void,
+        }
+    }
+
+    /// One word for the access log.
+    pub fn word(self) -> &'static str {
+        match self {
+            Fault::BadRequest(_) | Fault::VersionUnknown | Fault::MethodRefused => "bad_request",
+            Fault::TargetTooLong | Fault::HeadTooLarge | Fault::BodyTooLarge => "too_large",
+            Fault::HeadTimedOut | Fault::BodyTimedOut => "client_timeout",
+            Fault::NoService => "no_service",
+            Fault::TooManyConnections => "shed",
+            Fault::ConnectFailed => "upstream_connect",
+            Fault::AnswerMissing | Fault::AnswerCut => "upstream_reset",
+            Fault::AnswerUnreadable(_) => "upstream_garbage",
+            Fault::AnswerTimedOut => "upstream_timeout",
+            Fault::ClientGone => "client",
+            Fault::ClientStalled => "client_stalled",
+            Fault::Drained => "drained",
+            Fault::Stopped => "stopped",
+        }
+    }
+
+    /// What the client is told, beside the status: nothing about the inside.
+    pub fn hint(self) -> &'static str {
+        match self {
+            Fault::BadRequest(why) => why,
+            Fault::VersionUnknown => "only HTTP/1.0 and HTTP/1.1 are spoken here",
+            Fault::MethodRefused => "this method is not available here",
+            Fault::TargetTooLong => "the request target is too long",
+            Fault::HeadTooLarge => "the request header is too large",
+            Fault::BodyTooLarge => "the request body is too large",
+            Fault::HeadTimedOut => "the request header took too long",
+            Fault::BodyTimedOut => "the request body stopped coming",
+            Fault::NoService => "no service here for this host and path",
+            Fault::TooManyConnections => "too many connections, try again",
+            Fault::ConnectFailed | Fault::AnswerMissing | Fault::AnswerCut => "the application could not be reached",
+            Fault::AnswerUnreadable(_) => "the application's answer was not readable",
+            Fault::AnswerTimedOut => "the application did not answer in time",
+            Fault::Drained | Fault::Stopped => "the server is going away, try again",
+            Fault::ClientGone | Fault::ClientStalled => "",
+        }
+    }
+}

@@ -1,0 +1,534 @@
+//! A client's request head: found, checked, and rebuilt for the upstream.
+//!
+//! Pure: bytes in, bytes out. Whatever two parsers could read differently is refused here, before a byte goes
+//! upstream (RFC 9112 2.2, 3, 6; RFC 9110 7.2).
+
+use std::mem::MaybeUninit;
+
+use super::body::{Chunked, Decoder};
+use super::buffer::Buffer;
+use super::fault::Fault;
+use super::field::Field;
+use crate::switch::METHODS;
+
+/// Header fields at most; one more is 431.
+pub const FIELDS_MAX: usize = 100;
+
+/// Empty lines before a request line that are forgiven (RFC 9112 2.2).
+const EMPTY_LINES_MAX: usize = 2;
+
+/// Room for the fields of one head, on the stack of whoever parses it.
+pub struct Space<'h> {
+    pub(super) headers: [MaybeUninit<httparse::Header<'h>>; FIELDS_MAX],
+    pub(super) meanings: [Field; FIELDS_MAX],
+}
+
+impl Space<'_> {
+    /// Empty; costs nothing to make.
+    pub fn new() -> Self {
+        Space { headers: [const { MaybeUninit::uninit() }; FIELDS_MAX], meanings: [Field::Other; FIELDS_MAX] }
+    }
+}
+
+/// The fields of a parsed head, each with what the proxy does with it.
+#[derive(Clone, Copy)]
+pub struct Fields<'h> {
+    headers: &'h [httparse::Header<'h>],
+    meanings: &'h [Field],
+}
+
+impl<'h> Fields<'h> {
+    /// Works out the meanings of `headers`.
+    pub fn new(headers: &'h [httparse::Header<'h>], meanings: &'h mut [Field; FIELDS_MAX]) -> Self {
+        for (meaning, header) in meanings.iter_mut().zip(headers) {
+            *meaning = Field::of(header.name);
+        }
+        Fields { headers, meanings }
+    }
+
+    /// All of them, in order.
+    pub fn iter(self) -> impl Iterator<Item = (&'h httparse::Header<'h>, Field)> {
+        self.headers.iter().zip(self.meanings.iter().copied())
+    }
+
+    /// Values of the fields of that kind, in order.
+    pub fn values(self, of: Field) -> impl Iterator<Item = &'h [u8]> {
+        self.iter().filter(move |(_, field)| *field == of).map(|(header, _)| header.value)
+    }
+}
+
+/// A line of a head ended with a bare LF.
+#[derive(Debug)]
+pub struct BareLf;
+
+/// Finds the end of a head while it arrives, without reading a byte twice.
+#[derive(Default)]
+pub struct Scan {
+    at: usize,
+    line: usize,
+    first_line: Option<usize>,
+}
+
+impl Scan {
+    /// The length of the head with its empty line, or `None` while it is incomplete. `input` is all that has arrived.
+    ///
+    /// # Errors
+    /// [`BareLf`]: RFC 9112 2.2 allows a recipient to take it for a line end, and some do not.
+    pub fn end(&mut self, input: &[u8]) -> Result<Option<usize>, BareLf> {
+        while let Some(found) = memchr::memchr(b'\n', &input[self.at..]) {
+            let end = self.at + found;
+            if end == 0 || input[end - 1] != b'\r' {
+                return Err(BareLf);
+            }
+            let is_empty = self.line + 1 == end;
+            self.first_line.get_or_insert(end - 1);
+            (self.at, self.line) = (end + 1, end + 1);
+            if is_empty {
+                return Ok(Some(end + 1));
+            }
+        }
+        self.at = input.len();
+        Ok(None)
+    }
+
+    /// Where the first line ended.
+    pub fn first_line(&self) -> Option<usize> {
+        self.first_line
+    }
+}
+
+/// How many bytes of empty lines precede the request.
+///
+/// # Errors
+/// More empty lines than are forgiven.
+pub fn empty_lines(input: &[u8]) -> Result<usize, Fault> {
+    let mut at = 0;
+    while input[at..].starts_with(b"\r\n") {
+        at += 2;
+        if at > EMPTY_LINES_MAX * 2 {
+            return Err(Fault::BadRequest("empty lines instead of a request"));
+        }
+    }
+    Ok(at)
+}
+
+/// The first line must end with a version; without one it would be HTTP/0.9.
+///
+/// # Errors
+/// [`Fault::VersionUnknown`], [`Fault::BadRequest`]
+pub fn check_version(line: &[u8]) -> Result<(), Fault> {
+    match line {
+        [.., b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0' | b'1'] => Ok(()),
+        [.., b' ', b'H', b'T', b'T', b'P', b'/', a, b'.', b] if a.is_ascii_digit() && b.is_ascii_digit() => {
+            Err(Fault::VersionUnknown)
+        }
+        _ => Err(Fault::BadRequest("the request line is malformed")),
+    }
+}
+
+/// A request head that passed every check.
+pub struct Request<'h> {
+    /// As sent.
+    pub method: &'h str,
+    /// Index into [`METHODS`].
+    pub method_index: usize,
+    /// What follows the authority: path and query, or `*`.
+    pub path: &'h str,
+    /// Host and port as the client named them; `None` only for HTTP/1.0.
+    pub authority: Option<&'h str>,
+    /// The fields as they came.
+    pub fields: Fields<'h>,
+    /// How the body is framed.
+    pub body: Decoder,
+    /// Whether a body, even an empty one, was announced.
+    announced: bool,
+    /// The client speaks HTTP/1.0.
+    pub is_1_0: bool,
+    /// The client wants to keep the connection.
+    pub keep_alive: bool,
+    /// The protocol to upgrade to, where a tunnel may follow.
+    pub upgrade: Option<&'h str>,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+    trailers_welcome: bool,
+    /// Names in `Connection` other than the usual ones.
+    named_hops: Vec<&'h str>,
+}
+
+impl<'h> Request<'h> {
+    /// Parses and checks a complete head.
+    ///
+    /// # Errors
+    /// The [`Fault`] that answers it.
+    pub fn parse(head: &'h [u8], space: &'h mut Space<'h>) -> Result<Self, Fault> {
+        let mut parsed = httparse::Request::new(&mut []);
+        match httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut parsed, head, &mut space.headers)
+        {
+            Ok(httparse::Status::Complete(_)) => {}
+            Ok(httparse::Status::Partial) => return Err(Fault::BadRequest("the request head is malformed")),
+            Err(httparse::Error::TooManyHeaders) => return Err(Fault::HeadTooLarge),
+            Err(httparse::Error::Version) => return Err(Fault::VersionUnknown),
+            Err(httparse::Error::HeaderName) => return Err(Fault::BadRequest("a header name is malformed")),
+            Err(httparse::Error::HeaderValue) => return Err(Fault::BadRequest("a header value is malformed")),
+            Err(_) => return Err(Fault::BadRequest("the request line is malformed")),
+        }
+        let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
+            return Err(Fault::BadRequest("the request line is malformed"));
+        };
+        let fields = Fields::new(parsed.headers, &mut space.meanings);
+        Checks::default().run(method, target, version == 0, fields)
+    }
+
+    /// The authority's host, without port and brackets.
+    pub fn host(&self) -> &'h str {
+        self.authority.map_or("", |authority| split_port(authority).0)
+    }
+
+    /// The value of a field that the proxy has no opinion about.
+    pub fn value(&self, name: &str) -> Option<&'h [u8]> {
+        self.fields.iter().map(|(header, _)| header).find(|h| h.name.eq_ignore_ascii_case(name)).map(|h| h.value)
+    }
+
+    /// Whether the method is one whose effect does not grow by repeating it (RFC 9110 9.2.2).
+    pub fn is_idempotent(&self) -> bool {
+        matches!(self.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
+    }
+}
+
+/// What is gathered while the fields are read once.
+#[derive(Default)]
+struct Checks<'h> {
+    hosts: usize,
+    host: Option<&'h str>,
+    length: Option<u64>,
+    lengths: usize,
+    codings: usize,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+    upgrade_named: bool,
+    upgrade: Option<&'h str>,
+    expect: Option<&'h [u8]>,
+    trailers_welcome: bool,
+    named_hops: Vec<&'h str>,
+}
+
+impl<'h> Checks<'h> {
+    fn run(mut self, method: &'h str, target: &'h str, is_1_0: bool, fields: Fields<'h>) -> Result<Request<'h>, Fault> {
+        for (header, field) in fields.iter() {
+            self.read(field, header.value)?;
+        }
+        let body = self.framing(is_1_0)?;
+        let (authority, path) = split_target(method, target)?;
+        if self.hosts > 1 {
+            return Err(Fault::BadRequest("more than one Host"));
+        }
+        if self.host.is_none() && !is_1_0 {
+            return Err(Fault::BadRequest("no Host"));
+        }
+        // RFC 9112 3.2.2: an absolute target wins over Host. Both must be sound.
+        for authority in [self.host, authority].into_iter().flatten() {
+            check_authority(authority)?;
+        }
+        let announced = self.codings > 0 || self.lengths > 0;
+        let has_body = announced && !body.is_done();
+        Ok(Request {
+            method,
+            method_index: METHODS.iter().position(|known| *known == method).unwrap_or(METHODS.len() - 1),
+            path,
+            authority: authority.or(self.host),
+            fields,
+            body,
+            announced,
+            is_1_0,
+            keep_alive: if is_1_0 { self.keep_alive && !self.close } else { !self.close },
+            // With a body, the bytes behind it could be read as either protocol; h2c would lead past every check.
+            upgrade: self.upgrade.filter(|to| {
+                self.upgrade_named && !is_1_0 && !has_body && !list(to).any(|to| to.eq_ignore_ascii_case("h2c"))
+            }),
+            expects_continue: !is_1_0 && self.expect.is_some_and(|e| e.eq_ignore_ascii_case(b"100-continue")),
+            trailers_welcome: self.trailers_welcome,
+            named_hops: self.named_hops,
+        })
+    }
+
+    fn read(&mut self, field: Field, value: &'h [u8]) -> Result<(), Fault> {
+        match field {
+            Field::Host => {
+                self.hosts += 1;
+                self.host = Some(text(value).ok_or(Fault::BadRequest("Host is malformed"))?);
+            }
+            Field::ContentLength => {
+                self.lengths += 1;
+                self.length = Some(length(value).ok_or(Fault::BadRequest("Content-Length is not a number"))?);
+            }
+            Field::TransferEncoding => {
+                self.codings += 1;
+                self.chunked = value.eq_ignore_ascii_case(b"chunked");
+            }
+            Field::Connection => self.read_connection(value)?,
+            Field::Upgrade => self.upgrade = text(value),
+            Field::Expect => self.expect = Some(value),
+            Field::Te => {
+                self.trailers_welcome |=
+                    text(value).is_some_and(|v| list(v).any(|c| c.eq_ignore_ascii_case("trailers")));
+            }
+            Field::Other
+            | Field::Hop
+            | Field::Date
+            | Field::ContentType
+            | Field::Via
+            | Field::RequestId
+            | Field::ForwardedFor
+            | Field::ForwardedProto
+            | Field::ForwardedHost
+            | Field::ForwardedPort
+            | Field::Forwarded
+            | Field::Claim
+            | Field::MaxForwards
+            | Field::Dangerous => {}
+        }
+        Ok(())
+    }
+
+    fn read_connection(&mut self, value: &'h [u8]) -> Result<(), Fault> {
+        let value = text(value).ok_or(Fault::BadRequest("Connection is malformed"))?;
+        for name in list(value) {
+            if name.eq_ignore_ascii_case("keep-alive") {
+                self.keep_alive = true;
+            } else if name.eq_ignore_ascii_case("close") {
+                self.close = true;
+            } else if name.eq_ignore_ascii_case("upgrade") {
+                self.upgrade_named = true;
+            } else if self.named_hops.len() < FIELDS_MAX {
+                self.named_hops.push(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// RFC 9112 6.1 and 6.3, without the leniency that smuggling lives on.
+    fn framing(&self, is_1_0: bool) -> Result<Decoder, Fault> {
+        match (self.lengths, self.codings) {
+            (0, 0) => Ok(Decoder::Length(0)),
+            (1, 0) => Ok(Decoder::Length(self.length.unwrap_or(0))),
+            (0, 1) if is_1_0 => Err(Fault::BadRequest("Transfer-Encoding in HTTP/1.0")),
+            (0, 1) if self.chunked => Ok(Decoder::Chunked(Chunked::Size)),
+            (0, _) => Err(Fault::BadRequest("a Transfer-Encoding other than chunked")),
+            (_, 0) => Err(Fault::BadRequest("more than one Content-Length")),
+            (_, _) => Err(Fault::BadRequest("Content-Length beside Transfer-Encoding")),
+        }
+    }
+}
+
+/// What the proxy adds about the client; the same for every request of a connection.
+pub struct Origin {
+    /// The client's address as text.
+    pub ip: String,
+    /// Whether it is a trusted proxy.
+    pub trusted: bool,
+    /// The port the client connected to.
+    pub port: u16,
+    /// `http`
+    pub scheme: &'static str,
+    /// `Host` for an HTTP/1.0 client that named none.
+    pub local: String,
+}
+
+/// Writes the head that goes upstream.
+pub fn write_head(out: &mut Buffer, request: &Request<'_>, origin: &Origin, request_id: &[u8], via: bool) {
+    let authority = request.authority.unwrap_or(&origin.local);
+    for part in [request.method, " ", request.path, " HTTP/1.1\r\nHost: ", authority, "\r\n"] {
+        out.put(part.as_bytes());
+    }
+    for (header, field) in request.fields.iter() {
+        let pass = match field {
+            Field::Other | Field::Date | Field::ContentType | Field::Via | Field::MaxForwards => true,
+            Field::Expect => !request.is_1_0,
+            Field::Claim => origin.trusted,
+            Field::Hop
+            | Field::Connection
+            | Field::ContentLength
+            | Field::TransferEncoding
+            | Field::Upgrade
+            | Field::Te
+            | Field::Host
+            | Field::RequestId
+            | Field::ForwardedFor
+            | Field::ForwardedProto
+            | Field::ForwardedHost
+            | Field::ForwardedPort
+            | Field::Forwarded
+            | Field::Dangerous => false,
+        };
+        if pass && !request.named_hops.iter().any(|name| name.eq_ignore_ascii_case(header.name)) {
+            put_field(out, header.name, header.value);
+        }
+    }
+    match (&request.body, request.announced) {
+        (Decoder::Chunked(_), _) => out.put(b"Transfer-Encoding: chunked\r\n"),
+        (Decoder::Length(length), true) => put_length(out, *length),
+        (Decoder::Length(_) | Decoder::UntilClose, _) => {}
+    }
+    match (request.upgrade, request.trailers_welcome) {
+        (Some(protocol), _) => {
+            out.put(b"Connection: upgrade\r\n");
+            put_field(out, "Upgrade", protocol.as_bytes());
+        }
+        (None, true) => out.put(b"Connection: te\r\nTE: trailers\r\n"),
+        (None, false) => {}
+    }
+    write_forwarding(out, request, origin, authority);
+    put_field(out, "X-Request-Id", request_id);
+    if via {
+        out.put(if request.is_1_0 { b"Via: 1.0 cutover\r\n" } else { b"Via: 1.1 cutover\r\n" });
+    }
+    out.put(b"\r\n");
+}
+
+/// `X-Forwarded-*` and `Forwarded` (RFC 7239): what a trusted proxy said is continued, anybody else's is replaced.
+fn write_forwarding(out: &mut Buffer, request: &Request<'_>, origin: &Origin, authority: &str) {
+    out.put(b"X-Forwarded-For: ");
+    put_claims(out, request, origin, Field::ForwardedFor);
+    out.put(origin.ip.as_bytes());
+    let mut digits = itoa::Buffer::new();
+    for (name, field, own) in [
+        ("\r\nX-Forwarded-Proto: ", Field::ForwardedProto, origin.scheme),
+        ("\r\nX-Forwarded-Host: ", Field::ForwardedHost, authority),
+        ("\r\nX-Forwarded-Port: ", Field::ForwardedPort, digits.format(origin.port)),
+    ] {
+        out.put(name.as_bytes());
+        let claimed = if origin.trusted { request.fields.values(field).next() } else { None };
+        out.put(claimed.unwrap_or(own.as_bytes()));
+    }
+    out.put(b"\r\nForwarded: ");
+    put_claims(out, request, origin, Field::Forwarded);
+    out.put(b"for=");
+    if origin.ip.contains(':') {
+        for part in ["\"[", &origin.ip, "]\""] {
+            out.put(part.as_bytes());
+        }
+    } else {
+        out.put(origin.ip.as_bytes());
+    }
+    for part in [";host=\"", authority, "\";proto=", origin.scheme, "\r\n"] {
+        out.put(part.as_bytes());
+    }
+}
+
+fn put_claims(out: &mut Buffer, request: &Request<'_>, origin: &Origin, field: Field) {
+    if origin.trusted {
+        for value in request.fields.values(field).filter(|value| !value.is_empty()) {
+            out.put(value);
+            out.put(b", ");
+        }
+    }
+}
+
+/// Writes one field line.
+pub fn put_field(out: &mut Buffer, name: &str, value: &[u8]) {
+    out.put(name.as_bytes());
+    out.put(b": ");
+    out.put(value);
+    out.put(b"\r\n");
+}
+
+/// Writes a `Content-Length`.
+pub fn put_length(out: &mut Buffer, length: u64) {
+    put_field(out, "Content-Length", itoa::Buffer::new().format(length).as_bytes());
+}
+
+/// A length as RFC 9110 8.6 has it: digits only, and few enough not to overflow anybody's integer.
+pub fn length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(value.iter().fold(0, |n, digit| n * 10 + u64::from(digit - b'0')))
+}
+
+/// The members of a comma-separated list, without white space and empty ones (RFC 9110 5.6.1).
+pub fn list(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(|member| member.trim_matches([' ', '\t'])).filter(|member| !member.is_empty())
+}
+
+/// A value as text; `None` for anything outside of visible ASCII, space and tab.
+pub fn text(value: &[u8]) -> Option<&str> {
+    std::str::from_utf8(value).ok().filter(|text| text.is_ascii())
+}
+
+/// Splits a request target into authority and path (RFC 9112 3.2).
+fn split_target<'h>(method: &str, target: &'h str) -> Result<(Option<&'h str>, &'h str), Fault> {
+    const MALFORMED: Fault = Fault::BadRequest("the request target is malformed");
+    if method == "CONNECT" {
+        return Err(Fault::MethodRefused);
+    }
+    if target.contains('#') {
+        return Err(Fault::BadRequest("the request target has a fragment"));
+    }
+    if target.starts_with('/') {
+        return Ok((None, target));
+    }
+    if target == "*" {
+        return if method == "OPTIONS" { Ok((None, target)) } else { Err(MALFORMED) };
+    }
+    let (scheme, rest) = target.split_once("://").ok_or(MALFORMED)?;
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        return Err(MALFORMED);
+    }
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    match path {
+        "" if method == "OPTIONS" => Ok((Some(authority), "*")), // RFC 9112 3.2.4
+        "" => Ok((Some(authority), "/")),
+        _ if path.starts_with('/') => Ok((Some(authority), path)),
+        _ => Err(MALFORMED),
+    }
+}
+
+fn split_port(authority: &str) -> (&str, Option<&str>) {
+    if let Some(bracketed) = authority.strip_prefix('[') {
+        return match bracketed.split_once(']') {
+            Some((host, rest)) => (host, rest.strip_prefix(':')),
+            None => (authority, None),
+        };
+    }
+    match authority.split_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (authority, None),
+    }
+}
+
+/// `uri-host [ ":" port ]` of RFC 9110 7.2, not empty, without user information.
+fn check_authority(authority: &str) -> Result<(), Fault> {
+    let (host, port) = split_port(authority);
+    let is_host = if authority.starts_with('[') {
+        let after = authority.split_once(']').map(|(_, after)| after);
+        after.is_some_and(|after| after.is_empty() || after.starts_with(':'))
+            && host.parse::<std::net::Ipv6Addr>().is_ok()
+    } else {
+        is_reg_name(host.as_bytes())
+    };
+    let is_port = port.is_none_or(|port| {
+        port.bytes().all(|b| b.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok())
+    });
+    if is_host && is_port { Ok(()) } else { Err(Fault::BadRequest("Host is malformed")) }
+}
+
+/// RFC 3986 3.2.2.
+fn is_reg_name(host: &[u8]) -> bool {
+    let mut rest = host;
+    while let [byte, tail @ ..] = rest {
+        rest = match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => tail,
+            b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => {
+                tail
+            }
+            b'%' => match tail {
+                [a, b, tail @ ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => tail,
+                _ => return false,
+            },
+            _ => return false,
+        };
+    }
+    !host.is_empty()
+}

@@ -1,0 +1,182 @@
+//! A worker's connections to upstreams: which upstream, a kept connection or a new one, and whether a request that
+//! got no answer may be sent again.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+
+use super::alarm::Alarm;
+use super::fault::Fault;
+use super::pump::Wire;
+use crate::switch::{Lane, Upstream};
+
+/// Kept connections to one upstream at most, per worker.
+const KEPT_MAX: usize = 1024;
+
+/// A connection to an upstream, and what was sent on it.
+pub struct Connection {
+    /// The connection with what was read from it.
+    pub wire: Wire<TcpStream>,
+    /// Bytes of the requests before this one; all were answered, so the peer has acknowledged them.
+    pub sent_before: u64,
+}
+
+impl Connection {
+    /// Whether it has served a request before.
+    pub fn is_reused(&self) -> bool {
+        self.sent_before > 0
+    }
+
+    /// Whether the peer's kernel took not a single byte of this request: it was never seen, and may be sent again
+    /// whatever its method. `TCP_INFO` can still be read after a reset.
+    pub fn took_nothing(&self) -> bool {
+        let size = size_of::<libc::tcp_info>();
+        let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+        let mut len = size as libc::socklen_t;
+        // SAFETY: the kernel writes at most `len` bytes into `info`, which is plain numbers and already zeroed.
+        let (failed, info) = unsafe {
+            let fd = self.wire.io.as_raw_fd();
+            let failed =
+                libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut len);
+            (failed, info.assume_init())
+        };
+        // The SYN counts as one byte. A kernel before Linux 4.1 leaves the field 0, which is never equal.
+        failed == 0 && info.tcpi_bytes_acked == self.sent_before + 1
+    }
+}
+
+struct Kept {
+    stream: TcpStream,
+    sent_before: u64,
+    since: Instant,
+    idle_timeout: Duration,
+}
+
+#[derive(Default)]
+struct Slot {
+    in_flight: Cell<u32>,
+    kept: RefCell<Vec<Kept>>,
+}
+
+/// A worker's connections, by upstream.
+#[derive(Default)]
+pub struct Pool {
+    slots: RefCell<Vec<Option<Rc<Slot>>>>,
+    turn: Cell<usize>,
+}
+
+/// A request in flight to one upstream, for the balance; ends when dropped.
+pub struct Share {
+    slot: Rc<Slot>,
+    /// Where the request goes.
+    pub upstream: Arc<Upstream>,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.slot.in_flight.set(self.slot.in_flight.get() - 1);
+    }
+}
+
+impl Pool {
+    fn slot(&self, id: usize) -> Rc<Slot> {
+        let mut slots = self.slots.borrow_mut();
+        if slots.len() <= id {
+            slots.resize_with(id + 1, || None);
+        }
+        Rc::clone(slots[id].get_or_insert_default())
+    }
+
+    /// The upstream with the fewest requests of this worker in flight, not one of `tried`. One that is down is only
+    /// taken when all are: with nowhere better to go, a request is tried.
+    pub fn choose(&self, lane: &Lane, tried: &[usize]) -> Option<Share> {
+        let upstreams = &lane.upstreams;
+        let turn = self.turn.replace(self.turn.get().wrapping_add(1));
+        let share = |upstream: &Arc<Upstream>| {
+            let slot = self.slot(upstream.id);
+            slot.in_flight.set(slot.in_flight.get() + 1);
+            Share { slot, upstream: Arc::clone(upstream) }
+        };
+        if let [only] = &upstreams[..] {
+            return (!tried.contains(&only.id)).then(|| share(only));
+        }
+        (0..upstreams.len())
+            .map(|i| &upstreams[(turn.wrapping_add(i)) % upstreams.len()])
+            .filter(|upstream| !tried.contains(&upstream.id))
+            .min_by_key(|upstream| (upstream.is_down(), self.slot(upstream.id).in_flight.get()))
+            .map(share)
+    }
+
+    /// A kept connection that is still open, or `None`.
+    pub fn take(&self, share: &Share, now: Instant) -> Option<Connection> {
+        let mut kept = share.slot.kept.borrow_mut();
+        while let Some(Kept { stream, sent_before, since, idle_timeout }) = kept.pop() {
+            // Nothing to read is the only healthy state of an unused connection. No system call is made unless the
+            // driver has seen something arrive.
+            let quiet = matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock);
+            if quiet && now.duration_since(since) < idle_timeout {
+                return Some(Connection { wire: Wire::new(stream), sent_before });
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for the next request, after one of `sent` bytes was answered in full.
+    pub fn keep(&self, share: &Share, connection: Connection, sent: u64, now: Instant, idle_timeout: Duration) {
+        let mut kept = share.slot.kept.borrow_mut();
+        if kept.len() < KEPT_MAX {
+            let sent_before = connection.sent_before + sent;
+            kept.push(Kept { stream: connection.wire.io, sent_before, since: now, idle_timeout });
+        }
+    }
+
+    /// Closes connections that were not used for their `idle_timeout`.
+    pub fn sweep(&self, now: Instant) {
+        for slot in self.slots.borrow().iter().flatten() {
+            let mut kept = slot.kept.borrow_mut();
+            // The least recently used ones are in front.
+            let fresh = kept.iter().position(|k| now.duration_since(k.since) < k.idle_timeout).unwrap_or(kept.len());
+            kept.drain(..fresh);
+        }
+    }
+}
+
+/// Opens a connection within `limit`, tried until then against every address of the upstream's name.
+///
+/// # Errors
+/// [`Fault::ConnectFailed`]
+pub async fn connect(upstream: &Upstream, alarm: &Alarm, limit: Duration) -> Result<Connection, Fault> {
+    alarm.set(Instant::now() + limit);
+    let mut dial = Box::pin(dial(upstream));
+    let dialled = poll_fn(|cx| {
+        if alarm.is_late() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        dial.as_mut().poll(cx)
+    })
+    .await;
+    match dialled {
+        Ok(stream) => Ok(Connection { wire: Wire::new(stream), sent_before: 0 }),
+        Err(error) => {
+            tracing::debug!(upstream = %upstream.address, %error, "connect failed");
+            Err(Fault::ConnectFailed)
+        }
+    }
+}
+
+async fn dial(upstream: &Upstream) -> io::Result<TcpStream> {
+    let stream = match upstream.socket {
+        Some(socket) => TcpStream::connect(socket).await?,
+        None => TcpStream::connect((upstream.address.host.as_str(), upstream.address.port)).await?,
+    };
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}

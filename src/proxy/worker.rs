@@ -1,0 +1,279 @@
+//! One worker: a thread with a single-threaded runtime, its own connections, buffers and counters. Nothing here is
+//! shared with another worker on the way of a request.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::{SocketAddr, TcpStream as StdStream};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::access_log::AccessLog;
+use super::alarm::{Alarms, SWEEP};
+use super::buffer::Buffers;
+use super::connection;
+use super::upstream::Pool;
+use crate::config;
+use crate::switch::Table;
+
+/// What a worker is told.
+pub enum Message {
+    /// Serve this connection.
+    Serve(StdStream, Admission),
+    /// Make every connection look at its flags.
+    Wake,
+    /// Serve what is in flight, then end.
+    Stop,
+    /// End what is in flight.
+    Cut,
+}
+
+/// Whether a connection is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It is.
+    Welcome,
+    /// There are too many: it is told so, and closed.
+    Refused,
+}
+
+/// The rest of the program's view of a worker.
+pub struct Worker {
+    messages: UnboundedSender<Message>,
+    open: Arc<AtomicUsize>,
+    thread: Mutex<Option<JoinHandle<u64>>>,
+}
+
+impl Worker {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The thread or its runtime could not be made.
+    pub fn start(
+        index: usize,
+        proxy: Arc<config::Proxy>,
+        table: Arc<ArcSwap<Table>>,
+        log: AccessLog,
+    ) -> io::Result<Self> {
+        let (messages, inbox) = unbounded_channel();
+        let open = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&open);
+        let (ready, started) = std::sync::mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                    return 0;
+                }
+            };
+            let _ = ready.send(Ok(()));
+            let context = Rc::new(Context {
+                index,
+                proxy,
+                table,
+                log,
+                open: counted,
+                buffers: Buffers::default(),
+                pool: Pool::default(),
+                alarms: Alarms::default(),
+                stopping: Cell::new(false),
+                cutting: Cell::new(false),
+                cut: Cell::new(0),
+                date: RefCell::new(http_date()),
+                complaints: Complaints::default(),
+            });
+            runtime.block_on(run(context, inbox))
+        })?;
+        started.recv().map_err(|_| io::Error::other("a worker ended before it began"))??;
+        Ok(Worker { messages, open, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Client connections open now.
+    pub fn open(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
+    /// Hands over a connection; it counts as open from now on.
+    pub fn serve(&self, stream: StdStream, admission: Admission) {
+        self.open.fetch_add(1, Relaxed);
+        if self.messages.send(Message::Serve(stream, admission)).is_err() {
+            self.open.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// Tells the worker something.
+    pub fn tell(&self, message: Message) {
+        // A worker that has ended needs no telling.
+        let _ = self.messages.send(message);
+    }
+
+    /// Waits until it has ended; how many exchanges were cut.
+    pub fn join(&self) -> u64 {
+        let thread = self.thread.lock().ok().and_then(|mut thread| thread.take());
+        thread.and_then(|thread| thread.join().ok()).unwrap_or(0)
+    }
+}
+
+/// What the tasks of one worker share.
+pub struct Context {
+    /// Its position among the workers: which lane of a route is its own.
+    pub index: usize,
+    /// `[proxy]`
+    pub proxy: Arc<config::Proxy>,
+    /// Which service a request is for.
+    pub table: Arc<ArcSwap<Table>>,
+    /// The access log.
+    pub log: AccessLog,
+    /// Free buffers.
+    pub buffers: Buffers,
+    /// Connections to upstreams.
+    pub pool: Pool,
+    /// Time-outs.
+    pub alarms: Alarms,
+    /// What clients did wrong, said seldom.
+    pub complaints: Complaints,
+    open: Arc<AtomicUsize>,
+    stopping: Cell<bool>,
+    cutting: Cell<bool>,
+    cut: Cell<u64>,
+    date: RefCell<[u8; 29]>,
+}
+
+impl Context {
+    /// Whether connections end with the exchange they are in.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Whether exchanges end now.
+    pub fn is_cutting(&self) -> bool {
+        self.cutting.get()
+    }
+
+    /// Counts an exchange that was cut by the stop.
+    pub fn count_cut(&self) {
+        self.cut.set(self.cut.get() + 1);
+    }
+
+    /// The present time as an HTTP date (RFC 9110 5.6.7), at most one sweep old.
+    pub fn date(&self) -> [u8; 29] {
+        *self.date.borrow()
+    }
+}
+
+/// One log line for what clients do wrong, at most ten a second and worker: whoever floods us must not flood the log.
+#[derive(Default)]
+pub struct Complaints {
+    said: Cell<u32>,
+    unsaid: Cell<u32>,
+}
+
+impl Complaints {
+    const PER_SECOND: u32 = 10;
+
+    /// Logs a refused request.
+    pub fn say(&self, client: SocketAddr, status: u16, why: &str) {
+        if self.said.get() < Self::PER_SECOND {
+            self.said.set(self.said.get() + 1);
+            tracing::info!(%client, status, why, "request refused");
+        } else {
+            self.unsaid.set(self.unsaid.get() + 1);
+        }
+    }
+
+    fn next_second(&self) {
+        self.said.set(0);
+        let unsaid = self.unsaid.take();
+        if unsaid > 0 {
+            tracing::info!(unsaid, "more requests refused");
+        }
+    }
+}
+
+async fn run(context: Rc<Context>, mut inbox: UnboundedReceiver<Message>) -> u64 {
+    let mut sweep = tokio::time::interval(SWEEP);
+    sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut sweeps: u32 = 0;
+    loop {
+        tokio::select! {
+            message = inbox.recv() => match message {
+                Some(message) => context.hear(message),
+                None => break,
+            },
+            _ = sweep.tick() => {
+                sweeps = sweeps.wrapping_add(1);
+                context.sweep(sweeps);
+            }
+        }
+        if context.is_stopping() && context.open.load(Relaxed) == 0 {
+            break;
+        }
+    }
+    context.cut.get()
+}
+
+impl Context {
+    fn hear(self: &Rc<Self>, message: Message) {
+        match message {
+            Message::Serve(stream, admission) => self.serve(stream, admission),
+            Message::Wake => self.alarms.wake_all(),
+            Message::Stop => {
+                self.stopping.set(true);
+                self.alarms.wake_all();
+            }
+            Message::Cut => {
+                self.cutting.set(true);
+                self.alarms.wake_all();
+            }
+        }
+    }
+
+    fn serve(self: &Rc<Self>, stream: StdStream, admission: Admission) {
+        let guard = Open(Arc::clone(&self.open));
+        let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
+        let Ok(stream) = TcpStream::from_std(stream) else { return };
+        let context = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let _guard = guard;
+            connection::serve(stream, peer, local, admission, context).await;
+        });
+    }
+
+    fn sweep(&self, sweeps: u32) {
+        const PER_SECOND: u32 = 1000 / SWEEP.as_millis() as u32;
+        let now = Instant::now();
+        self.alarms.sweep(now);
+        if sweeps.is_multiple_of(PER_SECOND / 4) {
+            *self.date.borrow_mut() = http_date();
+        }
+        if sweeps.is_multiple_of(PER_SECOND) {
+            self.pool.sweep(now);
+            self.complaints.next_second();
+        }
+    }
+}
+
+/// Counts a connection as open until it is dropped.
+struct Open(Arc<AtomicUsize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+fn http_date() -> [u8; 29] {
+    let text = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    text.as_bytes().try_into().expect("an HTTP date has 29 bytes until the year 9999")
+}
+
+/// How long a stop waits between two looks at the workers.
+pub const STOP_POLL: Duration = Duration::from_millis(10);
