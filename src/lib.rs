@@ -10,6 +10,7 @@ pub mod control;
 pub mod demo;
 pub mod domain;
 pub mod ledger;
+pub mod lines;
 pub mod metrics;
 pub mod proxy;
 pub mod serve;

@@ -11,8 +11,8 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -145,7 +145,17 @@ pub enum Outcome {
     Void,
 }
 
-/// One worker's part of a route: the token that its leases hold, and what it counted under this epoch.
+/// What one worker counted under one epoch. Outlives the lane, so that a tally never shrinks.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Counts {
+    begun: Counter,
+    good: Counter,
+    bad: Counter,
+    void: Counter,
+}
+
+/// One worker's part of a route: the token that its leases hold.
 #[repr(align(128))]
 pub struct Lane {
     /// The service this lane belongs to.
@@ -158,10 +168,7 @@ pub struct Lane {
     pub upstreams: Arc<[Arc<Upstream>]>,
     /// This worker's lasting counters for the color.
     pub stats: Arc<Shard>,
-    begun: Counter,
-    good: Counter,
-    bad: Counter,
-    void: Counter,
+    counts: Arc<Counts>,
     cut: Arc<AtomicBool>,
     failure_bell: Arc<Notify>,
     _drained: mpsc::Sender<Infallible>,
@@ -184,7 +191,7 @@ pub struct Lease {
 
 impl Lease {
     fn new(lane: Arc<Lane>) -> Self {
-        lane.begun.add(1);
+        lane.counts.begun.add(1);
         lane.stats.begun.add(1);
         Lease { lane, recorded: false }
     }
@@ -211,11 +218,11 @@ impl Lease {
         stats.durations[DURATION_BOUNDS_US.partition_point(|&bound| bound < us)].add(1);
         stats.duration_sum_us.add(us);
         match outcome {
-            Outcome::Good => self.lane.good.add(1),
-            Outcome::Void => self.lane.void.add(1),
+            Outcome::Good => self.lane.counts.good.add(1),
+            Outcome::Void => self.lane.counts.void.add(1),
             Outcome::Bad => {
                 stats.errors.add(1);
-                self.lane.bad.add(1);
+                self.lane.counts.bad.add(1);
                 self.lane.failure_bell.notify_one();
             }
         }
@@ -225,7 +232,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if !self.recorded {
-            self.lane.void.add(1);
+            self.lane.counts.void.add(1);
         }
         self.lane.stats.ended.add(1);
     }
@@ -268,30 +275,30 @@ pub struct Tenure {
     pub color: Color,
     /// Its epoch.
     pub epoch: u64,
-    lanes: Box<[Weak<Lane>]>,
+    counts: Box<[Arc<Counts>]>,
     cut: Arc<AtomicBool>,
     drained: mpsc::Receiver<Infallible>,
 }
 
 impl Tenure {
-    /// Counts so far; `None` once it is drained, when they are gone.
-    pub fn tally(&self) -> Option<Tally> {
-        self.lanes.iter().try_fold(Tally::default(), |sum, lane| {
-            let lane = lane.upgrade()?;
+    /// Counts so far.
+    pub fn tally(&self) -> Tally {
+        self.counts.iter().fold(Tally::default(), |sum, counts| {
             // Ended before begun, so that `begun` is never the smaller one.
-            let (good, bad, void) = (lane.good.get(), lane.bad.get(), lane.void.get());
-            Some(Tally {
-                begun: sum.begun + lane.begun.get(),
+            let (good, bad, void) = (counts.good.get(), counts.bad.get(), counts.void.get());
+            Tally {
+                begun: sum.begun + counts.begun.get(),
                 good: sum.good + good,
                 bad: sum.bad + bad,
                 void: sum.void + void,
-            })
+            }
         })
     }
 
-    /// Leases in flight; 0 once it is drained.
+    /// Leases in flight.
     pub fn in_flight(&self) -> u64 {
-        self.tally().map_or(0, |t| t.begun.saturating_sub(t.good + t.bad + t.void))
+        let tally = self.tally();
+        tally.begun - tally.good - tally.bad - tally.void
     }
 
     /// Returns when the route has been replaced and the last lease on it is gone. Cancel safe.
@@ -361,17 +368,20 @@ fn make_route(
                 epoch,
                 upstreams: Arc::clone(&upstreams),
                 stats: Arc::clone(shard),
-                begun: Counter::default(),
-                good: Counter::default(),
-                bad: Counter::default(),
-                void: Counter::default(),
+                counts: Arc::default(),
                 cut: Arc::clone(&cut),
                 failure_bell: Arc::clone(failure_bell),
                 _drained: alive.clone(),
             })
         })
         .collect();
-    let tenure = Tenure { color: active, epoch, lanes: lanes.iter().map(Arc::downgrade).collect(), cut, drained };
+    let tenure = Tenure {
+        color: active,
+        epoch,
+        counts: lanes.iter().map(|lane| Arc::clone(&lane.counts)).collect(),
+        cut,
+        drained,
+    };
     (Route { active, epoch, lanes }, tenure)
 }
 
@@ -450,5 +460,98 @@ impl Table {
             }
         }
         first(&self.fallback).map(|at| &self.fallback[at].service)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(port: u16) -> config::Address {
+        config::Address { host: "127.0.0.1".into(), port }
+    }
+
+    fn service(name: &str) -> (Arc<Service>, Tenure) {
+        let timeout = Duration::from_secs(1);
+        let upstream = config::Upstream { connect_timeout: timeout, response_timeout: timeout, idle_timeout: timeout };
+        let info = Arc::new(ServiceInfo { name: name.into(), upstream });
+        let stats = [1, 2].map(|_| Arc::new(ColorStats::new(2)));
+        Service::new(info, stats, Arc::default(), Color::Blue, 1, Arc::from([Upstream::new(address(1))]))
+    }
+
+    fn configured(name: &str, hosts: &[&str], path_prefix: &str) -> config::Service {
+        let color = config::ColorConfig { upstreams: vec![address(1)], env_file: None, project: None, image_tag: None };
+        let timeout = Duration::from_secs(1);
+        config::Service {
+            name: name.into(),
+            hosts: hosts.iter().map(|&host| host.into()).collect(),
+            path_prefix: path_prefix.into(),
+            active: Color::Blue,
+            colors: [color.clone(), color],
+            upstream: config::Upstream { connect_timeout: timeout, response_timeout: timeout, idle_timeout: timeout },
+            health: config::Health { path: "/".into(), interval: timeout, timeout, rise: 1, fall: 1 },
+            watch: config::Watch { window: timeout },
+            drain: config::Drain { timeout },
+        }
+    }
+
+    #[test]
+    fn a_service_is_found_by_host_then_by_the_longest_prefix() {
+        let configs = [
+            configured("shop", &["shop.example"], "/"),
+            configured("shop-api", &["shop.example"], "/api"),
+            configured("wild", &["*.example"], "/"),
+            configured("rest", &[], "/"),
+            configured("rest-api", &[], "/api/"),
+        ];
+        let table = Table::new(configs.iter().map(|config| (config, service(&config.name).0)));
+        for (host, path, want) in [
+            ("shop.example", "/", "shop"),
+            ("SHOP.example", "/api", "shop-api"),
+            ("shop.example", "/api?x", "shop-api"),
+            ("shop.example", "/api/x", "shop-api"),
+            ("shop.example", "/apix", "shop"),
+            ("a.example", "/", "wild"),
+            ("a.b.example", "/", "wild"),
+            ("example", "/", "rest"),
+            ("other", "/api/x", "rest-api"),
+            ("other", "/api", "rest"),
+            ("", "*", ""),
+        ] {
+            let found = table.find(host.as_bytes(), path.as_bytes()).map_or("", |service| service.info.name.as_str());
+            assert_eq!(found, want, "{host} {path}");
+        }
+        assert!(table.find(&[b'a'; 300], b"/").is_some(), "an endless host is every other host");
+    }
+
+    #[tokio::test]
+    async fn a_route_is_drained_when_its_last_lease_ends_and_not_before() {
+        let (service, mut tenure) = service("a");
+        let (first, second) = (service.route.load().lease(0), service.route.load().lease(1));
+        assert_eq!(tenure.in_flight(), 2);
+        let mut next = service.publish(Color::Green, 2, Arc::from([Upstream::new(address(2))]));
+        let drained =
+            async |tenure: &mut Tenure| tokio::time::timeout(Duration::from_millis(10), tenure.drained()).await.is_ok();
+        drop(first);
+        assert!(!drained(&mut tenure).await, "one lease is left");
+        assert_eq!(tenure.in_flight(), 1);
+        drop(second);
+        assert!(drained(&mut tenure).await);
+        assert_eq!(tenure.tally(), Tally { begun: 2, void: 2, ..Tally::default() }, "a tally outlives its route");
+        assert!(!drained(&mut next).await, "the route in force is not drained, though it holds no lease");
+    }
+
+    #[test]
+    fn a_late_failure_counts_where_it_began() {
+        let (service, old) = service("a");
+        let mut late = service.route.load().lease(0);
+        let new = service.publish(Color::Green, 2, Arc::from([Upstream::new(address(2))]));
+        late.record(Outcome::Bad, Some(500), 0, Duration::from_millis(3));
+        assert_eq!(old.tally(), Tally { begun: 1, bad: 1, ..Tally::default() });
+        assert_eq!(new.tally(), Tally::default());
+        assert_eq!((service.stats[0].errors(), service.stats[1].errors()), (1, 0));
+        assert_eq!((service.stats[0].requests(), service.stats[0].in_flight()), (1, 1));
+        drop(late);
+        assert_eq!(service.stats[0].in_flight(), 0);
     }
 }

@@ -1,20 +1,14 @@
-//! One line per request, when asked for. The worker formats it and hands it over; a thread writes it. When the thread
-//! falls behind, lines are dropped and counted rather than a request delayed.
+//! One line per request, when asked for. The worker formats it and hands it over; a thread writes it.
 
 use std::fs::OpenOptions;
-use std::io::{self, BufWriter, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::io;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::clock;
 use crate::config::{AccessLog as Form, Log};
-
-/// Lines that wait to be written at most.
-const WAITING_MAX: usize = 16 * 1024;
+use crate::lines::Lines;
 
 /// What is known of a request when it has ended.
 #[derive(Debug, Default, Serialize)]
@@ -57,11 +51,7 @@ pub struct Line {
 
 /// The workers' end of the log; cheap to clone.
 #[derive(Clone)]
-pub struct AccessLog {
-    form: Form,
-    lines: Option<SyncSender<Vec<u8>>>,
-    dropped: Arc<AtomicU64>,
-}
+pub struct AccessLog(Option<(Form, Lines)>);
 
 impl AccessLog {
     /// Opens the log and starts its thread, unless it is off.
@@ -69,54 +59,36 @@ impl AccessLog {
     /// # Errors
     /// The file cannot be opened for appending.
     pub fn open(config: &Log) -> io::Result<Self> {
-        let dropped = Arc::new(AtomicU64::new(0));
         if config.access == Form::Off {
-            return Ok(AccessLog { form: Form::Off, lines: None, dropped });
+            return Ok(AccessLog(None));
         }
-        let out: Box<dyn Write + Send> = match &config.access_file {
-            Some(path) => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
-            None => Box::new(io::stdout()),
+        let lines = match &config.access_file {
+            Some(path) => Lines::to(OpenOptions::new().create(true).append(true).open(path)?, "access-log")?,
+            None => Lines::to(io::stdout(), "access-log")?,
         };
-        let (lines, waiting) = sync_channel(WAITING_MAX);
-        let counted = Arc::clone(&dropped);
-        std::thread::Builder::new().name("access-log".into()).spawn(move || write_all(&waiting, out, &counted))?;
-        Ok(AccessLog { form: config.access, lines: Some(lines), dropped })
+        Ok(AccessLog(Some((config.access, lines))))
     }
 
     /// Whether lines are wanted at all.
     pub fn is_on(&self) -> bool {
-        self.lines.is_some()
+        self.0.is_some()
     }
 
     /// Hands a line over. Never waits.
     pub fn write(&self, line: &Line) {
-        let Some(lines) = &self.lines else { return };
-        let bytes = match self.form {
-            Form::Off => return,
-            Form::Json => json(line),
-            Form::Combined => combined(line),
-        };
-        if lines.try_send(bytes).is_err() {
-            self.dropped.fetch_add(1, Relaxed);
-        }
-    }
-}
-
-fn write_all(waiting: &Receiver<Vec<u8>>, out: Box<dyn Write + Send>, dropped: &AtomicU64) {
-    let mut out = BufWriter::with_capacity(64 * 1024, out);
-    while let Ok(mut line) = waiting.recv() {
-        loop {
-            // A full disk must not end the log: the line is lost, the next one may not be.
-            let _ = out.write_all(&line);
-            match waiting.try_recv() {
-                Ok(next) => line = next,
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+        if let Some((form, lines)) = &self.0 {
+            match form {
+                Form::Off => {}
+                Form::Json => lines.send(json(line)),
+                Form::Combined => lines.send(combined(line)),
             }
         }
-        let _ = out.flush();
-        let lost = dropped.swap(0, Relaxed);
-        if lost > 0 {
-            tracing::warn!(lost, "access log: its writer could not keep up, lines were dropped");
+    }
+
+    /// Waits until every line is written.
+    pub fn finish(&self) {
+        if let Some((_, lines)) = &self.0 {
+            lines.finish();
         }
     }
 }

@@ -198,3 +198,72 @@ impl<'h> Answer<'h> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GET: Asked = Asked { head: false, upgrade: false, is_1_0: false };
+
+    fn framing(head: &str, asked: Asked) -> Result<(Decoder, Encoding), Fault> {
+        let mut space = Space::new();
+        Answer::parse(head.as_bytes(), &mut space, asked).map(|answer| (answer.body, answer.encoding))
+    }
+
+    #[test]
+    fn the_end_of_an_answer_is_where_the_rfc_says() {
+        let chunked = Decoder::Chunked(Chunked::Size);
+        let old = Asked { is_1_0: true, ..GET };
+        for (case, head, asked, want) in [
+            ("a length", "200 OK\r\nContent-Length: 5\r\n", GET, (Decoder::Length(5), Encoding::Plain)),
+            ("chunks", "200 OK\r\nTransfer-Encoding: chunked\r\n", GET, (chunked.clone(), Encoding::Chunked)),
+            ("chunks for HTTP/1.0", "200 OK\r\nTransfer-Encoding: chunked\r\n", old, (chunked, Encoding::Plain)),
+            ("nothing said", "200 OK\r\n", GET, (Decoder::UntilClose, Encoding::Chunked)),
+            ("204 with a length", "204 No\r\nContent-Length: 5\r\n", GET, (Decoder::Length(0), Encoding::Plain)),
+            ("304 with a length", "304 No\r\nContent-Length: 5\r\n", GET, (Decoder::Length(0), Encoding::Plain)),
+            (
+                "HEAD",
+                "200 OK\r\nContent-Length: 5\r\n",
+                Asked { head: true, ..GET },
+                (Decoder::Length(0), Encoding::Plain),
+            ),
+            (
+                "equal lengths",
+                "200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n",
+                GET,
+                (Decoder::Length(5), Encoding::Plain),
+            ),
+        ] {
+            assert_eq!(framing(&format!("HTTP/1.1 {head}\r\n"), asked), Ok(want), "{case}");
+        }
+    }
+
+    #[test]
+    fn an_unclear_answer_is_not_passed_on() {
+        for (case, head) in [
+            ("different lengths", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n"),
+            ("a length that is none", "HTTP/1.1 200 OK\r\nContent-Length: -5\r\n"),
+            ("both framings", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n"),
+            ("another coding", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n"),
+            ("chunks in HTTP/1.0", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n"),
+            ("a 101 nobody asked for", "HTTP/1.1 101 OK\r\n"),
+            ("a status out of range", "HTTP/1.1 999 OK\r\n"),
+            ("another protocol", "FTP/1.1 200 OK\r\n"),
+            ("a folded line", "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n"),
+        ] {
+            let fault = framing(&format!("{head}\r\n"), GET);
+            assert!(matches!(fault, Err(Fault::AnswerUnreadable(_))), "{case}: {fault:?}");
+        }
+    }
+
+    #[test]
+    fn the_head_is_rebuilt_without_what_is_about_the_connection() {
+        let head = "HTTP/1.1 200 Fine\r\nConnection: X-Mine\r\nX-Mine: 1\r\nKeep-Alive: 5\r\nContent-Length: 5\r\nA: b\r\n\r\n";
+        let mut space = Space::new();
+        let answer = Answer::parse(head.as_bytes(), &mut space, GET).expect("a sound answer");
+        let mut out = Buffer::default();
+        answer.write_final(&mut out, GET, false, b"now");
+        let want = "HTTP/1.1 200 Fine\r\nA: b\r\nDate: now\r\nContent-Length: 5\r\nConnection: close\r\n\r\n";
+        assert_eq!(String::from_utf8_lossy(out.filled()), want);
+    }
+}

@@ -1,18 +1,18 @@
-//! Listeners: bound at the start, each accepted from in one thread that hands every connection to the worker with the
+//! Listeners: bound at the start; one worker accepts from all of them and hands each connection to the worker with the
 //! fewest.
 //!
 //! One queue and not one per worker (`SO_REUSEPORT`): a hash spreads few connections unevenly, and a worker that
 //! ends takes the connections waiting in its queue with it. See `docs/decisions/0002`.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::unix::AsyncFd;
 
-use super::worker::{Admission, Worker};
+use super::worker::{Accepted, Admission, Worker};
 
 /// Connections that wait to be accepted at most; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -34,55 +34,34 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     // Accepted connections inherit both, which saves two system calls each.
     socket.set_tcp_nodelay(true)?;
     socket.set_keepalive(true)?;
+    socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-/// The accept loops: a thread for each listener.
-pub struct Accepting {
-    listeners: Vec<Arc<TcpListener>>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Accepting {
-    /// Starts to accept.
-    ///
-    /// # Errors
-    /// A thread could not be made.
-    pub fn start(listeners: Vec<TcpListener>, workers: &Arc<[Worker]>, connections_max: usize) -> io::Result<Self> {
-        let mut accepting = Accepting { listeners: Vec::new(), threads: Vec::new() };
-        for listener in listeners {
-            let listener = Arc::new(listener);
-            accepting.listeners.push(Arc::clone(&listener));
-            let workers = Arc::clone(workers);
-            let accept = move || accept_from(&listener, &workers, connections_max);
-            accepting.threads.push(std::thread::Builder::new().name("accept".into()).spawn(accept)?);
-        }
-        Ok(accepting)
-    }
-
-    /// Closes the listeners: new connections are refused from here on.
-    pub fn stop(self) {
-        for listener in &self.listeners {
-            // Ends the thread's accept with EINVAL; nothing else does without a second channel.
-            let _ = SockRef::from(&**listener).shutdown(Shutdown::Both);
-        }
-        for thread in self.threads {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn accept_from(listener: &TcpListener, workers: &[Worker], connections_max: usize) {
+/// Accepts from one listener until the task is aborted, which closes it: new connections are refused from there on.
+pub async fn accept(listener: TcpListener, workers: Arc<[Worker]>, connections_max: usize) {
+    let local = listener.local_addr();
+    // SAFETY: a TcpListener keeps its descriptor open until it is dropped, and `AsyncFd` drops it last.
+    let listener = unsafe { AsyncFd::register(listener) };
+    let (Ok(listener), Ok(local)) = (listener, local) else {
+        return tracing::error!("a listener cannot be waited for: no connections are accepted on it");
+    };
     loop {
-        match listener.accept() {
-            Ok((stream, _)) => hand_over(stream, workers, connections_max),
+        let accepted = match listener.readable().await {
+            Ok(mut ready) => match ready.try_io(|listener| listener.get_ref().accept()) {
+                Ok(accepted) => accepted,
+                Err(_would_block) => continue,
+            },
+            Err(error) => Err(error),
+        };
+        match accepted {
+            Ok((stream, peer)) => hand_over(stream, peer, local, &workers, connections_max),
             Err(error) if is_connections_own(&error) => {}
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return, // stopped
             Err(error) => {
-                tracing::error!(%error, "cannot accept a connection; trying again");
-                std::thread::sleep(RETRY);
+                tracing::error!(%local, %error, "cannot accept a connection; trying again");
+                tokio::time::sleep(RETRY).await;
             }
         }
     }
@@ -94,7 +73,7 @@ fn is_connections_own(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
-fn hand_over(stream: TcpStream, workers: &[Worker], connections_max: usize) {
+fn hand_over(stream: TcpStream, peer: SocketAddr, local: SocketAddr, workers: &[Worker], connections_max: usize) {
     let open: usize = workers.iter().map(Worker::open).sum();
     if stream.set_nonblocking(true).is_err() {
         return;
@@ -106,6 +85,6 @@ fn hand_over(stream: TcpStream, workers: &[Worker], connections_max: usize) {
         Some(_) => return,
     };
     if let Some(worker) = workers.iter().min_by_key(|worker| worker.open()) {
-        worker.serve(stream, admission);
+        worker.serve(Accepted { stream, peer, local, admission });
     }
 }

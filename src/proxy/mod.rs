@@ -30,13 +30,11 @@ use arc_swap::ArcSwap;
 
 use crate::config;
 use crate::switch::Table;
-use listener::Accepting;
 use worker::{Message, Worker};
 
 /// The running data plane.
 pub struct Plane {
     workers: Arc<[Worker]>,
-    accepting: Accepting,
 }
 
 /// How a stop went.
@@ -57,12 +55,15 @@ impl Plane {
         listeners: Vec<std::net::TcpListener>,
         log: &AccessLog,
     ) -> io::Result<Self> {
+        buffer::map_buffers();
         let config = Arc::new(config.clone());
         let workers = (0..config.workers)
             .map(|index| Worker::start(index, Arc::clone(&config), Arc::clone(table), log.clone()))
             .collect::<io::Result<Arc<[Worker]>>>()?;
-        let accepting = Accepting::start(listeners, &workers, config.max_connections)?;
-        Ok(Plane { workers, accepting })
+        for (listener, worker) in listeners.into_iter().zip(workers.iter().cycle()) {
+            worker.tell(Message::Accept(listener, Arc::clone(&workers), config.max_connections));
+        }
+        Ok(Plane { workers })
     }
 
     /// A handle that makes every connection look at its flags, for the control plane after a cut.
@@ -79,7 +80,6 @@ impl Plane {
 
     /// Accepts no more, lets requests finish within `limit` or until `now` says so, then cuts the rest.
     pub fn stop(self, limit: Duration, now: impl Fn() -> bool) -> Stopped {
-        self.accepting.stop();
         self.workers.iter().for_each(|worker| worker.tell(Message::Stop));
         let deadline = Instant::now() + limit;
         let open = |workers: &[Worker]| workers.iter().any(|worker| worker.open() > 0);

@@ -532,3 +532,143 @@ fn is_reg_name(host: &[u8]) -> bool {
     }
     !host.is_empty()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse<T>(head: &str, then: impl FnOnce(Result<&Request<'_>, Fault>) -> T) -> T {
+        let mut space = Space::new();
+        then(Request::parse(head.as_bytes(), &mut space).as_ref().map_err(|fault| *fault))
+    }
+
+    fn rebuilt(head: &str, trusted: bool) -> String {
+        let origin =
+            Origin { ip: "192.0.2.7".into(), trusted, port: 8080, scheme: "http", local: "127.0.0.1:8080".into() };
+        let mut out = Buffer::default();
+        parse(head, |request| write_head(&mut out, request.expect("a sound request"), &origin, b"id", true));
+        String::from_utf8(out.filled().to_vec()).expect("text")
+    }
+
+    #[test]
+    fn ambiguous_heads_are_refused() {
+        for (case, fields) in [
+            ("two lengths", "Host: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n"),
+            ("two equal lengths", "Host: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n"),
+            ("a list of lengths", "Host: a\r\nContent-Length: 1, 1\r\n"),
+            ("a signed length", "Host: a\r\nContent-Length: +1\r\n"),
+            ("a length and chunks", "Host: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n"),
+            ("chunks and a length", "Host: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n"),
+            ("chunked twice", "Host: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"),
+            ("another coding", "Host: a\r\nTransfer-Encoding: gzip, chunked\r\n"),
+            ("chunked in quotes", "Host: a\r\nTransfer-Encoding: \"chunked\"\r\n"),
+            ("no host", "Accept: a\r\n"),
+            ("two hosts", "Host: a\r\nHost: a\r\n"),
+            ("an empty host", "Host:\r\n"),
+            ("a host with a path", "Host: a/b\r\n"),
+            ("a host with a user", "Host: b@a\r\n"),
+            ("a port out of range", "Host: a:65536\r\n"),
+            ("half an IPv6 address", "Host: [::1\r\n"),
+            ("a space before the colon", "Host : a\r\n"),
+            ("a folded line", "Host: a\r\nB: c\r\n d\r\n"),
+            ("a bare CR", "Host: a\rB: c\r\n"),
+            ("a NUL", "Host: a\r\nB: \0\r\n"),
+        ] {
+            let fault = parse(&format!("GET / HTTP/1.1\r\n{fields}\r\n"), |request| request.err());
+            assert!(matches!(fault, Some(Fault::BadRequest(_))), "{case}: {fault:?}");
+        }
+    }
+
+    #[test]
+    fn targets_take_the_form_they_may() {
+        let bad = Err(Fault::BadRequest("the request target is malformed"));
+        for (case, method, target, want) in [
+            ("origin form", "GET", "/a?b", Ok((Some("h"), "/a?b"))),
+            ("absolute form", "GET", "http://b:8/a", Ok((Some("b:8"), "/a"))),
+            ("absolute form without a path", "GET", "http://b", Ok((Some("b"), "/"))),
+            ("absolute form of OPTIONS *", "OPTIONS", "http://b", Ok((Some("b"), "*"))),
+            ("asterisk", "OPTIONS", "*", Ok((Some("h"), "*"))),
+            ("asterisk of GET", "GET", "*", bad),
+            ("neither", "GET", "a/b", bad),
+            ("another scheme", "GET", "ftp://b/", bad),
+            ("a query without a path", "GET", "http://b?c", bad),
+            ("a fragment", "GET", "/a#b", Err(Fault::BadRequest("the request target has a fragment"))),
+            ("CONNECT", "CONNECT", "b:80", Err(Fault::MethodRefused)),
+        ] {
+            let head = format!("{method} {target} HTTP/1.1\r\nHost: h\r\n\r\n");
+            parse(&head, |request| assert_eq!(request.map(|r| (r.authority, r.path)), want, "{case}"));
+        }
+    }
+
+    #[test]
+    fn hop_by_hop_fields_stay_here() {
+        let out = rebuilt(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: X-Mine, close\r\nConnection: x-other\r\nX-Mine: 1\r\nX-Other: 1\r\n\
+             Keep-Alive: 1\r\nProxy-Connection: 1\r\nTE: gzip\r\nUpgrade: h2c\r\nProxy: 1\r\nX-Kept: 1\r\n\r\n",
+            false,
+        );
+        for gone in ["X-Mine", "X-Other", "Keep-Alive", "Proxy-Connection", "TE:", "Upgrade", "Connection", "Proxy:"] {
+            assert!(!out.contains(gone), "{gone} in {out}");
+        }
+        assert!(out.contains("\r\nX-Kept: 1\r\n"), "{out}");
+    }
+
+    #[test]
+    fn claims_about_the_client_are_believed_from_trusted_proxies_only() {
+        let head = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-Proto: https\r\n\
+                    X-Forwarded-Prefix: /p\r\nForwarded: for=1.1.1.1\r\nX_Forwarded_For: 2.2.2.2\r\n\r\n";
+        let untrusted = rebuilt(head, false);
+        assert!(
+            !untrusted.contains("1.1.1.1") && !untrusted.contains("2.2.2.2") && !untrusted.contains("/p"),
+            "{untrusted}"
+        );
+        for line in [
+            "X-Forwarded-For: 192.0.2.7",
+            "X-Forwarded-Proto: http",
+            "X-Forwarded-Host: a",
+            "X-Forwarded-Port: 8080",
+            "Forwarded: for=192.0.2.7;host=\"a\";proto=http",
+        ] {
+            assert!(untrusted.contains(&format!("\r\n{line}\r\n")), "{line} in {untrusted}");
+        }
+        let trusted = rebuilt(head, true);
+        for line in [
+            "X-Forwarded-For: 1.1.1.1, 192.0.2.7",
+            "X-Forwarded-Proto: https",
+            "X-Forwarded-Prefix: /p",
+            "Forwarded: for=1.1.1.1, for=192.0.2.7;host=\"a\";proto=http",
+        ] {
+            assert!(trusted.contains(&format!("\r\n{line}\r\n")), "{line} in {trusted}");
+        }
+        assert!(!trusted.contains("2.2.2.2"), "{trusted}");
+    }
+
+    #[test]
+    fn an_upgrade_needs_its_connection_option_and_no_body() {
+        let upgrade = |head: &str| parse(head, |request| request.expect("a sound request").upgrade.is_some());
+        assert!(upgrade("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"));
+        assert!(!upgrade("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n"));
+        assert!(!upgrade("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"));
+        assert!(!upgrade(
+            "POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\n"
+        ));
+    }
+
+    #[test]
+    fn a_head_is_found_however_it_arrives() {
+        let wire = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nbody";
+        let mut scan = Scan::default();
+        let ends: Vec<_> = (1..=wire.len()).map(|seen| scan.end(&wire[..seen]).expect("no bare LF")).collect();
+        let first = ends.iter().position(Option::is_some);
+        assert_eq!(first, Some(wire.len() - 5), "found with its last byte");
+        assert!(Scan::default().end(b"GET / HTTP/1.1\nHost: a\n\n").is_err());
+    }
+
+    #[test]
+    fn a_request_line_needs_a_version() {
+        assert_eq!(check_version(b"GET / HTTP/1.1"), Ok(()));
+        assert_eq!(check_version(b"PRI * HTTP/2.0"), Err(Fault::VersionUnknown));
+        assert!(matches!(check_version(b"GET /"), Err(Fault::BadRequest(_))));
+        assert!(matches!(check_version(b"GET / HTTP/1.1 "), Err(Fault::BadRequest(_))));
+    }
+}

@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::{SocketAddr, TcpStream as StdStream};
+use std::net::{SocketAddr, TcpListener, TcpStream as StdStream};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -14,25 +14,40 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::AbortHandle;
 
 use super::access_log::AccessLog;
 use super::alarm::{Alarms, SWEEP};
 use super::buffer::Buffers;
-use super::connection;
 use super::upstream::Pool;
+use super::{connection, listener};
 use crate::config;
 use crate::switch::Table;
 
 /// What a worker is told.
 pub enum Message {
+    /// Accept from this listener and hand the connections to these workers, of which there may be so many.
+    Accept(TcpListener, Arc<[Worker]>, usize),
     /// Serve this connection.
-    Serve(StdStream, Admission),
+    Serve(Accepted),
     /// Make every connection look at its flags.
     Wake,
     /// Serve what is in flight, then end.
     Stop,
     /// End what is in flight.
     Cut,
+}
+
+/// A connection just accepted.
+pub struct Accepted {
+    /// The connection.
+    pub stream: StdStream,
+    /// The client.
+    pub peer: SocketAddr,
+    /// The listener's address.
+    pub local: SocketAddr,
+    /// Whether it is served.
+    pub admission: Admission,
 }
 
 /// Whether a connection is served.
@@ -84,6 +99,7 @@ impl Worker {
                 buffers: Buffers::default(),
                 pool: Pool::default(),
                 alarms: Alarms::default(),
+                accepting: RefCell::default(),
                 stopping: Cell::new(false),
                 cutting: Cell::new(false),
                 cut: Cell::new(0),
@@ -102,9 +118,9 @@ impl Worker {
     }
 
     /// Hands over a connection; it counts as open from now on.
-    pub fn serve(&self, stream: StdStream, admission: Admission) {
+    pub fn serve(&self, accepted: Accepted) {
         self.open.fetch_add(1, Relaxed);
-        if self.messages.send(Message::Serve(stream, admission)).is_err() {
+        if self.messages.send(Message::Serve(accepted)).is_err() {
             self.open.fetch_sub(1, Relaxed);
         }
     }
@@ -141,6 +157,7 @@ pub struct Context {
     /// What clients did wrong, said seldom.
     pub complaints: Complaints,
     open: Arc<AtomicUsize>,
+    accepting: RefCell<Vec<AbortHandle>>,
     stopping: Cell<bool>,
     cutting: Cell<bool>,
     cut: Cell<u64>,
@@ -223,10 +240,15 @@ async fn run(context: Rc<Context>, mut inbox: UnboundedReceiver<Message>) -> u64
 impl Context {
     fn hear(self: &Rc<Self>, message: Message) {
         match message {
-            Message::Serve(stream, admission) => self.serve(stream, admission),
+            Message::Accept(listener, workers, connections_max) => {
+                let accept = listener::accept(listener, workers, connections_max);
+                self.accepting.borrow_mut().push(tokio::task::spawn_local(accept).abort_handle());
+            }
+            Message::Serve(accepted) => self.serve(accepted),
             Message::Wake => self.alarms.wake_all(),
             Message::Stop => {
                 self.stopping.set(true);
+                self.accepting.take().iter().for_each(AbortHandle::abort);
                 self.alarms.wake_all();
             }
             Message::Cut => {
@@ -236,9 +258,9 @@ impl Context {
         }
     }
 
-    fn serve(self: &Rc<Self>, stream: StdStream, admission: Admission) {
+    fn serve(self: &Rc<Self>, accepted: Accepted) {
         let guard = Open(Arc::clone(&self.open));
-        let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
+        let Accepted { stream, peer, local, admission } = accepted;
         let Ok(stream) = TcpStream::from_std(stream) else { return };
         let context = Rc::clone(self);
         tokio::task::spawn_local(async move {
