@@ -1,9 +1,21 @@
 //! The valid configuration: what the rest of the program reads.
 //!
-//! `raw` is the file as written, with spans; validation turns it into [`Config`] or into every problem at once.
+//! `section` reads the file's tables with their places, `read` turns them into a [`Config`] or into every problem at
+//! once.
+
+mod env_file;
+mod problem;
+mod read;
+mod section;
+#[cfg(test)]
+mod tests;
+mod units;
+
+pub use problem::{Problem, Problems};
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::domain::Color;
@@ -23,6 +35,48 @@ pub struct Config {
     pub log: Log,
     /// `[service.*]`, by name.
     pub services: Vec<Service>,
+}
+
+/// Where a config is looked for when none is named, in this order; `$CUTOVER_CONFIG` comes before them.
+pub const PLACES: [&str; 3] = ["cutover.toml", "config/cutover.toml", "/etc/cutover/cutover.toml"];
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// Every problem of the file and of the files it names.
+    pub fn load(path: &Path) -> Result<Self, Problems> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Config::parse(&text, path),
+            Err(error) => {
+                let help = "name another file with --config or $CUTOVER_CONFIG";
+                Err(Problems(vec![Problem::with_file(path, format!("cannot be read: {error}"), help)]))
+            }
+        }
+    }
+
+    /// Checks `text`, the content of `path`.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, Problems> {
+        read::config(text, path)
+    }
+}
+
+/// The file to load: the one named on the command line, else `$CUTOVER_CONFIG`, else the first of [`PLACES`].
+///
+/// # Errors
+/// There is none; the problem says where it was looked for.
+pub fn find(named: Option<&Path>) -> Result<PathBuf, Problems> {
+    if let Some(path) = named.map(Path::to_owned).or_else(|| std::env::var_os("CUTOVER_CONFIG").map(PathBuf::from)) {
+        return Ok(path);
+    }
+    PLACES.iter().map(PathBuf::from).find(|path| path.exists()).ok_or_else(|| {
+        let message = format!("no config: looked for --config, $CUTOVER_CONFIG, {}", PLACES.join(", "));
+        let help = "write cutover.toml with [service.NAME], blue = 8000 and green = 8001";
+        Problems(vec![Problem::with_file(Path::new("cutover.toml"), message, help)])
+    })
 }
 
 /// `[proxy]`: the listeners and what is asked of clients.
@@ -164,6 +218,26 @@ impl std::fmt::Display for Address {
     }
 }
 
+/// The text is not `host:port`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NotAnAddress;
+
+impl FromStr for Address {
+    type Err = NotAnAddress;
+
+    fn from_str(text: &str) -> Result<Self, NotAnAddress> {
+        if let Ok(socket) = text.parse::<SocketAddr>() {
+            let address = Address { host: socket.ip().to_string(), port: socket.port() };
+            return if address.port > 0 { Ok(address) } else { Err(NotAnAddress) };
+        }
+        let (host, port) = text.rsplit_once(':').ok_or(NotAnAddress)?;
+        let is_name =
+            !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+        let port = port.parse().ok().filter(|&port| port > 0);
+        port.filter(|_| is_name).map(|port| Address { host: host.to_owned(), port }).ok_or(NotAnAddress)
+    }
+}
+
 /// `[service.NAME.upstream]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
@@ -207,7 +281,7 @@ pub struct Drain {
 /// A network, such as `10.0.0.0/8` or `fd00::/8`; a bare address is a network of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cidr {
-    /// The network's address, host bits cleared.
+    /// The network's address.
     pub base: IpAddr,
     /// Leading bits that count: 0 to 32, or 0 to 128.
     pub bits: u8,
@@ -225,6 +299,23 @@ impl Cidr {
             }
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
         }
+    }
+}
+
+/// The text is not a network.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NotANetwork;
+
+impl FromStr for Cidr {
+    type Err = NotANetwork;
+
+    /// Host bits may be set; they do not count.
+    fn from_str(text: &str) -> Result<Self, NotANetwork> {
+        let (base, bits) = text.split_once('/').map_or((text, None), |(base, bits)| (base, Some(bits)));
+        let base: IpAddr = base.parse().map_err(|_| NotANetwork)?;
+        let width = if base.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(width), |bits| bits.parse().map_err(|_| NotANetwork))?;
+        if bits <= width { Ok(Cidr { base, bits }) } else { Err(NotANetwork) }
     }
 }
 

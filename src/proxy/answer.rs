@@ -136,7 +136,7 @@ impl<'h> Answer<'h> {
     pub fn write_interim(&self, out: &mut Buffer) {
         self.write_start(out);
         if self.status == 101 {
-            out.put(b"Connection: upgrade\r\n");
+            out.put(b"Connection: Upgrade\r\n");
             for protocol in self.fields.values(Field::Upgrade) {
                 put_field(out, "Upgrade", protocol);
             }

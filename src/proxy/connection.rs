@@ -367,11 +367,16 @@ impl<S: Transport> Connection<S> {
         if fault == Fault::Stopped {
             self.worker.count_cut();
         }
-        if seen.status.is_some() {
+        if seen.status.is_some() && down.written > 0 {
             if seen.ends_with_close {
                 self.client.io.reset_on_close();
             }
             return Next::Close;
+        }
+        if down.written == 0 {
+            // Nothing of a broken answer has left: the client gets a whole one instead.
+            let unsent = std::mem::replace(down, answer_pump(&self.worker.buffers));
+            self.worker.buffers.give_back(unsent.pending);
         }
         let Some((status, _)) = fault.answer() else { return Next::Close };
         seen.status = Some(status);

@@ -372,7 +372,7 @@ pub fn write_head(out: &mut Buffer, request: &Request<'_>, origin: &Origin, requ
     }
     match (request.upgrade, request.trailers_welcome) {
         (Some(protocol), _) => {
-            out.put(b"Connection: upgrade\r\n");
+            out.put(b"Connection: Upgrade\r\n");
             put_field(out, "Upgrade", protocol.as_bytes());
         }
         (None, true) => out.put(b"Connection: te\r\nTE: trailers\r\n"),

@@ -1,0 +1,178 @@
+//! A Compose `.env` file: `KEY=value` lines, as `docker compose --env-file` reads them.
+//!
+//! `export`, single and double quotes, escapes in double quotes, `# comments`, CRLF and a byte order mark are
+//! understood. Variables inside values are left as they are: nothing the proxy reads has any.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::problem::Problem;
+
+/// The values of a file, each with the byte where it begins.
+#[derive(Debug, Default)]
+pub struct EnvFile {
+    /// Its content.
+    pub text: String,
+    values: HashMap<String, (String, usize)>,
+}
+
+impl EnvFile {
+    /// Reads and parses a file.
+    ///
+    /// # Errors
+    /// It cannot be read, or a line is not `KEY=value`: every such line.
+    pub fn load(path: &Path) -> Result<Self, Vec<Problem>> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(text, path),
+            Err(error) => {
+                let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+                let help =
+                    "paths are relative to the folder cutover was started in; copy deploy/.env.deploy.example there";
+                let message = format!("cannot read the env file: {error} (tried {})", absolute.display());
+                Err(vec![Problem::with_file(path, message, help)])
+            }
+        }
+    }
+
+    /// Parses the content of a file.
+    ///
+    /// # Errors
+    /// Every line that is not `KEY=value`.
+    pub fn parse(text: String, path: &Path) -> Result<Self, Vec<Problem>> {
+        let mut file = EnvFile::default();
+        let mut problems = Vec::new();
+        let mut rest = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        while !rest.is_empty() {
+            let at = text.len() - rest.len();
+            let line_end = rest.find('\n').map_or(rest.len(), |end| end + 1);
+            let line = &rest[..line_end];
+            let start = line.len() - line.trim_start().len();
+            let entry = line.trim();
+            let entry = entry.strip_prefix("export ").map_or(entry, str::trim_start);
+            if entry.is_empty() || entry.starts_with('#') {
+                rest = &rest[line_end..];
+                continue;
+            }
+            let key = entry.split(['=', ':']).next().unwrap_or("").trim_end();
+            let value_at = line.find('=').map(|equals| equals + 1);
+            let (Some(value_at), true) = (value_at, is_key(key)) else {
+                problems.push(Problem::at(
+                    path,
+                    &text,
+                    at + start..at + start,
+                    "not a KEY=value line",
+                    "comment it out with #",
+                ));
+                rest = &rest[line_end..];
+                continue;
+            };
+            match value(&rest[value_at..]) {
+                Some((value, used)) => {
+                    file.values.insert(key.to_owned(), (value, at + value_at));
+                    // A quoted value may span lines: go on after the line it ends in.
+                    let ended = value_at + used;
+                    rest = &rest[rest[ended..].find('\n').map_or(rest.len(), |end| ended + end + 1)..];
+                }
+                None => {
+                    let span = at + value_at..at + line_end;
+                    problems.push(Problem::at(
+                        path,
+                        &text,
+                        span,
+                        format!("{key}: a quote is not closed"),
+                        "close it, or leave quotes out",
+                    ));
+                    rest = &rest[line_end..];
+                }
+            }
+        }
+        file.text = text;
+        if problems.is_empty() { Ok(file) } else { Err(problems) }
+    }
+
+    /// A value and where it begins; the last one of several. An empty value counts as absent.
+    pub fn get(&self, key: &str) -> Option<(&str, usize)> {
+        self.values.get(key).map(|(value, at)| (value.as_str(), *at)).filter(|(value, _)| !value.is_empty())
+    }
+}
+
+fn is_key(key: &str) -> bool {
+    !key.is_empty()
+        && !key.starts_with(|c: char| c.is_ascii_digit())
+        && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+}
+
+/// Reads a value from the start of `input`: it, and how many bytes it took. `None`: a quote is not closed.
+fn value(input: &str) -> Option<(String, usize)> {
+    let blank = input.len() - input.trim_start_matches([' ', '\t']).len();
+    let body = &input[blank..];
+    match body.bytes().next() {
+        Some(b'\'') => {
+            let end = body[1..].find('\'')?;
+            Some((body[1..=end].to_owned(), blank + end + 2))
+        }
+        Some(b'"') => {
+            let mut out = String::new();
+            let mut chars = body[1..].char_indices();
+            while let Some((at, c)) = chars.next() {
+                match c {
+                    '"' => return Some((out, blank + at + 2)),
+                    '\\' => match chars.next()?.1 {
+                        'n' => out.push('\n'),
+                        'r' => out.push('\r'),
+                        't' => out.push('\t'),
+                        other => out.push(other),
+                    },
+                    c => out.push(c),
+                }
+            }
+            None
+        }
+        Some(_) | None => {
+            let line = body.lines().next().unwrap_or("");
+            // A comment needs a space before it: `a#b` is a value.
+            let is_comment = |at: &usize| *at == 0 || line[..*at].ends_with([' ', '\t']);
+            let comment = line.match_indices('#').map(|(at, _)| at).find(is_comment);
+            let kept = &line[..comment.unwrap_or(line.len())];
+            Some((kept.trim().to_owned(), blank + line.len()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_read_as_compose_reads_them() {
+        for (case, text, want) in [
+            ("plain", "HOST_PORT=8000\n", Some("8000")),
+            ("no line end", "HOST_PORT=8000", Some("8000")),
+            ("CRLF", "A=b\r\nHOST_PORT=8000\r\n", Some("8000")),
+            ("byte order mark", "\u{feff}HOST_PORT=8000\n", Some("8000")),
+            ("export", "export HOST_PORT=8000\n", Some("8000")),
+            ("spaces", "  HOST_PORT = 8000  \n", Some("8000")),
+            ("double quotes", "HOST_PORT=\"8000\" # blue\n", Some("8000")),
+            ("single quotes", "HOST_PORT='8000'\n", Some("8000")),
+            ("comment", "HOST_PORT=8000 # blue\n", Some("8000")),
+            ("a sharp without a space is no comment", "HOST_PORT=80#00\n", Some("80#00")),
+            ("commented out", "# HOST_PORT=8000\n", None),
+            ("empty", "HOST_PORT=\n", None),
+            ("the later one wins", "HOST_PORT=1\nHOST_PORT=2\n", Some("2")),
+            ("escapes", "HOST_PORT=\"a\\\"b\\n\"\n", Some("a\"b\n")),
+            ("no escapes in single quotes", "HOST_PORT='a\\n'\n", Some("a\\n")),
+            ("over several lines", "A=\"b\nHOST_PORT=1\n\"\nHOST_PORT=2\n", Some("2")),
+            ("non-ASCII", "A=é # ü\nHOST_PORT=8000 # ß\n", Some("8000")),
+        ] {
+            let file = EnvFile::parse(text.to_owned(), Path::new(".env")).unwrap_or_else(|p| panic!("{case}: {p:?}"));
+            assert_eq!(file.get("HOST_PORT").map(|(value, _)| value), want, "{case}");
+        }
+    }
+
+    #[test]
+    fn every_broken_line_is_named() {
+        let problems =
+            EnvFile::parse("A=b\nnonsense\nC=\"open\n1D=2\n".to_owned(), Path::new(".env")).expect_err("broken");
+        assert_eq!(problems.iter().map(|p| (p.line, p.column)).collect::<Vec<_>>(), [(2, 1), (3, 3), (4, 1)]);
+    }
+}

@@ -1,0 +1,416 @@
+//! From the file's tables to a valid [`Config`], or to every problem at once.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::de::{DeTable, DeValue};
+
+use super::env_file::EnvFile;
+use super::problem::{Problem, Problems};
+use super::section::{Section, Source, Value, integer, kind};
+use super::{
+    AccessLog, Address, Admin, Cidr, ColorConfig, Config, Drain, Health, Log, Proxy, Service, State, Upstream, Watch,
+};
+use crate::domain::Color;
+
+/// Parses `text`, the content of `path`.
+///
+/// # Errors
+/// Every problem of the file and of the files it names.
+pub fn config(text: &str, path: &Path) -> Result<Config, Problems> {
+    let source = Source { path, text, problems: Default::default() };
+    let table = match DeTable::parse(text) {
+        Ok(table) => table,
+        Err(error) => {
+            let span = error.span().unwrap_or(0..0);
+            let message = format!("not TOML: {}", error.message().trim());
+            return Err(Problems(vec![Problem::at(path, text, span, message, "config/cutover.toml shows every key")]));
+        }
+    };
+    let top = Section::top(&source, &table);
+    let proxy = proxy(&top.section("proxy"));
+    tls(&top.section("tls"));
+    let config = Config {
+        path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+        admin: admin(&top.section("admin"), &proxy),
+        proxy,
+        state: state(&top.section("state")),
+        log: log(&top.section("log")),
+        services: services(&top),
+    };
+    top.refuse_unknown();
+    let mut problems = source.problems.into_inner();
+    if problems.is_empty() {
+        return Ok(config);
+    }
+    problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+    Err(Problems(problems))
+}
+
+const fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn proxy(section: &Section<'_, '_>) -> Proxy {
+    let default = vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080))];
+    let workers = section.integer("workers", 0..=1024, 0);
+    let proxy = Proxy {
+        listen: addresses(section, "listen").unwrap_or(default),
+        workers: if workers == 0 { cores() } else { usize::try_from(workers).unwrap_or(1) },
+        trusted_proxies: networks(section),
+        header_timeout: section.duration("header_timeout", seconds(10)),
+        body_timeout: section.duration("body_timeout", seconds(30)),
+        idle_timeout: section.duration("idle_timeout", seconds(75)),
+        shutdown_timeout: section.duration_or_zero("shutdown_timeout", seconds(30)).unwrap_or(seconds(30)),
+        max_connections: usize::try_from(section.integer("max_connections", 1..=1_000_000, 16_384)).unwrap_or(16_384),
+        max_header_bytes: header_bytes(section),
+        max_body_bytes: section.bytes("max_body_bytes", 0),
+        via: section.boolean("via", true),
+    };
+    if let Some(listen) = section.strings("listen_tls", "[\"0.0.0.0:8443\"]").and_then(|list| list.first().copied()) {
+        section.problem(
+            "listen_tls",
+            listen.1,
+            "needs TLS, which this version does not terminate yet",
+            "leave it empty",
+        );
+    }
+    section.refuse_unknown();
+    proxy
+}
+
+fn tls(section: &Section<'_, '_>) {
+    if let Some(value) = section.get("certificates")
+        && !matches!(value.get_ref(), DeValue::Array(list) if list.is_empty())
+    {
+        section.problem(
+            "certificates",
+            value,
+            "needs TLS, which this version does not terminate yet",
+            "leave it empty",
+        );
+    }
+    section.refuse_unknown();
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn header_bytes(section: &Section<'_, '_>) -> usize {
+    const RANGE: std::ops::RangeInclusive<u64> = 1024..=1_048_576;
+    let bytes = section.bytes("max_header_bytes", 65_536);
+    if let (false, Some(value)) = (RANGE.contains(&bytes), section.get("max_header_bytes")) {
+        section.problem("max_header_bytes", value, "must be from 1KiB to 1MiB", "the default is \"64KiB\"");
+    }
+    usize::try_from(bytes).unwrap_or(65_536)
+}
+
+fn addresses(section: &Section<'_, '_>, key: &'static str) -> Option<Vec<SocketAddr>> {
+    let list = section.strings(key, "[\"0.0.0.0:8080\"]")?;
+    let mut addresses = Vec::new();
+    for (text, value) in &list {
+        match text.parse::<SocketAddr>() {
+            Ok(address) if address.port() != 0 && addresses.contains(&address) => {
+                section.problem(key, value, "has this address twice", "leave one of them out");
+            }
+            Ok(address) => addresses.push(address),
+            Err(_) => section.problem(
+                key,
+                value,
+                "is not an address",
+                "an IP address and a port: \"0.0.0.0:8080\", \"[::]:8080\"",
+            ),
+        }
+    }
+    if list.is_empty()
+        && let Some(value) = section.get(key)
+    {
+        section.problem(key, value, "is empty: nobody could reach the proxy", "the default is [\"0.0.0.0:8080\"]");
+    }
+    Some(addresses)
+}
+
+fn networks(section: &Section<'_, '_>) -> Vec<Cidr> {
+    const KEY: &str = "trusted_proxies";
+    let network = |(text, value): (&str, &Value<'_>)| {
+        let network = text.parse::<Cidr>().ok();
+        if network.is_none() {
+            section.problem(KEY, value, "is not a network", "for example \"10.0.0.0/8\", \"fd00::/8\" or one address");
+        }
+        network
+    };
+    section.strings(KEY, "[\"10.0.0.0/8\"]").unwrap_or_default().into_iter().filter_map(network).collect()
+}
+
+fn admin(section: &Section<'_, '_>, proxy: &Proxy) -> Admin {
+    let listen = match section.string("listen", "\"127.0.0.1:9900\"") {
+        None => SocketAddr::from((Ipv4Addr::LOCALHOST, 9900)),
+        Some((text, value)) => text.parse().unwrap_or_else(|_| {
+            section.problem("listen", value, "is not an address", "an IP address and a port: \"127.0.0.1:9900\"");
+            SocketAddr::from((Ipv4Addr::LOCALHOST, 9900))
+        }),
+    };
+    let place = section.get("listen").map_or_else(|| section.span.clone(), Value::span);
+    if listen.port() != 0 && proxy.listen.contains(&listen) {
+        section.source.problem(
+            place.clone(),
+            "admin.listen is also an address of proxy.listen",
+            "give it a port of its own",
+        );
+    }
+    let token =
+        section.string("token_file", "\"/etc/cutover/token\"").and_then(|(path, value)| match std::fs::read_to_string(
+            path,
+        ) {
+            Ok(text) if !text.trim().is_empty() => Some(text.trim().to_owned()),
+            Ok(_) => {
+                section.problem("token_file", value, "names an empty file", "write a long random token into it");
+                None
+            }
+            Err(error) => {
+                let message = format!("cannot be read: {error}");
+                section.problem(
+                    "token_file",
+                    value,
+                    &message,
+                    "write a long random token into it, readable by cutover only",
+                );
+                None
+            }
+        });
+    if !listen.ip().is_loopback() && section.get("token_file").is_none() {
+        let help = "set admin.token_file, or listen on 127.0.0.1";
+        section.source.problem(place, "admin.listen is not loopback and there is no token: anybody could flip", help);
+    }
+    let admin = Admin { listen, token, socket: path(section, "socket", "\"/run/cutover/admin.sock\"") };
+    section.refuse_unknown();
+    admin
+}
+
+fn path(section: &Section<'_, '_>, key: &'static str, example: &str) -> Option<PathBuf> {
+    let (text, value) = section.string(key, example)?;
+    if text.is_empty() {
+        section.problem(key, value, "is empty", format!("for example `{key} = {example}`"));
+        return None;
+    }
+    Some(text.into())
+}
+
+fn state(section: &Section<'_, '_>) -> State {
+    let state = State {
+        dir: path(section, "dir", "\"state\"").unwrap_or_else(|| "state".into()),
+        ledger: path(section, "ledger", "\"deploy/releases.log\"").unwrap_or_else(|| "deploy/releases.log".into()),
+    };
+    section.refuse_unknown();
+    state
+}
+
+fn log(section: &Section<'_, '_>) -> Log {
+    let access = match section.string("access", "\"json\"") {
+        None | Some(("off", _)) => AccessLog::Off,
+        Some(("json", _)) => AccessLog::Json,
+        Some(("combined", _)) => AccessLog::Combined,
+        Some((_, value)) => {
+            section.problem("access", value, "is none of off, json, combined", "the default is \"off\"");
+            AccessLog::Off
+        }
+    };
+    let log = Log { access, access_file: path(section, "access_file", "\"access.log\"") };
+    section.refuse_unknown();
+    log
+}
+
+fn services(top: &Section<'_, '_>) -> Vec<Service> {
+    let section = top.section("service");
+    let entries = section.entries();
+    if entries.is_empty() {
+        let help = "add [service.NAME] with blue = 8000 and green = 8001";
+        top.source.problem(0..0, "there is no service", help);
+    }
+    let mut seen: HashMap<(String, String), String> = HashMap::new();
+    let mut services = Vec::new();
+    for (name, place, value) in entries {
+        if !is_service_name(name) {
+            let help = "lower-case letters, digits, - and _, beginning with a letter or digit; at most 63";
+            top.source.problem(place.clone(), format!("{name:?} is not a service name"), help);
+        }
+        let service = service(name, &section.table_of(section.dotted(name), value), &place);
+        let hosts = if service.hosts.is_empty() { vec![String::new()] } else { service.hosts.clone() };
+        for host in hosts {
+            if let Some(other) = seen.insert((host.clone(), service.path_prefix.clone()), name.to_owned()) {
+                let whose = if host.is_empty() { "every other host" } else { &host };
+                let message =
+                    format!("service.{name} and service.{other} both want {whose} with {}", service.path_prefix);
+                top.source.problem(place.clone(), message, "give one of them other hosts or another path_prefix");
+            }
+        }
+        services.push(service);
+    }
+    services.sort_by(|a, b| a.name.cmp(&b.name));
+    services
+}
+
+fn is_service_name(name: &str) -> bool {
+    let is_start = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    name.len() <= 63
+        && name.bytes().next().is_some_and(is_start)
+        && name.bytes().all(|b| is_start(b) || matches!(b, b'-' | b'_'))
+}
+
+fn service(name: &str, section: &Section<'_, '_>, place: &Range<usize>) -> Service {
+    let colors = ["blue", "green"].map(|key| color(section, key, place));
+    if let Some(shared) = colors[0].upstreams.iter().find(|address| colors[1].upstreams.contains(address)) {
+        let span = section.get("green").map_or_else(|| place.clone(), Value::span);
+        let message = format!("service.{name}: both colors are at {shared}, so a flip would change nothing");
+        section.source.problem(span, message, "each color needs a HOST_PORT of its own");
+    }
+    let upstream = section.section("upstream");
+    let health = section.section("health");
+    let watch = section.section("watch");
+    let drain = section.section("drain");
+    let service = Service {
+        name: name.to_owned(),
+        hosts: hosts(section),
+        path_prefix: absolute_path(section, "path_prefix", "/"),
+        active: active(section),
+        colors,
+        upstream: Upstream {
+            connect_timeout: upstream.duration("connect_timeout", seconds(1)),
+            response_timeout: upstream.duration("response_timeout", seconds(60)),
+            idle_timeout: upstream.duration("idle_timeout", seconds(4)),
+        },
+        health: Health {
+            path: absolute_path(&health, "path", "/readyz"),
+            interval: health.duration("interval", seconds(1)),
+            timeout: health.duration("timeout", seconds(2)),
+            rise: u32::try_from(health.integer("rise", 1..=1000, 2)).unwrap_or(2),
+            fall: u32::try_from(health.integer("fall", 1..=1000, 3)).unwrap_or(3),
+        },
+        watch: Watch { window: watch.duration_or_zero("window", seconds(900)).unwrap_or(seconds(900)) },
+        drain: Drain { timeout: drain.duration("timeout", seconds(30)) },
+    };
+    for section in [section, &upstream, &health, &watch, &drain] {
+        section.refuse_unknown();
+    }
+    service
+}
+
+fn hosts(section: &Section<'_, '_>) -> Vec<String> {
+    let host = |(text, value): (&str, &Value<'_>)| {
+        let host = text.to_ascii_lowercase();
+        let name = host.strip_prefix("*.").unwrap_or(&host);
+        let is_name = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+        if name.is_empty() || !(is_name || name.parse::<IpAddr>().is_ok()) {
+            let help = "a name without scheme, port and path: \"recall.example.com\", \"*.example.com\"";
+            section.problem("hosts", value, "has something that is not a host name", help);
+        }
+        host
+    };
+    section.strings("hosts", "[\"recall.example.com\"]").unwrap_or_default().into_iter().map(host).collect()
+}
+
+fn absolute_path(section: &Section<'_, '_>, key: &'static str, default: &str) -> String {
+    match section.string(key, &format!("{default:?}")) {
+        None => default.to_owned(),
+        Some((path, _)) if path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic()) => path.to_owned(),
+        Some((_, value)) => {
+            section.problem(key, value, "is not a path", format!("begin it with a slash: `{key} = {default:?}`"));
+            default.to_owned()
+        }
+    }
+}
+
+fn active(section: &Section<'_, '_>) -> Color {
+    let Some((text, value)) = section.string("active", "\"blue\"") else { return Color::Blue };
+    text.parse().unwrap_or_else(|_| {
+        section.problem("active", value, "is not a color", "write \"blue\" or \"green\"");
+        Color::Blue
+    })
+}
+
+/// A port, an address, a list of addresses, or `{ env_file = … }`.
+fn color(section: &Section<'_, '_>, key: &'static str, place: &Range<usize>) -> ColorConfig {
+    const HELP: &str = "a port, \"10.0.0.7:8001\", a list of addresses, or { env_file = \"deploy/.env.blue\" }";
+    let mut color = ColorConfig { upstreams: Vec::new(), env_file: None, project: None, image_tag: None };
+    let Some(value) = section.get(key) else {
+        section.source.problem(place.clone(), format!("{} is missing", section.dotted(key)), format!("{key} = {HELP}"));
+        return color;
+    };
+    match value.get_ref() {
+        DeValue::Table(_) => return env_color(&section.table_of(section.dotted(key), value)),
+        DeValue::Array(list) if !list.is_empty() => {
+            color.upstreams = list.iter().filter_map(|member| upstream(section, key, member, HELP)).collect();
+            let mut sorted: Vec<_> = color.upstreams.iter().collect();
+            sorted.sort();
+            if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
+                section.problem(key, value, "has an address twice", "leave one of them out");
+            }
+        }
+        DeValue::Array(_) => section.problem(key, value, "has no address", HELP),
+        _ => color.upstreams.extend(upstream(section, key, value, HELP)),
+    }
+    color
+}
+
+fn upstream(section: &Section<'_, '_>, key: &str, value: &Value<'_>, help: &str) -> Option<Address> {
+    let address = match value.get_ref() {
+        DeValue::Integer(number) => integer(number.as_str(), number.radix())
+            .and_then(|port| u16::try_from(port).ok().filter(|&port| port > 0))
+            .map(|port| Address { host: Ipv4Addr::LOCALHOST.to_string(), port }),
+        DeValue::String(text) => text.parse().ok(),
+        other => {
+            section.problem(key, value, &format!("is {}", kind(other)), help);
+            return None;
+        }
+    };
+    if address.is_none() {
+        section.problem(key, value, "is not an address with a port from 1 to 65535", help);
+    }
+    address
+}
+
+fn env_color(section: &Section<'_, '_>) -> ColorConfig {
+    let mut color = ColorConfig { upstreams: Vec::new(), env_file: None, project: None, image_tag: None };
+    let env_file = path(section, "env_file", "\"deploy/.env.blue\"");
+    if section.get("env_file").is_none() {
+        let message = format!("{} names no env_file", section.name);
+        section.source.problem(section.span.clone(), message, "{ env_file = \"deploy/.env.blue\" }");
+    }
+    section.refuse_unknown();
+    let Some(path) = env_file else { return color };
+    match EnvFile::load(&path) {
+        Err(problems) => {
+            let mut noted = section.source.problems.borrow_mut();
+            noted.extend(problems);
+        }
+        Ok(file) => {
+            let owned = |key| file.get(key).map(|(value, _)| value.to_owned());
+            (color.project, color.image_tag) = (owned("COMPOSE_PROJECT_NAME"), owned("IMAGE_TAG"));
+            match host_port(&file, &path) {
+                Ok(address) => color.upstreams.push(address),
+                Err(problem) => section.source.problems.borrow_mut().push(problem),
+            }
+        }
+    }
+    color.env_file = Some(path);
+    color
+}
+
+/// `HOST_PORT`, with or without an address before it.
+fn host_port(file: &EnvFile, path: &Path) -> Result<Address, Problem> {
+    let Some((text, at)) = file.get("HOST_PORT") else {
+        let help = "add HOST_PORT=8000: the port on this machine that Compose publishes for this color";
+        return Err(Problem::with_file(path, "no HOST_PORT", help));
+    };
+    let port = text.parse::<u16>().ok().filter(|&port| port > 0);
+    let address = match port {
+        Some(port) => Some(Address { host: Ipv4Addr::LOCALHOST.to_string(), port }),
+        None => text.parse().ok(),
+    };
+    let message = "HOST_PORT is not a port from 1 to 65535";
+    address.ok_or_else(|| Problem::at(path, &file.text, at..at, message, "for example HOST_PORT=8000"))
+}
