@@ -261,7 +261,9 @@ impl Conn {
         loop {
             match self.fill() {
                 Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(std::mem::take(&mut self.buffer)),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Ok(std::mem::take(&mut self.buffer));
+                }
                 Err(error) => return Err(error),
             }
         }
