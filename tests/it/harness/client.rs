@@ -61,7 +61,12 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Client { stream, buffer: Vec::new() })
+        Ok(Self::of(stream))
+    }
+
+    /// A connection that is open already.
+    pub fn of(stream: TcpStream) -> Client {
+        Client { stream, buffer: Vec::new() }
     }
 
     /// One GET on a connection of its own.
@@ -192,6 +197,17 @@ impl Client {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => (rest, End::Reset),
             Err(error) => panic!("the connection did not end: {error}; it said {:?}", String::from_utf8_lossy(&rest)),
         }
+    }
+
+    /// Reads some bytes of a large body.
+    pub fn some(&mut self, piece: &mut [u8]) -> io::Result<usize> {
+        if self.buffer.is_empty() {
+            return self.stream.read(piece);
+        }
+        let n = piece.len().min(self.buffer.len());
+        piece[..n].copy_from_slice(&self.buffer[..n]);
+        self.buffer.drain(..n);
+        Ok(n)
     }
 
     /// Whether nothing comes for so long, and the connection stays open.

@@ -19,13 +19,20 @@ pub struct Setup {
     pub port: u16,
     pub admin_port: u16,
     lines: BTreeMap<String, String>,
+    /// The colors that [`Setup::start`] waits for.
+    awaited: &'static [&'static str],
 }
 
 impl Setup {
+    /// For tests that need one color only: nobody listens at green's address.
+    pub fn in_front_of(blue: &Upstream) -> Setup {
+        Setup { awaited: &["blue"], ..Setup::of(blue, &Upstream::stopped()) }
+    }
+
     /// One service, `app`, with a quick health check and one upstream a color.
     pub fn of(blue: &Upstream, green: &Upstream) -> Setup {
         let (port, admin_port) = (free_port(), free_port());
-        Setup { port, admin_port, lines: BTreeMap::new() }
+        Setup { port, admin_port, lines: BTreeMap::new(), awaited: &["blue", "green"] }
             .set("proxy.listen", format!("['127.0.0.1:{port}']"))
             .set("admin.listen", format!("'127.0.0.1:{admin_port}'"))
             .set("state.dir", "'state'")
@@ -63,13 +70,13 @@ impl Setup {
         self.lines.iter().map(|(key, value)| format!("{key} = {value}\n")).collect()
     }
 
-    /// Starts it and waits until every color of every service is ready.
+    /// Starts it and waits until the colors of every service are ready.
     pub fn start(self) -> Cutover {
+        let awaited = self.awaited;
         let cutover = self.start_unready();
-        eventually("all colors are ready", || {
-            cutover.status()["services"].as_object().is_some_and(|all| {
-                all.values().all(|s| s["colors"]["blue"]["ready"] == true && s["colors"]["green"]["ready"] == true)
-            })
+        let is_ready = |service: &Value| awaited.iter().all(|&color| service["colors"][color]["ready"] == true);
+        eventually("the colors are ready", || {
+            cutover.status()["services"].as_object().is_some_and(|all| all.values().all(is_ready))
         });
         cutover
     }

@@ -8,7 +8,7 @@ mod upstream;
 pub use client::{Answer, Client, End};
 pub use cutover::{Cutover, Setup};
 pub use load::Load;
-pub use upstream::{Conn, Request, Upstream};
+pub use upstream::{Conn, Request, Upstream, plain};
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};

@@ -148,10 +148,12 @@ fn accept_all(listener: &TcpListener, shared: &Arc<Shared>) {
             let _ = stream.set_nodelay(true);
             let _ = stream.set_read_timeout(Some(PATIENCE));
             let behavior = Arc::clone(&lock(&shared.behavior));
-            let mut conn = Conn { stream, buffer: Vec::new(), shared, entry: None };
+            let mut conn = Conn { stream, buffer: Vec::new(), shared, entry: None, is_reset: false };
             // An error is the proxy's close, or our own stop.
             let _ = behavior(&mut conn);
-            conn.close();
+            if !conn.is_reset {
+                conn.close();
+            }
         });
     }
 }
@@ -163,6 +165,7 @@ pub struct Conn {
     shared: Arc<Shared>,
     /// Index into `seen`.
     entry: Option<usize>,
+    is_reset: bool,
 }
 
 /// A request's head.
@@ -274,14 +277,30 @@ impl Conn {
         self.stream.shutdown(Shutdown::Write)
     }
 
+    /// Ends the connection with a reset, as a crash with unread bytes does.
+    pub fn reset(&mut self) {
+        let socket = socket2::SockRef::from(&self.stream);
+        socket.set_linger(Some(std::time::Duration::ZERO)).expect("a socket");
+        // Without its twin in `open`, the last descriptor is ours.
+        let address = self.stream.peer_addr().ok();
+        lock(&self.shared.open).retain(|stream| stream.peer_addr().ok() != address);
+        self.is_reset = true;
+    }
+
     /// Closes both ways.
     pub fn close(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
-    /// The socket itself: what is read there is not remembered.
-    pub fn stream(&mut self) -> &mut TcpStream {
-        &mut self.stream
+    /// Reads some bytes of a large body, and does not remember them.
+    pub fn some(&mut self, piece: &mut [u8]) -> io::Result<usize> {
+        if self.buffer.is_empty() {
+            return self.stream.read(piece);
+        }
+        let n = piece.len().min(self.buffer.len());
+        piece[..n].copy_from_slice(&self.buffer[..n]);
+        self.buffer.drain(..n);
+        Ok(n)
     }
 
     fn fill(&mut self) -> io::Result<()> {
