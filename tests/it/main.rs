@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // tests
 
+mod flips;
 mod harness;
 mod proxying;
 mod refusals;
+mod state;
+mod watch;
