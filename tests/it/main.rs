@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used)] // tests
 
+mod admin;
+mod cli;
 mod flips;
 mod harness;
 mod proxying;
 mod refusals;
 mod state;
+mod stop;
 mod watch;

@@ -1,6 +1,8 @@
 //! What survives: the color, the epoch, the watch. And what a broken state file costs.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -24,24 +26,21 @@ fn a_kill_at_any_instant_keeps_the_last_acknowledged_color_or_the_one_under_way(
     let mut cutover = setup.start();
     let (_, mut acknowledged) = standing(&cutover);
     for round in 0..12 {
-        let acked = std::sync::atomic::AtomicU64::new(acknowledged);
+        let (acked, killed) = (AtomicU64::new(acknowledged), AtomicBool::new(false));
+        let port = cutover.setup.admin_port;
         std::thread::scope(|scope| {
-            let (port, killed) = (cutover.setup.admin_port, std::sync::atomic::AtomicBool::new(false));
-            let (acked, killed) = (&acked, &killed);
-            let storm = scope.spawn(move || {
-                while !killed.load(std::sync::atomic::Ordering::Relaxed) {
-                    let epoch = acked.load(std::sync::atomic::Ordering::Relaxed);
-                    let to = if epoch % 2 == 1 { "green" } else { "blue" };
+            let storm = scope.spawn(|| {
+                while !killed.load(Relaxed) {
+                    let to = if acked.load(Relaxed) % 2 == 1 { "green" } else { "blue" };
                     if flip_on(port, to) == Some(200) {
-                        acked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        acked.fetch_add(1, Relaxed);
                     }
                 }
             });
-            let begin = acknowledged;
-            eventually("the storm blows", || acked.load(std::sync::atomic::Ordering::Relaxed) > begin + 3);
-            std::thread::sleep(std::time::Duration::from_micros(round * 700)); // another instant in each round
+            eventually("the storm blows", || acked.load(Relaxed) > acknowledged + 3);
+            std::thread::sleep(Duration::from_micros(round * 700)); // another instant in each round
             cutover.kill();
-            killed.store(true, std::sync::atomic::Ordering::Relaxed);
+            killed.store(true, Relaxed);
             storm.join().unwrap();
         });
         let known = acked.into_inner();

@@ -83,10 +83,15 @@ impl Setup {
 
     /// Starts it and waits until the admin API answers.
     pub fn start_unready(self) -> Cutover {
-        let dir = folder();
-        let mut cutover = Cutover { dir, setup: self, child: None };
-        cutover.write_config();
+        let mut cutover = self.prepared();
         cutover.run();
+        cutover
+    }
+
+    /// Writes the config and starts nothing.
+    pub fn prepared(self) -> Cutover {
+        let cutover = Cutover { dir: folder(), setup: self, child: None };
+        cutover.write_config();
         cutover
     }
 }
