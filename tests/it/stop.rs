@@ -115,6 +115,7 @@ fn a_deleted_config_changes_nothing() {
     assert_eq!(cutover.get("/").text(), "blue");
     cutover.must_flip("green");
     assert_eq!(cutover.get("/").text(), "green");
+    eventually("the folder was seen too", || cutover.log().contains("(file change)"));
     std::fs::write(cutover.path("cutover.toml"), text).unwrap();
     eventually("it is well again", || cutover.status()["problems"] == json!([]));
     assert_eq!(cutover.app()["active"], "green");
@@ -139,6 +140,21 @@ fn a_bad_config_keeps_the_one_in_force() {
     let failed = "cutover_config_reloads_total{result=\"failed\"} ";
     let failed = metrics.text().lines().find_map(|line| line.strip_prefix(failed)).unwrap().to_owned();
     assert!(failed.parse::<f64>().unwrap() >= 3.0, "{failed}");
+    eventually("the file was seen too", || cutover.log().contains("(file change)"));
+    cutover.setup = good;
+    cutover.write_config();
+    eventually("it is well again", || cutover.status()["problems"] == json!([]));
+}
+
+/// Within the time in which several writes are taken for one: the content is the one that the file watch knew, but not
+/// the one that was loaded last.
+#[test]
+fn a_bad_config_that_is_mended_at_once_is_forgotten() {
+    let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
+    let mut cutover = Setup::of(&blue, &green).start();
+    let good = cutover.setup.clone();
+    cutover.configure("service.app.active", "'grene'");
+    assert_eq!(cutover.admin("POST", "/v1/reload", &json!({})).0, 422);
     cutover.setup = good;
     cutover.write_config();
     eventually("it is well again", || cutover.status()["problems"] == json!([]));
