@@ -3,7 +3,6 @@
 //! It reads the source as text, without comments and strings. Paths through `super` stay within a layer and are not
 //! looked at.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// What each layer may name besides itself. A layer that is missing here is a finding: somebody has to place it.
@@ -32,65 +31,73 @@ const LINES_MAX: usize = 800;
 
 #[test]
 fn layers_name_only_the_layers_below_them() {
-    let mut findings = String::new();
+    let mut findings = Vec::new();
     for file in sources() {
         let Some(layer) = file.layer() else { continue };
         let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| *name == layer) else {
-            writeln!(findings, "{}:1: the layer `{layer}` has no place in tests/it/tidy.rs", file.shown()).unwrap();
+            findings.push(format!("{}:1: the layer `{layer}` has no place in tests/it/tidy.rs", file.shown()));
             continue;
         };
         for (line, named) in named_layers(&file.code) {
             if named != layer && !allowed.contains(&named.as_str()) {
-                writeln!(findings, "{}:{line}: `{layer}` must not name `{named}`", file.shown()).unwrap();
+                findings.push(format!("{}:{line}: `{layer}` must not name `{named}`", file.shown()));
             }
         }
     }
-    assert!(findings.is_empty(), "the layers are broken; move the code, or settle the rule anew:\n{findings}");
+    assert!(
+        findings.is_empty(),
+        "the layers are broken; move the code, or settle the rule anew:\n{}",
+        findings.join("\n")
+    );
 }
 
 #[test]
 fn only_serve_names_both_planes() {
-    let mut findings = String::new();
+    let mut findings = Vec::new();
     for file in sources().iter().filter(|file| file.path != Path::new("serve.rs")) {
         let named = named_layers(&file.code);
         let line_of = |layer: &str| named.iter().find(|(_, name)| name == layer).map(|(line, _)| line);
         if let (Some(line), Some(other)) = (line_of("proxy"), line_of("control")) {
-            writeln!(findings, "{}:{line}: names `proxy`, and `control` in line {other}", file.shown()).unwrap();
+            findings.push(format!("{}:{line}: names `proxy`, and `control` in line {other}", file.shown()));
         }
     }
-    assert!(findings.is_empty(), "only src/serve.rs knows both planes:\n{findings}");
+    assert!(findings.is_empty(), "only src/serve.rs knows both planes:\n{}", findings.join("\n"));
 }
 
 #[test]
 fn every_file_says_first_what_it_is() {
-    let mut findings = String::new();
+    let mut findings = Vec::new();
     for file in sources().iter().filter(|file| !file.text.starts_with("//! ")) {
-        writeln!(findings, "{}:1: does not start with `//! `", file.shown()).unwrap();
+        findings.push(format!("{}:1: does not start with `//! `", file.shown()));
     }
-    assert!(findings.is_empty(), "a header is missing:\n{findings}");
+    assert!(findings.is_empty(), "a header is missing:\n{}", findings.join("\n"));
 }
 
 #[test]
 fn no_file_is_too_long_to_have_one_subject() {
-    let mut findings = String::new();
+    let mut findings = Vec::new();
     for file in sources() {
         let lines = file.text.lines().count();
         if lines > LINES_MAX {
-            writeln!(findings, "{}:{lines}: more than {LINES_MAX} lines", file.shown()).unwrap();
+            findings.push(format!("{}:{lines}: more than {LINES_MAX} lines", file.shown()));
         }
     }
-    assert!(findings.is_empty(), "split by subject:\n{findings}");
+    assert!(findings.is_empty(), "split by subject:\n{}", findings.join("\n"));
 }
 
 #[test]
 fn the_product_never_unwraps() {
-    let mut findings = String::new();
+    let mut findings = Vec::new();
     for file in sources().iter().filter(|file| !file.is_test()) {
         for (line, _) in without_test_modules(&file.code).lines().enumerate().filter(|(_, l)| l.contains(".unwrap()")) {
-            writeln!(findings, "{}:{}: `.unwrap()`", file.shown(), line + 1).unwrap();
+            findings.push(format!("{}:{}: `.unwrap()`", file.shown(), line + 1));
         }
     }
-    assert!(findings.is_empty(), "say why it cannot fail, with expect(\"why\"), or handle it:\n{findings}");
+    assert!(
+        findings.is_empty(),
+        "say why it cannot fail, with expect(\"why\"), or handle it:\n{}",
+        findings.join("\n")
+    );
 }
 
 #[test]
@@ -153,14 +160,18 @@ fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let (mut folders, mut found) = (vec![root.clone()], Vec::new());
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
+        for entry in std::fs::read_dir(&folder).expect("src can be listed") {
+            let path = entry.expect("src can be listed").path();
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = std::fs::read_to_string(&path).unwrap();
+                let text = std::fs::read_to_string(&path).expect("a source file can be read");
                 let code = code_only(&text);
-                found.push(Source { path: path.strip_prefix(&root).unwrap().to_owned(), text, code });
+                found.push(Source {
+                    path: path.strip_prefix(&root).expect("it was found there").to_owned(),
+                    text,
+                    code,
+                });
             }
         }
     }
