@@ -3,13 +3,47 @@
 //! It never touches a client's bytes, and the data plane never waits for it. [`Handle`] is how the admin API, the
 //! signals and the file watch reach it.
 
+mod answer;
+mod files;
+mod probe;
+mod reload;
+mod report;
+mod sampler;
+mod service;
+mod state;
+mod task;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
+use crate::clock;
+use crate::config::Config;
 use crate::domain::Color;
+use crate::domain::cutover::Cutover;
+use crate::ledger::Ledger;
 use crate::status::{ChangeRequest, Changed, Drained, Event, Refusal, RefusalCode, Reloaded, Status};
-use crate::switch::ColorStats;
+use crate::switch::{ColorStats, Table};
+
+pub use reload::Load;
+use service::{Managed, timing};
+use state::Store;
+use task::{Inbox, Save, Saved, Schedule, Task};
+
+/// Events that a slow reader may fall behind by.
+const EVENTS_MAX: usize = 256;
+/// Commands, saves and probe results that may wait for the task; more make the sender wait.
+const QUEUE_MAX: usize = 1024;
 
 /// What is asked of the control task; each carries where to answer.
 pub(crate) enum Command {
@@ -115,5 +149,158 @@ impl Handle {
         let (answer, answered) = oneshot::channel();
         self.commands.send(command(answer)).await.map_err(|_| stopping())?;
         answered.await.map_err(|_| stopping())
+    }
+}
+
+/// The control plane could not be started.
+#[derive(Debug)]
+pub enum StartError {
+    /// The state folder cannot be written, so no flip could survive a restart.
+    StateFolder {
+        /// `state.dir`
+        folder: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A thread could not be started.
+    Thread(std::io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::StateFolder { folder, source } => write!(
+                f,
+                "the state folder {} cannot be written: {source}. Flips could not survive a restart; \
+                 make it writable for this user, or set state.dir",
+                folder.display()
+            ),
+            StartError::Thread(source) => write!(f, "a thread of the control plane could not be started: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            StartError::StateFolder { source, .. } | StartError::Thread(source) => Some(source),
+        }
+    }
+}
+
+/// The control plane, restored and ready to [`run`](Control::run).
+pub struct Control {
+    /// The way to it.
+    pub handle: Handle,
+    /// Who serves what; the data plane reads it for every request.
+    pub table: Arc<ArcSwap<Table>>,
+    task: Task,
+    inbox: Inbox,
+    loader: Pin<Box<dyn Future<Output = ()> + Send>>,
+    file_watch: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+/// Restores the saved colors and builds the first routes.
+///
+/// `workers` is the number of lanes of each route. `wake_workers` makes every connection of the data plane look at its
+/// lease again, after a cut. `connections` counts the open client connections. `load` reads the config at a reload.
+///
+/// # Errors
+/// When the state folder cannot be written. A state file that cannot be read is only a problem in the status.
+pub fn start(
+    config: Config,
+    workers: usize,
+    wake_workers: Arc<dyn Fn() + Send + Sync>,
+    connections: Arc<dyn Fn() -> u64 + Send + Sync>,
+    load: Load,
+) -> Result<Control, StartError> {
+    let folder = config.state.dir.clone();
+    let store = Store::open(&folder).map_err(|source| StartError::StateFolder { folder, source })?;
+    let ledger = Ledger::open(config.state.ledger.clone()).map_err(StartError::Thread)?;
+    let bell = Arc::new(Notify::new());
+    let mut start_problems = Vec::new();
+    let services = restore(&config, workers, &store, &bell, &mut start_problems);
+    let ordered = config.services.iter().filter_map(|config| services.get(&config.name));
+    let table = Arc::new(ArcSwap::from_pointee(reload::table_of(ordered)));
+
+    let (commands, commands_in) = mpsc::channel(QUEUE_MAX);
+    let (found, found_in) = mpsc::channel(QUEUE_MAX);
+    let (saved, saved_in) = mpsc::channel(QUEUE_MAX);
+    let (reloads, reloads_in) = mpsc::channel(16);
+    let (loaded, loaded_in) = mpsc::channel(1);
+    let (changed_files, changed_files_in) = mpsc::channel(1);
+    let (files, watched_files) = watch::channel(reload::files_of(&config));
+    let (events, _) = broadcast::channel(EVENTS_MAX);
+    let (saves, saves_in) = sync_channel(QUEUE_MAX);
+    let loader = Box::pin(reload::load_each(config.path.clone(), load, store.clone(), reloads_in, loaded));
+    let saver = move || save_each(&store, &saves_in, &saved);
+    std::thread::Builder::new().name("state".into()).spawn(saver).map_err(StartError::Thread)?;
+
+    let handle = Handle { commands, events: events.clone() };
+    let file_watch = Box::pin(files::watch_files(watched_files, changed_files));
+    let task = Task {
+        config,
+        workers,
+        table: Arc::clone(&table),
+        services,
+        leaving: Vec::new(),
+        bell,
+        wake_workers,
+        connections,
+        saves,
+        ledger: Arc::new(ledger),
+        events,
+        found,
+        reloads,
+        files,
+        start_problems,
+        reload_problem: None,
+        reloads_ok: 0,
+        reloads_failed: 0,
+        flips: BTreeMap::new(),
+        started: clock::utc(),
+        schedule: Schedule::default(),
+    };
+    let inbox = Inbox {
+        commands: commands_in,
+        found: found_in,
+        saved: saved_in,
+        loaded: loaded_in,
+        changed_files: changed_files_in,
+    };
+    Ok(Control { handle, table, task, inbox, loader, file_watch })
+}
+
+fn restore(
+    config: &Config,
+    workers: usize,
+    store: &Store,
+    bell: &Arc<Notify>,
+    problems: &mut Vec<String>,
+) -> BTreeMap<String, Managed> {
+    let now = clock::now();
+    let restore_one = |config: &crate::config::Service| {
+        let saved = store.load(&config.name, now).unwrap_or_else(|problem| {
+            tracing::warn!("{problem}");
+            problems.push(problem);
+            None
+        });
+        let record = saved.unwrap_or_else(|| reload::first_record(config));
+        // The runtime's last word holds; a config that was changed while nobody ran is a flip, and takes its gate.
+        let config_flip_due = record.config_active != config.active;
+        let machine = Cutover::restore(record, timing(config), now);
+        let mut managed = Managed::new(config.clone(), machine, workers, bell);
+        managed.config_flip_due = config_flip_due;
+        (config.name.clone(), managed)
+    };
+    config.services.iter().map(restore_one).collect()
+}
+
+/// The thread that writes state: one save after the other, in the order in which they were decided.
+fn save_each(store: &Store, saves: &Receiver<Save>, saved: &mpsc::Sender<Saved>) {
+    while let Ok(Save { service, serial, record, now }) = saves.recv() {
+        let outcome = store.save(&service, &record, now).map_err(|error| error.to_string());
+        // Once the task has ended nobody hears; what it decided is kept all the same.
+        drop(saved.blocking_send(Saved { service, serial, outcome }));
     }
 }

@@ -1,5 +1,9 @@
 //! Pure decisions: no tokio, no hyper, no files, no clock, no randomness. Time comes in as a number.
 
 pub mod color;
+pub mod cutover;
+
+pub mod health;
+pub mod watch;
 
 pub use color::Color;

@@ -1,0 +1,247 @@
+//! Reading the config again: by HUP, by the API, or because a file changed.
+//!
+//! What cannot be loaded changes nothing. What can is taken in force service by service; colors and epochs stay, and a
+//! flip follows only where `active` differs from the value last loaded, through the same gate as any other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::answer::unknown;
+use super::service::{Leaving, Managed, timing};
+use super::state::Store;
+use super::task::Task;
+use crate::clock;
+use crate::config::{self, Config};
+use crate::domain::Color;
+use crate::domain::cutover::{Cutover, Record};
+use crate::status::{EventKind, Refusal, RefusalCode, Reloaded};
+use crate::switch::Table;
+
+/// Loads a config, or says everything that is wrong with it.
+pub type Load = Arc<dyn Fn(&Path) -> Result<Config, String> + Send + Sync>;
+
+type Answer = Option<oneshot::Sender<Result<Reloaded, Refusal>>>;
+
+/// A reload that was asked for.
+pub(super) struct ReloadRequest {
+    by: String,
+    answer: Answer,
+    /// The services in force, whose state is not to be read.
+    known: BTreeSet<String>,
+}
+
+/// What the file said.
+pub(super) struct Loaded {
+    request: ReloadRequest,
+    outcome: Result<Config, String>,
+    /// Of services that are new, what was saved for them when they were here before.
+    saved: Vec<(String, Result<Option<Record>, String>)>,
+}
+
+/// Loads the config at `path` for each request, one after the other, so that the newest content is in force last.
+pub(super) async fn load_each(
+    path: PathBuf,
+    load: Load,
+    store: Store,
+    mut requests: mpsc::Receiver<ReloadRequest>,
+    loaded: mpsc::Sender<Loaded>,
+) {
+    while let Some(request) = requests.recv().await {
+        let (load, path, store, known) = (Arc::clone(&load), path.clone(), store.clone(), request.known.clone());
+        let read = move || {
+            let outcome = load(&path);
+            let services = outcome.iter().flat_map(|config| &config.services);
+            let new = services.filter(|config| !known.contains(&config.name));
+            let saved = new.map(|config| (config.name.clone(), store.load(&config.name, clock::now()))).collect();
+            (outcome, saved)
+        };
+        let (outcome, saved) = tokio::task::spawn_blocking(read)
+            .await
+            .unwrap_or_else(|error| (Err(format!("loading the config failed: {error}")), Vec::new()));
+        if loaded.send(Loaded { request, outcome, saved }).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The files whose content the config comes from.
+pub(super) fn files_of(config: &Config) -> Vec<PathBuf> {
+    let env_files =
+        config.services.iter().flat_map(|service| &service.colors).filter_map(|color| color.env_file.clone());
+    let files: BTreeSet<PathBuf> = env_files.chain([config.path.clone()]).collect();
+    files.into_iter().collect()
+}
+
+/// The table of all services, in the order of the config.
+pub(super) fn table_of<'a>(services: impl Iterator<Item = &'a Managed>) -> Table {
+    Table::new(services.map(|managed| (&managed.config, Arc::clone(&managed.service))))
+}
+
+impl Task {
+    /// Asks for a reload; [`Task::on_loaded`] follows.
+    pub(super) fn request_reload(&mut self, by: &str, answer: Answer) {
+        let known = self.services.keys().cloned().collect();
+        let request = ReloadRequest { by: by.to_owned(), answer, known };
+        if let Err(refused) = self.reloads.try_send(request)
+            && let Some(answer) = refused.into_inner().answer
+        {
+            let message = "too many reloads are waiting; try again in a moment".into();
+            self.reply(answer, Err(Refusal { code: RefusalCode::BadConfig, message }));
+        }
+    }
+
+    /// Takes what was loaded in force, or says why not.
+    pub(super) fn on_loaded(&mut self, Loaded { request: ReloadRequest { by, answer, .. }, outcome, saved }: Loaded) {
+        let outcome = match outcome {
+            Ok(config) => {
+                let reloaded = self.take_in_force(config, saved.into_iter().collect(), &by);
+                self.reloads_ok += 1;
+                self.reload_problem = None;
+                let changes =
+                    if reloaded.changes.is_empty() { "nothing changed".into() } else { reloaded.changes.join("; ") };
+                self.emit(EventKind::Reload, None, format!("config read again ({by}): {changes}"));
+                Ok(reloaded)
+            }
+            Err(problems) => {
+                self.reloads_failed += 1;
+                tracing::error!("config not taken in force ({by}), the one before stays: {problems}");
+                let path = self.config.path.display();
+                self.reload_problem =
+                    Some(format!("{path} is not valid, the config before it stays in force: {problems}"));
+                self.emit(EventKind::Reload, None, format!("config refused ({by}), nothing changed: {problems}"));
+                Err(Refusal { code: RefusalCode::BadConfig, message: problems })
+            }
+        };
+        if let Some(answer) = answer {
+            self.reply(answer, outcome);
+        }
+    }
+
+    fn take_in_force(
+        &mut self,
+        new: Config,
+        mut saved: BTreeMap<String, Result<Option<Record>, String>>,
+        by: &str,
+    ) -> Reloaded {
+        let mut changes = needs_restart(&self.config, &new);
+        self.remove_missing(&new, &mut changes);
+        let now = clock::now();
+        for config in &new.services {
+            match self.services.get_mut(&config.name) {
+                Some(managed) if managed.config == *config => {}
+                Some(managed) => {
+                    describe(&managed.config, config, &mut changes);
+                    let replaced = managed.reconfigure(config.clone(), &self.bell, now);
+                    let service = config.name.clone();
+                    self.leaving.extend(replaced.map(|tenure| Leaving { service, tenure }));
+                }
+                None => {
+                    let record = saved.remove(&config.name).unwrap_or(Ok(None)).unwrap_or_else(|problem| {
+                        changes.push(problem);
+                        None
+                    });
+                    let machine = Cutover::restore(record.unwrap_or_else(|| first_record(config)), timing(config), now);
+                    changes.push(format!("{}: added, {} is active", config.name, machine.active()));
+                    let managed = Managed::new(config.clone(), machine, self.workers, &self.bell);
+                    self.services.insert(config.name.clone(), managed);
+                }
+            }
+        }
+        self.table.store(Arc::new(table_of(new.services.iter().filter_map(|config| self.services.get(&config.name)))));
+        // What needs a restart stays as it is in force, so that the next reload says so again.
+        self.config.services = new.services;
+        self.config.log = new.log;
+        self.files.send_replace(files_of(&self.config));
+        self.start_probes();
+        self.schedule.is_stale = true;
+        for name in self.services.keys().cloned().collect::<Vec<_>>() {
+            let Some(managed) = self.services.get(&name) else { continue };
+            if managed.machine.record().config_active != managed.config.active {
+                changes.push(format!("{name}: `active` changed: a flip, if its gate lets it through"));
+                self.flip_by_config(&name, by);
+            }
+        }
+        Reloaded { changes }
+    }
+
+    fn remove_missing(&mut self, new: &Config, changes: &mut Vec<String>) {
+        let kept: BTreeSet<&str> = new.services.iter().map(|config| config.name.as_str()).collect();
+        let gone: Vec<String> = self.services.keys().filter(|name| !kept.contains(name.as_str())).cloned().collect();
+        for name in gone {
+            let Some(managed) = self.services.remove(&name) else { continue };
+            let waiters = managed.waiters.into_iter().map(|waiter| waiter.answer);
+            for answer in waiters.chain(managed.asker.map(|asker| asker.answer)) {
+                self.reply(answer, Err(unknown(&name)));
+            }
+            for answer in managed.drain_waiters {
+                self.reply(answer, Err(unknown(&name)));
+            }
+            changes.push(format!("{name}: removed; requests in flight finish"));
+        }
+    }
+}
+
+/// What a service begins with that nothing was saved for.
+pub(super) fn first_record(config: &config::Service) -> Record {
+    let active = config.active;
+    Record { active, epoch: 1, previous: None, config_active: active, watch_until: None, rolled_back: None }
+}
+
+/// A sentence for each setting that differs and is only read at start.
+fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
+    let (a, b) = (&old.proxy, &new.proxy);
+    let differs = [
+        ("proxy.listen", a.listen != b.listen),
+        ("proxy.workers", a.workers != b.workers),
+        ("proxy.trusted_proxies", a.trusted_proxies != b.trusted_proxies),
+        ("proxy.header_timeout", a.header_timeout != b.header_timeout),
+        ("proxy.body_timeout", a.body_timeout != b.body_timeout),
+        ("proxy.idle_timeout", a.idle_timeout != b.idle_timeout),
+        ("proxy.shutdown_timeout", a.shutdown_timeout != b.shutdown_timeout),
+        ("proxy.max_connections", a.max_connections != b.max_connections),
+        ("proxy.max_header_bytes", a.max_header_bytes != b.max_header_bytes),
+        ("proxy.max_body_bytes", a.max_body_bytes != b.max_body_bytes),
+        ("proxy.via", a.via != b.via),
+        ("admin.listen", old.admin.listen != new.admin.listen),
+        ("admin.token_file", old.admin.token != new.admin.token),
+        ("admin.socket", old.admin.socket != new.admin.socket),
+        ("state.dir", old.state.dir != new.state.dir),
+        ("state.ledger", old.state.ledger != new.state.ledger),
+        ("log", old.log != new.log),
+    ];
+    let changed = differs.into_iter().filter(|(_, differs)| *differs);
+    changed.map(|(name, _)| format!("{name} changed: needs a restart")).collect()
+}
+
+/// A sentence for each part of a service that differs.
+fn describe(old: &config::Service, new: &config::Service, changes: &mut Vec<String>) {
+    let addresses = |color: &config::ColorConfig| {
+        let all: Vec<String> = color.upstreams.iter().map(ToString::to_string).collect();
+        all.join(", ")
+    };
+    for color in Color::BOTH {
+        let (before, after) = (addresses(&old.colors[color.index()]), addresses(&new.colors[color.index()]));
+        if before != after {
+            changes.push(format!("{}: {color} is now {after}, it was {before}", new.name));
+        }
+    }
+    for color in Color::BOTH {
+        let (before, after) = (&old.colors[color.index()], &new.colors[color.index()]);
+        if (&before.image_tag, &before.project) != (&after.image_tag, &after.project) {
+            let tag = after.image_tag.as_deref().unwrap_or("(none)");
+            changes.push(format!("{}: {color} has image tag {tag}", new.name));
+        }
+    }
+    let differs = [
+        ("routing", (&old.hosts, &old.path_prefix) != (&new.hosts, &new.path_prefix)),
+        ("upstream", old.upstream != new.upstream),
+        ("health", old.health != new.health),
+        ("watch", old.watch != new.watch),
+        ("drain", old.drain != new.drain),
+    ];
+    let changed = differs.into_iter().filter(|(_, differs)| *differs);
+    changes.extend(changed.map(|(part, _)| format!("{}: {part} changed", new.name)));
+}

@@ -1,0 +1,93 @@
+//! The present state in the words of `GET /v1/status`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::service::Managed;
+use super::words::{seconds, span};
+use crate::domain::Color;
+use crate::domain::cutover;
+use crate::domain::health::Standing;
+use crate::status::{ColorStatus, Phase, ServiceStatus, UpstreamStatus, WatchStatus};
+
+/// The status of one service.
+pub(super) fn service_status(managed: &Managed, now: Duration) -> ServiceStatus {
+    let machine = &managed.machine;
+    let (phase, watch) = match machine.phase() {
+        cutover::Phase::Steady if machine.drains().is_empty() => (Phase::Steady, None),
+        cutover::Phase::Steady => (Phase::Draining, None),
+        cutover::Phase::RolledBack { .. } => (Phase::RolledBack, None),
+        cutover::Phase::Watching(watch) => {
+            let remaining_seconds = seconds(watch.until().saturating_sub(now));
+            let (answered, failed) = (watch.counts().answered(), watch.counts().bad);
+            (Phase::Watching, Some(WatchStatus { remaining_seconds, answered, failed, evidence: watch.evidence() }))
+        }
+    };
+    ServiceStatus {
+        active: machine.active(),
+        epoch: machine.epoch(),
+        phase,
+        summary: summary(managed, now),
+        watch,
+        last_verdict: managed.last_verdict.clone(),
+        colors: Color::BOTH.into_iter().map(|color| (color, color_status(managed, color))).collect::<BTreeMap<_, _>>(),
+    }
+}
+
+fn color_status(managed: &Managed, color: Color) -> ColorStatus {
+    let (stats, config) = (&managed.service.stats[color.index()], &managed.config.colors[color.index()]);
+    let upstreams = managed.upstreams[color.index()].iter().map(|probed| UpstreamStatus {
+        address: probed.upstream.address.to_string(),
+        ready: probed.health.standing() == Standing::Up,
+        reason: probed.health.reason().map(str::to_owned),
+    });
+    ColorStatus {
+        ready: managed.flip_gate(color).is_ok(),
+        in_flight: stats.in_flight(),
+        requests: stats.requests(),
+        errors: stats.errors(),
+        image_tag: config.image_tag.clone(),
+        project: config.project.clone(),
+        upstreams: upstreams.collect(),
+    }
+}
+
+/// One sentence for somebody who was just woken up.
+fn summary(managed: &Managed, now: Duration) -> String {
+    let machine = &managed.machine;
+    let (active, idle) = (machine.active(), machine.active().other());
+    let unwell = if managed.is_up(active) { String::new() } else { format!(", though no upstream of {active} is up") };
+    let standby = match managed.rollback_gate(idle) {
+        Ok(()) => format!("{idle} stands by"),
+        Err(why) => format!("{idle} could not take it back ({why})"),
+    };
+    let draining = machine.drains().iter().map(|drain| {
+        let left = managed.service.stats[drain.color.index()].in_flight();
+        let then = match drain.deadline {
+            Some(deadline) => format!("what is left is cut in {}", span(deadline.saturating_sub(now))),
+            None => "what was left has been cut".into(),
+        };
+        format!("; {} finishes {left} in flight, {then}", drain.color)
+    });
+    let draining: String = draining.collect();
+    match machine.phase() {
+        cutover::Phase::Steady if machine.drains().is_empty() => {
+            let next = match managed.flip_gate(idle) {
+                Ok(()) => format!("{idle} is ready to flip to"),
+                Err(why) => format!("{idle} is not ready ({why})"),
+            };
+            format!("{active} takes every request{unwell}; {next}")
+        }
+        cutover::Phase::Steady => format!("{active} takes every new request{unwell}{draining}"),
+        cutover::Phase::Watching(watch) => {
+            let (left, counts) = (span(watch.until().saturating_sub(now)), watch.counts());
+            let seen = format!("{} of {} answers failed so far", counts.bad, counts.answered());
+            format!(
+                "{active} takes every new request{unwell} and is watched for {left} more: {seen}; {standby}{draining}"
+            )
+        }
+        cutover::Phase::RolledBack { why } => format!(
+            "{idle} was bad and {active} has the traffic back{unwell} ({why}); it stays so until somebody flips{draining}"
+        ),
+    }
+}

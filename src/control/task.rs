@@ -1,0 +1,395 @@
+//! The control task: the only owner of every machine. It takes events in and does what the machines say, in the order
+//! in which they say it.
+//!
+//! Nothing here waits for a disk, an upstream or a client: saves, ledger lines, probes, reloads and answers run beside
+//! it and come back as events.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::task::Poll;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, broadcast, mpsc, watch};
+use tokio::time::sleep;
+
+use super::probe::Found;
+use super::reload::{Loaded, ReloadRequest};
+use super::sampler::{BELL_TICK, HISTORY_TICK, WATCH_TICK};
+use super::service::{Leaving, Managed};
+use super::words::{refusal, seconds, words};
+use super::{Command, Control};
+use crate::clock;
+use crate::config::Config;
+use crate::domain::Color;
+use crate::domain::cutover::{Ask, Effect, Event, Reason, Record, Refused, Told, UnderWay};
+use crate::domain::health::Standing;
+use crate::ledger::Ledger;
+use crate::status::{self, Drained, EventKind};
+use crate::switch::{Table, Tenure};
+
+/// How long an answer waits for its line to be in the ledger; a hanging disk must not keep a caller for ever.
+pub(super) const LEDGER_WAIT: Duration = Duration::from_secs(2);
+/// How long the end waits for ledger and state.
+const STOP_WAIT: Duration = Duration::from_secs(2);
+/// After a failed save it is tried again this often.
+const SAVE_AGAIN: Duration = Duration::from_secs(5);
+/// First probes are this far apart, so that a thousand services do not begin in one burst.
+const PROBE_SPREAD: Duration = Duration::from_micros(500);
+
+/// A record on its way to the disk.
+pub(super) struct Save {
+    pub(super) service: String,
+    pub(super) serial: u64,
+    pub(super) record: Record,
+    /// The monotonic time that `record` is relative to.
+    pub(super) now: Duration,
+}
+
+/// How a save went.
+pub(super) struct Saved {
+    pub(super) service: String,
+    pub(super) serial: u64,
+    pub(super) outcome: Result<(), String>,
+}
+
+/// Everything the control task owns.
+pub(super) struct Task {
+    pub(super) config: Config,
+    pub(super) workers: usize,
+    pub(super) table: Arc<ArcSwap<Table>>,
+    pub(super) services: BTreeMap<String, Managed>,
+    pub(super) leaving: Vec<Leaving>,
+    pub(super) bell: Arc<Notify>,
+    pub(super) wake_workers: Arc<dyn Fn() + Send + Sync>,
+    pub(super) connections: Arc<dyn Fn() -> u64 + Send + Sync>,
+    pub(super) saves: SyncSender<Save>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) events: broadcast::Sender<status::Event>,
+    pub(super) found: mpsc::Sender<Found>,
+    pub(super) reloads: mpsc::Sender<ReloadRequest>,
+    pub(super) files: watch::Sender<Vec<PathBuf>>,
+    /// What was wrong at start and stays worth knowing.
+    pub(super) start_problems: Vec<String>,
+    /// Why the config on disk is not in force.
+    pub(super) reload_problem: Option<String>,
+    pub(super) reloads_ok: u64,
+    pub(super) reloads_failed: u64,
+    pub(super) flips: BTreeMap<(String, Color, Reason), u64>,
+    pub(super) started: String,
+    pub(super) schedule: Schedule,
+}
+
+/// What time has to bring next.
+pub(super) struct Schedule {
+    /// Machines have moved since the two below were found.
+    pub(super) is_stale: bool,
+    deadline: Option<Duration>,
+    any_watch: bool,
+    next_sample: Duration,
+    next_history: Duration,
+    next_save: Duration,
+    bell_after: Duration,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        let zero = Duration::ZERO;
+        Schedule {
+            is_stale: true,
+            deadline: None,
+            any_watch: false,
+            next_sample: zero,
+            next_history: zero,
+            next_save: zero,
+            bell_after: zero,
+        }
+    }
+}
+
+/// Where everything that runs beside the task reports.
+pub(super) struct Inbox {
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) found: mpsc::Receiver<Found>,
+    pub(super) saved: mpsc::Receiver<Saved>,
+    pub(super) loaded: mpsc::Receiver<Loaded>,
+    pub(super) changed_files: mpsc::Receiver<()>,
+}
+
+impl Control {
+    /// Probes, watches and changes color until `stop` turns true, or its sender is gone.
+    ///
+    /// Call it on a current-thread runtime with time and io. At the end ledger and state have been written, or had 2 s each for it.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let Control { mut task, mut inbox, loader, file_watch, .. } = self;
+        let (loader, file_watch) = (tokio::spawn(loader), tokio::spawn(file_watch));
+        task.start_probes();
+        let mut stopped = pin!(async move { drop(stop.wait_for(|stop| *stop).await) });
+        loop {
+            let now = clock::now();
+            let wake = task.next_wake();
+            let (bell, bell_after) = (Arc::clone(&task.bell), task.schedule.bell_after);
+            tokio::select! {
+                biased;
+                () = &mut stopped => break,
+                () = ring(&bell, bell_after.saturating_sub(now)), if task.schedule.any_watch => task.on_bell(),
+                () = sleep(wake.saturating_sub(now)) => task.on_time(),
+                drained = first_drained(&mut task.leaving) => task.on_drained(drained),
+                Some(saved) = inbox.saved.recv() => task.on_saved(saved),
+                Some(command) = inbox.commands.recv() => task.on_command(command),
+                Some(found) = inbox.found.recv() => task.on_found(found),
+                Some(loaded) = inbox.loaded.recv() => task.on_loaded(loaded),
+                Some(()) = inbox.changed_files.recv() => task.request_reload("file change", None),
+            }
+        }
+        loader.abort();
+        file_watch.abort();
+        drop(tokio::time::timeout(STOP_WAIT, task.ledger.reached()).await);
+        // Without the task the saving thread ends, after the last save.
+        drop(task);
+        let saved = async { while inbox.saved.recv().await.is_some() {} };
+        drop(tokio::time::timeout(STOP_WAIT, saved).await);
+    }
+}
+
+/// A failure was counted; at most one a millisecond is looked at.
+async fn ring(bell: &Notify, quiet: Duration) {
+    if !quiet.is_zero() {
+        sleep(quiet.max(BELL_TICK)).await;
+    }
+    bell.notified().await;
+}
+
+/// The position of the first route in `leaving` that holds no lease any more.
+async fn first_drained(leaving: &mut [Leaving]) -> usize {
+    std::future::poll_fn(|context| {
+        let drained = leaving.iter_mut().position(|left| pin!(left.tenure.drained()).poll(context).is_ready());
+        drained.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
+}
+
+impl Task {
+    fn next_wake(&mut self) -> Duration {
+        let schedule = &mut self.schedule;
+        if std::mem::take(&mut schedule.is_stale) {
+            let machines = || self.services.values().map(|managed| &managed.machine);
+            schedule.deadline = machines().filter_map(|machine| machine.deadline()).min();
+            schedule.any_watch = machines().any(|machine| machine.is_watching());
+        }
+        let sample = schedule.any_watch.then_some(schedule.next_sample);
+        [schedule.deadline, sample].into_iter().flatten().fold(schedule.next_history, Duration::min)
+    }
+
+    fn on_bell(&mut self) {
+        let now = clock::now();
+        self.schedule.bell_after = now + BELL_TICK;
+        self.sample_watched(now);
+    }
+
+    fn on_time(&mut self) {
+        let now = clock::now();
+        if self.schedule.next_history <= now {
+            self.schedule.next_history = now + HISTORY_TICK;
+            for managed in self.services.values_mut() {
+                managed.sample(now);
+            }
+            self.save_again(now);
+        }
+        if self.schedule.next_sample <= now || self.schedule.deadline.is_some_and(|deadline| deadline <= now) {
+            self.sample_watched(now);
+        }
+        if self.schedule.deadline.is_some_and(|deadline| deadline <= now) {
+            for name in self.names_where(|managed| managed.machine.deadline().is_some_and(|deadline| deadline <= now)) {
+                self.feed(&name, Event::Tick);
+            }
+        }
+    }
+
+    fn sample_watched(&mut self, now: Duration) {
+        self.schedule.next_sample = now + WATCH_TICK;
+        for name in self.names_where(|managed| managed.machine.is_watching()) {
+            let Some(managed) = self.services.get_mut(&name) else { continue };
+            let (epoch, sample) = (managed.machine.epoch(), managed.sample(now));
+            self.feed(&name, Event::Sample { epoch, sample });
+        }
+    }
+
+    fn names_where(&self, is: impl Fn(&Managed) -> bool) -> Vec<String> {
+        self.services.iter().filter(|(_, managed)| is(managed)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Tells one machine what happened, and does what it says.
+    pub(super) fn feed(&mut self, name: &str, event: Event) {
+        let Some(managed) = self.services.get_mut(name) else { return };
+        let effects = managed.machine.on(event, clock::now());
+        self.obey(name, effects);
+    }
+
+    pub(super) fn obey(&mut self, name: &str, effects: Vec<Effect>) {
+        self.schedule.is_stale = true;
+        for effect in effects {
+            match effect {
+                Effect::Save { serial, record } => self.save(name, serial, record),
+                Effect::Publish { color, epoch } => {
+                    let Some(managed) = self.services.get_mut(name) else { return };
+                    let tenure = managed.publish(color, epoch);
+                    self.leaving.push(Leaving { service: name.to_owned(), tenure });
+                }
+                Effect::Cut { epoch } => self.cut(name, epoch),
+                Effect::Tell(told) => self.tell(name, &told),
+            }
+        }
+    }
+
+    fn save(&mut self, name: &str, serial: u64, record: Record) {
+        let save = Save { service: name.to_owned(), serial, record, now: clock::now() };
+        if self.saves.try_send(save).is_err() {
+            let outcome = Err("too many saves wait for the disk".to_owned());
+            self.on_saved(Saved { service: name.to_owned(), serial, outcome });
+        }
+    }
+
+    fn on_saved(&mut self, Saved { service, serial, outcome }: Saved) {
+        let Some(managed) = self.services.get_mut(&service) else { return };
+        if let Err(why) = &outcome {
+            tracing::error!(service, "state not saved: {why}");
+            self.schedule.next_save = clock::now() + SAVE_AGAIN;
+        }
+        managed.save_problem = outcome.as_ref().err().cloned();
+        managed.refresh_history(clock::now());
+        self.feed(&service, Event::Saved { serial, outcome });
+    }
+
+    fn save_again(&mut self, now: Duration) {
+        if now < self.schedule.next_save {
+            return;
+        }
+        self.schedule.next_save = now + SAVE_AGAIN;
+        for name in self.names_where(|managed| managed.save_problem.is_some()) {
+            let Some(managed) = self.services.get_mut(&name) else { continue };
+            let effects = managed.machine.save_present();
+            self.obey(&name, effects);
+        }
+    }
+
+    fn cut(&mut self, name: &str, epoch: u64) {
+        let of_epoch = |left: &&Leaving| left.service == name && left.tenure.epoch == epoch;
+        let mut cut = 0;
+        for left in self.leaving.iter().filter(of_epoch) {
+            cut += left.tenure.in_flight();
+            left.tenure.cut();
+        }
+        if let Some(managed) = self.services.get_mut(name) {
+            *managed.cut.entry(epoch).or_default() += cut;
+        }
+        (self.wake_workers)();
+    }
+
+    fn on_drained(&mut self, at: usize) {
+        let Leaving { service, tenure: Tenure { epoch, .. } } = self.leaving.swap_remove(at);
+        if self.leaving.iter().any(|left| left.service == service && left.tenure.epoch == epoch) {
+            return;
+        }
+        let Some(managed) = self.services.get_mut(&service) else { return };
+        if managed.machine.epoch() != epoch {
+            let cut = managed.cut.remove(&epoch).unwrap_or(0);
+            self.feed(&service, Event::Drained { epoch, cut });
+        }
+    }
+
+    fn tell(&mut self, name: &str, told: &Told) {
+        let words = words(name, told);
+        self.ledger.write(words.line);
+        self.emit(words.kind, Some(name), words.sentence.clone());
+        let Some(managed) = self.services.get_mut(name) else { return };
+        match told {
+            Told::Flipped { made, .. } => {
+                managed.last_verdict = None;
+                *self.flips.entry((name.to_owned(), made.to, made.reason)).or_default() += 1;
+                if let Some(asker) = managed.asker.take() {
+                    self.answer_made(name, asker, made);
+                }
+            }
+            Told::RolledBack { made, finding, .. } => {
+                if finding.is_some() {
+                    managed.last_verdict = Some(words.sentence);
+                    managed.forget_history(made.from);
+                }
+                *self.flips.entry((name.to_owned(), made.to, made.reason)).or_default() += 1;
+            }
+            // Refusals of what was only being saved; the others are answered where they are asked.
+            Told::Refused {
+                why: Refused::Unsaved { .. } | Refused::UnderWay { what: UnderWay::Overtaken }, ..
+            } => {
+                if let (Some(asker), Told::Refused { why, .. }) = (managed.asker.take(), told) {
+                    self.reply(asker.answer, Err(refusal(name, why)));
+                }
+            }
+            Told::Refused { .. } => {}
+            Told::WatchEnded { .. } => managed.last_verdict = Some(words.sentence),
+            Told::Drained { color, epoch, took, cut } => {
+                managed.last_drain = Drained { seconds: seconds(*took), cut: *cut };
+                self.answer_drained(name, *color, *epoch);
+            }
+        }
+    }
+
+    /// Tells the event stream and the log.
+    pub(super) fn emit(&self, kind: EventKind, service: Option<&str>, message: String) {
+        match kind {
+            EventKind::Rollback | EventKind::Refused => tracing::warn!(service, kind = kind.as_str(), "{message}"),
+            EventKind::Flip | EventKind::Drained | EventKind::Verdict | EventKind::Health | EventKind::Reload => {
+                tracing::info!(service, kind = kind.as_str(), "{message}");
+            }
+        }
+        let event = status::Event { at: clock::utc(), kind, service: service.map(str::to_owned), message };
+        // Nobody may be listening.
+        drop(self.events.send(event));
+    }
+
+    fn on_found(&mut self, Found { service, upstream, probe }: Found) {
+        let Some(managed) = self.services.get_mut(&*service) else { return };
+        let (rise, fall) = (managed.config.health.rise, managed.config.health.fall);
+        // A probe of an upstream that a reload has just removed.
+        let Some(probed) = managed.upstream(upstream) else { return };
+        let Some(standing) = probed.health.on(probe, rise, fall) else { return };
+        probed.upstream.set_down(standing == Standing::Down);
+        let (address, why) = (probed.upstream.address.to_string(), probed.health.reason().unwrap_or_default());
+        let message = match standing {
+            Standing::Up => format!("{address} is ready"),
+            Standing::Down | Standing::Unknown => format!("{address} is not ready: {why}"),
+        };
+        let config_active = managed.config.active;
+        let due = managed.config_flip_due && managed.is_known(config_active);
+        self.emit(EventKind::Health, Some(&service), message);
+        if due {
+            self.flip_by_config(&service, "config changed before the start");
+        }
+    }
+
+    /// Lets the machine see the config's `active`.
+    pub(super) fn flip_by_config(&mut self, name: &str, by: &str) {
+        let Some(managed) = self.services.get_mut(name) else { return };
+        managed.config_flip_due = false;
+        let active = managed.config.active;
+        let ask = Ask { by: by.to_owned(), if_epoch: None, force: false, gate: managed.flip_gate(active) };
+        self.feed(name, Event::ConfigActive { active, ask });
+    }
+
+    /// Probes every upstream that has no prober yet, the first ones spread over at most their interval.
+    pub(super) fn start_probes(&mut self) {
+        let mut begun = 0;
+        for managed in self.services.values_mut() {
+            let interval = managed.config.health.interval;
+            managed.probe(&self.found, || {
+                begun += 1;
+                (PROBE_SPREAD * (begun - 1)).min(interval)
+            });
+        }
+    }
+}

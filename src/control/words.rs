@@ -1,0 +1,139 @@
+//! What the machine tells, in words: refusals for the API, lines for the ledger, sentences for people.
+
+use std::time::Duration;
+
+use crate::domain::cutover::{Made, Reason, Refused, Told, UnderWay, Wanted, WatchEnd};
+use crate::ledger::Line;
+use crate::status::{EventKind, Refusal, RefusalCode};
+
+/// A refusal as the API says it.
+pub(super) fn refusal(service: &str, why: &Refused) -> Refusal {
+    let (code, message) = match why {
+        Refused::NotReady { color, why } => (
+            RefusalCode::NotReady,
+            format!("{service}: {color} is not ready: {why}. Nothing was changed; fix it, or use --force"),
+        ),
+        Refused::AlreadyActive { color } => {
+            (RefusalCode::AlreadyActive, format!("{service}: {color} is active already, nothing was changed"))
+        }
+        Refused::UnderWay { what } => {
+            let (what, now) = match what {
+                UnderWay::Saving(color) => (format!("a flip to {color} is being saved"), "try again in a moment"),
+                UnderWay::Watching(color) => (format!("{color} is active and being watched"), "see `cutover status`"),
+                UnderWay::Draining(color) => (format!("{color} still finishes requests"), "see `cutover status`"),
+                UnderWay::Overtaken => ("a rollback overtook this flip".into(), "see `cutover ledger`"),
+            };
+            (RefusalCode::CutoverUnderWay, format!("{service}: another cutover is under way: {what}; {now}"))
+        }
+        Refused::NothingToRollBack { active } => (
+            RefusalCode::NothingToRollBack,
+            format!(
+                "{service}: nothing to roll back: no flip since the start or the last rollback; {active} stays. To change color all the same, flip"
+            ),
+        ),
+        Refused::StaleEpoch { asked, epoch } => (
+            RefusalCode::StaleEpoch,
+            format!("{service}: epoch is {epoch}, not {asked}: somebody changed it in between; look again"),
+        ),
+        Refused::Unsaved { why } => (
+            RefusalCode::StateUnwritable,
+            format!("{service}: the flip could not be saved, so a restart would undo it: {why}. Nothing was changed"),
+        ),
+    };
+    Refusal { code, message }
+}
+
+/// The code of a refusal as ledger and API spell it.
+fn code(refusal: &Refusal) -> String {
+    let json = serde_json::to_value(refusal.code).unwrap_or_default();
+    json.as_str().unwrap_or_default().to_owned()
+}
+
+/// Seconds to a tenth.
+pub(super) fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 10.0).round() / 10.0
+}
+
+/// A duration for people: `850ms`, `12s`, `14m 3s`.
+pub(super) fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0 => format!("{}ms", duration.as_millis()),
+        1..60 => format!("{seconds}s"),
+        60.. => format!("{}m {}s", seconds / 60, seconds % 60),
+    }
+}
+
+/// One thing that happened: its kind, its sentence, its line.
+pub(super) struct Words {
+    pub(super) kind: EventKind,
+    pub(super) sentence: String,
+    pub(super) line: Line,
+}
+
+/// Puts `told` into words.
+pub(super) fn words(service: &str, told: &Told) -> Words {
+    match told {
+        Told::Flipped { made, forced } => moved(service, made, *forced, EventKind::Flip),
+        Told::RolledBack { made, forced, finding } => {
+            let mut words = moved(service, made, *forced, EventKind::Rollback);
+            if let Some((finding, counts)) = finding {
+                words.line = words.line.with("answered", counts.answered()).with("failed", counts.bad);
+                words.line = words.line.with("why", finding);
+                words.sentence += &format!(": {finding}");
+            }
+            words
+        }
+        Told::Refused { wanted, reason, by, why } => {
+            let refusal = refusal(service, why);
+            let what = match wanted {
+                Wanted::Flip(color) => format!("flip to {color}"),
+                Wanted::Rollback => "rollback".into(),
+            };
+            let line = Line::new(&format!("refused {service}: {what}")).with("code", code(&refusal));
+            let line = line.with("reason", reason.as_str()).with("by", by).with("why", &refusal.message);
+            Words { kind: EventKind::Refused, sentence: format!("{what} refused: {}", refusal.message), line }
+        }
+        Told::WatchEnded { color, epoch, end, counts } => {
+            let (word, sentence) = verdict(end);
+            let line = Line::new(&format!("verdict {service}: {color} {word}")).with("epoch", epoch);
+            let line = line.with("answered", counts.answered()).with("failed", counts.bad);
+            let of = format!("{} of {} answers failed", counts.bad, counts.answered());
+            Words { kind: EventKind::Verdict, sentence: format!("{color}: {sentence} ({of})"), line }
+        }
+        Told::Drained { color, epoch, took, cut } => {
+            let took = seconds(*took);
+            let line = Line::new(&format!("drained {service}: {color}")).with("epoch", epoch);
+            let line = line.with("seconds", took).with("cut", cut);
+            let cut = if *cut == 0 { "nothing was cut".into() } else { format!("{cut} cut at the deadline") };
+            Words { kind: EventKind::Drained, sentence: format!("{color} is drained after {took} s, {cut}"), line }
+        }
+    }
+}
+
+fn moved(service: &str, made: &Made, forced: bool, kind: EventKind) -> Words {
+    let Made { from, to, epoch, reason, by } = made;
+    let line = Line::new(&format!("{} {service}: {from} -> {to}", kind.as_str())).with("epoch", epoch);
+    let mut line = line.with("reason", reason.as_str()).with("by", by);
+    if forced {
+        line = line.with("forced", true);
+    }
+    let whose = match reason {
+        Reason::Operator => format!("by {by}"),
+        Reason::Config => format!("because the config's `active` changed ({by})"),
+        Reason::Verdict => "by the watch".into(),
+    };
+    let forced = if forced { ", forced past its gate" } else { "" };
+    Words { kind, sentence: format!("{} {from} -> {to}, epoch {epoch}, {whose}{forced}", kind.as_str()), line }
+}
+
+fn verdict(end: &WatchEnd) -> (&'static str, String) {
+    match end {
+        WatchEnd::Kept => ("keep", "kept, the watch found nothing against it".into()),
+        WatchEnd::NotEnoughTraffic => ("not-enough-traffic", "not enough traffic to tell; it stays".into()),
+        WatchEnd::NowhereToGo(finding) => {
+            ("nowhere-to-go", format!("bad, but the other color was not up to go back to: {finding}"))
+        }
+        WatchEnd::Superseded => ("superseded", "the watch was ended by a change of color".into()),
+    }
+}

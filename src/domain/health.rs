@@ -1,0 +1,174 @@
+//! What `rise` and `fall` make of the probes of one upstream.
+//!
+//! An upstream nobody has heard of yet is [`Standing::Unknown`]: traffic may try it, a flip may not rely on it. A probe
+//! that could not be made says nothing about the upstream and moves nothing.
+
+/// What one probe found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// It answered that it is ready.
+    Ready,
+    /// It did not, and this is why: "connection refused", "503", "timed out after 2s".
+    Failed(String),
+    /// The probe itself could not be made, for want of file descriptors for example.
+    Missing(String),
+}
+
+/// What is believed of an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Neither `rise` successes nor `fall` failures in a row yet.
+    Unknown,
+    /// `rise` successes in a row, and not `fall` failures in a row since.
+    Up,
+    /// `fall` failures in a row, and not `rise` successes in a row since.
+    Down,
+}
+
+/// The health of one upstream.
+#[derive(Clone, Debug)]
+pub struct Health {
+    standing: Standing,
+    streak: Streak,
+    reason: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Streak {
+    Successes(u32),
+    Failures(u32),
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Health { standing: Standing::Unknown, streak: Streak::Successes(0), reason: None }
+    }
+}
+
+impl Health {
+    /// Takes a probe in. Returns the new standing when it has changed. `rise` and `fall` count as at least 1.
+    pub fn on(&mut self, probe: Probe, rise: u32, fall: u32) -> Option<Standing> {
+        let now = match probe {
+            Probe::Missing(why) => {
+                // Not a failure of the upstream; still what an operator wants to see when nothing else is known.
+                if self.standing == Standing::Unknown {
+                    self.reason = Some(why);
+                }
+                return None;
+            }
+            Probe::Ready => {
+                self.reason = None;
+                let row = match self.streak {
+                    Streak::Successes(row) => row.saturating_add(1),
+                    Streak::Failures(_) => 1,
+                };
+                self.streak = Streak::Successes(row);
+                if row >= rise { Standing::Up } else { self.standing }
+            }
+            Probe::Failed(why) => {
+                self.reason = Some(why);
+                let row = match self.streak {
+                    Streak::Failures(row) => row.saturating_add(1),
+                    Streak::Successes(_) => 1,
+                };
+                self.streak = Streak::Failures(row);
+                if row >= fall { Standing::Down } else { self.standing }
+            }
+        };
+        let changed = now != self.standing;
+        self.standing = now;
+        changed.then_some(now)
+    }
+
+    /// What is believed now.
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// Why the last probe failed; `None` after a success, or before the first probe.
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+
+    /// Whether a flip may rely on it: up, and its last probe did not fail.
+    ///
+    /// Stricter than [`Standing::Up`]: `fall` keeps a hiccup from taking traffic away, but it is no reason to send
+    /// all traffic to an upstream that was dead a moment ago.
+    ///
+    /// # Errors
+    /// Why not, to stand behind the address: "connection refused", "not probed 2 times yet".
+    pub fn passes_gate(&self, rise: u32) -> Result<(), String> {
+        match (self.standing, self.streak) {
+            (Standing::Up, Streak::Successes(_)) => Ok(()),
+            (Standing::Up, Streak::Failures(_)) | (Standing::Unknown | Standing::Down, _) => {
+                Err(self.reason.clone().unwrap_or_else(|| match self.streak {
+                    Streak::Successes(row) => format!("{row} of {rise} good probes in a row so far"),
+                    Streak::Failures(_) => "its last probe failed".into(),
+                }))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(probes: &str) -> Health {
+        let mut health = Health::default();
+        for probe in probes.chars() {
+            let probe = match probe {
+                '+' => Probe::Ready,
+                '-' => Probe::Failed("503".into()),
+                _ => Probe::Missing("too many open files".into()),
+            };
+            health.on(probe, 2, 3);
+        }
+        health
+    }
+
+    #[test]
+    fn follows_rise_and_fall() {
+        for (case, probes, want) in [
+            ("nothing heard", "", Standing::Unknown),
+            ("the first success is not enough", "+", Standing::Unknown),
+            ("rise successes", "++", Standing::Up),
+            ("a success between failures starts the count anew", "--+--", Standing::Unknown),
+            ("fall failures", "---", Standing::Down),
+            ("two failures do not take an upstream away", "++--", Standing::Up),
+            ("three do", "++---", Standing::Down),
+            ("one success does not bring it back", "---+", Standing::Down),
+            ("two do", "---++", Standing::Up),
+            ("missing data is neither", "??????", Standing::Unknown),
+            ("missing data does not break a row of failures", "++--?-", Standing::Down),
+            ("missing data does not break a row of successes", "+?+", Standing::Up),
+        ] {
+            assert_eq!(after(probes).standing(), want, "{case}");
+        }
+    }
+
+    #[test]
+    fn reports_each_change_once() {
+        let mut health = Health::default();
+        let changes: Vec<_> = (0..4).map(|_| health.on(Probe::Ready, 2, 3)).collect();
+        assert_eq!(changes, [None, Some(Standing::Up), None, None]);
+    }
+
+    #[test]
+    fn keeps_the_reason_of_the_last_failure_until_a_success() {
+        assert_eq!(after("+").reason(), None);
+        assert_eq!(after("++-").reason(), Some("503"));
+        assert_eq!(after("++-?").reason(), Some("503"));
+        assert_eq!(after("++-+").reason(), None);
+        assert_eq!(after("?").reason(), Some("too many open files"));
+    }
+
+    #[test]
+    fn lets_no_flip_rely_on_what_just_failed() {
+        assert_eq!(after("++").passes_gate(2), Ok(()));
+        assert_eq!(after("++-").passes_gate(2), Err("503".into()));
+        assert_eq!(after("++-+").passes_gate(2), Ok(()));
+        assert_eq!(after("+").passes_gate(2), Err("1 of 2 good probes in a row so far".into()));
+        assert_eq!(after("").passes_gate(2), Err("0 of 2 good probes in a row so far".into()));
+    }
+}
