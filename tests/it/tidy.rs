@@ -106,22 +106,13 @@ fn the_reader_sees_paths_where_they_are_and_nowhere_else() {
         "use crate::proxy::Fault; // crate::admin\n/* crate::cli /* crate::demo */ */ let a = '\"'; crate::status::x();\n\
          let b = \"crate::ledger \\\" crate::ledger\"; let c: &'static str = r#\"crate::lines \" \"#; br\"\\\";\n\
          use crate::{\n    clock,\n    control::{Handle, metrics},\n    switch::Route as domain,\n};\n\
-         pub(in crate::config) fn f() { $crate::serve::g(); cutover::cli::run(); }",
+         pub(in crate::config) fn f() { $crate::serve::g(); mycrate::cli::run(); }",
     );
     let named: Vec<_> = named_layers(&code);
     let named: Vec<_> = named.iter().map(|(line, name)| (*line, name.as_str())).collect();
     assert_eq!(
         named,
-        [
-            (1, "proxy"),
-            (2, "status"),
-            (5, "clock"),
-            (6, "control"),
-            (7, "switch"),
-            (9, "config"),
-            (9, "serve"),
-            (9, "cli")
-        ]
+        [(1, "proxy"), (2, "status"), (5, "clock"), (6, "control"), (7, "switch"), (9, "config"), (9, "serve")]
     );
     let kept = without_test_modules("a.unwrap();\n#[cfg(test)]\nmod tests {\n  b.unwrap(); { }\n}\nc.unwrap();\n");
     assert_eq!(kept, "a.unwrap();\n\n\n\n\nc.unwrap();\n");
@@ -180,22 +171,20 @@ fn sources() -> Vec<Source> {
     found
 }
 
-/// `(line, layer)` of every `crate::layer…`, `cutover::layer…` and every first name in `crate::{…}`.
+/// `(line, layer)` of every `crate::layer…` and of every first name in `crate::{…}`.
 fn named_layers(code: &str) -> Vec<(usize, String)> {
     let mut named = Vec::new();
-    for root in ["crate::", "cutover::"] {
-        for (start, _) in code.match_indices(root) {
-            if code[..start].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
-                continue;
-            }
-            let at = start + root.len();
-            let names = if code[at..].starts_with('{') { group(code, at) } else { vec![at] };
-            named.extend(names.into_iter().map(|at| {
-                let rest = &code[at..];
-                let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
-                (code[..at].matches('\n').count() + 1, rest[..end].to_owned())
-            }));
+    for (start, root) in code.match_indices("crate::") {
+        if code[..start].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+            continue;
         }
+        let at = start + root.len();
+        let names = if code[at..].starts_with('{') { group(code, at) } else { vec![at] };
+        named.extend(names.into_iter().map(|at| {
+            let rest = &code[at..];
+            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+            (code[..at].matches('\n').count() + 1, rest[..end].to_owned())
+        }));
     }
     named.sort_by_key(|(line, _)| *line);
     named
