@@ -177,9 +177,9 @@ def run_round(port, options, flipper, flips_left):
     return Round(
         requests=int(total[1]),
         failed=failed,
-        p50_us=microseconds(re.search(r"50%\s+(\S+)", output)[1]),
-        p99_us=microseconds(re.search(r"99%\s+(\S+)", output)[1]),
-        max_us=microseconds(re.search(r"Latency\s+\S+\s+\S+\s+(\S+)", output)[1]),
+        p50_us=microseconds(re.search(r"(?m)^\s*50%\s+(\S+)", output)[1]),
+        p99_us=microseconds(re.search(r"(?m)^\s*99%\s+(\S+)", output)[1]),
+        max_us=microseconds(re.search(r"(?m)^\s*Latency\s+\S+\s+\S+\s+(\S+)", output)[1]),
         seconds=seconds,
         flips=flips,
     )

@@ -297,8 +297,8 @@ def measure(proxy, path, connections, seconds, headers=(), service=0):
     return Sample(
         cpu_us=spent / int(total[1]) * 1e6,
         requests_per_second=float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1]),
-        p50_us=microseconds(re.search(r"50%\s+(\S+)", output)[1]),
-        p99_us=microseconds(re.search(r"99%\s+(\S+)", output)[1]),
+        p50_us=microseconds(re.search(r"(?m)^\s*50%\s+(\S+)", output)[1]),
+        p99_us=microseconds(re.search(r"(?m)^\s*99%\s+(\S+)", output)[1]),
         bad=bad,
     )
 
