@@ -4,7 +4,8 @@
 cutover stands before two colors (two nginx). wrk keeps a fixed number of connections busy in rounds that take turns:
 one without flips, one in which the admin API is asked for flip after flip until the round's share of all flips is done.
 Each flip is answered when the color before it is drained, so nothing overlaps. The watch is off: it would refuse the
-next flip, and what is measured is the flip.
+next flip, and what is measured is the flip. cutover is alone on core 0, everything else shares core 1: otherwise the
+tail would say who was waiting for a core, with flips or without.
 
 Exits 1 when a request failed or a flip was refused. A p99 is a matter of the machine, and is printed only.
 """
@@ -28,6 +29,7 @@ READY_SECONDS = 20
 WARM_SECONDS = 2
 PATH = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
 SERVICE = "app"
+PROXY_CORE, LOAD_CORE = "0", "1"
 COLORS = ("blue", "green")
 
 
@@ -64,7 +66,7 @@ def start_upstream(folder, color, port):
             {paths}
             server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ return 200 "{color}"; }} }}
         }}""")
-    return start(folder, color, [shutil.which("nginx", path=PATH), "-c", str(config)])
+    return start(folder, color, LOAD_CORE, [shutil.which("nginx", path=PATH), "-c", str(config)])
 
 
 def start_cutover(folder, binary, listen, admin, ports, workers):
@@ -86,12 +88,13 @@ interval = "200ms"
 [service.{SERVICE}.watch]
 window = "0s"
 """)
-    return start(folder, "cutover", [binary, "serve", "--config", str(config)])
+    return start(folder, "cutover", PROXY_CORE, [binary, "serve", "--config", str(config)])
 
 
-def start(folder, name, command):
+def start(folder, name, core, command):
+    pinned = ["taskset", "-c", core, *command]
     with open(folder / f"{name}.out", "w") as output:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        return subprocess.Popen(pinned, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
 
 
 class Admin:
@@ -155,7 +158,7 @@ def microseconds(text):
 def run_round(port, options, flipper, flips_left):
     """wrk for one round, with flips during it if `flips_left` is above zero."""
     command = [
-        shutil.which("wrk", path=PATH), "-t1", f"-c{options.connections}", f"-d{options.seconds}s", "--latency",
+        "taskset", "-c", LOAD_CORE, shutil.which("wrk", path=PATH), "-t1", f"-c{options.connections}", f"-d{options.seconds}s", "--latency",
         f"http://127.0.0.1:{port}/",
     ]
     wrk = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
@@ -240,18 +243,21 @@ def parse():
     parser.add_argument("--flips", type=int, default=10_000, help="default 10000")
     parser.add_argument("--connections", type=int, default=32, help="that wrk keeps busy; default 32")
     parser.add_argument("--seconds", type=int, default=5, help="of one round; default 5")
-    parser.add_argument("--workers", type=int, default=0, help="of cutover; default 0, one per core")
+    parser.add_argument("--workers", type=int, default=2, help="of cutover; default 2")
     parser.add_argument("--bin", default="target/release/cutover", help="default target/release/cutover")
     return Options(**vars(parser.parse_args()))
 
 
 def main():
     options = parse()
-    missing = [tool for tool in ("nginx", "wrk") if not shutil.which(tool, path=PATH)]
+    missing = [tool for tool in ("nginx", "wrk", "taskset") if not shutil.which(tool, path=PATH)]
     if missing:
         sys.exit(f"not installed: {', '.join(missing)}")
     if not os.access(options.bin, os.X_OK):
         sys.exit(f"{options.bin} is not there; build it with `cargo build --release`")
+    if os.cpu_count() < 2:
+        sys.exit("two cores are needed: one for cutover, one for the load")
+    os.sched_setaffinity(0, {int(LOAD_CORE)})
     listen, admin_port, *ports = (free_port() for _ in range(4))
     processes = []
     with tempfile.TemporaryDirectory(prefix="cutover-flips.") as name:
