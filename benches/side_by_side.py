@@ -2,7 +2,8 @@
 """CPU per request and memory per idle connection of cutover beside nginx and HAProxy, in one run.
 
 One worker each, alone on core 0; the load (wrk) and the upstream (nginx) share core 1. What counts is the proxy's own
-user and system time from /proc/PID/stat: it hardly depends on what else the machine does, throughput does. Rounds are
+user and system time from /proc/PID/stat: it hardly depends on what else the machine does, throughput does. Requests
+are counted by the upstream, so that a round can be measured from its middle, after all connections are made. Rounds are
 interleaved (each proxy once, then each again), medians are shown.
 
 All three do the same work: keep-alive on both sides, X-Forwarded-For, -Proto and -Host, a request id per request,
@@ -39,6 +40,7 @@ PEERS = ("nginx", "haproxy")
 PROXY_CORE, LOAD_CORE = "0", "1"
 MANY_SERVICES = 1000
 MANY_CONNECTIONS = 4000
+WARM_SECONDS = 2
 READY_SECONDS = 20
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -96,6 +98,7 @@ class Bench:
                 location / {{ default_type text/plain; return 200 "ok"; }}
                 location = /64k {{ root {www}; }}
                 location = /1m {{ root {www}; }}
+                location = /count {{ stub_status; }}
             }}"""))
         self.start("upstream", LOAD_CORE, [find("nginx"), "-c", config])
         self.wait_ready(self.upstream_port, "upstream")
@@ -119,6 +122,8 @@ class Bench:
             http {{
                 access_log off; sendfile on; tcp_nopush on; server_names_hash_max_size 8192;
                 keepalive_requests 1000000000; keepalive_timeout 600;
+                # Nobody else here writes an answer to disk on its way.
+                proxy_max_temp_file_size 0;
                 {paths}
                 {server}
             }}"""
@@ -134,9 +139,10 @@ class Bench:
 
     def start_nginx(self, services):
         port, name = free_port(), f"nginx-{services}"
+        # nginx takes the options of an address once.
         server = "".join(f"""
             server {{
-                listen 127.0.0.1:{port} backlog=4096;
+                listen 127.0.0.1:{port}{" backlog=4096" if n == 0 else ""};
                 server_name {host(n)};
                 location / {{
                     proxy_pass http://upstream;
@@ -208,6 +214,11 @@ ledger = "{self.folder}/{name}.ledger"
 {tables}""")
         return Proxy("cutover", port, self.start(name, PROXY_CORE, [self.binary, "serve", "--config", config]))
 
+    def requests_so_far(self):
+        """What the upstream has been asked, as its stub_status page has it: accepted, handled, requests."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.upstream_port}/count", timeout=10) as answer:
+            return int(re.search(r"(?m)^ \d+ \d+ (\d+)", answer.read().decode())[1])
+
     def spare_port(self):
         """The idle color: a second listener that answers its probes, on the same upstream core."""
         if not hasattr(self, "_spare"):
@@ -225,7 +236,7 @@ ledger = "{self.folder}/{name}.ledger"
         return proxies
 
     def wait_ready(self, port, name):
-        """Until it answers 200 to a request for the last host as well as the first."""
+        """Until it answers 2xx."""
         until = time.monotonic() + READY_SECONDS
         while True:
             request = urllib.request.Request(f"http://127.0.0.1:{port}/", headers={"Host": host(0)})
@@ -282,24 +293,31 @@ def microseconds(text):
     return float(value) * {"us": 1, "ms": 1e3, "s": 1e6, "m": 6e7}[unit]
 
 
-def measure(proxy, path, connections, seconds, headers=(), service=0):
-    """One round of wrk on one proxy."""
-    command = ["taskset", "-c", LOAD_CORE, find("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
+def measure(bench, proxy, path, connections, seconds, headers=(), service=0):
+    """One round of wrk on one proxy, measured after the warm-up and before the end."""
+    command = ["taskset", "-c", LOAD_CORE, find("wrk"), "-t1", f"-c{connections}", "--latency"]
     for header in (f"Host: {host(service)}", *headers):
         command += ["-H", header]
-    before = cpu_seconds(proxy.process.pid)
-    output = subprocess.run([*command, f"http://127.0.0.1:{proxy.port}{path}"], capture_output=True, text=True).stdout
-    spent = cpu_seconds(proxy.process.pid) - before
-    total = re.search(r"(\d+) requests in", output)
-    if not total or int(total[1]) == 0:
+    command += [f"-d{WARM_SECONDS + seconds + 1}s", f"http://127.0.0.1:{proxy.port}{path}"]
+    wrk = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    try:
+        marks = []
+        for pause in (WARM_SECONDS, seconds):
+            time.sleep(pause)
+            marks.append((bench.requests_so_far(), cpu_seconds(proxy.process.pid), time.monotonic()))
+        output = wrk.communicate()[0]
+    finally:
+        wrk.kill()
+    requests, cpu, elapsed = (after - before for before, after in zip(*marks))
+    latencies = [re.search(rf"(?m)^\s*{percent}%\s+(\S+)", output) for percent in (50, 99)]
+    if requests < 100 or not all(latencies):
         sys.exit(f"wrk got no answer from {proxy.name}:\n{output}")
-    bad = "; ".join(line.strip() for line in re.findall(r"(?:Non-2xx|Socket errors).*", output))
     return Sample(
-        cpu_us=spent / int(total[1]) * 1e6,
-        requests_per_second=float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1]),
-        p50_us=microseconds(re.search(r"(?m)^\s*50%\s+(\S+)", output)[1]),
-        p99_us=microseconds(re.search(r"(?m)^\s*99%\s+(\S+)", output)[1]),
-        bad=bad,
+        cpu_us=cpu / requests * 1e6,
+        requests_per_second=requests / elapsed,
+        p50_us=microseconds(latencies[0][1]),
+        p99_us=microseconds(latencies[1][1]),
+        bad="; ".join(line.strip() for line in re.findall(r"(?:Non-2xx|Socket errors).*", output)),
     )
 
 
@@ -340,7 +358,7 @@ def compare(bench, work, options, path="/", connections=64, headers=()):
     """The three proxies on the same load."""
     proxies = bench.start_all()
     cases = {
-        proxy.name: lambda proxy=proxy: measure(proxy, path, connections, options.seconds, headers)
+        proxy.name: lambda proxy=proxy: measure(bench, proxy, path, connections, options.seconds, headers)
         for proxy in proxies
     }
     figures = show(work, interleave(cases, options.rounds))
@@ -378,9 +396,9 @@ def compare_services(bench, options):
     few, many = bench.start_all(1), bench.start_all(MANY_SERVICES)
     cases = {}
     for one, thousand in zip(few, many):
-        cases[f"{one.name}, 1 service"] = lambda p=one: measure(p, "/", 64, options.seconds)
+        cases[f"{one.name}, 1 service"] = lambda p=one: measure(bench, p, "/", 64, options.seconds)
         cases[f"{one.name}, {MANY_SERVICES} services"] = lambda p=thousand: measure(
-            p, "/", 64, options.seconds, service=MANY_SERVICES // 2
+            bench, p, "/", 64, options.seconds, service=MANY_SERVICES // 2
         )
     figures = show("services", interleave(cases, options.rounds))
     for proxy in few:
@@ -394,7 +412,7 @@ def compare_connections(bench, options):
     proxies = bench.start_all()
     counts = (64, MANY_CONNECTIONS)
     cases = {
-        f"{proxy.name}, {count} connections": lambda p=proxy, c=count: measure(p, "/", c, options.seconds)
+        f"{proxy.name}, {count} connections": lambda p=proxy, c=count: measure(bench, p, "/", c, options.seconds)
         for proxy in proxies
         for count in counts
     }
