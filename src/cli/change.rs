@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use super::{Failure, print, service_name};
 use crate::admin::client::Client;
-use crate::config::Config;
 use crate::domain::Color;
 use crate::status::{ChangeRequest, Changed, Drained, Phase, ServiceStatus};
 
@@ -36,18 +35,17 @@ const ROLLED_BACK: u8 = 4;
 
 /// Asks for the change and waits for its drain, unless the request says otherwise.
 pub async fn run(
-    config: &Config,
-    client: &Client,
+    client: Client,
     kind: Kind,
     service: Option<String>,
     request: ChangeRequest,
     json: bool,
 ) -> Result<ExitCode, Failure> {
-    let name = service_name(config, service)?;
+    let name = service_name(&client, service).await?;
     let path = format!("/v1/services/{name}/{}", kind.path());
     let changed: Changed = {
         let asked = client.post(&path, &request, None);
-        let shown = show_drain(client, &name);
+        let shown = show_drain(&client, &name);
         tokio::select! {
             changed = asked => changed?,
             () = shown => unreachable_drain(),
@@ -73,14 +71,8 @@ fn unreachable_drain() -> ! {
 }
 
 /// Waits until the idle color holds no request.
-pub async fn drain(
-    config: &Config,
-    client: &Client,
-    service: Option<String>,
-    dry_run: bool,
-    json: bool,
-) -> Result<ExitCode, Failure> {
-    let name = service_name(config, service)?;
+pub async fn drain(client: Client, service: Option<String>, dry_run: bool, json: bool) -> Result<ExitCode, Failure> {
+    let name = service_name(&client, service).await?;
     let status: ServiceStatus = client.get(&format!("/v1/services/{name}")).await?;
     let idle = status.active.other();
     let held = status.colors.get(&idle).map_or(0, |color| color.in_flight);
@@ -96,7 +88,7 @@ pub async fn drain(
         let path = format!("/v1/services/{name}/drain");
         let request = ChangeRequest::default();
         let asked = client.post(&path, &request, None);
-        let shown = show_drain(client, &name);
+        let shown = show_drain(&client, &name);
         tokio::select! {
             drained = asked => drained?,
             () = shown => unreachable_drain(),
@@ -151,8 +143,8 @@ fn say(changed: &Changed) {
 
 fn how_drained(color: Color, drained: &Drained) -> String {
     match drained.cut {
-        0 => format!("{color} drained in {:.1} s", drained.seconds),
-        cut => format!("{color} drained in {:.1} s, {} cut at the deadline", drained.seconds, requests(cut)),
+        0 => format!("{color} drained in {:.3} s", drained.seconds),
+        cut => format!("{color} drained in {:.3} s, {} cut at the deadline", drained.seconds, requests(cut)),
     }
 }
 

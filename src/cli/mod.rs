@@ -5,7 +5,7 @@ mod screen;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -196,51 +196,56 @@ impl From<ClientError> for Failure {
 
 fn perform(cli: Cli) -> Result<ExitCode, Failure> {
     let json = cli.json;
-    if let Verb::Demo { stay } = cli.verb {
-        return Ok(demo::run(demo::Options { stay, json }));
-    }
-    let config = Config::load(&config::find(cli.config.as_deref())?)?;
-    let client = Client::new(&config.admin);
+    let path = || config::find(cli.config.as_deref());
     match cli.verb {
-        Verb::Demo { .. } => Ok(ExitCode::SUCCESS), // handled above: it needs no config
-        Verb::Serve => Ok(serve::run(config)),
-        Verb::Check => {
-            check(&config, json);
+        Verb::Demo { stay } => Ok(demo::run(demo::Options { stay, json })),
+        Verb::Serve => Ok(serve::run(Config::load(&path()?)?)),
+        Verb::Check | Verb::Reload { dry_run: true } => {
+            check(&Config::load(&path()?)?, json);
             Ok(ExitCode::SUCCESS)
         }
-        Verb::Status { service, watch } => in_runtime(status(&config, &client, service, watch, json)),
+        Verb::Ledger { lines } => show_ledger(&reach(&path()?)?, lines, json),
+        Verb::Status { service, watch } => in_runtime(status(client(&path()?)?, service, watch, json)),
         Verb::Flip { target, force, how } => {
             let (service, color) = flip_target(&target)?;
             let request = how.request(Some(color), force);
-            in_runtime(change::run(&config, &client, change::Kind::Flip, service, request, json))
+            in_runtime(change::run(client(&path()?)?, change::Kind::Flip, service, request, json))
         }
         Verb::Rollback { service, force, how } => {
             let request = how.request(None, force);
-            in_runtime(change::run(&config, &client, change::Kind::Rollback, service, request, json))
+            in_runtime(change::run(client(&path()?)?, change::Kind::Rollback, service, request, json))
         }
-        Verb::Drain { service, dry_run } => in_runtime(change::drain(&config, &client, service, dry_run, json)),
-        Verb::Reload { dry_run: true } => {
-            check(&config, json);
-            Ok(ExitCode::SUCCESS)
-        }
-        Verb::Reload { dry_run: false } => in_runtime(reload(&client, json)),
-        Verb::Ledger { lines } => show_ledger(&config, lines, json),
+        Verb::Drain { service, dry_run } => in_runtime(change::drain(client(&path()?)?, service, dry_run, json)),
+        Verb::Reload { dry_run: false } => in_runtime(reload(client(&path()?)?, json)),
     }
+}
+
+/// What a client needs of the config. A file that was broken since the proxy started must not keep anybody from
+/// rolling back.
+fn reach(path: &Path) -> Result<Config, Failure> {
+    let (config, problems) = Config::load_for_client(path)?;
+    if let Some(problems) = problems {
+        eprintln!(
+            "cutover: the config is not valid, going on with its [admin] and [state]; see `cutover check`\n{problems}"
+        );
+    }
+    Ok(config)
+}
+
+fn client(path: &Path) -> Result<Client, Failure> {
+    Ok(Client::new(&reach(path)?.admin))
 }
 
 impl How {
     fn request(&self, to: Option<Color>, force: bool) -> crate::status::ChangeRequest {
-        crate::status::ChangeRequest {
-            to,
-            force,
-            wait: Some(!self.no_wait),
-            dry_run: self.dry_run,
-            by: Some(format!(
-                "cli:{}",
-                std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_default()
-            )),
-        }
+        crate::status::ChangeRequest { to, force, wait: Some(!self.no_wait), dry_run: self.dry_run, by: Some(who()) }
     }
+}
+
+/// Who asks, for the ledger: the user behind `sudo` where there is one.
+fn who() -> String {
+    let user = ["SUDO_USER", "USER"].iter().filter_map(|name| std::env::var(name).ok()).find(|user| !user.is_empty());
+    user.map_or_else(|| "cli".to_owned(), |user| format!("cli:{user}"))
 }
 
 fn flip_target(target: &[String]) -> Result<(Option<String>, Color), Failure> {
@@ -262,13 +267,16 @@ fn in_runtime(work: impl Future<Output = Result<ExitCode, Failure>>) -> Result<E
     }
 }
 
-/// The service that is meant: the one named, or the only one.
-fn service_name(config: &Config, named: Option<String>) -> Result<String, Failure> {
-    let names: Vec<_> = config.services.iter().map(|service| service.name.as_str()).collect();
-    match (named, &names[..]) {
-        (Some(name), _) => Ok(name),
-        (None, [only]) => Ok((*only).to_owned()),
-        (None, _) => Err(Failure::Usage(format!("which service? one of {}", names.join(", ")))),
+/// The service that is meant: the one named, or the only one that the proxy has.
+async fn service_name(client: &Client, named: Option<String>) -> Result<String, Failure> {
+    if let Some(name) = named {
+        return Ok(name);
+    }
+    let status: Status = client.get("/v1/status").await?;
+    let names: Vec<_> = status.services.keys().map(String::as_str).collect();
+    match names[..] {
+        [only] => Ok(only.to_owned()),
+        _ => Err(Failure::Usage(format!("which service? one of {}", names.join(", ")))),
     }
 }
 
@@ -297,19 +305,13 @@ fn check(config: &Config, json: bool) {
     }
 }
 
-async fn status(
-    config: &Config,
-    client: &Client,
-    service: Option<String>,
-    watch: bool,
-    json: bool,
-) -> Result<ExitCode, Failure> {
+async fn status(client: Client, service: Option<String>, watch: bool, json: bool) -> Result<ExitCode, Failure> {
     loop {
         let mut status: Status = client.get("/v1/status").await?;
         if let Some(name) = &service {
+            let known: Vec<_> = status.services.keys().cloned().collect();
             status.services.retain(|known, _| known == name);
             if status.services.is_empty() {
-                let known: Vec<_> = config.services.iter().map(|service| service.name.as_str()).collect();
                 return Err(Failure::Usage(format!("there is no service {name}; one of {}", known.join(", "))));
             }
         }
@@ -325,7 +327,7 @@ async fn status(
     }
 }
 
-async fn reload(client: &Client, json: bool) -> Result<ExitCode, Failure> {
+async fn reload(client: Client, json: bool) -> Result<ExitCode, Failure> {
     let reloaded: Reloaded = client.post("/v1/reload", &json!({}), None).await?;
     if json {
         print(&reloaded);
