@@ -2,5 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // tests
 
+mod admin;
+mod cli;
 mod harness;
+mod lease_model;
 mod proxying;
+mod stop;
+mod tidy;

@@ -8,7 +8,7 @@ mod upstream;
 pub use client::{Answer, Client, End};
 pub use cutover::{Cutover, Setup};
 pub use load::Load;
-pub use upstream::{Conn, Request, Upstream};
+pub use upstream::{Conn, Request, Upstream, plain};
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
@@ -40,4 +40,17 @@ pub fn free_port() -> u16 {
         }
     }
     panic!("no free port");
+}
+
+/// Whether a program that a test needs beside it is there. It is said when it is not, and with `CUTOVER_REQUIRE_ALL`
+/// in the environment that is a failure.
+pub fn have(program: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut folders = path.split(':').chain(["/usr/sbin", "/sbin"]);
+    let found = folders.any(|folder| std::path::Path::new(folder).join(program).is_file());
+    if !found {
+        eprintln!("skipped: {program} not found");
+        assert!(std::env::var_os("CUTOVER_REQUIRE_ALL").is_none(), "{program} is required and not installed");
+    }
+    found
 }
