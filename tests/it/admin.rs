@@ -256,6 +256,8 @@ mod metrics {
         client.ask("BREW /a/private/path HTTP/1.1\r\nHost: private.example\r\n\r\n");
         cutover.must_flip("green");
         client.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");
+        // A request is recorded after its last byte has left.
+        cutover.until_app("all is recorded", |app| app["colors"]["green"]["requests"] == 1);
         let page = page(&cutover);
         for name in NAMES {
             assert!(page.contains(&format!("# TYPE {name} ")), "{name} is there:\n{page}");
@@ -285,6 +287,7 @@ mod metrics {
         std::fs::write(cutover.path("cutover.toml"), "nonsense").unwrap();
         assert_eq!(cutover.admin("POST", "/v1/reload", &Value::Null).0, 422);
         std::fs::write(cutover.path("cutover.toml"), good).unwrap();
+        cutover.until_app("all is recorded", |app| app["colors"]["blue"]["requests"] == 1);
         let page = page(&cutover);
         assert!(value(&page, &["cutover_config_reloads_total", "result=\"ok\""]) >= 1.0);
         assert!(value(&page, &["cutover_config_reloads_total", "result=\"failed\""]) >= 1.0);

@@ -7,5 +7,7 @@ mod cli;
 mod harness;
 mod lease_model;
 mod proxying;
+mod state;
 mod stop;
 mod tidy;
+mod watch;

@@ -29,13 +29,16 @@ fn held() -> (Upstream, Receiver<()>, Sender<()>) {
 fn requests_in_flight_finish() {
     let (blue, arrivals, release) = held();
     let green = Upstream::saying("green");
-    let mut cutover = Setup::of(&blue, &green).start();
-    let mut idle = cutover.client();
+    let mut cutover = Setup::of(&blue, &green).set("proxy.workers", 2).start();
+    // One on each worker: when both are closed, both workers are stopping.
+    let mut idle = [cutover.client(), cutover.client()];
     let mut busy = cutover.client();
     busy.send(GET);
     arrivals.recv().unwrap();
     cutover.signal(libc::SIGTERM);
-    assert_eq!(idle.rest(), (Vec::new(), End::Closed), "an idle connection is closed at once");
+    for client in &mut idle {
+        assert_eq!(client.rest(), (Vec::new(), End::Closed), "an idle connection is closed at once");
+    }
     eventually("new connections are refused", || {
         Client::try_connect(("127.0.0.1", cutover.port())).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused)
     });

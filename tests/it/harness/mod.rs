@@ -10,7 +10,7 @@ pub use cutover::{Cutover, Setup};
 pub use load::Load;
 pub use upstream::{Conn, Request, Upstream, plain};
 
-use std::net::TcpListener;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,9 @@ pub fn free_port() -> u16 {
     let begin = (std::process::id() % 100) as u16 * 200;
     for _ in 0..COUNT {
         let port = FIRST + (begin + NEXT.fetch_add(1, Relaxed)) % COUNT;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        // Asked by a connect, not by a bind: a listener of ours that another test's fork holds until its exec would
+        // keep the port from its owner.
+        if TcpStream::connect(("127.0.0.1", port)).is_err() {
             return port;
         }
     }
