@@ -2,6 +2,13 @@
 
 #![allow(clippy::unwrap_used)] // tests
 
+mod admin;
+mod cli;
 mod harness;
+mod lease_model;
 mod proxying;
 mod refusals;
+mod state;
+mod stop;
+mod tidy;
+mod watch;
