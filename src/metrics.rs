@@ -6,7 +6,7 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 use crate::control::Observation;
 use crate::domain::Color;
 use crate::status::{Phase, ServiceStatus};
-use crate::switch::{CODE_CLASSES, ColorStats, DURATION_BOUNDS_US, METHODS};
+use crate::switch::{CODE_CLASSES, ColorStats, DURATION_BOUNDS_US, METHODS, REPLAY_RESULTS};
 
 /// Every phase, for the one-hot `cutover_watch_state`.
 const PHASES: [Phase; 4] = [Phase::Steady, Phase::Draining, Phase::Watching, Phase::RolledBack];
@@ -23,6 +23,8 @@ pub fn page(seen: &Observation) -> Result<String, prometheus::Error> {
         )
         .of(requests(seen)),
         durations(seen),
+        Family::counter("cutover_replays_total", "Failures of a watched color that the other one was asked to answer.")
+            .of(replays(seen)),
     ];
     let of_color = |value: fn(&ServiceStatus, Color) -> f64| {
         let services = seen.status.services.iter();
@@ -127,6 +129,15 @@ fn requests(seen: &Observation) -> Vec<Sample> {
         }
     }
     samples
+}
+
+fn replays(seen: &Observation) -> impl Iterator<Item = Sample> {
+    seen.stats.iter().flat_map(|(service, colors)| {
+        REPLAY_RESULTS.iter().enumerate().map(move |(at, result)| {
+            let count = colors.iter().map(|stats| stats.sum(|shard| shard.replays[at].get())).sum();
+            (vec![("service", service.clone()), ("result", (*result).to_owned())], number(count))
+        })
+    })
 }
 
 fn durations(seen: &Observation) -> MetricFamily {

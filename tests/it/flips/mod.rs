@@ -3,6 +3,7 @@
 mod drain;
 mod gate;
 mod load;
+mod taken_back;
 mod ways;
 
 use crate::harness::{Conn, Cutover, Setup, Upstream};

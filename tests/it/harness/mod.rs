@@ -10,7 +10,7 @@ pub use cutover::{Cutover, Setup};
 pub use load::Load;
 pub use upstream::{Conn, Request, Upstream, plain};
 
-use std::net::TcpListener;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -35,9 +35,24 @@ pub fn free_port() -> u16 {
     let begin = (std::process::id() % 100) as u16 * 200;
     for _ in 0..COUNT {
         let port = FIRST + (begin + NEXT.fetch_add(1, Relaxed)) % COUNT;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        // Asked by a connect, not by a bind: a listener of ours that another test's fork holds until its exec would
+        // keep the port from its owner.
+        if TcpStream::connect(("127.0.0.1", port)).is_err() {
             return port;
         }
     }
     panic!("no free port");
+}
+
+/// Whether a program that a test needs beside it is there. It is said when it is not, and with `CUTOVER_REQUIRE_ALL`
+/// in the environment that is a failure.
+pub fn have(program: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut folders = path.split(':').chain(["/usr/sbin", "/sbin"]);
+    let found = folders.any(|folder| std::path::Path::new(folder).join(program).is_file());
+    if !found {
+        eprintln!("skipped: {program} not found");
+        assert!(std::env::var_os("CUTOVER_REQUIRE_ALL").is_none(), "{program} is required and not installed");
+    }
+    found
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use super::client::header;
-use super::{PATIENCE, free_port};
+use super::{PATIENCE, eventually, free_port};
 
 type Behavior = Arc<dyn Fn(&mut Conn) -> io::Result<()> + Send + Sync>;
 
@@ -101,7 +101,13 @@ impl Upstream {
     /// Listens on the same port again.
     pub fn restart(&mut self) {
         assert!(self.running.is_none(), "it is running");
-        let listener = TcpListener::bind(("127.0.0.1", self.port)).expect("our own port");
+        // A listener that was closed may live on for a moment in another test's fork, until its exec.
+        let mut bound = None;
+        eventually("the upstream's own port is free", || {
+            bound = TcpListener::bind(("127.0.0.1", self.port)).ok();
+            bound.is_some()
+        });
+        let listener = bound.expect("it came true");
         let (ours, shared) = (listener.try_clone().expect("a descriptor"), Arc::clone(&self.shared));
         let thread = std::thread::spawn(move || accept_all(&listener, &shared));
         self.running = Some(Running { listener: ours, thread });
@@ -113,6 +119,11 @@ impl Upstream {
         socket2::SockRef::from(&listener).shutdown(Shutdown::Both).expect("a listener");
         thread.join().expect("the accepting thread does not panic");
         drop(listener);
+        self.stop_connections();
+    }
+
+    /// Closes every open connection and goes on listening.
+    pub fn stop_connections(&self) {
         for stream in lock(&self.shared.open).drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
