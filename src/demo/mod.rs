@@ -1,1 +1,83 @@
-//! (see docs/architecture.md)
+//! `cutover demo`: the whole promise on one screen, with nothing to set up.
+//!
+//! Two small apps, this very binary as the proxy between them, a steady load, and a story in three acts. Every number
+//! shown was measured by the load, from outside. Nothing here reaches into the proxy: the demo knows it by its ports,
+//! like any user does.
+
+mod api;
+mod app;
+mod figures;
+mod load;
+mod screen;
+mod stage;
+mod story;
+mod verdict;
+
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How the demo is run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// After the story leave everything up, until Ctrl-C.
+    pub stay: bool,
+    /// Print one JSON object at the end instead of the screen.
+    pub json: bool,
+}
+
+/// Plays the demo; about 20 s, without `stay`.
+///
+/// The exit code is 0 only if the story held: no request failed but by the bad release's own answers, and the proxy
+/// took that release back by itself. It is 1 otherwise, and when a port or the temporary folder could not be had.
+pub fn run(options: Options) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("cutover demo: no runtime: {error}; are too many files open?");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(play(options)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(problem) => {
+            eprintln!("\ncutover demo: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Plays the story, and stays if asked to. Whatever ends it, the stage is dropped here: the proxy stops, the apps stop,
+/// the folder is removed.
+async fn play(options: Options) -> Result<bool, String> {
+    let played = tokio::select! {
+        played = story::play(options) => played.map_err(|trouble| trouble.to_string())?,
+        name = stop_signal() => return Err(format!("stopped by {name} before the end of the story")),
+    };
+    if options.stay {
+        tokio::select! {
+            trouble = played.stay() => {
+                let Err(trouble) = trouble;
+                return Err(trouble.to_string());
+            }
+            _ = stop_signal() => println!(),
+        }
+    }
+    Ok(played.held)
+}
+
+/// Returns at the first signal that asks a program to end. Never returns where signals cannot be heard.
+async fn stop_signal() -> &'static str {
+    let heard = |kind| async move {
+        match signal(kind) {
+            Ok(mut stream) => drop(stream.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = heard(SignalKind::interrupt()) => "Ctrl-C",
+        () = heard(SignalKind::terminate()) => "SIGTERM",
+        () = heard(SignalKind::hangup()) => "SIGHUP",
+    }
+}

@@ -1,0 +1,165 @@
+//! The story, in three acts: a release at work, a good one that takes over, a bad one that is taken back.
+//!
+//! It acts as an operator would, through the admin API and nothing else, and notes what it did when. What users saw is
+//! the load's to say, and whether the promise held is for `verdict`.
+
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use super::app::{Quality, Release};
+use super::load::{CONNECTIONS, Load, RATE};
+use super::screen::Screen;
+use super::stage::{SERVICE, Stage, Trouble};
+use super::verdict::{Act, Told, judge};
+use super::{Options, api};
+use crate::domain::Color;
+use crate::status::{Phase, RefusalCode, ServiceStatus};
+
+/// How long anything in the story may take; each is a matter of a second or a few.
+const LATE: Duration = Duration::from_secs(15);
+
+/// How often the status is asked for while waiting.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+const V1: Release = Release { number: 1, quality: Quality::Good };
+const V2: Release = Release { number: 2, quality: Quality::Good };
+const V3: Release = Release { number: 3, quality: Quality::Bad { share_of_500: 0.3 } };
+
+/// A story that was told to its end. Its stage is still up, and goes when this is dropped.
+pub struct Played {
+    /// Whether the promise held.
+    pub held: bool,
+    screen: Screen,
+    stage: Stage,
+}
+
+/// Plays it all.
+///
+/// # Errors
+/// When it could not be played to its end.
+pub async fn play(options: Options) -> Result<Played, Trouble> {
+    let screen = Screen::new(options.json);
+    let mut stage = Stage::set()?;
+    stage.deploy(Color::Blue, V1)?;
+    stage.start_proxy()?;
+    until(&mut stage, "blue is ready", |service| service.colors[&Color::Blue].ready).await?;
+    screen.say(&format!(
+        "cutover demo: http://{} answers from {}, later from {}; {RATE} requests a second, {CONNECTIONS} users",
+        stage.proxy,
+        screen.color(Color::Blue),
+        screen.color(Color::Green)
+    ));
+
+    let load = Load::start(stage.proxy).map_err(Trouble::Load)?;
+    let told = tell(&screen, &mut stage, &load).await?;
+    let verdict = judge(&load.finish(), &told);
+    if !options.json {
+        screen.head("What the ledger says");
+        for line in stage.ledger() {
+            screen.say(&format!("  {line}"));
+        }
+    }
+    screen.verdict(&verdict);
+    Ok(Played { held: verdict.held, screen, stage })
+}
+
+impl Played {
+    /// Says what there is to play with, and keeps users at work for ever.
+    ///
+    /// # Errors
+    /// When the load cannot be started again.
+    pub async fn stay(&self) -> Result<Infallible, Trouble> {
+        let Played { screen, stage, .. } = self;
+        let exe = std::env::current_exe().map_err(Trouble::Spawn)?;
+        let (exe, config) = (exe.display(), stage.config());
+        let config = config.display();
+        screen.head("Everything stays up until Ctrl-C");
+        screen.say(&format!("  the service    http://{}/", stage.proxy));
+        screen.say(&format!("  the dashboard  http://{}/", stage.admin));
+        screen.say(&format!("  the metrics    http://{}/metrics", stage.admin));
+        screen.say("  v2 is active on green; the bad v3 still runs on blue: flip to it and see it taken back again");
+        for verb in ["status --watch", "flip blue", "rollback", "ledger"] {
+            screen.say(&format!("  {exe} {verb} --config {config}"));
+        }
+        screen.say("");
+        let load = Load::start(stage.proxy).map_err(Trouble::Load)?;
+        screen.during(&load, std::future::pending()).await
+    }
+}
+
+async fn tell(screen: &Screen, stage: &mut Stage, load: &Load) -> Result<Told, Trouble> {
+    let mut acts = Vec::new();
+    let mut open = |heading: &str, name| {
+        screen.head(heading);
+        acts.push(Act { name, began: load.now() });
+    };
+
+    open("1  v1 is at work on blue", "v1 on blue");
+    screen.during(load, tokio::time::sleep(Duration::from_secs(3))).await;
+    screen.close(load);
+
+    open("2  v2 comes up on green and takes over, with users at work", "v2 on green, flipped under load");
+    stage.deploy(Color::Green, V2)?;
+    screen.during(load, until(stage, "green is ready", |service| service.colors[&Color::Green].ready)).await?;
+    screen.say("  green is ready: flip to green");
+    let flip = screen.during(load, api::flip(stage.admin, Color::Green, api::Wait::UntilDrained)).await?;
+    let v1_drained = load.now();
+    let changed = flip.map_err(|refusal| Trouble::Admin("flip to green", refusal.message))?;
+    if let Some(drain) = changed.drain {
+        let ms = drain.seconds * 1000.0;
+        screen.say(&format!(
+            "  epoch {}: blue finished what it had in flight, {ms:.0} ms; {} cut",
+            changed.epoch, drain.cut
+        ));
+    }
+    let judged =
+        screen.during(load, until(stage, "the watch is over", |service| service.phase == Phase::Steady)).await?;
+    screen.say(&format!("  the watch: {}", judged.last_verdict.as_deref().unwrap_or("no verdict")));
+    screen.close(load);
+
+    open("3  v3 comes up on blue. It says it is ready; 3 answers in 10 will be a 500", "v3 on blue is bad, taken back");
+    stage.stop(Color::Blue);
+    screen.during(load, until(stage, "blue is down", |service| !service.colors[&Color::Blue].ready)).await?;
+    let early = screen.during(load, api::flip(stage.admin, Color::Blue, api::Wait::No)).await?;
+    let gate_held = matches!(&early, Err(refusal) if refusal.code == RefusalCode::NotReady);
+    screen.say(&match early {
+        Err(refusal) => format!("  too early, blue is still down: {}", refusal.message),
+        Ok(_) => "  blue is still down, and the flip was NOT refused".into(),
+    });
+    stage.deploy(Color::Blue, V3)?;
+    screen.during(load, until(stage, "blue is ready", |service| service.colors[&Color::Blue].ready)).await?;
+    screen.say("  blue is ready: flip to blue");
+    let flip = screen.during(load, api::flip(stage.admin, Color::Blue, api::Wait::No)).await?;
+    let epoch = flip.map_err(|refusal| Trouble::Admin("flip to blue", refusal.message))?.epoch;
+    let back = |service: &ServiceStatus| service.phase == Phase::RolledBack || service.epoch > epoch + 1;
+    // Not to be taken back is an end of this story too: one in which the promise did not hold.
+    let rolled_back = match screen.during(load, until(stage, "v3 is taken back", back)).await {
+        Ok(service) if service.active == Color::Green && service.epoch == epoch + 1 => {
+            screen.say(&format!("  taken back: {}", service.last_verdict.as_deref().unwrap_or("no verdict")));
+            Some(load.now())
+        }
+        Ok(_) | Err(Trouble::Late(..)) => None,
+        Err(trouble) => return Err(trouble),
+    };
+    screen.during(load, tokio::time::sleep(Duration::from_secs(2))).await;
+    screen.close(load);
+
+    Ok(Told { acts, v1_drained, gate_held, rolled_back })
+}
+
+/// Asks for the status until it is `so`; at most [`LATE`].
+async fn until(stage: &mut Stage, what: &str, so: impl Fn(&ServiceStatus) -> bool) -> Result<ServiceStatus, Trouble> {
+    let asked = Instant::now();
+    while asked.elapsed() < LATE {
+        stage.check_proxy()?;
+        // No answer is not yet trouble: the proxy may still be starting.
+        if let Ok(mut status) = api::status(stage.admin).await
+            && let Some(service) = status.services.remove(SERVICE)
+            && so(&service)
+        {
+            return Ok(service);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Err(Trouble::Late(what.into(), stage.log_end()))
+}

@@ -1,0 +1,224 @@
+//! Whether the story held: what the load saw, against what the story did and when. Pure.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::figures::{End, Figures, Record, ms};
+
+/// What the story did and when, on the load's clock.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// The acts, in order: each lasts until the next one begins.
+    pub acts: Vec<Act>,
+    /// The proxy had said that v1 is drained.
+    pub v1_drained: Duration,
+    /// A flip to a color that was down was refused.
+    pub gate_held: bool,
+    /// The proxy had said by itself that v3 was rolled back; `None` when it never did.
+    pub rolled_back: Option<Duration>,
+}
+
+/// One act.
+#[derive(Clone, Debug)]
+pub struct Act {
+    /// A few words.
+    pub name: &'static str,
+    /// When it began.
+    pub began: Duration,
+}
+
+/// What users saw, and whether that is what was promised. Also the object that `--json` prints.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verdict {
+    /// All checks held.
+    pub held: bool,
+    /// By act.
+    pub acts: Vec<ActFigures>,
+    /// All acts together.
+    pub total: Figures,
+    /// What the bad release did to users.
+    pub bad_release: Exposure,
+    /// What was promised, and whether it was so.
+    pub checks: Vec<Check>,
+}
+
+/// The figures of one act.
+#[derive(Clone, Debug, Serialize)]
+pub struct ActFigures {
+    /// Its name.
+    pub name: &'static str,
+    /// Of the requests that began in it.
+    #[serde(flatten)]
+    pub figures: Figures,
+}
+
+/// What users saw of one release.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Exposure {
+    /// Requests that it answered.
+    pub answered: usize,
+    /// Failures among them.
+    pub failed: usize,
+    /// From the first request that it answered until its last answer, in milliseconds.
+    pub exposed_ms: f64,
+}
+
+/// One thing that was promised.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    /// The promise.
+    pub promise: &'static str,
+    /// Whether it was kept.
+    pub held: bool,
+    /// What was seen.
+    pub seen: String,
+}
+
+/// Judges the whole story. `records` are all of the load's, in any order.
+pub fn judge(records: &[Record], told: &Told) -> Verdict {
+    let acts = told.acts.iter().enumerate().map(|(n, act)| {
+        let until = told.acts.get(n + 1).map_or(Duration::MAX, |next| next.began);
+        let within = records.iter().filter(|r| (act.began..until).contains(&r.begun));
+        ActFigures { name: act.name, figures: Figures::of(within) }
+    });
+    let checks = vec![
+        only_the_bad_release_failed(records),
+        the_flip_was_real(records, told),
+        Check {
+            promise: "a flip to a color that is down is refused",
+            held: told.gate_held,
+            seen: if told.gate_held { "refused, nothing changed" } else { "not refused" }.into(),
+        },
+        the_bad_release_was_taken_back(records, told),
+    ];
+    Verdict {
+        held: checks.iter().all(|check| check.held),
+        acts: acts.collect(),
+        total: Figures::of(records),
+        bad_release: exposure(records, 3),
+        checks,
+    }
+}
+
+fn only_the_bad_release_failed(records: &[Record]) -> Check {
+    let of_v3 = |r: &&Record| r.release == Some(3) && matches!(r.end, End::Answered(500));
+    let failures = || records.iter().filter(|r| r.end.is_failure());
+    let others = failures().filter(|r| !of_v3(r)).count();
+    let first = failures().find(|r| !of_v3(r)).map(|r| format!(", the first at {:.1?}: {}", r.begun, r.end));
+    Check {
+        promise: "no request fails but by the bad release's own answers",
+        held: others == 0 && !records.is_empty(),
+        seen: format!("{others} of {} failed otherwise{}", records.len(), first.unwrap_or_default()),
+    }
+}
+
+fn the_flip_was_real(records: &[Record], told: &Told) -> Check {
+    let before = answers(records, 1, Duration::ZERO..told.v1_drained);
+    let after = answers(records, 2, told.v1_drained..Duration::MAX);
+    let late = answers(records, 1, told.v1_drained..Duration::MAX);
+    Check {
+        promise: "after the flip v2 answers, and v1 no more",
+        held: before > 0 && after > 0 && late == 0,
+        seen: format!("v1 answered {before} requests before its drain and {late} after; v2 answered {after} after"),
+    }
+}
+
+fn the_bad_release_was_taken_back(records: &[Record], told: &Told) -> Check {
+    let promise = "the bad release is taken back by the proxy itself";
+    let Some(back) = told.rolled_back else {
+        return Check { promise, held: false, seen: "it was not".into() };
+    };
+    let Exposure { answered, failed, .. } = exposure(records, 3);
+    let late = answers(records, 3, back..Duration::MAX);
+    let good = answers(records, 2, back..Duration::MAX);
+    Check {
+        promise,
+        held: answered > 0 && failed > 0 && late == 0 && good > 0,
+        seen: format!("v3 answered {answered} requests; after the rollback v3 answered {late}, and v2 {good}"),
+    }
+}
+
+/// How many requests that began in `span` were answered by `release`.
+fn answers(records: &[Record], release: u8, span: std::ops::Range<Duration>) -> usize {
+    records.iter().filter(|r| r.release == Some(release) && span.contains(&r.begun)).count()
+}
+
+fn exposure(records: &[Record], release: u8) -> Exposure {
+    let seen = || records.iter().filter(|r| r.release == Some(release));
+    let first = seen().map(|r| r.begun).min().unwrap_or_default();
+    let last = seen().map(|r| r.ended).max().unwrap_or_default();
+    Exposure {
+        answered: seen().count(),
+        failed: seen().filter(|r| r.end.is_failure()).count(),
+        exposed_ms: ms(last - first),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64, release: Option<u8>, end: End) -> Record {
+        let begun = Duration::from_millis(ms);
+        Record { begun, ended: begun + Duration::from_millis(10), release, end }
+    }
+
+    /// v1 until 100, v2 until 200, v3 until 220, v2 again; one failure, of v3.
+    fn good_story() -> (Vec<Record>, Told) {
+        let ok = End::Answered(200);
+        let records = vec![
+            at(50, Some(1), ok),
+            at(150, Some(2), ok),
+            at(205, Some(3), ok),
+            at(215, Some(3), End::Answered(500)),
+            at(250, Some(2), ok),
+        ];
+        let act = |name, ms| Act { name, began: Duration::from_millis(ms) };
+        let told = Told {
+            acts: vec![act("one", 0), act("two", 90), act("three", 190)],
+            v1_drained: Duration::from_millis(110),
+            gate_held: true,
+            rolled_back: Some(Duration::from_millis(225)),
+        };
+        (records, told)
+    }
+
+    mod the_story {
+        use super::*;
+
+        #[test]
+        fn holds_when_only_the_bad_release_failed_and_was_taken_back() {
+            let (records, told) = good_story();
+            let verdict = judge(&records, &told);
+            assert!(verdict.held, "{verdict:#?}");
+            let by_act: Vec<_> = verdict.acts.iter().map(|a| (a.figures.requests, a.figures.failed)).collect();
+            assert_eq!(by_act, [(1, 0), (1, 0), (3, 1)]);
+            let Exposure { answered, failed, exposed_ms } = verdict.bad_release;
+            assert_eq!((answered, failed, exposed_ms), (2, 1, 20.0));
+        }
+
+        #[test]
+        fn does_not_hold_after_any_broken_promise() {
+            type Break = fn(&mut Vec<Record>, &mut Told);
+            let rows: [(&str, Break); 9] = [
+                ("there was no traffic", |records, _| records.clear()),
+                ("a request failed before the bad release", |records, _| records[0].end = End::Answered(502)),
+                ("v2 failed", |records, _| records[4].end = End::Answered(500)),
+                ("a request got lost beside the bad release", |records, _| {
+                    records.push(at(210, None, End::Broken));
+                }),
+                ("v1 answered after its drain", |records, _| records.push(at(120, Some(1), End::Answered(200)))),
+                ("v2 never came", |records, _| records.retain(|r| r.release != Some(2))),
+                ("the gate let a dead color through", |_, told| told.gate_held = false),
+                ("nothing was taken back", |_, told| told.rolled_back = None),
+                ("v3 went on answering", |records, _| records.push(at(240, Some(3), End::Answered(200)))),
+            ];
+            for (case, breaks) in rows {
+                let (mut records, mut told) = good_story();
+                breaks(&mut records, &mut told);
+                assert!(!judge(&records, &told).held, "{case}");
+            }
+        }
+    }
+}
