@@ -3,6 +3,7 @@
 //! It never touches a client's bytes, and the data plane never waits for it. [`Handle`] is how the admin API, the
 //! signals and the file watch reach it.
 
+mod answer;
 mod files;
 mod probe;
 mod reload;
@@ -11,6 +12,8 @@ mod sampler;
 mod service;
 mod state;
 mod task;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use std::collections::BTreeMap;
@@ -229,11 +232,11 @@ pub fn start(
     let (files, watched_files) = watch::channel(reload::files_of(&config));
     let (events, _) = broadcast::channel(EVENTS_MAX);
     let (saves, saves_in) = sync_channel(QUEUE_MAX);
+    let loader = Box::pin(reload::load_each(config.path.clone(), load, store.clone(), reloads_in, loaded));
     let saver = move || save_each(&store, &saves_in, &saved);
     std::thread::Builder::new().name("state".into()).spawn(saver).map_err(StartError::Thread)?;
 
     let handle = Handle { commands, events: events.clone() };
-    let loader = Box::pin(reload::load_each(config.path.clone(), load, reloads_in, loaded));
     let file_watch = Box::pin(files::watch_files(watched_files, changed_files));
     let task = Task {
         config,

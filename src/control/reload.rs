@@ -3,14 +3,16 @@
 //! What cannot be loaded changes nothing. What can is taken in force service by service; colors and epochs stay, and a
 //! flip follows only where `active` differs from the value last loaded, through the same gate as any other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::answer::unknown;
 use super::service::{Leaving, Managed, timing};
-use super::task::{Task, unknown};
+use super::state::Store;
+use super::task::Task;
 use crate::clock;
 use crate::config::{self, Config};
 use crate::domain::Color;
@@ -25,28 +27,41 @@ type Answer = Option<oneshot::Sender<Result<Reloaded, Refusal>>>;
 
 /// A reload that was asked for.
 pub(super) struct ReloadRequest {
-    pub(super) by: String,
-    pub(super) answer: Answer,
+    by: String,
+    answer: Answer,
+    /// The services in force, whose state is not to be read.
+    known: BTreeSet<String>,
 }
 
 /// What the file said.
 pub(super) struct Loaded {
     request: ReloadRequest,
     outcome: Result<Config, String>,
+    /// Of services that are new, what was saved for them when they were here before.
+    saved: Vec<(String, Result<Option<Record>, String>)>,
 }
 
 /// Loads the config at `path` for each request, one after the other, so that the newest content is in force last.
 pub(super) async fn load_each(
     path: PathBuf,
     load: Load,
+    store: Store,
     mut requests: mpsc::Receiver<ReloadRequest>,
     loaded: mpsc::Sender<Loaded>,
 ) {
     while let Some(request) = requests.recv().await {
-        let (load, path) = (Arc::clone(&load), path.clone());
-        let outcome = tokio::task::spawn_blocking(move || load(&path)).await;
-        let outcome = outcome.unwrap_or_else(|error| Err(format!("loading the config failed: {error}")));
-        if loaded.send(Loaded { request, outcome }).await.is_err() {
+        let (load, path, store, known) = (Arc::clone(&load), path.clone(), store.clone(), request.known.clone());
+        let read = move || {
+            let outcome = load(&path);
+            let services = outcome.iter().flat_map(|config| &config.services);
+            let new = services.filter(|config| !known.contains(&config.name));
+            let saved = new.map(|config| (config.name.clone(), store.load(&config.name, clock::now()))).collect();
+            (outcome, saved)
+        };
+        let (outcome, saved) = tokio::task::spawn_blocking(read)
+            .await
+            .unwrap_or_else(|error| (Err(format!("loading the config failed: {error}")), Vec::new()));
+        if loaded.send(Loaded { request, outcome, saved }).await.is_err() {
             return;
         }
     }
@@ -68,7 +83,8 @@ pub(super) fn table_of<'a>(services: impl Iterator<Item = &'a Managed>) -> Table
 impl Task {
     /// Asks for a reload; [`Task::on_loaded`] follows.
     pub(super) fn request_reload(&mut self, by: &str, answer: Answer) {
-        let request = ReloadRequest { by: by.to_owned(), answer };
+        let known = self.services.keys().cloned().collect();
+        let request = ReloadRequest { by: by.to_owned(), answer, known };
         if let Err(refused) = self.reloads.try_send(request)
             && let Some(answer) = refused.into_inner().answer
         {
@@ -78,10 +94,10 @@ impl Task {
     }
 
     /// Takes what was loaded in force, or says why not.
-    pub(super) fn on_loaded(&mut self, Loaded { request: ReloadRequest { by, answer }, outcome }: Loaded) {
+    pub(super) fn on_loaded(&mut self, Loaded { request: ReloadRequest { by, answer, .. }, outcome, saved }: Loaded) {
         let outcome = match outcome {
             Ok(config) => {
-                let reloaded = self.take_in_force(config, &by);
+                let reloaded = self.take_in_force(config, saved.into_iter().collect(), &by);
                 self.reloads_ok += 1;
                 self.reload_problem = None;
                 let changes =
@@ -104,7 +120,12 @@ impl Task {
         }
     }
 
-    fn take_in_force(&mut self, new: Config, by: &str) -> Reloaded {
+    fn take_in_force(
+        &mut self,
+        new: Config,
+        mut saved: BTreeMap<String, Result<Option<Record>, String>>,
+        by: &str,
+    ) -> Reloaded {
         let mut changes = needs_restart(&self.config, &new);
         self.remove_missing(&new, &mut changes);
         let now = clock::now();
@@ -118,8 +139,12 @@ impl Task {
                     self.leaving.extend(replaced.map(|tenure| Leaving { service, tenure }));
                 }
                 None => {
-                    changes.push(format!("{}: added, {} is active", config.name, config.active));
-                    let machine = Cutover::restore(first_record(config), timing(config), now);
+                    let record = saved.remove(&config.name).unwrap_or(Ok(None)).unwrap_or_else(|problem| {
+                        changes.push(problem);
+                        None
+                    });
+                    let machine = Cutover::restore(record.unwrap_or_else(|| first_record(config)), timing(config), now);
+                    changes.push(format!("{}: added, {} is active", config.name, machine.active()));
                     let managed = Managed::new(config.clone(), machine, self.workers, &self.bell);
                     self.services.insert(config.name.clone(), managed);
                 }
@@ -133,8 +158,8 @@ impl Task {
         self.start_probes();
         self.schedule.is_stale = true;
         for name in self.services.keys().cloned().collect::<Vec<_>>() {
-            let epoch = self.services.get(&name).map(|managed| managed.machine.record().config_active);
-            if epoch != self.services.get(&name).map(|managed| managed.config.active) {
+            let Some(managed) = self.services.get(&name) else { continue };
+            if managed.machine.record().config_active != managed.config.active {
                 changes.push(format!("{name}: `active` changed: a flip, if its gate lets it through"));
                 self.flip_by_config(&name, by);
             }
@@ -201,6 +226,13 @@ fn describe(old: &config::Service, new: &config::Service, changes: &mut Vec<Stri
         let (before, after) = (addresses(&old.colors[color.index()]), addresses(&new.colors[color.index()]));
         if before != after {
             changes.push(format!("{}: {color} is now {after}, it was {before}", new.name));
+        }
+    }
+    for color in Color::BOTH {
+        let (before, after) = (&old.colors[color.index()], &new.colors[color.index()]);
+        if (&before.image_tag, &before.project) != (&after.image_tag, &after.project) {
+            let tag = after.image_tag.as_deref().unwrap_or("(none)");
+            changes.push(format!("{}: {color} has image tag {tag}", new.name));
         }
     }
     let differs = [

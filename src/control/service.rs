@@ -142,7 +142,7 @@ impl Managed {
     /// Reads the counters: adds to the history, and returns what the watch wants to know.
     pub(super) fn sample(&mut self, now: Duration) -> Sample {
         let active = self.machine.active();
-        let tally = self.tenure.tally().unwrap_or(self.seen);
+        let tally = self.tenure.tally();
         let (good, bad) = (tally.good.saturating_sub(self.seen.good), tally.bad.saturating_sub(self.seen.bad));
         self.history[active.index()].add(now, good, bad);
         self.seen = tally;
@@ -156,6 +156,11 @@ impl Managed {
         self.sample(now);
         let lately = self.history[self.machine.active().index()].total(now);
         self.machine.set_history(lately);
+    }
+
+    /// A release that was taken back is no yardstick for the next one.
+    pub(super) fn forget_history(&mut self, color: Color) {
+        self.history[color.index()] = History::default();
     }
 
     /// Publishes `color` under `epoch`, and returns what it replaces.

@@ -1,9 +1,9 @@
 //! The watch after a flip: is the new color worse than the old one was?
 //!
-//! First form. Two looks are taken at every step, one at the last [`RECENT`] and one at everything since the flip. In
+//! First form. Two looks are taken at every step, one at the last `RECENT` and one at everything since the flip. In
 //! each, `k` bad answers among `n` requests are weighed against the share `p` that the old color's own history
 //! excuses: by Chernoff's bound, a color whose true share is `p` or less shows this much with probability at most
-//! `exp(-n * KL(k/n, p))`. The new color is guilty when that is below `1 / BAR` with at least [`FAILURES_MIN`] bad ones.
+//! `exp(-n * KL(k/n, p))`. The new color is guilty when that is below `1 / BAR` with at least `FAILURES_MIN` bad ones.
 //!
 //! Requests still in flight count as good ones: failures often answer sooner than successes, and the first second
 //! after a flip must not be judged by the quick ones alone.

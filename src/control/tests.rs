@@ -1,0 +1,428 @@
+//! The control plane end to end: real upstreams on real sockets, a real state folder, leases taken as a worker would.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::status::{EventKind, Phase};
+use crate::switch::{Lease, Outcome};
+
+/// An upstream that is ready while its flag says so; its listener stays until the test ends.
+struct App {
+    port: u16,
+    ready: Arc<AtomicBool>,
+}
+
+async fn app(ready: bool) -> App {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let flag = Arc::new(AtomicBool::new(ready));
+    let ready = Arc::clone(&flag);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = [0; 1024];
+            drop(stream.read(&mut head).await);
+            let status = if flag.load(Relaxed) { "200 OK" } else { "503 Service Unavailable" };
+            drop(stream.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes()).await);
+        }
+    });
+    App { port, ready }
+}
+
+/// A folder with a config, and the control plane that runs on it.
+struct Running {
+    folder: TempDir,
+    handle: Handle,
+    table: Arc<ArcSwap<Table>>,
+    woken: Arc<AtomicU64>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+const FAST: &str = "health = { interval = \"20ms\", timeout = \"1s\" }\n";
+
+fn write_config(folder: &Path, blue: &App, green: &App, more: &str) {
+    let state = format!("[state]\ndir = {:?}\nledger = {:?}\n", folder.join("state"), folder.join("releases.log"));
+    let service = format!("[service.recall]\nblue = {}\ngreen = {}\n{FAST}{more}", blue.port, green.port);
+    std::fs::write(folder.join("cutover.toml"), state + &service).unwrap();
+}
+
+fn load(path: &Path) -> Result<Config, String> {
+    Config::load(path).map_err(|problems| problems.to_string())
+}
+
+fn run_in(folder: TempDir) -> Running {
+    let config = load(&folder.path().join("cutover.toml")).unwrap();
+    let woken = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&woken);
+    let wake = Arc::new(move || {
+        count.fetch_add(1, Relaxed);
+    });
+    let control = start(config, 2, wake, Arc::new(|| 3), Arc::new(load)).unwrap();
+    let (handle, table) = (control.handle.clone(), Arc::clone(&control.table));
+    let (stop, stopped) = watch::channel(false);
+    Running { folder, handle, table, woken, stop, task: tokio::spawn(control.run(stopped)) }
+}
+
+async fn run(blue: &App, green: &App, more: &str) -> Running {
+    let folder = tempfile::tempdir().unwrap();
+    write_config(folder.path(), blue, green, more);
+    run_in(folder)
+}
+
+impl Running {
+    async fn status(&self) -> crate::status::ServiceStatus {
+        self.handle.observe().await.unwrap().status.services.remove("recall").unwrap()
+    }
+
+    async fn until(&self, what: &str, is: impl Fn(&crate::status::ServiceStatus) -> bool) {
+        for _ in 0..500 {
+            if is(&self.status().await) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("not {what} within 5 s: {:#?}", self.status().await);
+    }
+
+    async fn until_ready(&self, color: Color) {
+        self.until("ready", |status| status.colors[&color].ready).await;
+    }
+
+    async fn flip(&self, to: Color) -> Result<Changed, Refusal> {
+        self.ask(to, ChangeRequest::default()).await
+    }
+
+    async fn ask(&self, to: Color, request: ChangeRequest) -> Result<Changed, Refusal> {
+        self.handle.flip("recall".into(), None, ChangeRequest { to: Some(to), ..request }).await
+    }
+
+    /// A lease as a worker takes it.
+    fn lease(&self) -> Lease {
+        self.table.load().find(b"any", b"/").unwrap().route.load().lease(0)
+    }
+
+    fn ledger(&self) -> Vec<String> {
+        crate::ledger::tail(&self.folder.path().join("releases.log"), 100).unwrap()
+    }
+
+    async fn end(self) -> TempDir {
+        self.stop.send(true).unwrap();
+        self.task.await.unwrap();
+        self.folder
+    }
+}
+
+fn answers(lease: &mut Lease, status: u16) {
+    let outcome = if status < 500 { Outcome::Good } else { Outcome::Bad };
+    lease.record(outcome, Some(status), 0, Duration::from_millis(1));
+}
+
+#[tokio::test]
+async fn a_ready_color_takes_over_and_the_old_one_drains() {
+    let (blue, green) = (app(true).await, app(true).await);
+    let running = run(&blue, &green, "").await;
+    running.until_ready(Color::Green).await;
+    let mut old = running.lease();
+    assert_eq!(old.lane().color, Color::Blue);
+
+    let handle = running.handle.clone();
+    let request = ChangeRequest { to: Some(Color::Green), by: Some("cli".into()), ..ChangeRequest::default() };
+    let flip = tokio::spawn(async move { handle.flip("recall".into(), Some(1), request).await });
+    running.until("flipped", |status| status.active == Color::Green).await;
+    assert_eq!((running.lease().lane().color, running.lease().lane().epoch), (Color::Green, 2));
+    assert!(!flip.is_finished(), "the answer waits for the drain");
+    let second = running.flip(Color::Green).await.unwrap_err();
+    assert_eq!(second.code, RefusalCode::CutoverUnderWay);
+    answers(&mut old, 200);
+    drop(old);
+
+    let changed = flip.await.unwrap().unwrap();
+    assert_eq!(
+        (changed.from, changed.to, changed.epoch, changed.drain.unwrap().cut),
+        (Color::Blue, Color::Green, 2, 0)
+    );
+    let ledger = running.ledger();
+    assert!(ledger[0].ends_with("] flip recall: blue -> green epoch=2 reason=operator by=cli"), "{ledger:#?}");
+    assert!(ledger[1].contains("] refused recall: flip to green code=cutover_under_way"), "{ledger:#?}");
+    assert!(ledger[2].contains("] drained recall: blue epoch=1"), "{ledger:#?}");
+    let observed = running.handle.observe().await.unwrap();
+    assert_eq!(observed.flips, [("recall".into(), Color::Green, "operator", 1)]);
+    assert_eq!((observed.status.connections, observed.status.problems.len()), (3, 0));
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_color_that_is_not_ready_is_refused_and_can_be_forced() {
+    let (blue, green) = (app(true).await, app(false).await);
+    let running = run(&blue, &green, "").await;
+    running.until("probed", |status| status.colors[&Color::Green].upstreams[0].reason.is_some()).await;
+    let refused = running.flip(Color::Green).await.unwrap_err();
+    assert_eq!(refused.code, RefusalCode::NotReady);
+    assert!(refused.message.contains(&format!("127.0.0.1:{}: 503", green.port)), "{refused}");
+    assert_eq!((running.status().await.epoch, running.lease().lane().color), (1, Color::Blue));
+    assert!(running.ledger()[0].contains("code=not_ready reason=operator by=api"), "{:?}", running.ledger());
+
+    let dry = ChangeRequest { dry_run: true, force: true, ..ChangeRequest::default() };
+    assert!(running.ask(Color::Green, dry).await.unwrap().dry_run);
+    assert_eq!((running.status().await.epoch, running.ledger().len()), (1, 1));
+
+    running.ask(Color::Green, ChangeRequest { force: true, ..ChangeRequest::default() }).await.unwrap();
+    assert!(running.ledger()[1].ends_with("by=api forced=true"), "{:?}", running.ledger());
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_bad_color_is_taken_back_by_itself_and_stays_back() {
+    let (blue, green) = (app(true).await, app(true).await);
+    let running = run(&blue, &green, "").await;
+    running.until_ready(Color::Green).await;
+    let mut events = running.handle.events();
+    running.flip(Color::Green).await.unwrap();
+    let begun = std::time::Instant::now();
+    let mut failed = 0;
+    while running.lease().lane().color == Color::Green && failed < 1_000 {
+        answers(&mut running.lease(), 500);
+        failed += 1;
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(failed < 30 && begun.elapsed() < Duration::from_secs(1), "{failed} failures, {:?}", begun.elapsed());
+    let status = running.status().await;
+    assert_eq!((status.phase, status.active, status.epoch), (Phase::RolledBack, Color::Blue, 3));
+    assert!(status.summary.contains("green was bad and blue has the traffic back"), "{}", status.summary);
+    assert!(status.last_verdict.unwrap().contains("requests failed within"));
+    let twice = running.handle.rollback("recall".into(), None, ChangeRequest::default()).await.unwrap_err();
+    assert_eq!(twice.code, RefusalCode::NothingToRollBack);
+    assert!(running.ledger().iter().any(|line| line.contains("rollback recall: green -> blue epoch=3 reason=verdict")));
+    let told: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).map(|event| event.kind).collect();
+    assert!(told.contains(&EventKind::Flip) && told.contains(&EventKind::Rollback), "{told:?}");
+    running.end().await;
+}
+
+#[tokio::test]
+async fn stragglers_are_cut_at_the_deadline() {
+    let (blue, green) = (app(true).await, app(true).await);
+    let running = run(&blue, &green, "drain = { timeout = \"100ms\" }\n").await;
+    running.until_ready(Color::Green).await;
+    let straggler = running.lease();
+    let woken = Arc::clone(&running.woken);
+    let worker = async {
+        while !straggler.is_cut() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(woken.load(Relaxed) >= 1, "a cut wakes the workers");
+        drop(straggler);
+    };
+    let (changed, ()) = tokio::join!(running.flip(Color::Green), worker);
+    let drained = changed.unwrap().drain.unwrap();
+    assert!(drained.cut == 1 && drained.seconds >= 0.1, "{drained:?}");
+    running.end().await;
+}
+
+#[tokio::test]
+async fn color_epoch_and_watch_survive_a_restart() {
+    let (blue, green) = (app(true).await, app(true).await);
+    let running = run(&blue, &green, "").await;
+    running.until_ready(Color::Green).await;
+    running.flip(Color::Green).await.unwrap();
+    let folder = running.end().await;
+
+    let running = run_in(folder);
+    let status = running.status().await;
+    assert_eq!((status.active, status.epoch, status.phase), (Color::Green, 2, Phase::Watching));
+    assert_eq!((running.lease().lane().color, running.lease().lane().epoch), (Color::Green, 2));
+    running.until_ready(Color::Blue).await;
+    let back = running.handle.rollback("recall".into(), Some(2), ChangeRequest::default()).await.unwrap();
+    assert_eq!((back.to, back.epoch), (Color::Blue, 3));
+    running.end().await;
+}
+
+#[tokio::test]
+async fn the_config_flips_only_when_active_changed() {
+    let (blue, green) = (app(true).await, app(true).await);
+    let running = run(&blue, &green, "").await;
+    running.until_ready(Color::Green).await;
+    assert_eq!(running.handle.reload("HUP").await.unwrap(), Reloaded::default());
+    assert_eq!(running.status().await.epoch, 1);
+
+    // The file watch finds it; nobody has to ask.
+    write_config(running.folder.path(), &blue, &green, "active = \"green\"\n");
+    running.until("flipped", |status| status.active == Color::Green).await;
+    running.handle.rollback("recall".into(), None, ChangeRequest::default()).await.unwrap();
+    running.handle.reload("HUP").await.unwrap();
+    assert_eq!((running.status().await.active, running.status().await.epoch), (Color::Blue, 3));
+    assert!(running.ledger()[0].contains("reason=config by=\"file change\""), "{:?}", running.ledger());
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_refused_config_flip_does_not_fire_later() {
+    let (blue, green) = (app(true).await, app(false).await);
+    let running = run(&blue, &green, "").await;
+    write_config(running.folder.path(), &blue, &green, "active = \"green\"\n");
+    running.handle.reload("HUP").await.unwrap();
+    assert!(running.ledger()[0].contains("refused recall: flip to green code=not_ready reason=config by=HUP"));
+    green.ready.store(true, Relaxed);
+    running.until_ready(Color::Green).await;
+    running.handle.reload("HUP").await.unwrap();
+    let folder = running.end().await;
+    let running = run_in(folder);
+    running.until_ready(Color::Green).await;
+    assert_eq!((running.status().await.active, running.status().await.epoch), (Color::Blue, 1));
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_config_changed_while_nobody_ran_flips_through_the_gate() {
+    let (blue, green) = (app(true).await, app(true).await);
+    let running = run(&blue, &green, "").await;
+    running.until_ready(Color::Green).await;
+    running.flip(Color::Green).await.unwrap();
+    running.until_ready(Color::Blue).await;
+    running.flip(Color::Blue).await.unwrap();
+    let folder = running.end().await;
+    write_config(folder.path(), &blue, &green, "active = \"green\"\n");
+    let running = run_in(folder);
+    assert_eq!(running.status().await.active, Color::Blue, "nothing is known of green yet");
+    running.until("flipped", |status| (status.active, status.epoch) == (Color::Green, 4)).await;
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_bad_config_changes_nothing_and_says_so_until_it_is_good() {
+    let (blue, green) = (app(true).await, app(true).await);
+    let running = run(&blue, &green, "").await;
+    std::fs::write(running.folder.path().join("cutover.toml"), "[service.recall]\nblue = \"?\"\n").unwrap();
+    assert_eq!(running.handle.reload("api").await.unwrap_err().code, RefusalCode::BadConfig);
+    std::fs::remove_file(running.folder.path().join("cutover.toml")).unwrap();
+    assert_eq!(running.handle.reload("api").await.unwrap_err().code, RefusalCode::BadConfig);
+    let observed = running.handle.observe().await.unwrap();
+    assert!(observed.reloads_failed >= 2 && observed.reloads_ok == 0);
+    assert_eq!(observed.status.problems.len(), 1, "{:?}", observed.status.problems);
+    assert_eq!(running.lease().lane().color, Color::Blue, "it keeps serving");
+    write_config(running.folder.path(), &blue, &green, "");
+    running.handle.reload("api").await.unwrap();
+    assert!(running.handle.observe().await.unwrap().status.problems.is_empty());
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_reload_keeps_what_did_not_change() {
+    let (blue, green, other) = (app(true).await, app(true).await, app(true).await);
+    let running = run(&blue, &green, "").await;
+    running.until_ready(Color::Green).await;
+    answers(&mut running.lease(), 200);
+    let upstream = running.lease().lane().upstreams[0].id;
+    let in_flight = running.lease();
+
+    write_config(running.folder.path(), &blue, &other, "upstream = { response_timeout = \"5s\" }\n");
+    let extra = format!("[service.extra]\nhosts = [\"extra.test\"]\nblue = {}\ngreen = {}\n", green.port, other.port);
+    let path = running.folder.path().join("cutover.toml");
+    let text =
+        std::fs::read_to_string(&path).unwrap().replace("[state]", "[proxy]\nlisten = [\"127.0.0.1:1\"]\n[state]");
+    // `other` may be green of one service only.
+    std::fs::write(&path, text + &extra.replace(&format!("green = {}", other.port), "green = 1")).unwrap();
+    let changes = running.handle.reload("api").await.unwrap().changes;
+    for part in
+        ["proxy.listen changed: needs a restart", "recall: green is now", "recall: upstream changed", "extra: added"]
+    {
+        assert!(changes.iter().any(|change| change.contains(part)), "{part}: {changes:#?}");
+    }
+    let lease = running.lease();
+    assert_eq!(lease.lane().service.upstream.response_timeout, Duration::from_secs(5));
+    assert_eq!((lease.lane().upstreams[0].id, lease.lane().color, lease.lane().epoch), (upstream, Color::Blue, 1));
+    assert!(running.table.load().find(b"extra.test", b"/").unwrap().info.name == "extra");
+    let status = running.status().await;
+    assert!(status.colors[&Color::Blue].ready, "its health is kept");
+    assert_eq!((status.colors[&Color::Blue].requests, status.phase), (1, Phase::Steady));
+    drop(in_flight);
+
+    write_config(running.folder.path(), &blue, &other, "");
+    let changes = running.handle.reload("api").await.unwrap().changes;
+    assert!(changes.iter().any(|change| change.contains("extra: removed")), "{changes:#?}");
+    assert!(running.table.load().find(b"extra.test", b"/").unwrap().info.name == "recall");
+    running.end().await;
+}
+
+#[tokio::test]
+async fn an_unreadable_state_costs_only_itself() {
+    let (blue, green) = (app(true).await, app(true).await);
+    let folder = tempfile::tempdir().unwrap();
+    write_config(folder.path(), &blue, &green, "");
+    std::fs::create_dir(folder.path().join("state")).unwrap();
+    std::fs::write(folder.path().join("state/recall.json"), "{\"version\":9}").unwrap();
+    let running = run_in(folder);
+    let problems = running.handle.observe().await.unwrap().status.problems;
+    assert!(problems.len() == 1 && problems[0].contains("newer cutover (version 9"), "{problems:?}");
+    assert_eq!(running.status().await.active, Color::Blue);
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_flip_that_cannot_be_saved_is_refused_and_a_rollback_is_not() {
+    let (blue, green) = (app(true).await, app(true).await);
+    let running = run(&blue, &green, "").await;
+    running.until_ready(Color::Green).await;
+    let state = running.folder.path().join("state");
+    let break_disk = || {
+        std::fs::remove_dir_all(&state).unwrap();
+        std::fs::write(&state, "not a folder").unwrap();
+    };
+    break_disk();
+    assert_eq!(running.flip(Color::Green).await.unwrap_err().code, RefusalCode::StateUnwritable);
+    assert_eq!((running.status().await.epoch, running.lease().lane().color), (1, Color::Blue));
+
+    std::fs::remove_file(&state).unwrap();
+    std::fs::create_dir(&state).unwrap();
+    running.flip(Color::Green).await.unwrap();
+    break_disk();
+    let back = running.handle.rollback("recall".into(), None, ChangeRequest::default()).await.unwrap();
+    assert_eq!((back.to, running.lease().lane().color), (Color::Blue, Color::Blue));
+    let mut problems = Vec::new();
+    for _ in 0..100 {
+        problems = running.handle.observe().await.unwrap().status.problems;
+        if !problems.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(problems.iter().any(|problem| problem.contains("state of recall is not saved")), "{problems:?}");
+    running.end().await;
+}
+
+#[tokio::test]
+async fn an_unwritable_state_folder_stops_the_start() {
+    let (blue, green) = (app(true).await, app(true).await);
+    let folder = tempfile::tempdir().unwrap();
+    write_config(folder.path(), &blue, &green, "");
+    std::fs::write(folder.path().join("state"), "a file").unwrap();
+    let config = load(&folder.path().join("cutover.toml")).unwrap();
+    let error = start(config, 1, Arc::new(|| {}), Arc::new(|| 0), Arc::new(load)).err().unwrap();
+    assert!(error.to_string().contains("state.dir"), "{error}");
+}
+
+#[tokio::test]
+async fn a_service_that_comes_back_has_the_color_it_left_with() {
+    let (blue, green) = (app(true).await, app(true).await);
+    let running = run(&blue, &green, "").await;
+    running.until_ready(Color::Green).await;
+    running.flip(Color::Green).await.unwrap();
+    let path = running.folder.path().join("cutover.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("[service.recall]", "[service.other]")).unwrap();
+    running.handle.reload("api").await.unwrap();
+    let gone = running.flip(Color::Blue).await.unwrap_err();
+    assert_eq!(gone.code, RefusalCode::UnknownService);
+    std::fs::write(&path, text).unwrap();
+    running.handle.reload("api").await.unwrap();
+    assert_eq!((running.status().await.active, running.status().await.epoch), (Color::Green, 2));
+    assert_eq!(running.lease().lane().color, Color::Green);
+    running.end().await;
+}
