@@ -1,1 +1,16 @@
-//! (see docs/architecture.md)
+//! The admin API with `/metrics` and the dashboard, and the client of it that the verbs use.
+//!
+//! It asks the control plane through [`crate::control::Handle`] and prints what was answered. It decides nothing about
+//! colors, and nothing here is on the path of a proxied request.
+
+mod answer;
+pub mod client;
+mod events;
+mod guard;
+mod listen;
+mod patient;
+mod routes;
+mod server;
+
+pub use listen::{BindError, Listeners, bind};
+pub use server::serve;
