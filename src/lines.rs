@@ -1,6 +1,6 @@
 //! Lines written by a thread of their own, so that whoever has something to say never waits for a disk or a pipe.
 //!
-//! When the thread falls behind by [`WAITING_MAX`] lines, further ones are dropped and counted.
+//! When the thread falls behind by 16,384 lines, further ones are dropped and counted.
 
 use std::io::{self, BufWriter, Write};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -34,8 +34,12 @@ impl Failure {
         Failure::new(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
-    pub(super) fn forbidden(message: impl Into<String>) -> Self {
-        Failure::new(StatusCode::FORBIDDEN, "forbidden", message)
+    pub(super) fn foreign_host(message: impl Into<String>) -> Self {
+        Failure::new(StatusCode::FORBIDDEN, "foreign_host", message)
+    }
+
+    pub(super) fn foreign_origin(message: &str) -> Self {
+        Failure::new(StatusCode::FORBIDDEN, "foreign_origin", message)
     }
 
     pub(super) fn unauthorized(message: &str) -> Self {

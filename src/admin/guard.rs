@@ -46,14 +46,14 @@ pub(super) fn check_host(
     let mut hosts = headers.get_all(HOST).iter();
     let host = hosts.next().and_then(|host| host.to_str().ok()).and_then(|host| host.parse::<Authority>().ok());
     let (Some(host), None) = (host, hosts.next()) else {
-        return Err(Failure::forbidden("a request needs one Host header that names this proxy"));
+        return Err(Failure::foreign_host("a request needs one Host header that names this proxy"));
     };
     let stranger = [Some(&host), target].into_iter().flatten().find(|name| !is_ours(listen, names, name));
     match stranger {
         None => Ok(()),
-        Some(name) => {
-            Err(Failure::forbidden(format!("Host {name} is not this proxy; ask for {listen}, localhost or 127.0.0.1")))
-        }
+        Some(name) => Err(Failure::foreign_host(format!(
+            "Host {name} is not this proxy; ask for {listen}, localhost or 127.0.0.1"
+        ))),
     }
 }
 
@@ -76,21 +76,23 @@ pub(super) fn check_origin(headers: &HeaderMap) -> Result<(), Failure> {
         let origin = origin.as_bytes().to_ascii_lowercase();
         let authority = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
         if authority.is_none() || authority != host.as_deref() {
-            return Err(Failure::forbidden("a page of another origin may not ask; use the dashboard, the CLI or curl"));
+            return Err(Failure::foreign_origin(
+                "a page of another origin may not ask; use the dashboard, the CLI or curl",
+            ));
         }
     }
     // Ports are other origins as well ("same-site"): the proxied application itself may be on the same host.
     match headers.get("sec-fetch-site").map(|site| site.as_bytes()) {
         Some(b"cross-site" | b"same-site") => {
-            Err(Failure::forbidden("a page of another site may not ask; use the dashboard, the CLI or curl"))
+            Err(Failure::foreign_origin("a page of another site may not ask; use the dashboard, the CLI or curl"))
         }
         Some(_) | None => Ok(()),
     }
 }
 
-/// Refuses a request without the token, where one is configured. Takes the same time however much of it is right.
-pub(super) fn check_token(token: Option<&str>, headers: &HeaderMap) -> Result<(), Failure> {
-    let Some(token) = token else { return Ok(()) };
+/// Refuses a request without the token, where one is configured. Whoever may open the socket's file needs none.
+pub(super) fn check_token(door: Door, token: Option<&str>, headers: &HeaderMap) -> Result<(), Failure> {
+    let (Door::Tcp(_), Some(token)) = (door, token) else { return Ok(()) };
     let given = headers.get(AUTHORIZATION).map(|value| value.as_bytes()).and_then(|value| {
         let (scheme, given) = value.split_at_checked(7)?;
         scheme.eq_ignore_ascii_case(b"Bearer ").then_some(given)
@@ -102,6 +104,7 @@ pub(super) fn check_token(token: Option<&str>, headers: &HeaderMap) -> Result<()
     }
 }
 
+/// Takes the same time however much of it is right.
 fn is_same(given: &[u8], wanted: &[u8]) -> bool {
     // black_box: an early exit would tell how many bytes were right.
     let differ = |sum: u8, (a, b): (&u8, &u8)| std::hint::black_box(sum | (a ^ b));
@@ -132,6 +135,8 @@ pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TCP: Door = Door::Tcp(SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9900));
 
     fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -233,9 +238,10 @@ mod tests {
             (Some("Bearer"), false),
         ] {
             let list: Vec<_> = given.map(|given| ("authorization", given)).into_iter().collect();
-            assert_eq!(check_token(Some("secret"), &headers(&list)).is_ok(), want, "{given:?}");
+            assert_eq!(check_token(TCP, Some("secret"), &headers(&list)).is_ok(), want, "{given:?}");
         }
-        assert!(check_token(None, &HeaderMap::new()).is_ok());
+        assert!(check_token(TCP, None, &HeaderMap::new()).is_ok());
+        assert!(check_token(Door::Socket, Some("secret"), &HeaderMap::new()).is_ok());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::config;
 const BACKLOG: i32 = 128;
 
 /// The bound doors. The socket's file is removed when this is dropped.
-pub struct Listeners {
+pub struct Bound {
     /// `admin.listen`
     pub(super) tcp: TcpListener,
     /// `admin.listen` as bound: a configured port 0 has become a real one.
@@ -25,7 +25,7 @@ pub struct Listeners {
     pub(super) file: Option<SocketFile>,
 }
 
-impl Listeners {
+impl Bound {
     /// Where the API listens, with the real port.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -68,7 +68,7 @@ impl std::error::Error for BindError {
 ///
 /// # Errors
 /// An address in use, a socket that somebody answers on, a path that is something else, missing permissions.
-pub fn bind(admin: &config::Admin) -> Result<Listeners, BindError> {
+pub fn bind(admin: &config::Admin) -> Result<Bound, BindError> {
     let tcp = bind_tcp(admin.listen).map_err(|source| BindError {
         door: format!("admin.listen {}", admin.listen),
         hint: match source.kind() {
@@ -82,7 +82,7 @@ pub fn bind(admin: &config::Admin) -> Result<Listeners, BindError> {
     let address = tcp.local_addr().unwrap_or(admin.listen);
     let socket = admin.socket.as_deref().map(bind_socket).transpose()?;
     let file = admin.socket.clone().map(SocketFile);
-    Ok(Listeners { tcp, address, socket, file })
+    Ok(Bound { tcp, address, socket, file })
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {

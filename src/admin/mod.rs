@@ -12,5 +12,5 @@ mod patient;
 mod routes;
 mod server;
 
-pub use listen::{BindError, Listeners, bind};
+pub use listen::{BindError, Bound, bind};
 pub use server::serve;

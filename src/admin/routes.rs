@@ -120,7 +120,6 @@ pub(super) async fn answer(context: &Context, door: Door, request: Request<Incom
 
 async fn route(context: &Context, door: Door, request: Request<Incoming>) -> Result<Answer, No> {
     let (head, body) = request.into_parts();
-    let token = context.token.as_deref();
     guard::check_host(door, context.names, &head.headers, head.uri.authority())?;
     let route = Route::of(head.uri.path());
     // A link to the dashboard may be on any page: the page itself holds nothing and cannot be framed.
@@ -128,7 +127,7 @@ async fn route(context: &Context, door: Door, request: Request<Incoming>) -> Res
         guard::check_origin(&head.headers)?;
     }
     if !route.is_some_and(Route::is_open) {
-        guard::check_token(token, &head.headers)?;
+        guard::check_token(door, context.token.as_deref(), &head.headers)?;
     }
     let route = route.ok_or_else(|| Failure::not_found(head.uri.path()))?;
     if !route.allows(&head.method) {

@@ -12,12 +12,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::guard::{Door, Names, names};
-use super::listen::Listeners;
+use super::listen::Bound;
 use super::patient::Patient;
 use super::routes;
 use crate::control::Handle;
@@ -47,41 +47,64 @@ pub(super) struct Context {
 /// Serves until `stop` is true (or its sender is gone), then gives answers under way 2 s.
 ///
 /// At most 256 connections per door; one more is closed at once. Must run within a tokio runtime.
-///
-/// # Errors
-/// When the runtime cannot take the listeners.
-pub async fn serve(
-    listeners: Listeners,
+pub async fn serve(bound: Bound, token: Option<String>, handle: Handle, stop: watch::Receiver<bool>) {
+    if let Err(error) = serve_doors(bound, token, handle, stop).await {
+        tracing::error!("admin: the runtime does not take the listeners: {error}");
+    }
+}
+
+async fn serve_doors(
+    bound: Bound,
     token: Option<String>,
     handle: Handle,
     stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let Listeners { tcp, address, socket, file: _file } = listeners;
+    let Bound { tcp, address, socket, file: _file } = bound;
     let names = names(address, token.as_deref());
     let context = Arc::new(Context { handle, token, names, readers: Arc::new(routes::readers()), stop });
     let tcp = TcpListener::from_std(tcp)?;
-    let tcp = accept_all(Arc::clone(&context), Door::Tcp(address), async || tcp.accept().await.map(|(it, _)| it));
+    let tcp = accept_all(Arc::clone(&context), Door::Tcp(address), tcp);
     match socket.map(UnixListener::from_std).transpose()? {
         None => tcp.await,
         Some(unix) => {
-            let unix = accept_all(context, Door::Socket, async || unix.accept().await.map(|(it, _)| it));
+            let unix = accept_all(context, Door::Socket, unix);
             tokio::join!(tcp, unix);
         }
     }
     Ok(())
 }
 
-async fn accept_all<S>(context: Arc<Context>, door: Door, accept: impl AsyncFn() -> io::Result<S>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+/// A bound listener of either kind.
+trait Accept {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Accept for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<TcpStream> {
+        TcpListener::accept(self).await.map(|(stream, _)| stream)
+    }
+}
+
+impl Accept for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<UnixStream> {
+        UnixListener::accept(self).await.map(|(stream, _)| stream)
+    }
+}
+
+async fn accept_all(context: Arc<Context>, door: Door, listener: impl Accept) {
     let mut stop = context.stop.clone();
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = stopped(&mut stop) => break,
             Some(_) = connections.join_next() => {}
-            accepted = accept() => match accepted {
+            accepted = listener.accept() => match accepted {
                 Ok(stream) if connections.len() < CONNECTIONS_MAX => {
                     connections.spawn(serve_connection(Arc::clone(&context), door, stream));
                 }

@@ -1,6 +1,182 @@
-//! Verbs, flags and exit codes.
+//! Runs one verb: asks the proxy (or reads a file), prints, and turns the outcome into an exit code.
+//!
+//! No verb decides about colors; that is the control plane's. Results go to standard output, progress and errors to
+//! standard error.
+
+mod args;
+mod change;
+mod failure;
+mod screen;
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::admin::client::{Client, ClientError};
+use crate::config::{self, Config};
+use crate::status::Status;
+use crate::{demo, ledger, serve};
+use args::{Cli, Verb};
+use failure::Failure;
+
+/// Between two screens of `status --watch`.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Text,
+    Json,
+}
 
 /// Runs one verb.
-pub fn run(_args: impl Iterator<Item = std::ffi::OsString>) -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output with code 0, the rest to standard error with code 2.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let form = if cli.json { Form::Json } else { Form::Text };
+    perform(cli, form).unwrap_or_else(|failure| {
+        match form {
+            Form::Json => print_json(&failure.json()),
+            Form::Text => complain(&format!("cutover: {failure}\n")),
+        }
+        ExitCode::from(failure.exit_code())
+    })
+}
+
+fn perform(cli: Cli, form: Form) -> Result<ExitCode, Failure> {
+    let load = || -> Result<Config, Failure> { Ok(Config::load(&config::find(cli.config.as_deref())?)?) };
+    match cli.verb {
+        Verb::Demo { stay } => return Ok(demo::run(demo::Options { stay, json: form == Form::Json })),
+        Verb::Serve => return Ok(serve::run(load()?)),
+        Verb::Check | Verb::Reload { dry_run: true } => check(&load()?, form),
+        Verb::Ledger { lines } => show_ledger(&load()?, lines, form)?,
+        Verb::Reload { dry_run: false } => {
+            let config = load()?;
+            in_runtime(reload(&Client::new(&config.admin), form))?;
+        }
+        Verb::Status { service, watch } => {
+            let config = load()?;
+            in_runtime(status(&Client::new(&config.admin), service.as_deref(), watch, form))?;
+        }
+        Verb::Flip { target, how } => {
+            let (service, color) = args::flip_target(&target).map_err(Failure::Usage)?;
+            let (config, what) = (load()?, change::What { to: Some(color), how });
+            return in_runtime(change::change(&config, service, &what, form));
+        }
+        Verb::Rollback { service, how } => {
+            let (config, what) = (load()?, change::What { to: None, how });
+            return in_runtime(change::change(&config, service.as_deref(), &what, form));
+        }
+        Verb::Drain { service, dry_run } => {
+            let config = load()?;
+            in_runtime(change::drain(&Client::new(&config.admin), service.as_deref(), dry_run, form))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn in_runtime<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => Err(Failure::Failed(format!("no runtime: {error}; are too many files open?"))),
+    }
+}
+
+/// Prints a result. A reader that has left (`| head`) is no failure of the verb.
+fn print(text: &str) {
+    let mut out = std::io::stdout();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+fn print_json(value: &impl Serialize) {
+    print(&format!("{}\n", serde_json::to_string_pretty(value).expect("our own types have a JSON form")));
+}
+
+/// Prints what is not a result: progress, errors.
+fn complain(text: &str) {
+    let mut err = std::io::stderr();
+    let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
+}
+
+fn check(config: &Config, form: Form) {
+    match form {
+        Form::Text => print(&screen::config(config)),
+        Form::Json => {
+            let services: Vec<_> = config.services.iter().map(|service| &service.name).collect();
+            print_json(&json!({ "valid": true, "config": config.path, "services": services }));
+        }
+    }
+}
+
+async fn status(client: &Client, service: Option<&str>, watch: bool, form: Form) -> Result<(), Failure> {
+    let is_terminal = std::io::stdout().is_terminal();
+    let paint = screen::Paint::of_terminal(is_terminal);
+    loop {
+        let text = match (client.status().await, form) {
+            (Ok(status), Form::Text) => screen::status(&only(status, service)?, paint),
+            (Ok(status), Form::Json) => {
+                print_json(&only(status, service)?);
+                String::new()
+            }
+            // Who watches wants to see it come back.
+            (Err(error @ ClientError::NoAnswer { .. }), Form::Text) if watch && is_terminal => format!("{error}\n"),
+            (Err(error), _) => return Err(error.into()),
+        };
+        if watch && is_terminal && form == Form::Text {
+            // Drawn over, each line to its end, so that nothing flickers.
+            print(&format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")));
+        } else {
+            print(&text);
+        }
+        if !watch {
+            return Ok(());
+        }
+        tokio::time::sleep(REFRESH).await;
+    }
+}
+
+/// The status without other services than the one named.
+fn only(mut status: Status, service: Option<&str>) -> Result<Status, Failure> {
+    if let Some(name) = service {
+        let known: Vec<_> = status.services.keys().map(String::as_str).collect();
+        args::pick(Some(name), &known).map_err(Failure::Usage)?;
+        status.services.retain(|known, _| known == name);
+    }
+    Ok(status)
+}
+
+async fn reload(client: &Client, form: Form) -> Result<(), Failure> {
+    let reloaded = client.reload(&args::who()).await?;
+    match form {
+        Form::Json => print_json(&reloaded),
+        Form::Text if reloaded.changes.is_empty() => print("reloaded; nothing has changed\n"),
+        Form::Text => {
+            let lines: String = reloaded.changes.iter().map(|change| format!("  {change}\n")).collect();
+            print(&format!("reloaded\n{lines}"));
+        }
+    }
+    Ok(())
+}
+
+fn show_ledger(config: &Config, lines: usize, form: Form) -> Result<(), Failure> {
+    let path = &config.state.ledger;
+    let lines = ledger::tail(path, lines)
+        .map_err(|error| Failure::Failed(format!("the ledger {}: {error}; may you read it?", path.display())))?;
+    match form {
+        Form::Json => print_json(&json!({ "ledger": path, "lines": lines })),
+        Form::Text if lines.is_empty() => complain(&format!("{} holds nothing yet\n", path.display())),
+        Form::Text => print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>()),
+    }
+    Ok(())
 }

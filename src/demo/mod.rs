@@ -13,6 +13,7 @@ mod stage;
 mod story;
 mod verdict;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,7 +27,7 @@ pub struct Options {
     pub json: bool,
 }
 
-/// Plays the demo; about 20 s, without `stay`.
+/// Plays the demo; it takes about 10 s, without `stay`.
 ///
 /// The exit code is 0 only if the story held: no request failed but by the bad release's own answers, and the proxy
 /// took that release back by itself. It is 1 otherwise, and when a port or the temporary folder could not be had.
@@ -42,7 +43,9 @@ pub fn run(options: Options) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(problem) => {
-            eprintln!("\ncutover demo: {problem}");
+            // On a terminal the live line has not been ended.
+            let line_end = if std::io::stdout().is_terminal() { "\n" } else { "" };
+            eprintln!("{line_end}cutover demo: {problem}");
             ExitCode::FAILURE
         }
     }

@@ -263,6 +263,14 @@ mod tests {
         }
 
         #[test]
+        fn writes_a_config_that_is_valid() {
+            let stage = Stage::set().expect("a stage");
+            let config = crate::config::Config::load(&stage.config()).expect("the config is valid");
+            assert_eq!(config.proxy.listen, [stage.proxy]);
+            assert_eq!(config.services.len(), 1);
+        }
+
+        #[test]
         fn keeps_its_ports_for_its_apps() {
             let mut stage = Stage::set().expect("a stage");
             let address = stage.colors[Color::Blue.index()];

@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use super::app::{Quality, Release};
+use super::figures::ms;
 use super::load::{CONNECTIONS, Load, RATE};
 use super::screen::Screen;
 use super::stage::{SERVICE, Stage, Trouble};
@@ -102,16 +103,16 @@ async fn tell(screen: &Screen, stage: &mut Stage, load: &Load) -> Result<Told, T
     stage.deploy(Color::Green, V2)?;
     screen.during(load, until(stage, "green is ready", |service| service.colors[&Color::Green].ready)).await?;
     screen.say("  green is ready: flip to green");
+    let asked = load.now();
     let flip = screen.during(load, api::flip(stage.admin, Color::Green, api::Wait::UntilDrained)).await?;
     let v1_drained = load.now();
     let changed = flip.map_err(|refusal| Trouble::Admin("flip to green", refusal.message))?;
-    if let Some(drain) = changed.drain {
-        let ms = drain.seconds * 1000.0;
-        screen.say(&format!(
-            "  epoch {}: blue finished what it had in flight, {ms:.0} ms; {} cut",
-            changed.epoch, drain.cut
-        ));
-    }
+    screen.say(&format!(
+        "  done after {:.0} ms, epoch {}: users are on green, blue has finished what it had in flight, {} cut",
+        ms(v1_drained - asked),
+        changed.epoch,
+        changed.drain.map_or(0, |drain| drain.cut)
+    ));
     let judged =
         screen.during(load, until(stage, "the watch is over", |service| service.phase == Phase::Steady)).await?;
     screen.say(&format!("  the watch: {}", judged.last_verdict.as_deref().unwrap_or("no verdict")));
@@ -123,8 +124,8 @@ async fn tell(screen: &Screen, stage: &mut Stage, load: &Load) -> Result<Told, T
     let early = screen.during(load, api::flip(stage.admin, Color::Blue, api::Wait::No)).await?;
     let gate_held = matches!(&early, Err(refusal) if refusal.code == RefusalCode::NotReady);
     screen.say(&match early {
-        Err(refusal) => format!("  too early, blue is still down: {}", refusal.message),
-        Ok(_) => "  blue is still down, and the flip was NOT refused".into(),
+        Err(refusal) => format!("  flip to blue, too early. {}", refusal.message),
+        Ok(_) => "  flip to blue, too early, and NOT refused although blue is down".into(),
     });
     stage.deploy(Color::Blue, V3)?;
     screen.during(load, until(stage, "blue is ready", |service| service.colors[&Color::Blue].ready)).await?;
