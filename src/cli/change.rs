@@ -215,7 +215,11 @@ fn waiting(color: Color, held: u64, left: Option<Duration>) -> String {
 
 fn how_drained(color: Color, drained: Drained) -> String {
     let cut = if drained.cut == 0 { String::new() } else { format!(", {} cut at the deadline", requests(drained.cut)) };
-    format!("{color} drained in {:.1}s{cut}", drained.seconds)
+    let took = match drained.seconds {
+        seconds if seconds < 1.0 => format!("{:.0}ms", seconds * 1000.0),
+        seconds => format!("{seconds:.1}s"),
+    };
+    format!("{color} drained in {took}{cut}")
 }
 
 fn requests(n: u64) -> String {
@@ -236,7 +240,7 @@ mod tests {
         for (dry_run, end, want) in [
             (true, None, "recall: would go blue -> green (epoch 2); nothing was changed\n"),
             (false, None, "recall: blue -> green (epoch 2), not waiting for blue to drain\n"),
-            (false, drained(0.4, 0), "recall: blue -> green (epoch 2), blue drained in 0.4s\n"),
+            (false, drained(0.4, 0), "recall: blue -> green (epoch 2), blue drained in 400ms\n"),
             (
                 false,
                 drained(30.0, 1),

@@ -10,6 +10,7 @@ mod screen;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -55,35 +56,46 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn perform(cli: Cli, form: Form) -> Result<ExitCode, Failure> {
-    let load = || -> Result<Config, Failure> { Ok(Config::load(&config::find(cli.config.as_deref())?)?) };
+    let path = || config::find(cli.config.as_deref());
     match cli.verb {
         Verb::Demo { stay } => return Ok(demo::run(demo::Options { stay, json: form == Form::Json })),
-        Verb::Serve => return Ok(serve::run(load()?)),
-        Verb::Check | Verb::Reload { dry_run: true } => check(&load()?, form),
-        Verb::Ledger { lines } => show_ledger(&load()?, lines, form)?,
-        Verb::Reload { dry_run: false } => {
-            let config = load()?;
-            in_runtime(reload(&Client::new(&config.admin), form))?;
-        }
+        Verb::Serve => return Ok(serve::run(Config::load(&path()?)?)),
+        Verb::Check | Verb::Reload { dry_run: true } => check(&Config::load(&path()?)?, form),
+        Verb::Ledger { lines } => show_ledger(&reach(&path()?)?, lines, form)?,
+        Verb::Reload { dry_run: false } => in_runtime(reload(&client(&path()?)?, form))?,
         Verb::Status { service, watch } => {
-            let config = load()?;
-            in_runtime(status(&Client::new(&config.admin), service.as_deref(), watch, form))?;
+            in_runtime(status(&client(&path()?)?, service.as_deref(), watch, form))?;
         }
         Verb::Flip { target, how } => {
             let (service, color) = args::flip_target(&target).map_err(Failure::Usage)?;
-            let (config, what) = (load()?, change::What { to: Some(color), how });
+            let (config, what) = (reach(&path()?)?, change::What { to: Some(color), how });
             return in_runtime(change::change(&config, service, &what, form));
         }
         Verb::Rollback { service, how } => {
-            let (config, what) = (load()?, change::What { to: None, how });
+            let (config, what) = (reach(&path()?)?, change::What { to: None, how });
             return in_runtime(change::change(&config, service.as_deref(), &what, form));
         }
         Verb::Drain { service, dry_run } => {
-            let config = load()?;
-            in_runtime(change::drain(&Client::new(&config.admin), service.as_deref(), dry_run, form))?;
+            in_runtime(change::drain(&client(&path()?)?, service.as_deref(), dry_run, form))?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a client needs of the config. A file that was broken since the proxy started must not keep anybody from rolling
+/// back.
+fn reach(path: &Path) -> Result<Config, Failure> {
+    let (config, problems) = Config::load_for_client(path)?;
+    if let Some(problems) = problems {
+        complain(&format!(
+            "cutover: the config is not valid, going on with its [admin] and [state]; see `cutover check`\n{problems}\n"
+        ));
+    }
+    Ok(config)
+}
+
+fn client(path: &Path) -> Result<Client, Failure> {
+    Ok(Client::new(&reach(path)?.admin))
 }
 
 fn in_runtime<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {

@@ -46,13 +46,7 @@ impl Config {
     /// # Errors
     /// Every problem of the file and of the files it names.
     pub fn load(path: &Path) -> Result<Self, Problems> {
-        match std::fs::read_to_string(path) {
-            Ok(text) => Config::parse(&text, path),
-            Err(error) => {
-                let help = "name another file with --config or $CUTOVER_CONFIG";
-                Err(Problems(vec![Problem::with_file(path, format!("cannot be read: {error}"), help)]))
-            }
-        }
+        Config::parse(&text_of(path)?, path)
     }
 
     /// Checks `text`, the content of `path`.
@@ -60,8 +54,31 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, Problems> {
-        read::config(text, path)
+        match read::config(text, path) {
+            (Some(config), problems) if problems.is_empty() => Ok(config),
+            (_, problems) => Err(Problems(problems)),
+        }
     }
+
+    /// For a client of a running proxy, which may well run although its file has been broken since: whatever can be
+    /// read of it, and its problems.
+    ///
+    /// # Errors
+    /// There is nothing to be read: no file, or no TOML in it.
+    pub fn load_for_client(path: &Path) -> Result<(Self, Option<Problems>), Problems> {
+        match read::config(&text_of(path)?, path) {
+            (Some(config), problems) if problems.is_empty() => Ok((config, None)),
+            (Some(config), problems) => Ok((config, Some(Problems(problems)))),
+            (None, problems) => Err(Problems(problems)),
+        }
+    }
+}
+
+fn text_of(path: &Path) -> Result<String, Problems> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let help = "name another file with --config or $CUTOVER_CONFIG";
+        Problems(vec![Problem::with_file(path, format!("cannot be read: {error}"), help)])
+    })
 }
 
 /// The file to load: the one named on the command line, else `$CUTOVER_CONFIG`, else the first of [`PLACES`].

@@ -9,25 +9,23 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 use super::env_file::EnvFile;
-use super::problem::{Problem, Problems};
+use super::problem::Problem;
 use super::section::{Section, Source, Value, integer, kind};
 use super::{
     AccessLog, Address, Admin, Cidr, ColorConfig, Config, Drain, Health, Log, Proxy, Service, State, Upstream, Watch,
 };
 use crate::domain::Color;
 
-/// Parses `text`, the content of `path`.
-///
-/// # Errors
-/// Every problem of the file and of the files it names.
-pub fn config(text: &str, path: &Path) -> Result<Config, Problems> {
+/// Parses `text`, the content of `path`: what could be made of it, with defaults in place of what is wrong, and every
+/// problem of the file and of the files it names. `None` when it is not TOML.
+pub fn config(text: &str, path: &Path) -> (Option<Config>, Vec<Problem>) {
     let source = Source { path, text, problems: Default::default() };
     let table = match DeTable::parse(text) {
         Ok(table) => table,
         Err(error) => {
             let span = error.span().unwrap_or(0..0);
             let message = format!("not TOML: {}", error.message().trim());
-            return Err(Problems(vec![Problem::at(path, text, span, message, "config/cutover.toml shows every key")]));
+            return (None, vec![Problem::at(path, text, span, message, "config/cutover.toml shows every key")]);
         }
     };
     let top = Section::top(&source, &table);
@@ -43,11 +41,8 @@ pub fn config(text: &str, path: &Path) -> Result<Config, Problems> {
     };
     top.refuse_unknown();
     let mut problems = source.problems.into_inner();
-    if problems.is_empty() {
-        return Ok(config);
-    }
     problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
-    Err(Problems(problems))
+    (Some(config), problems)
 }
 
 const fn seconds(n: u64) -> Duration {

@@ -49,9 +49,9 @@ fn code(refusal: &Refusal) -> String {
     json.as_str().unwrap_or_default().to_owned()
 }
 
-/// Seconds to a tenth.
+/// Seconds to a millisecond.
 pub(super) fn seconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 10.0).round() / 10.0
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
 /// A duration for people: `850ms`, `12s`, `14m 3s`.

@@ -97,7 +97,7 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Finding { failed, requests, within, tolerated_bp } = self;
         let (seconds, percent) = (within.as_secs_f64(), f64::from(*tolerated_bp) / 100.0);
-        write!(f, "{failed} of {requests} requests failed within {seconds:.1} s, {percent:.2} % are tolerated")
+        write!(f, "{failed} of {requests} requests failed within {seconds:.3} s, {percent:.2} % are tolerated")
     }
 }
 

@@ -23,7 +23,7 @@ use super::request::{self, BareLf, Origin, Request, Scan, Space};
 use super::tunnel;
 use super::upstream;
 use super::worker::{Admission, Context};
-use crate::switch::{Lease, Outcome};
+use crate::switch::{Lane, Lease, Outcome};
 
 /// How long a closing connection goes on reading what the client still sends, so that it can read our last answer.
 const LINGER: Duration = Duration::from_secs(2);
@@ -198,13 +198,13 @@ impl<S: Transport> Connection<S> {
         let mut rebuilt = self.worker.buffers.small();
         request::write_head(&mut rebuilt, &request, &self.origin, request_id.as_bytes(), self.worker.proxy.via);
         let accepted = Accepted {
-            lease,
             asked: Asked { head: is_head, upgrade: request.upgrade.is_some(), is_1_0: request.is_1_0 },
             method_index: request.method_index,
             idempotent: request.is_idempotent(),
             keep_alive: request.keep_alive,
             expects_continue: request.expects_continue,
-            line: self.worker.log.is_on().then(|| Box::new(self.line(&request, &request_id))),
+            line: self.worker.log.is_on().then(|| Box::new(self.line(&request, &request_id, lease.lane()))),
+            lease,
             body: request.body,
             head: rebuilt,
             request_id,
@@ -473,7 +473,7 @@ impl<S: Transport> Connection<S> {
         }
     }
 
-    fn line(&self, request: &Request<'_>, request_id: &str) -> Line {
+    fn line(&self, request: &Request<'_>, request_id: &str, lane: &Lane) -> Line {
         let value = |name| request.value(name).map(|v| String::from_utf8_lossy(v).into_owned()).unwrap_or_default();
         Line {
             client: self.origin.ip.clone(),
@@ -481,6 +481,9 @@ impl<S: Transport> Connection<S> {
             host: request.authority.unwrap_or_default().to_owned(),
             path: request.path.to_owned(),
             protocol: if request.is_1_0 { "HTTP/1.0" } else { "HTTP/1.1" },
+            service: lane.service.name.clone(),
+            color: lane.color.as_str(),
+            epoch: lane.epoch,
             request_id: request_id.to_owned(),
             referer: value("referer"),
             user_agent: value("user-agent"),
