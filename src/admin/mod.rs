@@ -11,6 +11,8 @@ mod listen;
 mod patient;
 mod routes;
 mod server;
+#[cfg(test)]
+mod tests;
 
 pub use listen::{BindError, Bound, bind};
 pub use server::serve;

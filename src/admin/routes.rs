@@ -1,7 +1,5 @@
 //! From a request to its answer. Every route is in [`Route::of`]; the order of the checks is in [`answer`].
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -20,8 +18,6 @@ use crate::status::{ChangeRequest, Changed, Refusal, RefusalCode, ServiceStatus}
 
 /// A request's body; more is 413.
 pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
-/// For a whole body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Readers of events at once; more are told to poll.
 const READERS_MAX: usize = 64;
 /// A name in the ledger is a name, not a text.
@@ -187,7 +183,7 @@ async fn service(context: &Context, name: &str) -> Result<ServiceStatus, No> {
 }
 
 async fn change(context: &Context, name: &str, verb: Verb, headers: &HeaderMap, body: Incoming) -> Result<Answer, No> {
-    let request: ChangeRequest = read(headers, body).await?;
+    let request: ChangeRequest = read(context, headers, body).await?;
     let if_epoch = guard::if_match(headers)?;
     check_fields(verb, &request, if_epoch)?;
     let name = name.to_owned();
@@ -231,7 +227,7 @@ struct ReloadRequest {
 }
 
 async fn reload(context: &Context, headers: &HeaderMap, body: Incoming) -> Result<Answer, No> {
-    let request: ReloadRequest = read(headers, body).await?;
+    let request: ReloadRequest = read(context, headers, body).await?;
     if guard::if_match(headers)?.is_some() {
         return Err(Failure::bad_request("reload takes no If-Match: an epoch is of one service").into());
     }
@@ -240,9 +236,13 @@ async fn reload(context: &Context, headers: &HeaderMap, body: Incoming) -> Resul
 }
 
 /// The body as JSON; an empty one is the default. Everything about it is limited.
-async fn read<T: DeserializeOwned + Default>(headers: &HeaderMap, body: Incoming) -> Result<T, Failure> {
+async fn read<T: DeserializeOwned + Default>(
+    context: &Context,
+    headers: &HeaderMap,
+    body: Incoming,
+) -> Result<T, Failure> {
     guard::check_content_type(headers)?;
-    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await;
+    let collected = tokio::time::timeout(context.limits.body, Limited::new(body, BODY_BYTES_MAX).collect()).await;
     let bytes: Bytes = match collected {
         Err(_) => return Err(Failure::too_slow()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Failure::too_large(BODY_BYTES_MAX)),

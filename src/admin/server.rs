@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,10 +25,6 @@ use crate::control::Handle;
 
 /// Connections at once, of each door: strangers on the address must not keep the operator from the socket.
 const CONNECTIONS_MAX: usize = 256;
-/// For a request's head, and between requests on a kept connection.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// A write that waits longer for its reader ends the connection.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of a connection is buffered in each direction.
 const BUFFER_BYTES: usize = 64 * 1024;
 /// After a failed accept (too many open files) it is tried again.
@@ -35,12 +32,27 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// For answers that are under way when the server is stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a client may keep us waiting.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// For a request's head, and between requests on a kept connection.
+    pub(super) head: Duration,
+    /// For a whole body.
+    pub(super) body: Duration,
+    /// A write that waits longer for its reader ends the connection.
+    pub(super) write: Duration,
+}
+
+const LIMITS: Limits =
+    Limits { head: Duration::from_secs(10), body: Duration::from_secs(10), write: Duration::from_secs(10) };
+
 /// What every request needs.
 pub(super) struct Context {
     pub(super) handle: Handle,
     pub(super) token: Option<String>,
     pub(super) names: Names,
     pub(super) readers: Arc<Semaphore>,
+    pub(super) limits: Limits,
     pub(super) stop: watch::Receiver<bool>,
 }
 
@@ -48,28 +60,35 @@ pub(super) struct Context {
 ///
 /// At most 256 connections per door; one more is closed at once. Must run within a tokio runtime.
 pub async fn serve(bound: Bound, token: Option<String>, handle: Handle, stop: watch::Receiver<bool>) {
-    if let Err(error) = serve_doors(bound, token, handle, stop).await {
+    serve_within(LIMITS, bound, token, handle, stop).await;
+}
+
+/// As [`serve`], with other limits.
+pub(super) async fn serve_within(
+    limits: Limits,
+    bound: Bound,
+    token: Option<String>,
+    handle: Handle,
+    stop: watch::Receiver<bool>,
+) {
+    let Bound { tcp, address, socket, file: _file } = bound;
+    let names = names(address, token.as_deref());
+    let context = Arc::new(Context { handle, token, names, readers: Arc::new(routes::readers()), limits, stop });
+    if let Err(error) = serve_doors(&context, address, tcp, socket).await {
         tracing::error!("admin: the runtime does not take the listeners: {error}");
     }
 }
 
 async fn serve_doors(
-    bound: Bound,
-    token: Option<String>,
-    handle: Handle,
-    stop: watch::Receiver<bool>,
+    context: &Arc<Context>,
+    address: SocketAddr,
+    tcp: std::net::TcpListener,
+    socket: Option<std::os::unix::net::UnixListener>,
 ) -> io::Result<()> {
-    let Bound { tcp, address, socket, file: _file } = bound;
-    let names = names(address, token.as_deref());
-    let context = Arc::new(Context { handle, token, names, readers: Arc::new(routes::readers()), stop });
-    let tcp = TcpListener::from_std(tcp)?;
-    let tcp = accept_all(Arc::clone(&context), Door::Tcp(address), tcp);
+    let tcp = accept_all(Arc::clone(context), Door::Tcp(address), TcpListener::from_std(tcp)?);
     match socket.map(UnixListener::from_std).transpose()? {
         None => tcp.await,
-        Some(unix) => {
-            let unix = accept_all(context, Door::Socket, unix);
-            tokio::join!(tcp, unix);
-        }
+        Some(unix) => drop(tokio::join!(tcp, accept_all(Arc::clone(context), Door::Socket, unix))),
     }
     Ok(())
 }
@@ -135,9 +154,9 @@ where
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(context.limits.head)
         .max_buf_size(BUFFER_BYTES)
-        .serve_connection(TokioIo::new(Patient::new(stream, WRITE_TIMEOUT)), service);
+        .serve_connection(TokioIo::new(Patient::new(stream, context.limits.write)), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
