@@ -180,3 +180,155 @@ fn labels(names: &[(&str, &str)]) -> Vec<LabelPair> {
     };
     names.iter().map(pair).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::status::{ColorStatus, ServiceStatus, UpstreamStatus, WatchStatus};
+
+    fn color(address: &str, ready: bool) -> ColorStatus {
+        let upstreams = vec![UpstreamStatus { address: address.into(), ready, reason: None }];
+        ColorStatus { ready, in_flight: 0, requests: 0, errors: 0, image_tag: None, project: None, upstreams }
+    }
+
+    /// Two workers; blue has answered three requests, one of them with 503, and holds one; green is watched.
+    fn example() -> Observation {
+        let stats = [ColorStats::new(2), ColorStats::new(2)].map(Arc::new);
+        let count = |worker: usize, class: usize, method: usize, us: u64| {
+            let shard = &stats[0].shards[worker];
+            shard.begun.add(1);
+            shard.ended.add(1);
+            shard.requests[class][method].add(1);
+            shard.durations[DURATION_BOUNDS_US.partition_point(|&bound| bound < us)].add(1);
+            shard.duration_sum_us.add(us);
+        };
+        count(0, 2, 0, 400);
+        count(1, 2, 0, 1_500);
+        count(1, 5, 2, 90_000_000);
+        stats[0].shards[0].begun.add(1);
+        let service = ServiceStatus {
+            active: Color::Green,
+            epoch: 7,
+            phase: Phase::Watching,
+            summary: "a summary".into(),
+            watch: Some(WatchStatus { remaining_seconds: 1.0, answered: 4, failed: 1, evidence: 0.25 }),
+            last_verdict: None,
+            colors: [
+                (Color::Blue, color("127.0.0.1:8000", true)),
+                (Color::Green, color("name\"with\\quote:8001", false)),
+            ]
+            .into(),
+        };
+        let status = Status {
+            version: "0.1.0".into(),
+            pid: 1,
+            started: "2026-01-01T00:00:00Z".into(),
+            config: "cutover.toml".into(),
+            connections: 12,
+            problems: vec![],
+            services: [("recall".to_owned(), service)].into(),
+            ledger: vec![],
+        };
+        let flips = vec![("recall".into(), Color::Green, "operator", 4), ("recall".into(), Color::Blue, "verdict", 2)];
+        Observation { status, stats: vec![("recall".into(), stats)], flips, reloads_ok: 3, reloads_failed: 1 }
+    }
+
+    #[test]
+    fn say_what_was_observed() {
+        let text = text(&example());
+        for line in [
+            "cutover_requests_total{color=\"blue\",code_class=\"2xx\",method=\"GET\",service=\"recall\"} 2",
+            "cutover_requests_total{color=\"blue\",code_class=\"5xx\",method=\"POST\",service=\"recall\"} 1",
+            "cutover_request_duration_seconds_bucket{color=\"blue\",service=\"recall\",le=\"0.0005\"} 1",
+            "cutover_request_duration_seconds_bucket{color=\"blue\",service=\"recall\",le=\"0.001\"} 1",
+            "cutover_request_duration_seconds_bucket{color=\"blue\",service=\"recall\",le=\"0.0025\"} 2",
+            "cutover_request_duration_seconds_bucket{color=\"blue\",service=\"recall\",le=\"60\"} 2",
+            "cutover_request_duration_seconds_bucket{color=\"blue\",service=\"recall\",le=\"+Inf\"} 3",
+            "cutover_request_duration_seconds_sum{color=\"blue\",service=\"recall\"} 90.0019",
+            "cutover_request_duration_seconds_count{color=\"blue\",service=\"recall\"} 3",
+            "cutover_request_duration_seconds_count{color=\"green\",service=\"recall\"} 0",
+            "cutover_in_flight{color=\"blue\",service=\"recall\"} 1",
+            "cutover_in_flight{color=\"green\",service=\"recall\"} 0",
+            "cutover_active{color=\"blue\",service=\"recall\"} 0",
+            "cutover_active{color=\"green\",service=\"recall\"} 1",
+            "cutover_epoch{service=\"recall\"} 7",
+            "cutover_flips_total{reason=\"operator\",service=\"recall\",to=\"green\"} 4",
+            "cutover_flips_total{reason=\"verdict\",service=\"recall\",to=\"blue\"} 2",
+            "cutover_flips_total{reason=\"config\",service=\"recall\",to=\"blue\"} 0",
+            "cutover_watch_state{service=\"recall\",state=\"watching\"} 1",
+            "cutover_watch_state{service=\"recall\",state=\"steady\"} 0",
+            "cutover_watch_evidence{service=\"recall\"} 0.25",
+            "cutover_upstream_up{color=\"blue\",service=\"recall\",upstream=\"127.0.0.1:8000\"} 1",
+            "cutover_upstream_up{color=\"green\",service=\"recall\",upstream=\"name\\\"with\\\\quote:8001\"} 0",
+            "cutover_config_reloads_total{result=\"ok\"} 3",
+            "cutover_config_reloads_total{result=\"failed\"} 1",
+            "cutover_connections 12",
+            "cutover_build_info{version=\"0.1.0\"} 1",
+        ] {
+            assert!(text.lines().any(|have| sorted(have) == sorted(line)), "{line}\nis not in\n{text}");
+        }
+        assert_eq!(text.matches("cutover_requests_total{").count(), 2, "only what has happened");
+        assert_eq!(text.matches("cutover_flips_total{").count(), 6, "every flip that could happen");
+        assert_eq!(text.matches("cutover_watch_state{").count(), 4, "every phase");
+    }
+
+    /// A sample with its labels in order: their order means nothing.
+    fn sorted(line: &str) -> String {
+        let Some((name, (labels, value))) =
+            line.split_once('{').and_then(|(name, rest)| Some((name, rest.rsplit_once('}')?)))
+        else {
+            return line.to_owned();
+        };
+        let mut labels: Vec<_> = labels.split(',').collect();
+        labels.sort_unstable();
+        format!("{name}{{{}}}{value}", labels.join(","))
+    }
+
+    #[test]
+    fn have_exactly_the_documented_names() {
+        let text = text(&example());
+        let names: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE cutover_")).collect();
+        assert_eq!(
+            names,
+            [
+                "requests_total counter",
+                "request_duration_seconds histogram",
+                "in_flight gauge",
+                "active gauge",
+                "epoch gauge",
+                "flips_total counter",
+                "watch_state gauge",
+                "watch_evidence gauge",
+                "upstream_up gauge",
+                "config_reloads_total counter",
+                "connections gauge",
+                "build_info gauge",
+            ]
+        );
+    }
+
+    #[test]
+    fn are_there_before_the_first_request_and_service() {
+        let mut quiet = example();
+        quiet.stats.clear();
+        quiet.status.services.clear();
+        assert!(text(&quiet).contains("cutover_build_info{version=\"0.1.0\"} 1\n"));
+    }
+
+    #[test]
+    fn pass_promtool_where_there_is_one() {
+        let spawned =
+            Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut promtool = match spawned {
+            Ok(promtool) => promtool,
+            Err(error) => return eprintln!("skipped: promtool: {error}"),
+        };
+        promtool.stdin.take().expect("it is piped").write_all(text(&example()).as_bytes()).unwrap();
+        let output = promtool.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+}
