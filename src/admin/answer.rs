@@ -44,7 +44,7 @@ impl Failure {
 
     pub(super) fn unauthorized(message: &str) -> Self {
         let failure = Failure::new(StatusCode::UNAUTHORIZED, "unauthorized", message);
-        Failure { header: Some((WWW_AUTHENTICATE, "Bearer realm=\"cutover\"")), ..failure }
+        Failure { header: Some((WWW_AUTHENTICATE, "Bearer")), ..failure }
     }
 
     pub(super) fn not_found(path: &str) -> Self {
