@@ -8,7 +8,7 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 use crate::control::Observation;
 use crate::domain::Color;
 use crate::status::{Phase, Status};
-use crate::switch::{CODE_CLASSES, ColorStats, DURATION_BOUNDS_US, METHODS, Shard};
+use crate::switch::{CODE_CLASSES, ColorStats, DURATION_BOUNDS_US, METHODS, REPLAY_RESULTS, Shard};
 
 /// The exposition format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -24,7 +24,7 @@ pub fn text(observed: &Observation) -> String {
     TextEncoder::new().encode_to_string(&families).expect("every family has a name, samples and one type")
 }
 
-fn traffic(observed: &Observation) -> [MetricFamily; 3] {
+fn traffic(observed: &Observation) -> [MetricFamily; 4] {
     let each = || {
         let colors = |(name, stats): &'_ (String, [_; 2])| (name.clone(), stats.clone());
         observed.stats.iter().map(colors).flat_map(|(name, stats)| {
@@ -44,6 +44,11 @@ fn traffic(observed: &Observation) -> [MetricFamily; 3] {
         cells.filter_map(count).collect::<Vec<_>>()
     });
     let durations = each().map(|(name, color, stats)| duration(&name, color, &stats));
+    let replays = observed.stats.iter().flat_map(|(name, stats)| {
+        let count = |at: usize| stats.iter().map(|stats| stats.sum(|shard: &Shard| shard.replays[at].get())).sum();
+        let results = REPLAY_RESULTS.iter().enumerate();
+        results.map(|(at, result)| counter(&[("service", name), ("result", result)], count(at))).collect::<Vec<_>>()
+    });
     let in_flight = each()
         .map(|(name, color, stats)| gauge(&[("service", &name), ("color", color.as_str())], stats.in_flight() as f64));
     [
@@ -53,6 +58,12 @@ fn traffic(observed: &Observation) -> [MetricFamily; 3] {
             "From a request's first byte to its answer's last.",
             MetricType::HISTOGRAM,
             durations,
+        ),
+        family(
+            "replays_total",
+            "Failures of a watched color that the other one was asked to answer.",
+            MetricType::COUNTER,
+            replays,
         ),
         family("in_flight", "Requests and tunnels in flight now.", MetricType::GAUGE, in_flight),
     ]
@@ -210,6 +221,8 @@ mod tests {
         count(1, 2, 0, 1_500);
         count(1, 5, 2, 90_000_000);
         stats[0].shards[0].begun.add(1);
+        stats[0].shards[0].replays[0].add(2);
+        stats[1].shards[1].replays[0].add(3);
         let service = ServiceStatus {
             active: Color::Green,
             epoch: 7,
@@ -251,6 +264,8 @@ mod tests {
             "cutover_request_duration_seconds_sum{color=\"blue\",service=\"recall\"} 90.0019",
             "cutover_request_duration_seconds_count{color=\"blue\",service=\"recall\"} 3",
             "cutover_request_duration_seconds_count{color=\"green\",service=\"recall\"} 0",
+            "cutover_replays_total{service=\"recall\",result=\"answered\"} 5",
+            "cutover_replays_total{service=\"recall\",result=\"over_budget\"} 0",
             "cutover_in_flight{color=\"blue\",service=\"recall\"} 1",
             "cutover_in_flight{color=\"green\",service=\"recall\"} 0",
             "cutover_active{color=\"blue\",service=\"recall\"} 0",
@@ -297,6 +312,7 @@ mod tests {
             [
                 "requests_total counter",
                 "request_duration_seconds histogram",
+                "replays_total counter",
                 "in_flight gauge",
                 "active gauge",
                 "epoch gauge",

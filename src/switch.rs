@@ -74,6 +74,9 @@ pub const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH",
 /// Labels of `code_class`; `none` is a request that got no status, because the client left before there was one.
 pub const CODE_CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
+/// How a replay ended: with an answer below 500, without one, or not begun because too many had been.
+pub const REPLAY_RESULTS: [&str; 3] = ["answered", "failed", "over_budget"];
+
 /// Upper bounds of the duration histogram, in microseconds; one more bucket takes what is slower.
 pub const DURATION_BOUNDS_US: [u64; 16] = [
     500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
@@ -96,6 +99,19 @@ pub struct Shard {
     pub durations: [Counter; DURATION_BOUNDS_US.len() + 1],
     /// Microseconds of all durations together.
     pub duration_sum_us: Counter,
+    /// Failures of this color that the other one was asked to answer, by index into [`REPLAY_RESULTS`].
+    pub replays: [Counter; REPLAY_RESULTS.len()],
+}
+
+impl Shard {
+    /// Counts a request that ended; `class` and `method` are indexes into [`CODE_CLASSES`] and [`METHODS`].
+    fn count(&self, status: Option<u16>, method: usize, duration: Duration) {
+        let class = status.map_or(0, |code| usize::from(code / 100).min(CODE_CLASSES.len() - 1));
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.requests[class][method].add(1);
+        self.durations[DURATION_BOUNDS_US.partition_point(|&bound| bound < us)].add(1);
+        self.duration_sum_us.add(us);
+    }
 }
 
 /// The counters of one color: a [`Shard`] per worker.
@@ -153,6 +169,77 @@ struct Counts {
     good: Counter,
     bad: Counter,
     void: Counter,
+    replays: Counter,
+}
+
+/// The color that is not active: while the active one is watched, it answers once for each of its failures that can be
+/// repeated without harm.
+pub struct Standby {
+    /// The color.
+    pub color: Color,
+    /// Where it is; at least one.
+    pub upstreams: Arc<[Arc<Upstream>]>,
+    stats: Arc<ColorStats>,
+    open: AtomicBool,
+}
+
+/// Replays of one worker under one epoch at most, beside [`REPLAY_SHARE`] of its requests: the standby carries no
+/// traffic, and a release that fails all at once must not bring it down with it.
+const REPLAY_BURST: u64 = 256;
+
+/// One replay for so many requests begun.
+const REPLAY_SHARE: u64 = 10;
+
+impl Standby {
+    /// Whether a watch runs.
+    pub fn is_open(&self) -> bool {
+        self.open.load(Relaxed)
+    }
+
+    /// Set by the control plane as the watch begins and ends.
+    pub fn set_open(&self, open: bool) {
+        self.open.store(open, Relaxed);
+    }
+
+    /// Counts a replay in.
+    pub fn visit(&self, worker: usize) -> Visit {
+        let shard = Arc::clone(&self.stats.shards[worker]);
+        shard.begun.add(1);
+        Visit(shard)
+    }
+}
+
+/// One replay in flight on the standby; it ends when dropped.
+pub struct Visit(Arc<Shard>);
+
+impl Visit {
+    /// Counts its answer for the color that gave it.
+    pub fn record(&self, status: Option<u16>, method: usize, duration: Duration) {
+        self.0.count(status, method, duration);
+        if status.is_none_or(|code| code >= 500) {
+            self.0.errors.add(1);
+        }
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.0.ended.add(1);
+    }
+}
+
+impl Lane {
+    /// Whether one more replay is within the budget of 256 and a tenth of this worker's requests.
+    pub fn may_replay(&self) -> bool {
+        let replays: u64 = self.counts.replays.get();
+        replays < REPLAY_BURST + self.counts.begun.get() / REPLAY_SHARE
+    }
+
+    /// Counts a replay, by index into [`REPLAY_RESULTS`].
+    pub fn count_replay(&self, result: usize) {
+        self.counts.replays.add(1);
+        self.stats.replays[result].add(1);
+    }
 }
 
 /// One worker's part of a route: the token that its leases hold.
@@ -168,6 +255,8 @@ pub struct Lane {
     pub upstreams: Arc<[Arc<Upstream>]>,
     /// This worker's lasting counters for the color.
     pub stats: Arc<Shard>,
+    /// Who answers for this color while it is watched.
+    pub standby: Arc<Standby>,
     counts: Arc<Counts>,
     cut: Arc<AtomicBool>,
     failure_bell: Arc<Notify>,
@@ -181,6 +270,8 @@ pub struct ServiceInfo {
     pub name: String,
     /// Time-outs towards its upstreams.
     pub upstream: config::Upstream,
+    /// What may be replayed.
+    pub replay: config::Replay,
 }
 
 /// One request (or tunnel) in flight on one color. It ends when this is dropped, which is after the last byte.
@@ -211,12 +302,8 @@ impl Lease {
         if std::mem::replace(&mut self.recorded, true) {
             return;
         }
-        let class = status.map_or(0, |code| usize::from(code / 100).min(CODE_CLASSES.len() - 1));
-        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let stats = &self.lane.stats;
-        stats.requests[class][method].add(1);
-        stats.durations[DURATION_BOUNDS_US.partition_point(|&bound| bound < us)].add(1);
-        stats.duration_sum_us.add(us);
+        stats.count(status, method, duration);
         match outcome {
             Outcome::Good => self.lane.counts.good.add(1),
             Outcome::Void => self.lane.counts.void.add(1),
@@ -275,6 +362,8 @@ pub struct Tenure {
     pub color: Color,
     /// Its epoch.
     pub epoch: u64,
+    /// The other color, opened for replays while this one is watched.
+    pub standby: Arc<Standby>,
     counts: Box<[Arc<Counts>]>,
     cut: Arc<AtomicBool>,
     drained: mpsc::Receiver<Infallible>,
@@ -332,7 +421,7 @@ impl Service {
         failure_bell: Arc<Notify>,
         active: Color,
         epoch: u64,
-        upstreams: Arc<[Arc<Upstream>]>,
+        upstreams: [Arc<[Arc<Upstream>]>; 2],
     ) -> (Arc<Self>, Tenure) {
         let (route, tenure) = make_route(&info, &stats, &failure_bell, active, epoch, upstreams);
         (Arc::new(Service { info, route: ArcSwap::from_pointee(route), stats, failure_bell }), tenure)
@@ -341,7 +430,8 @@ impl Service {
     /// Makes `active` take every request that begins from now on: one atomic store.
     ///
     /// The tenure of the route before it ends ([`Tenure::drained`]) when its last lease does.
-    pub fn publish(&self, active: Color, epoch: u64, upstreams: Arc<[Arc<Upstream>]>) -> Tenure {
+    /// `upstreams` is indexed by [`Color::index`].
+    pub fn publish(&self, active: Color, epoch: u64, upstreams: [Arc<[Arc<Upstream>]>; 2]) -> Tenure {
         let (route, tenure) = make_route(&self.info, &self.stats, &self.failure_bell, active, epoch, upstreams);
         self.route.store(Arc::new(route));
         tenure
@@ -354,8 +444,16 @@ fn make_route(
     failure_bell: &Arc<Notify>,
     active: Color,
     epoch: u64,
-    upstreams: Arc<[Arc<Upstream>]>,
+    upstreams: [Arc<[Arc<Upstream>]>; 2],
 ) -> (Route, Tenure) {
+    let idle = active.other();
+    let standby = Arc::new(Standby {
+        color: idle,
+        upstreams: Arc::clone(&upstreams[idle.index()]),
+        stats: Arc::clone(&stats[idle.index()]),
+        open: AtomicBool::new(false),
+    });
+    let upstreams = &upstreams[active.index()];
     let (alive, drained) = mpsc::channel(1);
     let cut = Arc::new(AtomicBool::new(false));
     let lanes: Box<[Arc<Lane>]> = stats[active.index()]
@@ -366,8 +464,9 @@ fn make_route(
                 service: Arc::clone(info),
                 color: active,
                 epoch,
-                upstreams: Arc::clone(&upstreams),
+                upstreams: Arc::clone(upstreams),
                 stats: Arc::clone(shard),
+                standby: Arc::clone(&standby),
                 counts: Arc::default(),
                 cut: Arc::clone(&cut),
                 failure_bell: Arc::clone(failure_bell),
@@ -378,6 +477,7 @@ fn make_route(
     let tenure = Tenure {
         color: active,
         epoch,
+        standby,
         counts: lanes.iter().map(|lane| Arc::clone(&lane.counts)).collect(),
         cut,
         drained,
@@ -471,12 +571,16 @@ mod tests {
         config::Address { host: "127.0.0.1".into(), port }
     }
 
+    fn upstreams() -> [Arc<[Arc<Upstream>]>; 2] {
+        [1, 2].map(|port| Arc::from([Upstream::new(address(port))]))
+    }
+
     fn service(name: &str) -> (Arc<Service>, Tenure) {
         let timeout = Duration::from_secs(1);
         let upstream = config::Upstream { connect_timeout: timeout, response_timeout: timeout, idle_timeout: timeout };
-        let info = Arc::new(ServiceInfo { name: name.into(), upstream });
+        let info = Arc::new(ServiceInfo { name: name.into(), upstream, replay: config::Replay::default() });
         let stats = [1, 2].map(|_| Arc::new(ColorStats::new(2)));
-        Service::new(info, stats, Arc::default(), Color::Blue, 1, Arc::from([Upstream::new(address(1))]))
+        Service::new(info, stats, Arc::default(), Color::Blue, 1, upstreams())
     }
 
     fn configured(name: &str, hosts: &[&str], path_prefix: &str) -> config::Service {
@@ -491,6 +595,7 @@ mod tests {
             upstream: config::Upstream { connect_timeout: timeout, response_timeout: timeout, idle_timeout: timeout },
             health: config::Health { path: "/".into(), interval: timeout, timeout, rise: 1, fall: 1 },
             watch: config::Watch { window: timeout },
+            replay: config::Replay::default(),
             drain: config::Drain { timeout },
         }
     }
@@ -529,7 +634,7 @@ mod tests {
         let (service, mut tenure) = service("a");
         let (first, second) = (service.route.load().lease(0), service.route.load().lease(1));
         assert_eq!(tenure.in_flight(), 2);
-        let mut next = service.publish(Color::Green, 2, Arc::from([Upstream::new(address(2))]));
+        let mut next = service.publish(Color::Green, 2, upstreams());
         let drained =
             async |tenure: &mut Tenure| tokio::time::timeout(Duration::from_millis(10), tenure.drained()).await.is_ok();
         drop(first);
@@ -545,7 +650,7 @@ mod tests {
     fn a_late_failure_counts_where_it_began() {
         let (service, old) = service("a");
         let mut late = service.route.load().lease(0);
-        let new = service.publish(Color::Green, 2, Arc::from([Upstream::new(address(2))]));
+        let new = service.publish(Color::Green, 2, upstreams());
         late.record(Outcome::Bad, Some(500), 0, Duration::from_millis(3));
         assert_eq!(old.tally(), Tally { begun: 1, bad: 1, ..Tally::default() });
         assert_eq!(new.tally(), Tally::default());

@@ -1,7 +1,7 @@
 //! `flip`, `rollback` and `drain`: ask, show how the drain goes, say how it ended.
 //!
-//! The API could wait for the drain itself; the verb asks it not to and looks again and again, so that whoever waits
-//! sees what for, and hears at once when the release is taken back meanwhile.
+//! The API could wait for the drain itself; the verb asks it not to, waits for the drain in a second question, and looks
+//! meanwhile: whoever waits sees what for, and hears at once when the release is taken back.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -21,9 +21,6 @@ use crate::status::{Changed, Drained, Phase, ServiceStatus};
 const LOOK: Duration = Duration::from_millis(100);
 /// Between two lines about it where they cannot be drawn over.
 const LINE: Duration = Duration::from_secs(2);
-/// After this somebody has to look: no drain is configured to take that long.
-const PATIENCE: Duration = Duration::from_secs(3600);
-
 /// A flip to a color, or (without one) a rollback.
 pub(super) struct What {
     pub(super) to: Option<Color>,
@@ -73,31 +70,45 @@ pub(super) async fn change(
     })
 }
 
-/// Looks until the color before holds nothing any more. `limit` is the configured drain, for the display only.
+/// Waits for the drain. `limit` is the configured one, for the display only.
 async fn follow(client: &Client, changed: &Changed, limit: Option<Duration>) -> Result<End, Failure> {
-    let began = Instant::now();
     let mut progress = Progress::new();
+    let drained = tokio::select! {
+        drained = client.drain(&changed.service) => drained,
+        end = look(client, changed, limit, &mut progress) => {
+            progress.clear();
+            return end;
+        }
+    };
+    progress.clear();
+    let drained = End::Drained(drained?);
+    // The traffic may have been taken back between the last look and the end of the drain.
+    let service = client.status().await?.services.remove(&changed.service);
+    Ok(service.and_then(|service| ended_early(&service, changed.epoch)).unwrap_or(drained))
+}
+
+/// Shows how the drain goes; returns only if another epoch begins.
+async fn look(
+    client: &Client,
+    changed: &Changed,
+    limit: Option<Duration>,
+    progress: &mut Progress,
+) -> Result<End, Failure> {
+    let began = Instant::now();
     loop {
-        let mut status = client.status().await?;
-        let Some(service) = status.services.remove(&changed.service) else {
+        tokio::time::sleep(LOOK).await;
+        let Some(service) = client.status().await?.services.remove(&changed.service) else {
             let message = format!("{}: a reload has removed it while it was drained", changed.service);
             return Err(Failure::Failed(message));
         };
         if let Some(end) = ended_early(&service, changed.epoch) {
-            progress.clear();
             return Ok(end);
         }
-        let held = in_flight(&service, changed.from);
-        if held == 0 {
-            progress.clear();
-            return Ok(End::Drained(client.drain(&changed.service).await?));
+        let left = limit.map(|limit| limit.saturating_sub(began.elapsed()));
+        match in_flight(&service, changed.from) {
+            0 => {}
+            held => progress.show(&waiting(changed.from, held, left)),
         }
-        if began.elapsed() > PATIENCE {
-            let message = format!("{}: {} still holds {}", changed.service, changed.from, requests(held));
-            return Err(Failure::Failed(format!("{message} after an hour; see `cutover status`")));
-        }
-        progress.show(&waiting(changed.from, held, limit.map(|limit| limit.saturating_sub(began.elapsed()))));
-        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -192,6 +192,8 @@ pub struct Service {
     pub health: Health,
     /// `[service.NAME.watch]`
     pub watch: Watch,
+    /// `[service.NAME.replay]`
+    pub replay: Replay,
     /// `[service.NAME.drain]`
     pub drain: Drain,
 }
@@ -286,6 +288,22 @@ pub struct Health {
 pub struct Watch {
     /// Default 15 min; 0 s switches the watch off.
     pub window: Duration,
+}
+
+/// `[service.NAME.replay]`: which requests that failed on the new color are sent once more to the old one, during the
+/// watch. A request that no upstream could be connected for is, whatever its method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replay {
+    /// GET, HEAD and OPTIONS. Default true.
+    pub safe: bool,
+    /// PUT, DELETE and requests with an `Idempotency-Key`. Default false.
+    pub idempotent: bool,
+}
+
+impl Default for Replay {
+    fn default() -> Self {
+        Replay { safe: true, idempotent: false }
+    }
 }
 
 /// `[service.NAME.drain]`

@@ -12,7 +12,8 @@ use super::env_file::EnvFile;
 use super::problem::Problem;
 use super::section::{Section, Source, Value, integer, kind};
 use super::{
-    AccessLog, Address, Admin, Cidr, ColorConfig, Config, Drain, Health, Log, Proxy, Service, State, Upstream, Watch,
+    AccessLog, Address, Admin, Cidr, ColorConfig, Config, Drain, Health, Log, Proxy, Replay, Service, State, Upstream,
+    Watch,
 };
 use crate::domain::Color;
 
@@ -266,6 +267,7 @@ fn service(name: &str, section: &Section<'_, '_>, place: &Range<usize>) -> Servi
     let upstream = section.section("upstream");
     let health = section.section("health");
     let watch = section.section("watch");
+    let replay = section.section("replay");
     let drain = section.section("drain");
     let service = Service {
         name: name.to_owned(),
@@ -286,9 +288,10 @@ fn service(name: &str, section: &Section<'_, '_>, place: &Range<usize>) -> Servi
             fall: u32::try_from(health.integer("fall", 1..=1000, 3)).unwrap_or(3),
         },
         watch: Watch { window: watch.duration_or_zero("window", seconds(900)).unwrap_or(seconds(900)) },
+        replay: Replay { safe: replay.boolean("safe", true), idempotent: replay.boolean("idempotent", false) },
         drain: Drain { timeout: drain.duration("timeout", seconds(30)) },
     };
-    for section in [section, &upstream, &health, &watch, &drain] {
+    for section in [section, &upstream, &health, &watch, &replay, &drain] {
         section.refuse_unknown();
     }
     service

@@ -77,10 +77,10 @@ impl Managed {
     pub(super) fn new(config: config::Service, machine: Cutover, workers: usize, bell: &Arc<Notify>) -> Self {
         let upstreams = Color::BOTH.map(|color| fresh_upstreams(&config, color));
         let stats = Color::BOTH.map(|_| Arc::new(ColorStats::new(workers)));
-        let route = route_of(&upstreams[machine.active().index()]);
+        let route = upstreams.each_ref().map(|probed| route_of(probed));
         let (service, tenure) =
             Service::new(info(&config), stats, Arc::clone(bell), machine.active(), machine.epoch(), route);
-        Managed {
+        let managed = Managed {
             config,
             service,
             machine,
@@ -97,7 +97,9 @@ impl Managed {
             last_verdict: None,
             config_flip_due: false,
             save_problem: None,
-        }
+        };
+        managed.set_standby(); // a watch may have survived a restart
+        managed
     }
 
     /// Starts a prober for every upstream that has none; the `n`th of all begins after `delay(n)`.
@@ -165,14 +167,21 @@ impl Managed {
 
     /// Publishes `color` under `epoch`, and returns what it replaces.
     pub(super) fn publish(&mut self, color: Color, epoch: u64) -> Tenure {
-        let tenure = self.service.publish(color, epoch, route_of(&self.upstreams[color.index()]));
+        let tenure = self.service.publish(color, epoch, self.upstreams.each_ref().map(|probed| route_of(probed)));
         self.carried = Tally::default();
         self.take_tenure(tenure)
     }
 
+    /// Lets the other color answer for failures while the active one is watched, and only then.
+    pub(super) fn set_standby(&self) {
+        self.tenure.standby.set_open(self.machine.is_watching());
+    }
+
     fn take_tenure(&mut self, tenure: Tenure) -> Tenure {
         self.seen = Tally::default();
-        std::mem::replace(&mut self.tenure, tenure)
+        let before = std::mem::replace(&mut self.tenure, tenure);
+        self.set_standby();
+        before
     }
 
     /// Takes a changed configuration in force. Upstreams whose address stays keep their health and their connections,
@@ -192,14 +201,15 @@ impl Managed {
         }
         self.machine.set_timing(timing(&self.config));
         let (active, epoch) = (self.machine.active(), self.machine.epoch());
-        let moved = before.colors[active.index()].upstreams != self.config.colors[active.index()].upstreams;
-        if !moved && before.upstream == self.config.upstream {
+        let moved = (0..2).any(|color| before.colors[color].upstreams != self.config.colors[color].upstreams);
+        let same_info = before.upstream == self.config.upstream && before.replay == self.config.replay;
+        if !moved && same_info {
             return None;
         }
         let last = self.sample(now).counts;
         (self.carried.good, self.carried.bad) = (last.good, last.bad);
-        let route = route_of(&self.upstreams[active.index()]);
-        let tenure = if before.upstream == self.config.upstream {
+        let route = self.upstreams.each_ref().map(|probed| route_of(probed));
+        let tenure = if same_info {
             self.service.publish(active, epoch, route)
         } else {
             let stats = self.service.stats.clone();
@@ -217,7 +227,7 @@ pub(super) fn timing(config: &config::Service) -> Timing {
 }
 
 fn info(config: &config::Service) -> Arc<ServiceInfo> {
-    Arc::new(ServiceInfo { name: config.name.clone(), upstream: config.upstream.clone() })
+    Arc::new(ServiceInfo { name: config.name.clone(), upstream: config.upstream.clone(), replay: config.replay })
 }
 
 fn fresh_upstreams(config: &config::Service, color: Color) -> Vec<Probed> {

@@ -244,6 +244,9 @@ impl Task {
                 Effect::Tell(told) => self.tell(name, &told),
             }
         }
+        if let Some(managed) = self.services.get(name) {
+            managed.set_standby();
+        }
     }
 
     fn save(&mut self, name: &str, serial: u64, record: Record) {

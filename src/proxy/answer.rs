@@ -7,6 +7,7 @@ use super::buffer::Buffer;
 use super::fault::Fault;
 use super::field::Field;
 use super::request::{Fields, Space, length, list, put_field, put_length, text};
+use crate::domain::Color;
 
 /// What must be known of the request to read its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,16 @@ pub enum Encoding {
     Plain,
     /// In chunks.
     Chunked,
+}
+
+/// What the proxy adds to a final answer.
+pub struct Extra<'a> {
+    /// Whether the client's connection is kept.
+    pub keep_alive: bool,
+    /// For an answer that has no `Date` (RFC 9110 6.6.1).
+    pub date: &'a [u8],
+    /// The color that answered in place of the active one.
+    pub replayed_by: Option<Color>,
 }
 
 /// An answer head that passed every check.
@@ -144,18 +155,21 @@ impl<'h> Answer<'h> {
         out.put(b"\r\n");
     }
 
-    /// Writes the final answer's head. `date` is for an answer that has none (RFC 9110 6.6.1).
-    pub fn write_final(&self, out: &mut Buffer, asked: Asked, keep_alive: bool, date: &[u8]) {
+    /// Writes the final answer's head.
+    pub fn write_final(&self, out: &mut Buffer, asked: Asked, extra: &Extra<'_>) {
         self.write_start(out);
         if self.fields.values(Field::Date).next().is_none() {
-            put_field(out, "Date", date);
+            put_field(out, "Date", extra.date);
+        }
+        if let Some(color) = extra.replayed_by {
+            put_field(out, "X-Cutover-Replayed", color.as_str().as_bytes());
         }
         match (self.encoding, self.length) {
             (Encoding::Chunked, _) => out.put(b"Transfer-Encoding: chunked\r\n"),
             (Encoding::Plain, Some(length)) => put_length(out, length),
             (Encoding::Plain, None) => {}
         }
-        match (keep_alive, asked.is_1_0) {
+        match (extra.keep_alive, asked.is_1_0) {
             (false, _) => out.put(b"Connection: close\r\n"),
             (true, true) => out.put(b"Connection: keep-alive\r\n"),
             (true, false) => {}
@@ -262,7 +276,7 @@ mod tests {
         let mut space = Space::new();
         let answer = Answer::parse(head.as_bytes(), &mut space, GET).expect("a sound answer");
         let mut out = Buffer::default();
-        answer.write_final(&mut out, GET, false, b"now");
+        answer.write_final(&mut out, GET, &Extra { keep_alive: false, date: b"now", replayed_by: None });
         let want = "HTTP/1.1 200 Fine\r\nA: b\r\nDate: now\r\nContent-Length: 5\r\nConnection: close\r\n\r\n";
         assert_eq!(String::from_utf8_lossy(out.filled()), want);
     }

@@ -15,15 +15,14 @@ use super::alarm::Alarm;
 use super::answer::{Asked, Encoding};
 use super::body::{Decoder, Step};
 use super::buffer::{Buffer, SMALL};
-use super::exchange::{Done, Exchange, Limits, Seen, answer_pump};
+use super::exchange::answer_pump;
 use super::fault::Fault;
 use super::field::Field;
 use super::pump::{Pump, Wire};
 use super::request::{self, BareLf, Origin, Request, Scan, Space};
-use super::tunnel;
-use super::upstream;
 use super::worker::{Admission, Context};
-use crate::switch::{Lane, Lease, Outcome};
+use crate::config;
+use crate::switch::{Lane, Lease};
 
 /// How long a closing connection goes on reading what the client still sends, so that it can read our last answer.
 const LINGER: Duration = Duration::from_secs(2);
@@ -82,34 +81,37 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, local: SocketAddr, admis
 }
 
 /// What follows an exchange on the same connection.
-enum Next {
+pub(super) enum Next {
     Request,
     Close,
     /// Close, but read on for a moment first.
     Linger,
 }
 
-struct Connection<S> {
-    client: Wire<S>,
-    peer: SocketAddr,
-    origin: Origin,
-    alarm: Rc<Alarm>,
-    worker: Rc<Context>,
+pub(super) struct Connection<S> {
+    pub(super) client: Wire<S>,
+    pub(super) peer: SocketAddr,
+    pub(super) origin: Origin,
+    pub(super) alarm: Rc<Alarm>,
+    pub(super) worker: Rc<Context>,
 }
 
 /// A request that was accepted: leased, and rebuilt for the upstream.
-struct Accepted {
-    lease: Lease,
-    asked: Asked,
-    method_index: usize,
-    idempotent: bool,
-    keep_alive: bool,
-    body: Decoder,
-    expects_continue: bool,
-    head: Buffer,
-    request_id: String,
-    began: Instant,
-    line: Option<Box<Line>>,
+pub(super) struct Accepted {
+    pub(super) lease: Lease,
+    pub(super) asked: Asked,
+    pub(super) method_index: usize,
+    /// It may be sent again on a new connection when a kept one died.
+    pub(super) idempotent: bool,
+    /// It may be answered by the standby when the active color failed.
+    pub(super) replayable: bool,
+    pub(super) keep_alive: bool,
+    pub(super) body: Decoder,
+    pub(super) expects_continue: bool,
+    pub(super) head: Buffer,
+    pub(super) request_id: String,
+    pub(super) began: Instant,
+    pub(super) line: Option<Box<Line>>,
 }
 
 impl<S: Transport> Connection<S> {
@@ -127,7 +129,7 @@ impl<S: Transport> Connection<S> {
             drop(accepted);
             return self.refuse(fault, false).await;
         }
-        self.exchange(accepted).await
+        self.forward(accepted).await
     }
 
     /// Waits for a complete head. `None`: the client left, was idle for too long, or the proxy is stopping.
@@ -201,6 +203,7 @@ impl<S: Transport> Connection<S> {
             asked: Asked { head: is_head, upgrade: request.upgrade.is_some(), is_1_0: request.is_1_0 },
             method_index: request.method_index,
             idempotent: request.is_idempotent(),
+            replayable: may_replay(&request, lease.lane().service.replay),
             keep_alive: request.keep_alive,
             expects_continue: request.expects_continue,
             line: self.worker.log.is_on().then(|| Box::new(self.line(&request, &request_id, lease.lane()))),
@@ -247,152 +250,6 @@ impl<S: Transport> Connection<S> {
         }
     }
 
-    /// Runs the request on one upstream after the other until one takes it.
-    async fn exchange(&mut self, mut accepted: Accepted) -> Next {
-        let worker = Rc::clone(&self.worker);
-        let encoding = if matches!(accepted.body, Decoder::Chunked(_)) { Encoding::Chunked } else { Encoding::Plain };
-        let head = std::mem::take(&mut accepted.head);
-        let mut up = Pump::new(accepted.body.clone(), encoding, head, worker.proxy.max_body_bytes);
-        let mut down = answer_pump(&worker.buffers);
-        let service = std::sync::Arc::clone(&accepted.lease.lane().service);
-        let limits = Limits {
-            body: worker.proxy.body_timeout,
-            answer: service.upstream.response_timeout,
-            stall: worker.proxy.idle_timeout,
-        };
-        let mut dial = Dial { tried: Vec::new(), deadline: None, fresh: false };
-        let mut seen = Seen::default();
-        let mut keep_client = accepted.keep_alive;
-        let result = loop {
-            let (share, mut connection) = match self.dial(&accepted, &mut dial, service.upstream.connect_timeout).await
-            {
-                Ok(dialled) => dialled,
-                Err(fault) => break Err(fault),
-            };
-            let mut exchange = Exchange {
-                client: &mut self.client,
-                upstream: &mut connection.wire,
-                up: &mut up,
-                down: &mut down,
-                asked: accepted.asked,
-                keep_client: accepted.keep_alive,
-                limits,
-                lease: &accepted.lease,
-                worker: &worker,
-                alarm: &self.alarm,
-                seen: Seen::default(),
-            };
-            let result = exchange.run().await;
-            (seen, keep_client) = (exchange.seen, exchange.keep_client);
-            if let Some(line) = &mut accepted.line {
-                line.upstream = share.upstream.address.to_string();
-            }
-            // A kept connection that died with our request on it: the upstream closed it while it was idle, or it
-            // crashed. The request goes out once more, on a new connection, if that can do no harm.
-            if result == Err(Fault::AnswerMissing)
-                && connection.is_reused()
-                && up.intact
-                && (accepted.idempotent || connection.took_nothing())
-            {
-                up.rewind();
-                dial.fresh = true;
-                continue;
-            }
-            match result {
-                Ok(Done::Tunnel) => {
-                    self.alarm.clear();
-                    let moved = tunnel::run(&mut self.client, &mut connection.wire, &accepted.lease, &worker).await;
-                    self.record(&mut accepted, moved.map(|()| "tunnel"), Some(101), down.payload);
-                    return Next::Close;
-                }
-                Ok(Done::Answered) if seen.keep_upstream => {
-                    connection.wire.release(&worker.buffers);
-                    let idle_timeout = service.upstream.idle_timeout;
-                    worker.pool.keep(&share, connection, up.written, Instant::now(), idle_timeout);
-                    break Ok(());
-                }
-                Ok(Done::Answered) => break Ok(()),
-                Err(fault) => break Err(fault),
-            }
-        };
-        let next = match result {
-            Ok(()) if keep_client && !self.client.eof && !worker.is_stopping() => Next::Request,
-            Ok(()) if up.has_all() && self.client.filled().is_empty() => Next::Close,
-            Ok(()) => Next::Linger,
-            Err(fault) => self.end_badly(fault, &accepted, &up, &mut down, &mut seen).await,
-        };
-        self.record(&mut accepted, result.map(|()| "ok"), seen.status, down.payload);
-        worker.buffers.give_back(up.pending);
-        worker.buffers.give_back(down.pending);
-        self.client.release(&worker.buffers);
-        next
-    }
-
-    /// A connection to the next upstream worth trying.
-    async fn dial(
-        &self,
-        accepted: &Accepted,
-        dial: &mut Dial,
-        limit: Duration,
-    ) -> Result<(upstream::Share, upstream::Connection), Fault> {
-        let lane = accepted.lease.lane();
-        while let Some(share) = self.worker.pool.choose(lane, &dial.tried) {
-            let now = Instant::now();
-            if !dial.fresh
-                && let Some(kept) = self.worker.pool.take(&share, now)
-            {
-                return Ok((share, kept));
-            }
-            // All attempts together get `limit`; each gets an even part of what is left.
-            let left = dial.deadline.get_or_insert(now + limit).saturating_duration_since(now);
-            let attempts = u32::try_from(lane.upstreams.len() - dial.tried.len()).unwrap_or(1).max(1);
-            match upstream::connect(&share.upstream, &self.alarm, left / attempts).await {
-                Ok(connection) => return Ok((share, connection)),
-                Err(_) => dial.tried.push(share.upstream.id),
-            }
-        }
-        Err(Fault::ConnectFailed)
-    }
-
-    /// Ends an exchange without a complete answer: says so while that is possible, and otherwise cuts, so that the
-    /// client never takes a part for the whole.
-    async fn end_badly(
-        &mut self,
-        fault: Fault,
-        accepted: &Accepted,
-        up: &Pump,
-        down: &mut Pump,
-        seen: &mut Seen,
-    ) -> Next {
-        if fault == Fault::Stopped {
-            self.worker.count_cut();
-        }
-        if seen.status.is_some() && down.written > 0 {
-            if seen.ends_with_close {
-                self.client.io.reset_on_close();
-            }
-            return Next::Close;
-        }
-        if down.written == 0 {
-            // Nothing of a broken answer has left: the client gets a whole one instead.
-            let unsent = std::mem::replace(down, answer_pump(&self.worker.buffers));
-            self.worker.buffers.give_back(unsent.pending);
-        }
-        let Some((status, _)) = fault.answer() else { return Next::Close };
-        seen.status = Some(status);
-        if matches!(fault, Fault::BadRequest(_) | Fault::BodyTooLarge) {
-            self.worker.complaints.say(self.peer, status, fault.hint());
-        }
-        let keep = accepted.keep_alive && up.has_all() && !self.client.eof && !self.worker.is_stopping();
-        let tell = Tell { fault, is_head: accepted.asked.head, keep, request_id: &accepted.request_id };
-        tell.write(&mut down.pending, &self.worker.date());
-        match self.send(down).await {
-            Ok(()) if keep => Next::Request,
-            Ok(()) => Next::Linger,
-            Err(()) => Next::Close,
-        }
-    }
-
     /// Answers a request that took no lease, and ends the connection.
     async fn refuse(&mut self, fault: Fault, is_head: bool) -> Next {
         let Some((status, _)) = fault.answer() else { return Next::Close };
@@ -412,7 +269,7 @@ impl<S: Transport> Connection<S> {
     }
 
     /// Writes what a pump holds.
-    async fn send(&mut self, down: &mut Pump) -> Result<(), ()> {
+    pub(super) async fn send(&mut self, down: &mut Pump) -> Result<(), ()> {
         self.alarm.set(Instant::now() + self.worker.proxy.idle_timeout);
         down.frame(Decoder::Length(0), Encoding::Plain);
         let mut nothing = Wire::new(tokio::io::empty());
@@ -457,22 +314,6 @@ impl<S: Transport> Connection<S> {
         .await;
     }
 
-    /// Counts and logs an exchange that took a lease.
-    fn record(&self, accepted: &mut Accepted, end: Result<&'static str, Fault>, status: Option<u16>, bytes: u64) {
-        let duration = accepted.began.elapsed();
-        let outcome = match end {
-            Ok(_) if status.is_some_and(|code| code >= 500) => Outcome::Bad,
-            Ok(_) => Outcome::Good,
-            Err(fault) => fault.outcome(),
-        };
-        accepted.lease.record(outcome, status, accepted.method_index, duration);
-        if let Some(mut line) = accepted.line.take() {
-            (line.status, line.bytes) = (status.unwrap_or(0), bytes);
-            line.end = end.unwrap_or_else(Fault::word);
-            self.worker.log.write(&line.ended(duration));
-        }
-    }
-
     fn line(&self, request: &Request<'_>, request_id: &str, lane: &Lane) -> Line {
         let value = |name| request.value(name).map(|v| String::from_utf8_lossy(v).into_owned()).unwrap_or_default();
         Line {
@@ -492,23 +333,16 @@ impl<S: Transport> Connection<S> {
     }
 }
 
-/// Where a request's search for a connection stands.
-struct Dial {
-    tried: Vec<usize>,
-    deadline: Option<Instant>,
-    fresh: bool,
-}
-
 /// An answer of the proxy's own.
-struct Tell<'a> {
-    fault: Fault,
-    is_head: bool,
-    keep: bool,
-    request_id: &'a str,
+pub(super) struct Tell<'a> {
+    pub(super) fault: Fault,
+    pub(super) is_head: bool,
+    pub(super) keep: bool,
+    pub(super) request_id: &'a str,
 }
 
 impl Tell<'_> {
-    fn write(&self, out: &mut Buffer, date: &[u8]) {
+    pub(super) fn write(&self, out: &mut Buffer, date: &[u8]) {
         let Some((status, reason)) = self.fault.answer() else { return };
         let body = format!("{status} {reason}: {}\nrequest id: {}\n", self.fault.hint(), self.request_id);
         out.put(format!("HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain; charset=utf-8\r\n").as_bytes());
@@ -529,6 +363,11 @@ impl Tell<'_> {
             out.put(body.as_bytes());
         }
     }
+}
+
+fn may_replay(request: &Request<'_>, replay: config::Replay) -> bool {
+    let repeats_itself = || request.is_idempotent() || request.value("idempotency-key").is_some();
+    (replay.safe && request.is_safe()) || (replay.idempotent && !request.is_safe() && repeats_itself())
 }
 
 fn new_request_id() -> String {

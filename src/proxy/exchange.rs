@@ -11,13 +11,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::alarm::Alarm;
-use super::answer::{Answer, Asked, Encoding};
+use super::answer::{Answer, Asked, Encoding, Extra};
 use super::body::Decoder;
 use super::buffer::{Buffers, SMALL};
 use super::fault::Fault;
 use super::pump::{Pump, Stop, Wire};
 use super::request::{BareLf, Scan, Space};
 use super::worker::Context as Worker;
+use crate::domain::Color;
 use crate::switch::Lease;
 
 /// An answer head at most; a larger one is 502.
@@ -44,6 +45,9 @@ pub enum Done {
     Answered,
     /// `101`: from here on the bytes belong to another protocol.
     Tunnel,
+    /// The answer's head says 5xx, and another color may answer instead. Nothing of it was used: run the exchange again
+    /// without `replaceable` to pass it on.
+    Failed(u16),
 }
 
 /// One exchange under way.
@@ -60,6 +64,10 @@ pub struct Exchange<'a, S> {
     pub asked: Asked,
     /// Whether the client's connection may be kept; the answer's head says so, and it is cleared where it may not.
     pub keep_client: bool,
+    /// Whether a 5xx may be replaced by another color's answer, as long as the request can be sent again.
+    pub replaceable: bool,
+    /// The color that answers in place of another, which the answer then says.
+    pub replayed_by: Option<Color>,
     /// Time-outs.
     pub limits: Limits,
     /// The lease; the exchange ends when it is cut.
@@ -160,7 +168,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
                         }
                         return Poll::Pending;
                     }
-                    Poll::Ready(result) => result?,
+                    Poll::Ready(Ok(None)) => {}
+                    Poll::Ready(Ok(Some(status))) => return Poll::Ready(Ok(Done::Failed(status))),
+                    Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
                 }
             }
             let pumped = self.down.poll(cx, self.upstream, &mut self.client.io, &self.worker.buffers, progress);
@@ -185,15 +195,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
         pumped.map_err(|_| Fault::ClientGone)
     }
 
-    /// Reads answer heads until the final one, or one interim one, is ready to be sent.
-    fn poll_head(&mut self, cx: &mut Context<'_>, progress: &mut bool) -> Poll<Result<(), Fault>> {
+    /// Reads until an answer head, final or interim, is ready to be sent; or gives the status of one that had better be
+    /// replaced.
+    fn poll_head(&mut self, cx: &mut Context<'_>, progress: &mut bool) -> Poll<Result<Option<u16>, Fault>> {
         loop {
             let end = self.seen.scan.end(self.upstream.filled());
             if let Some(end) =
                 end.map_err(|BareLf| Fault::AnswerUnreadable("a line of the head ends with a bare LF"))?
             {
-                self.take_head(end)?;
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(self.take_head(end));
             }
             if self.upstream.is_full(ANSWER_HEAD_MAX) {
                 return Poll::Ready(Err(Fault::AnswerUnreadable("the head is too large")));
@@ -209,7 +219,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
         }
     }
 
-    fn take_head(&mut self, end: usize) -> Result<(), Fault> {
+    fn take_head(&mut self, end: usize) -> Result<Option<u16>, Fault> {
         let mut space = Space::new();
         let answer = Answer::parse(&self.upstream.filled()[..end], &mut space, self.asked)?;
         match answer.status {
@@ -226,10 +236,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
                     answer.write_interim(&mut self.down.pending);
                 }
             }
+            500.. if self.replaceable && self.up.has_all() && self.up.intact && self.down.is_unused() => {
+                self.seen.scan = Scan::default();
+                return Ok(Some(answer.status));
+            }
             status => {
                 // An answer before the end of the request: the rest of the request is not read.
                 self.keep_client &= self.up.has_all() && !answer.ends_with_close() && !self.worker.is_stopping();
-                answer.write_final(&mut self.down.pending, self.asked, self.keep_client, &self.worker.date());
+                let extra =
+                    Extra { keep_alive: self.keep_client, date: &self.worker.date(), replayed_by: self.replayed_by };
+                answer.write_final(&mut self.down.pending, self.asked, &extra);
                 self.down.frame(answer.body.clone(), answer.encoding);
                 self.seen.status = Some(status);
                 self.seen.keep_upstream = answer.keep_alive && answer.body != Decoder::UntilClose;
@@ -239,7 +255,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
         }
         self.upstream.consume(end);
         self.seen.scan = Scan::default();
-        Ok(())
+        Ok(None)
     }
 
     /// Who is being waited for, as the fault that ends the wait.

@@ -12,6 +12,7 @@ mod connection;
 mod exchange;
 mod fault;
 mod field;
+mod forward;
 mod listener;
 mod pump;
 mod request;

@@ -156,9 +156,20 @@ impl Pump {
         self.sent < self.pending.filled().len() || self.direct > 0
     }
 
+    /// Whether nothing was put into it to be written.
+    pub fn is_unused(&self) -> bool {
+        self.written == 0 && self.pending.is_empty()
+    }
+
     /// Starts again from the first byte. Only while [`Pump::intact`].
     pub fn rewind(&mut self) {
         (self.sent, self.written) = (0, 0);
+    }
+
+    /// Takes all of it as written, after a rewind that was for nothing. Only while [`Pump::intact`].
+    pub fn skip_to_end(&mut self) {
+        self.sent = self.pending.filled().len();
+        self.written = self.sent as u64;
     }
 
     /// Moves what can be moved. `Ready(Ok)`: the body and its end are written.

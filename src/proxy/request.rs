@@ -189,6 +189,11 @@ impl<'h> Request<'h> {
         self.fields.iter().map(|(header, _)| header).find(|h| h.name.eq_ignore_ascii_case(name)).map(|h| h.value)
     }
 
+    /// Whether the method is one that changes nothing (RFC 9110 9.2.1).
+    pub fn is_safe(&self) -> bool {
+        matches!(self.method, "GET" | "HEAD" | "OPTIONS" | "TRACE")
+    }
+
     /// Whether the method is one whose effect does not grow by repeating it (RFC 9110 9.2.2).
     pub fn is_idempotent(&self) -> bool {
         matches!(self.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")

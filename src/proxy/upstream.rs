@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use super::alarm::Alarm;
 use super::fault::Fault;
 use super::pump::Wire;
-use crate::switch::{Lane, Upstream};
+use crate::switch::Upstream;
 
 /// Kept connections to one upstream at most, per worker.
 const KEPT_MAX: usize = 1024;
@@ -97,15 +97,14 @@ impl Pool {
 
     /// The upstream with the fewest requests of this worker in flight, not one of `tried`. One that is down is only
     /// taken when all are: with nowhere better to go, a request is tried.
-    pub fn choose(&self, lane: &Lane, tried: &[usize]) -> Option<Share> {
-        let upstreams = &lane.upstreams;
+    pub fn choose(&self, upstreams: &[Arc<Upstream>], tried: &[usize]) -> Option<Share> {
         let turn = self.turn.replace(self.turn.get().wrapping_add(1));
         let share = |upstream: &Arc<Upstream>| {
             let slot = self.slot(upstream.id);
             slot.in_flight.set(slot.in_flight.get() + 1);
             Share { slot, upstream: Arc::clone(upstream) }
         };
-        if let [only] = &upstreams[..] {
+        if let [only] = upstreams {
             return (!tried.contains(&only.id)).then(|| share(only));
         }
         (0..upstreams.len())

@@ -1,0 +1,343 @@
+//! One accepted request on its way: which color, which upstream, once more or not.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::answer::Encoding;
+use super::body::Decoder;
+use super::connection::{Accepted, Connection, Next, Tell, Transport};
+use super::exchange::{Done, Exchange, Limits, Seen, answer_pump};
+use super::fault::Fault;
+use super::pump::Pump;
+use super::upstream::{self, Share};
+use super::{tunnel, worker};
+use crate::domain::Color;
+use crate::switch::{Outcome, Standby, Upstream, Visit};
+
+/// Indexes into [`crate::switch::REPLAY_RESULTS`].
+const REPLAY_ANSWERED: usize = 0;
+const REPLAY_FAILED: usize = 1;
+const REPLAY_OVER_BUDGET: usize = 2;
+
+/// A request and its answer on their way.
+struct Way {
+    up: Pump,
+    down: Pump,
+}
+
+/// How it went on one color.
+struct Trial {
+    result: Result<Done, Fault>,
+    seen: Seen,
+    keep_client: bool,
+    /// The connection, while it may be used on.
+    held: Option<Held>,
+}
+
+type Held = (Share, upstream::Connection);
+
+/// Where a request's search for a connection stands.
+#[derive(Default)]
+struct Dial {
+    tried: Vec<usize>,
+    deadline: Option<Instant>,
+    /// No kept connection: one has just died.
+    fresh: bool,
+}
+
+/// An answer by the standby.
+struct Replayed {
+    visit: Visit,
+    color: Color,
+    began: Instant,
+}
+
+impl<S: Transport> Connection<S> {
+    /// Runs the request: on the active color, and where that fails and a watch runs, once on the other.
+    pub(super) async fn forward(&mut self, mut accepted: Accepted) -> Next {
+        let worker = Rc::clone(&self.worker);
+        let encoding = if matches!(accepted.body, Decoder::Chunked(_)) { Encoding::Chunked } else { Encoding::Plain };
+        let head = std::mem::take(&mut accepted.head);
+        let mut way = Way {
+            up: Pump::new(accepted.body.clone(), encoding, head, worker.proxy.max_body_bytes),
+            down: answer_pump(&worker.buffers),
+        };
+        let standby = Arc::clone(&accepted.lease.lane().standby);
+        let active = Arc::clone(&accepted.lease.lane().upstreams);
+        let replaceable = standby.is_open() && accepted.replayable;
+        let mut trial = self.try_color(&mut accepted, &mut way, &active, replaceable, None).await;
+        let mut replayed = None;
+        if standby.is_open() && way.is_replayable(&trial, accepted.replayable) {
+            (trial, replayed) = self.replay(&mut accepted, &mut way, &standby, trial).await;
+        } else if matches!(trial.result, Ok(Done::Failed(_))) {
+            trial = self.go_on(&accepted, &mut way, trial).await; // the watch has just ended
+        }
+        let next = self.settle(&mut accepted, &mut way, trial, replayed).await;
+        worker.buffers.give_back(way.up.pending);
+        worker.buffers.give_back(way.down.pending);
+        self.client.release(&worker.buffers);
+        next
+    }
+
+    /// Tries the upstreams of one color until one takes the request.
+    async fn try_color(
+        &mut self,
+        accepted: &mut Accepted,
+        way: &mut Way,
+        upstreams: &[Arc<Upstream>],
+        replaceable: bool,
+        replayed_by: Option<Color>,
+    ) -> Trial {
+        let mut dial = Dial::default();
+        loop {
+            let (share, connection) = match self.dial(accepted, upstreams, &mut dial).await {
+                Ok(dialled) => dialled,
+                Err(fault) => {
+                    return Trial {
+                        result: Err(fault),
+                        seen: Seen::default(),
+                        keep_client: accepted.keep_alive,
+                        held: None,
+                    };
+                }
+            };
+            if let Some(line) = &mut accepted.line {
+                line.upstream = share.upstream.address.to_string();
+            }
+            let trial = self.run_on(accepted, way, (share, connection), replaceable, replayed_by).await;
+            // A kept connection that died with our request on it: the upstream closed it while it was idle, or it
+            // crashed. The request goes out once more, on a new connection, if that can do no harm.
+            if trial.result == Err(Fault::AnswerMissing)
+                && let Some((_, connection)) = &trial.held
+                && connection.is_reused()
+                && way.up.intact
+                && (accepted.idempotent || connection.took_nothing())
+            {
+                way.up.rewind();
+                dial.fresh = true;
+                continue;
+            }
+            return trial;
+        }
+    }
+
+    /// Runs the exchange on one connection.
+    async fn run_on(
+        &mut self,
+        accepted: &Accepted,
+        way: &mut Way,
+        mut held: Held,
+        replaceable: bool,
+        replayed_by: Option<Color>,
+    ) -> Trial {
+        let mut exchange = Exchange {
+            client: &mut self.client,
+            upstream: &mut held.1.wire,
+            up: &mut way.up,
+            down: &mut way.down,
+            asked: accepted.asked,
+            keep_client: accepted.keep_alive,
+            replaceable,
+            replayed_by,
+            limits: Limits {
+                body: self.worker.proxy.body_timeout,
+                answer: accepted.lease.lane().service.upstream.response_timeout,
+                stall: self.worker.proxy.idle_timeout,
+            },
+            lease: &accepted.lease,
+            worker: &self.worker,
+            alarm: &self.alarm,
+            seen: Seen::default(),
+        };
+        let result = exchange.run().await;
+        let Exchange { seen, keep_client, .. } = exchange;
+        Trial { result, seen, keep_client, held: Some(held) }
+    }
+
+    /// A connection to the next upstream worth trying.
+    async fn dial(&self, accepted: &Accepted, upstreams: &[Arc<Upstream>], dial: &mut Dial) -> Result<Held, Fault> {
+        while let Some(share) = self.worker.pool.choose(upstreams, &dial.tried) {
+            let now = Instant::now();
+            if !dial.fresh
+                && let Some(kept) = self.worker.pool.take(&share, now)
+            {
+                return Ok((share, kept));
+            }
+            // All attempts together get the limit; each gets an even part of what is left.
+            let limit = accepted.lease.lane().service.upstream.connect_timeout;
+            let left = dial.deadline.get_or_insert(now + limit).saturating_duration_since(now);
+            let attempts = u32::try_from(upstreams.len() - dial.tried.len()).unwrap_or(1).max(1);
+            match upstream::connect(&share.upstream, &self.alarm, left / attempts).await {
+                Ok(connection) => return Ok((share, connection)),
+                Err(_) => dial.tried.push(share.upstream.id),
+            }
+        }
+        Err(Fault::ConnectFailed)
+    }
+
+    /// Asks the standby for an answer in place of a failed one. The failure counts now, before it is known whether
+    /// anybody sees it. If the standby cannot be reached either, the first answer, where there was one, is passed on.
+    async fn replay(
+        &mut self,
+        accepted: &mut Accepted,
+        way: &mut Way,
+        standby: &Standby,
+        failed: Trial,
+    ) -> (Trial, Option<Replayed>) {
+        let status = match failed.result {
+            Ok(Done::Failed(status)) => Some(status),
+            Ok(Done::Answered | Done::Tunnel) => failed.seen.status,
+            Err(fault) => fault.answer().map(|(status, _)| status),
+        };
+        accepted.lease.record(Outcome::Bad, status, accepted.method_index, accepted.began.elapsed());
+        if !accepted.lease.lane().may_replay() {
+            accepted.lease.lane().count_replay(REPLAY_OVER_BUDGET);
+            return (self.go_on(accepted, way, failed).await, None);
+        }
+        way.start_again(&self.worker);
+        let visit = standby.visit(self.worker.index);
+        let began = Instant::now();
+        let again = self.try_color(accepted, way, &standby.upstreams, false, Some(standby.color)).await;
+        let answered = matches!(again.result, Ok(Done::Answered)) && again.seen.status.is_some_and(|code| code < 500);
+        accepted.lease.lane().count_replay(if answered { REPLAY_ANSWERED } else { REPLAY_FAILED });
+        if again.result == Err(Fault::ConnectFailed) {
+            return (self.go_on(accepted, way, failed).await, None);
+        }
+        (again, Some(Replayed { visit, color: standby.color, began }))
+    }
+
+    /// Passes on the failed answer after all.
+    async fn go_on(&mut self, accepted: &Accepted, way: &mut Way, failed: Trial) -> Trial {
+        match failed {
+            Trial { result: Ok(Done::Failed(_)), held: Some(held), .. } => {
+                way.up.skip_to_end();
+                self.run_on(accepted, way, held, false, None).await
+            }
+            failed => failed,
+        }
+    }
+
+    /// Ends the exchange on both connections, counts it and logs it.
+    async fn settle(
+        &mut self,
+        accepted: &mut Accepted,
+        way: &mut Way,
+        trial: Trial,
+        replayed: Option<Replayed>,
+    ) -> Next {
+        let Trial { result, mut seen, keep_client, held } = trial;
+        let (next, end) = match result {
+            Ok(Done::Tunnel) => {
+                self.alarm.clear();
+                let end = match held {
+                    Some((_, mut connection)) => {
+                        tunnel::run(&mut self.client, &mut connection.wire, &accepted.lease, &self.worker).await
+                    }
+                    None => Ok(()),
+                };
+                (Next::Close, end.map(|()| "tunnel"))
+            }
+            Ok(Done::Answered | Done::Failed(_)) => {
+                if let Some((share, connection)) = held.filter(|_| seen.keep_upstream) {
+                    self.keep(accepted, &share, connection, way.up.written);
+                }
+                let next = if keep_client && !self.client.eof && !self.worker.is_stopping() {
+                    Next::Request
+                } else if way.up.has_all() && self.client.filled().is_empty() {
+                    Next::Close
+                } else {
+                    Next::Linger
+                };
+                (next, Ok(if replayed.is_some() { "replayed" } else { "ok" }))
+            }
+            Err(fault) => (self.end_badly(fault, accepted, way, &mut seen).await, Err(fault)),
+        };
+        if let Some(Replayed { visit, color, began }) = &replayed {
+            visit.record(seen.status, accepted.method_index, began.elapsed());
+            if let Some(line) = &mut accepted.line {
+                line.color = color.as_str();
+            }
+        }
+        self.record(accepted, end, seen.status, way.down.payload);
+        next
+    }
+
+    fn keep(&self, accepted: &Accepted, share: &Share, mut connection: upstream::Connection, sent: u64) {
+        connection.wire.release(&self.worker.buffers);
+        let idle_timeout = accepted.lease.lane().service.upstream.idle_timeout;
+        self.worker.pool.keep(share, connection, sent, Instant::now(), idle_timeout);
+    }
+
+    /// Ends an exchange without a complete answer: says so while that is possible, and otherwise cuts, so that the
+    /// client never takes a part for the whole.
+    async fn end_badly(&mut self, fault: Fault, accepted: &Accepted, way: &mut Way, seen: &mut Seen) -> Next {
+        if fault == Fault::Stopped {
+            self.worker.count_cut();
+        }
+        let down = &mut way.down;
+        if seen.status.is_some() && down.written > 0 {
+            if seen.ends_with_close {
+                self.client.io.reset_on_close();
+            }
+            return Next::Close;
+        }
+        if down.written == 0 {
+            way.forget_answer(&self.worker);
+        }
+        let Some((status, _)) = fault.answer() else { return Next::Close };
+        seen.status = Some(status);
+        if matches!(fault, Fault::BadRequest(_) | Fault::BodyTooLarge) {
+            self.worker.complaints.say(self.peer, status, fault.hint());
+        }
+        let keep = accepted.keep_alive && way.up.has_all() && !self.client.eof && !self.worker.is_stopping();
+        let tell = Tell { fault, is_head: accepted.asked.head, keep, request_id: &accepted.request_id };
+        tell.write(&mut way.down.pending, &self.worker.date());
+        match self.send(&mut way.down).await {
+            Ok(()) if keep => Next::Request,
+            Ok(()) => Next::Linger,
+            Err(()) => Next::Close,
+        }
+    }
+
+    /// Counts and logs an exchange that took a lease.
+    fn record(&self, accepted: &mut Accepted, end: Result<&'static str, Fault>, status: Option<u16>, bytes: u64) {
+        let duration: Duration = accepted.began.elapsed();
+        let outcome = match end {
+            Ok(_) if status.is_some_and(|code| code >= 500) => Outcome::Bad,
+            Ok(_) => Outcome::Good,
+            Err(fault) => fault.outcome(),
+        };
+        accepted.lease.record(outcome, status, accepted.method_index, duration);
+        if let Some(mut line) = accepted.line.take() {
+            (line.status, line.bytes) = (status.unwrap_or(0), bytes);
+            line.end = end.unwrap_or_else(Fault::word);
+            self.worker.log.write(&line.ended(duration));
+        }
+    }
+}
+
+impl Way {
+    /// Whether another color may be asked: the request can be sent again, nothing of an answer has reached the client,
+    /// and repeating it does no harm.
+    fn is_replayable(&self, trial: &Trial, may_repeat: bool) -> bool {
+        let failed = match trial.result {
+            Ok(Done::Failed(_)) => true,
+            Ok(Done::Answered | Done::Tunnel) => false,
+            Err(Fault::ConnectFailed) => return self.up.intact && self.down.written == 0,
+            Err(fault) => fault.outcome() == Outcome::Bad,
+        };
+        failed && may_repeat && self.up.intact && self.up.has_all() && self.down.written == 0
+    }
+
+    fn start_again(&mut self, worker: &worker::Context) {
+        self.up.rewind();
+        self.forget_answer(worker);
+    }
+
+    /// Drops what was to be sent of an answer; none of it has left.
+    fn forget_answer(&mut self, worker: &worker::Context) {
+        let unsent = std::mem::replace(&mut self.down, answer_pump(&worker.buffers));
+        worker.buffers.give_back(unsent.pending);
+    }
+}
