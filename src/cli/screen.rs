@@ -129,8 +129,12 @@ fn cells(color: Color, status: &ColorStatus) -> [String; 7] {
 pub(super) fn config(config: &Config) -> String {
     let mut out = String::new();
     let listen: Vec<_> = config.proxy.listen.iter().map(ToString::to_string).collect();
+    let workers = match config.proxy.workers {
+        1 => "1 worker".to_owned(),
+        n => format!("{n} workers"),
+    };
     line!(out, "{} is valid", config.path.display());
-    line!(out, "  proxy   {}, {} workers", listen.join(", "), config.proxy.workers);
+    line!(out, "  proxy   {}, {workers}", listen.join(", "));
     let token = if config.admin.token.is_some() { ", with a token" } else { "" };
     let socket = config.admin.socket.as_ref().map_or(String::new(), |path| format!(", {}", path.display()));
     line!(out, "  admin   {}{token}{socket}", config.admin.listen);
