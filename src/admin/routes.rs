@@ -1,4 +1,4 @@
-//! From a request to its answer. Every route is in [`Route::of`]; the order of the checks is in [`answer`].
+//! From a request to its answer. Every route is in `Route::of`; the order of the checks is in `route`.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
