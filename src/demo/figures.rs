@@ -15,6 +15,8 @@ pub struct Record {
     pub ended: Duration,
     /// Which release answered; `None` when no app did.
     pub release: Option<u8>,
+    /// The bad release had failed it, and the standby answered in its place.
+    pub replayed: bool,
     /// How it ended.
     pub end: End,
 }
@@ -111,7 +113,7 @@ mod tests {
 
     fn record(took_ms: u64, end: End) -> Record {
         let begun = Duration::from_secs(1);
-        Record { begun, ended: begun + Duration::from_millis(took_ms), release: Some(1), end }
+        Record { begun, ended: begun + Duration::from_millis(took_ms), release: Some(1), replayed: false, end }
     }
 
     mod figures {

@@ -126,16 +126,16 @@ async fn use_it(shared: Arc<Shared>, number: u32) {
         // An idle user's timer may fire late; that is not the proxy's doing. A busy user has been waiting since `due`.
         let begun = if free_at > due { due } else { shared.now() };
         let request = compose(shared.target, count % ORDER_EVERY == 0);
-        let (release, end) = match timeout(PATIENCE, send(&mut connection, shared.target, request)).await {
+        let (release, replayed, end) = match timeout(PATIENCE, send(&mut connection, shared.target, request)).await {
             Ok(seen) => seen,
-            Err(_) => (None, End::TimedOut),
+            Err(_) => (None, false, End::TimedOut),
         };
         free_at = shared.now();
         let mut records = shared.records.lock().expect("no holder panics");
         if records.len() == RECORDS_MAX {
             records.pop_front();
         }
-        records.push_back(Record { begun, ended: free_at, release, end });
+        records.push_back(Record { begun, ended: free_at, release, replayed, end });
         drop(records);
         due += EVERY;
     }
@@ -159,7 +159,7 @@ async fn send(
     kept: &mut Option<SendRequest<Full<Bytes>>>,
     target: SocketAddr,
     request: Request<Full<Bytes>>,
-) -> (Option<u8>, End) {
+) -> (Option<u8>, bool, End) {
     let still_open = match kept.take() {
         Some(mut sender) => sender.ready().await.is_ok().then_some(sender),
         None => None,
@@ -168,17 +168,18 @@ async fn send(
         Some(sender) => sender,
         None => match connect(target).await {
             Ok(sender) => sender,
-            Err(_) => return (None, End::NoConnection),
+            Err(_) => return (None, false, End::NoConnection),
         },
     };
-    let Ok(response) = sender.send_request(request).await else { return (None, End::Broken) };
+    let Ok(response) = sender.send_request(request).await else { return (None, false, End::Broken) };
     let status = response.status().as_u16();
     let release = response.headers().get(RELEASE_HEADER).and_then(|n| n.to_str().ok()?.parse().ok());
+    let replayed = response.headers().contains_key("x-cutover-replayed");
     if response.into_body().collect().await.is_err() {
-        return (release, End::Broken);
+        return (release, replayed, End::Broken);
     }
     *kept = Some(sender);
-    (release, End::Answered(status))
+    (release, replayed, End::Answered(status))
 }
 
 async fn connect(target: SocketAddr) -> Result<SendRequest<Full<Bytes>>, Box<dyn std::error::Error + Send + Sync>> {

@@ -128,9 +128,9 @@ impl Screen {
             "1",
             &match verdict.held {
                 true => format!(
-                    "The promise held: the good release cost no request, the bad one cost {} within {:.0} ms, \
-                     and nobody had to do anything.",
-                    bad.failed, bad.exposed_ms
+                    "The promise held: the good release cost no request, the bad one cost {} (and {} more that v2 answered \
+                     in its place), and nobody had to do anything.",
+                    bad.failed, bad.replayed
                 ),
                 false => "The promise did NOT hold; see above for what was seen instead.".into(),
             },
@@ -220,7 +220,7 @@ mod tests {
 
     fn at(ms: u64, release: u8, status: u16) -> Record {
         let ended = Duration::from_millis(ms);
-        Record { begun: ended, ended, release: Some(release), end: End::Answered(status) }
+        Record { begun: ended, ended, release: Some(release), replayed: false, end: End::Answered(status) }
     }
 
     mod the_live_line {

@@ -60,6 +60,8 @@ pub struct Exposure {
     pub answered: usize,
     /// Failures among them.
     pub failed: usize,
+    /// Requests that it failed and the release before it answered: their users saw nothing.
+    pub replayed: usize,
     /// From the first request that it answered until its last answer, in milliseconds.
     pub exposed_ms: f64,
 }
@@ -129,13 +131,16 @@ fn the_bad_release_was_taken_back(records: &[Record], told: &Told) -> Check {
     let Some(back) = told.rolled_back else {
         return Check { promise, held: false, seen: "it was not".into() };
     };
-    let Exposure { answered, failed, .. } = exposure(records, 3);
+    let Exposure { answered, failed, replayed, .. } = exposure(records, 3);
     let late = answers(records, 3, back..Duration::MAX);
     let good = answers(records, 2, back..Duration::MAX);
     Check {
         promise,
-        held: answered > 0 && failed > 0 && late == 0 && good > 0,
-        seen: format!("v3 answered {answered} requests; after the rollback v3 answered {late}, and v2 {good}"),
+        held: answered > 0 && failed + replayed > 0 && late == 0 && good > 0,
+        seen: format!(
+            "v3 answered {answered} requests, {failed} of them with a 500; v2 answered {replayed} more that v3 had failed; after \
+             the rollback v3 answered {late}, and v2 {good}"
+        ),
     }
 }
 
@@ -151,6 +156,7 @@ fn exposure(records: &[Record], release: u8) -> Exposure {
     Exposure {
         answered: seen().count(),
         failed: seen().filter(|r| r.end.is_failure()).count(),
+        replayed: records.iter().filter(|r| r.replayed).count(),
         exposed_ms: ms(last - first),
     }
 }
@@ -161,7 +167,7 @@ mod tests {
 
     fn at(ms: u64, release: Option<u8>, end: End) -> Record {
         let begun = Duration::from_millis(ms);
-        Record { begun, ended: begun + Duration::from_millis(10), release, end }
+        Record { begun, ended: begun + Duration::from_millis(10), release, replayed: false, end }
     }
 
     /// v1 until 100, v2 until 200, v3 until 220, v2 again; one failure, of v3.
@@ -194,7 +200,7 @@ mod tests {
             assert!(verdict.held, "{verdict:#?}");
             let by_act: Vec<_> = verdict.acts.iter().map(|a| (a.figures.requests, a.figures.failed)).collect();
             assert_eq!(by_act, [(1, 0), (1, 0), (3, 1)]);
-            let Exposure { answered, failed, exposed_ms } = verdict.bad_release;
+            let Exposure { answered, failed, exposed_ms, .. } = verdict.bad_release;
             assert_eq!((answered, failed, exposed_ms), (2, 1, 20.0));
         }
 

@@ -1,0 +1,69 @@
+//! Steady load on kept connections, which counts what its users would complain about.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
+
+use super::Client;
+
+/// Running clients. Each waits for its answer before it asks again.
+pub struct Load {
+    shared: Arc<Shared>,
+    clients: Vec<JoinHandle<Vec<String>>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    over: AtomicBool,
+    answered: AtomicU64,
+}
+
+impl Load {
+    /// `clients` connections to `port`; every third request is a POST with a body.
+    pub fn start(port: u16, clients: usize) -> Load {
+        let shared = Arc::<Shared>::default();
+        let client = |_| {
+            let shared = Arc::clone(&shared);
+            std::thread::spawn(move || run(port, &shared))
+        };
+        Load { clients: (0..clients).map(client).collect(), shared }
+    }
+
+    /// Requests answered so far, well or badly.
+    pub fn answered(&self) -> u64 {
+        self.shared.answered.load(Relaxed)
+    }
+
+    /// Ends it: how many were answered, and what went wrong.
+    pub fn end(self) -> (u64, Vec<String>) {
+        self.shared.over.store(true, Relaxed);
+        let failures = self.clients.into_iter().flat_map(|client| client.join().expect("no panic")).collect();
+        (self.shared.answered.load(Relaxed), failures)
+    }
+}
+
+fn run(port: u16, shared: &Shared) -> Vec<String> {
+    let mut failures = Vec::new();
+    let mut client = None;
+    let mut count = 0_u64;
+    while !shared.over.load(Relaxed) {
+        count += 1;
+        let request = if count.is_multiple_of(3) {
+            "POST /load HTTP/1.1\r\nHost: app\r\nContent-Length: 5\r\n\r\nhello"
+        } else {
+            "GET /load HTTP/1.1\r\nHost: app\r\n\r\n"
+        };
+        let connection = client.get_or_insert_with(|| Client::connect(port));
+        let answer = connection.try_send(request.as_bytes()).and_then(|()| connection.try_answer(false));
+        shared.answered.fetch_add(1, Relaxed);
+        match answer {
+            Ok(answer) if answer.status == 200 && answer.header("connection").is_none() => {}
+            Ok(answer) => failures.push(format!("request {count}: {answer:?}")),
+            Err(error) => {
+                failures.push(format!("request {count}: {error}"));
+                client = None;
+            }
+        }
+    }
+    failures
+}

@@ -1,0 +1,58 @@
+//! What every test stands on: the real binary, scriptable upstreams and raw clients. Plain sockets and threads, no async.
+
+mod client;
+mod cutover;
+mod load;
+mod upstream;
+
+pub use client::{Answer, Client, End};
+pub use cutover::{Cutover, Setup};
+pub use load::Load;
+pub use upstream::{Conn, Request, Upstream, plain};
+
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// How long anything may take that is not itself about time. Long, because two cores run all tests at once.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `holds`; `what` names it when it does not come true.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "it never came true that {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A port on 127.0.0.1 that nobody listens on. Below the range from which the kernel takes the ports of outgoing
+/// connections: those of a thousand test clients would otherwise sit on it before its owner does.
+pub fn free_port() -> u16 {
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 20_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let begin = (std::process::id() % 100) as u16 * 200;
+    for _ in 0..COUNT {
+        let port = FIRST + (begin + NEXT.fetch_add(1, Relaxed)) % COUNT;
+        // Asked by a connect, not by a bind: a listener of ours that another test's fork holds until its exec would
+        // keep the port from its owner.
+        if TcpStream::connect(("127.0.0.1", port)).is_err() {
+            return port;
+        }
+    }
+    panic!("no free port");
+}
+
+/// Whether a program that a test needs beside it is there. It is said when it is not, and with `CUTOVER_REQUIRE_ALL`
+/// in the environment that is a failure.
+pub fn have(program: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut folders = path.split(':').chain(["/usr/sbin", "/sbin"]);
+    let found = folders.any(|folder| std::path::Path::new(folder).join(program).is_file());
+    if !found {
+        eprintln!("skipped: {program} not found");
+        assert!(std::env::var_os("CUTOVER_REQUIRE_ALL").is_none(), "{program} is required and not installed");
+    }
+    found
+}

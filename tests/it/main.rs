@@ -1,0 +1,14 @@
+//! The real binary over real sockets. One test binary: each file directly under `tests/` would link the program again.
+
+#![allow(clippy::unwrap_used)] // tests
+
+mod admin;
+mod cli;
+mod harness;
+mod lease_model;
+mod proxying;
+mod refusals;
+mod state;
+mod stop;
+mod tidy;
+mod watch;
