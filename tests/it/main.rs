@@ -4,10 +4,13 @@
 
 mod admin;
 mod cli;
+mod flips;
 mod harness;
+mod health;
 mod lease_model;
 mod proxying;
 mod refusals;
+mod reloads;
 mod state;
 mod stop;
 mod tidy;
