@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Setup, Upstream};
+use crate::harness::{Setup, Upstream, eventually};
 
 #[test]
 fn a_failing_probe_says_why() {
@@ -61,6 +61,7 @@ fn what_an_env_file_says_is_shown_and_read_again() {
     let shown = &app["colors"]["green"];
     assert_eq!(shown["upstreams"][0]["address"], format!("127.0.0.1:{}", green.port));
     assert_eq!((&shown["image_tag"], &shown["project"]), (&json!("sha-1"), &json!("app-green")));
+    eventually("the file watch knows it too", || cutover.log().contains("config read again (file change)"));
     // The next release has another port, and nobody touches the config.
     let next = Upstream::saying("next");
     std::fs::write(cutover.path("green.env"), env(next.port, "sha-2")).unwrap();
