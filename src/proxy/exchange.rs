@@ -133,7 +133,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
             return self.watch_client(cx);
         }
         match self.up.poll(cx, self.client, &mut self.upstream.io, &self.worker.buffers, progress) {
-            Poll::Pending => {}
+            Poll::Pending => return Ok(()),
             Poll::Ready(Ok(())) => self.seen.up_over = true,
             // The upstream may have answered before it stopped reading: the answer, or its absence, decides.
             Poll::Ready(Err(Stop::Sink)) => (self.seen.up_over, self.seen.up_failed) = (true, true),
@@ -141,7 +141,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
             Poll::Ready(Err(Stop::Framing(why))) => return Err(Fault::BadRequest(why.0)),
             Poll::Ready(Err(Stop::TooLarge)) => return Err(Fault::BodyTooLarge),
         }
-        Ok(())
+        // At once, or nobody would wake us when the client leaves while the upstream is silent.
+        self.watch_client(cx)
     }
 
     /// A reset ends the exchange. A client that has closed its side may still read (RFC 9112 9.6 does not forbid it),
