@@ -1,220 +1,350 @@
-//! The text of `/metrics`, made anew at each scrape from what the planes counted. Seconds; no label by path or host.
+//! The text of `/metrics`, made from an [`Observation`] at each scrape.
+//!
+//! Nothing is counted here, and no label ever holds a path, a host or a method as a client sent it.
 
 use prometheus::TextEncoder;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 use crate::control::Observation;
 use crate::domain::Color;
-use crate::status::{Phase, ServiceStatus};
-use crate::switch::{CODE_CLASSES, ColorStats, DURATION_BOUNDS_US, METHODS, REPLAY_RESULTS};
+use crate::status::{Phase, Status};
+use crate::switch::{CODE_CLASSES, ColorStats, DURATION_BOUNDS_US, METHODS, REPLAY_RESULTS, Shard};
 
-/// Every phase, for the one-hot `cutover_watch_state`.
+/// The exposition format.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 const PHASES: [Phase; 4] = [Phase::Steady, Phase::Draining, Phase::Watching, Phase::RolledBack];
+const REASONS: [&str; 3] = ["operator", "config", "verdict"];
 
-/// Writes the page in the Prometheus text format.
-///
-/// # Errors
-/// The encoder refuses a family; that would be a bug of ours.
-pub fn page(seen: &Observation) -> Result<String, prometheus::Error> {
-    let mut families = vec![
-        Family::counter(
-            "cutover_requests_total",
-            "Requests that ended, by status class (none: the client left before).",
-        )
-        .of(requests(seen)),
-        durations(seen),
-        Family::counter("cutover_replays_total", "Failures of a watched color that the other one was asked to answer.")
-            .of(replays(seen)),
-    ];
-    let of_color = |value: fn(&ServiceStatus, Color) -> f64| {
-        let services = seen.status.services.iter();
-        services.flat_map(move |(name, service)| {
-            service.colors.keys().map(move |&color| {
-                (vec![("service", name.clone()), ("color", color.to_string())], value(service, color))
-            })
-        })
-    };
-    families.push(
-        Family::gauge("cutover_in_flight", "Requests and tunnels in flight.")
-            .of(of_color(|service, color| service.colors.get(&color).map_or(0.0, |status| number(status.in_flight)))),
-    );
-    families.push(
-        Family::gauge("cutover_active", "1 for the color that takes new requests.")
-            .of(of_color(|service, color| f64::from(service.active == color))),
-    );
-    families.extend(of_services(seen));
-    families
-        .push(Family::gauge("cutover_upstream_up", "1 while the probes find the upstream ready.").of(upstreams(seen)));
-    let reloads = [("ok", seen.reloads_ok), ("failed", seen.reloads_failed)];
-    families.push(
-        Family::counter("cutover_config_reloads_total", "Reloads of the config, by result.")
-            .of(reloads.map(|(result, count)| (vec![("result", result.to_owned())], number(count)))),
-    );
-    families.push(
-        Family::gauge("cutover_connections", "Client connections open.")
-            .of([(vec![], number(seen.status.connections))]),
-    );
-    let build = vec![("version", seen.status.version.clone())];
-    families.push(Family::gauge("cutover_build_info", "1, with the version as a label.").of([(build, 1.0)]));
-    families.retain(|family| !family.get_metric().is_empty());
-    TextEncoder::new().encode_to_string(&families)
+/// Everything that was observed, in the Prometheus text format.
+pub fn text(observed: &Observation) -> String {
+    let families = traffic(observed).into_iter().chain(cutover(observed)).chain(proxy(observed));
+    // The encoder takes a family without a sample for a mistake; before the first request it is none.
+    let families: Vec<_> = families.filter(|family| !family.get_metric().is_empty()).collect();
+    TextEncoder::new().encode_to_string(&families).expect("every family has a name, samples and one type")
 }
 
-/// Labels and value of one sample.
-type Sample = (Vec<(&'static str, String)>, f64);
-
-fn of_services(seen: &Observation) -> [MetricFamily; 4] {
-    let each = |value: fn(&ServiceStatus) -> f64| -> Vec<Sample> {
-        let services = seen.status.services.iter();
-        services.map(|(name, service)| (vec![("service", name.clone())], value(service))).collect()
-    };
-    let flips = seen.flips.iter().map(|(service, to, reason, count)| {
-        (vec![("service", service.clone()), ("to", to.to_string()), ("reason", (*reason).to_owned())], number(*count))
-    });
-    let states = seen.status.services.iter().flat_map(|(name, service)| {
-        PHASES.map(|phase| {
-            let labels = vec![("service", name.clone()), ("state", phase.as_str().to_owned())];
-            (labels, f64::from(service.phase == phase))
+fn traffic(observed: &Observation) -> [MetricFamily; 4] {
+    let each = || {
+        let colors = |(name, stats): &'_ (String, [_; 2])| (name.clone(), stats.clone());
+        observed.stats.iter().map(colors).flat_map(|(name, stats)| {
+            Color::BOTH.into_iter().zip(stats).map(move |(color, stats)| (name.clone(), color, stats))
         })
+    };
+    let requests = each().flat_map(|(name, color, stats)| {
+        let cells = CODE_CLASSES
+            .iter()
+            .enumerate()
+            .flat_map(|(c, class)| METHODS.iter().enumerate().map(move |(m, method)| ((c, m), *class, *method)));
+        let count = move |((c, m), class, method): ((usize, usize), &str, &str)| {
+            let count = stats.sum(|shard| shard.requests[c][m].get());
+            let labels = [("service", &*name), ("color", color.as_str()), ("code_class", class), ("method", method)];
+            (count > 0).then(|| counter(&labels, count))
+        };
+        cells.filter_map(count).collect::<Vec<_>>()
     });
+    let durations = each().map(|(name, color, stats)| duration(&name, color, &stats));
+    let replays = observed.stats.iter().flat_map(|(name, stats)| {
+        let count = |at: usize| stats.iter().map(|stats| stats.sum(|shard: &Shard| shard.replays[at].get())).sum();
+        let results = REPLAY_RESULTS.iter().enumerate();
+        results.map(|(at, result)| counter(&[("service", name), ("result", result)], count(at))).collect::<Vec<_>>()
+    });
+    let in_flight = each()
+        .map(|(name, color, stats)| gauge(&[("service", &name), ("color", color.as_str())], stats.in_flight() as f64));
     [
-        Family::gauge("cutover_epoch", "Grows by one at every flip or rollback.")
-            .of(each(|service| number(service.epoch))),
-        Family::counter("cutover_flips_total", "Flips and rollbacks, by target and reason.").of(flips),
-        Family::gauge("cutover_watch_state", "1 for the phase the service is in.").of(states),
-        Family::gauge("cutover_watch_evidence", "What speaks against the new color: 0 nothing, 1 it is rolled back.")
-            .of(each(|service| service.watch.as_ref().map_or(0.0, |watch| watch.evidence))),
+        family("requests_total", "Requests that ended, to their last byte.", MetricType::COUNTER, requests),
+        family(
+            "request_duration_seconds",
+            "From a request's first byte to its answer's last.",
+            MetricType::HISTOGRAM,
+            durations,
+        ),
+        family(
+            "replays_total",
+            "Failures of a watched color that the other one was asked to answer.",
+            MetricType::COUNTER,
+            replays,
+        ),
+        family("in_flight", "Requests and tunnels in flight now.", MetricType::GAUGE, in_flight),
     ]
 }
 
-fn upstreams(seen: &Observation) -> impl Iterator<Item = Sample> {
-    seen.status.services.iter().flat_map(|(name, service)| {
-        service.colors.iter().flat_map(move |(color, status)| {
-            status.upstreams.iter().map(move |upstream| {
-                let labels = vec![
-                    ("service", name.clone()),
-                    ("color", color.to_string()),
-                    ("upstream", upstream.address.clone()),
-                ];
-                (labels, f64::from(upstream.ready))
-            })
-        })
-    })
+fn duration(service: &str, color: Color, stats: &ColorStats) -> Metric {
+    let mut cumulative = 0;
+    let mut count = |at: usize| {
+        cumulative += stats.sum(|shard: &Shard| shard.durations[at].get());
+        cumulative
+    };
+    let bucket = |(at, bound): (usize, &u64)| {
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound as f64 / 1e6);
+        bucket.set_cumulative_count(count(at));
+        bucket
+    };
+    let buckets = DURATION_BOUNDS_US.iter().enumerate().map(bucket).collect();
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(buckets);
+    histogram.set_sample_count(count(DURATION_BOUNDS_US.len()));
+    histogram.set_sample_sum(stats.sum(|shard| shard.duration_sum_us.get()) as f64 / 1e6);
+    let mut metric = Metric::from_label(labels(&[("service", service), ("color", color.as_str())]));
+    metric.set_histogram(histogram);
+    metric
 }
 
-/// Every `(service, color)` with its counters.
-fn stats(seen: &Observation) -> impl Iterator<Item = (&str, Color, &ColorStats)> {
-    seen.stats
-        .iter()
-        .flat_map(|(name, colors)| Color::BOTH.map(|color| (name.as_str(), color, &*colors[color.index()])))
-}
-
-fn requests(seen: &Observation) -> Vec<Sample> {
-    let mut samples = Vec::new();
-    for (service, color, stats) in stats(seen) {
-        for (class_at, class) in CODE_CLASSES.iter().enumerate() {
-            for (method_at, method) in METHODS.iter().enumerate() {
-                let count = stats.sum(|shard| shard.requests[class_at][method_at].get());
-                // 54 combinations a color, most of which never happen.
-                if count > 0 {
-                    let labels = vec![
-                        ("service", service.to_owned()),
-                        ("color", color.to_string()),
-                        ("code_class", (*class).to_owned()),
-                        ("method", (*method).to_owned()),
-                    ];
-                    samples.push((labels, number(count)));
-                }
-            }
-        }
-    }
-    samples
-}
-
-fn replays(seen: &Observation) -> impl Iterator<Item = Sample> {
-    seen.stats.iter().flat_map(|(service, colors)| {
-        REPLAY_RESULTS.iter().enumerate().map(move |(at, result)| {
-            let count = colors.iter().map(|stats| stats.sum(|shard| shard.replays[at].get())).sum();
-            (vec![("service", service.clone()), ("result", (*result).to_owned())], number(count))
-        })
-    })
-}
-
-fn durations(seen: &Observation) -> MetricFamily {
-    let metrics = stats(seen).map(|(service, color, stats)| {
-        let mut below = 0;
-        let mut buckets = Vec::new();
-        for (at, &bound) in DURATION_BOUNDS_US.iter().enumerate() {
-            below += stats.sum(|shard| shard.durations[at].get());
-            let mut bucket = Bucket::default();
-            bucket.set_cumulative_count(below);
-            bucket.set_upper_bound(number(bound) / 1e6);
-            buckets.push(bucket);
-        }
-        let mut histogram = Histogram::default();
-        histogram.set_sample_count(below + stats.sum(|shard| shard.durations[DURATION_BOUNDS_US.len()].get()));
-        histogram.set_sample_sum(number(stats.sum(|shard| shard.duration_sum_us.get())) / 1e6);
-        histogram.set_bucket(buckets);
-        let mut metric = Metric::from_label(pairs(vec![("service", service.to_owned()), ("color", color.to_string())]));
-        metric.set_histogram(histogram);
-        metric
+fn cutover(observed: &Observation) -> [MetricFamily; 6] {
+    let services = &observed.status.services;
+    let active = services.iter().flat_map(|(name, service)| {
+        let is_active = |color| f64::from(u8::from(service.active == color));
+        Color::BOTH.map(|color| gauge(&[("service", name), ("color", color.as_str())], is_active(color)))
     });
-    let help = "Seconds from a request's complete head to the last byte of its answer.";
-    Family("cutover_request_duration_seconds", help, MetricType::HISTOGRAM).holding(metrics.collect())
+    let epoch = services.iter().map(|(name, service)| gauge(&[("service", name)], service.epoch as f64));
+    let flips = services.keys().flat_map(|name| {
+        Color::BOTH.into_iter().flat_map(move |to| REASONS.map(|reason| (to, reason))).map(move |(to, reason)| {
+            let counted = observed.flips.iter().filter(|flip| (&flip.0, flip.1, flip.2) == (name, to, reason));
+            let labels = [("service", &**name), ("to", to.as_str()), ("reason", reason)];
+            counter(&labels, counted.map(|flip| flip.3).sum())
+        })
+    });
+    let state = services.iter().flat_map(|(name, service)| {
+        let is_in = |phase| f64::from(u8::from(service.phase == phase));
+        PHASES.map(|phase| gauge(&[("service", name), ("state", phase.as_str())], is_in(phase)))
+    });
+    let evidence = services
+        .iter()
+        .map(|(name, service)| gauge(&[("service", name)], service.watch.as_ref().map_or(0.0, |watch| watch.evidence)));
+    [
+        family("active", "1 for the color that takes new requests.", MetricType::GAUGE, active),
+        family("epoch", "Grows by one at every flip or rollback.", MetricType::GAUGE, epoch),
+        family("flips_total", "Flips and rollbacks made, by why.", MetricType::COUNTER, flips),
+        family("watch_state", "1 for the phase that the service is in.", MetricType::GAUGE, state),
+        family(
+            "watch_evidence",
+            "0: nothing speaks against the new color; 1: it is taken back.",
+            MetricType::GAUGE,
+            evidence,
+        ),
+        family(
+            "upstream_up",
+            "1 for an upstream that its probes find ready.",
+            MetricType::GAUGE,
+            upstreams(&observed.status),
+        ),
+    ]
 }
 
-/// Name, help and type of a family that is being written.
-struct Family(&'static str, &'static str, MetricType);
-
-impl Family {
-    fn counter(name: &'static str, help: &'static str) -> Self {
-        Family(name, help, MetricType::COUNTER)
+fn upstreams(status: &Status) -> Vec<Metric> {
+    let mut metrics = Vec::new();
+    for (name, service) in &status.services {
+        for (color, state) in &service.colors {
+            metrics.extend(state.upstreams.iter().map(|upstream| {
+                let labels = [("service", &**name), ("color", color.as_str()), ("upstream", &*upstream.address)];
+                gauge(&labels, f64::from(u8::from(upstream.ready)))
+            }));
+        }
     }
-
-    fn gauge(name: &'static str, help: &'static str) -> Self {
-        Family(name, help, MetricType::GAUGE)
-    }
-
-    fn of(self, samples: impl IntoIterator<Item = Sample>) -> MetricFamily {
-        let is_counter = self.2 == MetricType::COUNTER;
-        let metric = |(labels, value)| {
-            let mut metric = Metric::from_label(pairs(labels));
-            if is_counter {
-                let mut counter = Counter::default();
-                counter.set_value(value);
-                metric.set_counter(counter);
-            } else {
-                let mut gauge = Gauge::default();
-                gauge.set_value(value);
-                metric.set_gauge(gauge);
-            }
-            metric
-        };
-        let metrics = samples.into_iter().map(metric).collect();
-        self.holding(metrics)
-    }
-
-    fn holding(self, metrics: Vec<Metric>) -> MetricFamily {
-        let mut family = MetricFamily::default();
-        family.set_name(self.0.to_owned());
-        family.set_help(self.1.to_owned());
-        family.set_field_type(self.2);
-        family.set_metric(metrics);
-        family
-    }
+    metrics
 }
 
-fn pairs(labels: Vec<(&'static str, String)>) -> Vec<LabelPair> {
-    let pair = |(name, value): (&str, String)| {
+fn proxy(observed: &Observation) -> [MetricFamily; 3] {
+    let reloads = [("ok", observed.reloads_ok), ("failed", observed.reloads_failed)];
+    let reloads = reloads.map(|(result, count)| counter(&[("result", result)], count));
+    let connections = [gauge(&[], observed.status.connections as f64)];
+    let build = [gauge(&[("version", &observed.status.version)], 1.0)];
+    [
+        family("config_reloads_total", "Reloads of the config.", MetricType::COUNTER, reloads),
+        family("connections", "Client connections open now.", MetricType::GAUGE, connections),
+        family("build_info", "Always 1; the version is the label.", MetricType::GAUGE, build),
+    ]
+}
+
+fn family(name: &str, help: &str, kind: MetricType, metrics: impl IntoIterator<Item = Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(format!("cutover_{name}"));
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics.into_iter().collect());
+    family
+}
+
+fn counter(names: &[(&str, &str)], value: u64) -> Metric {
+    let mut counter = Counter::default();
+    counter.set_value(value as f64);
+    let mut metric = Metric::from_label(labels(names));
+    metric.set_counter(counter);
+    metric
+}
+
+fn gauge(names: &[(&str, &str)], value: f64) -> Metric {
+    let mut gauge = Gauge::default();
+    gauge.set_value(value);
+    let mut metric = Metric::from_label(labels(names));
+    metric.set_gauge(gauge);
+    metric
+}
+
+fn labels(names: &[(&str, &str)]) -> Vec<LabelPair> {
+    let pair = |(name, value): &(&str, &str)| {
         let mut pair = LabelPair::default();
-        pair.set_name(name.to_owned());
-        pair.set_value(value);
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
         pair
     };
-    labels.into_iter().map(pair).collect()
+    names.iter().map(pair).collect()
 }
 
-/// Prometheus has no integers; counts stay exact up to 2^53.
-fn number(count: u64) -> f64 {
-    count as f64
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::status::{ColorStatus, ServiceStatus, UpstreamStatus, WatchStatus};
+
+    fn color(address: &str, ready: bool) -> ColorStatus {
+        let upstreams = vec![UpstreamStatus { address: address.into(), ready, reason: None }];
+        ColorStatus { ready, in_flight: 0, requests: 0, errors: 0, image_tag: None, project: None, upstreams }
+    }
+
+    /// Two workers; blue has answered three requests, one of them with 503, and holds one; green is watched.
+    fn example() -> Observation {
+        let stats = [ColorStats::new(2), ColorStats::new(2)].map(Arc::new);
+        let count = |worker: usize, class: usize, method: usize, us: u64| {
+            let shard = &stats[0].shards[worker];
+            shard.begun.add(1);
+            shard.ended.add(1);
+            shard.requests[class][method].add(1);
+            shard.durations[DURATION_BOUNDS_US.partition_point(|&bound| bound < us)].add(1);
+            shard.duration_sum_us.add(us);
+        };
+        count(0, 2, 0, 400);
+        count(1, 2, 0, 1_500);
+        count(1, 5, 2, 90_000_000);
+        stats[0].shards[0].begun.add(1);
+        stats[0].shards[0].replays[0].add(2);
+        stats[1].shards[1].replays[0].add(3);
+        let service = ServiceStatus {
+            active: Color::Green,
+            epoch: 7,
+            phase: Phase::Watching,
+            summary: "a summary".into(),
+            watch: Some(WatchStatus { remaining_seconds: 1.0, answered: 4, failed: 1, evidence: 0.25 }),
+            last_verdict: None,
+            colors: [
+                (Color::Blue, color("127.0.0.1:8000", true)),
+                (Color::Green, color("name\"with\\quote:8001", false)),
+            ]
+            .into(),
+        };
+        let status = Status {
+            version: "0.1.0".into(),
+            pid: 1,
+            started: "2026-01-01T00:00:00Z".into(),
+            config: "cutover.toml".into(),
+            connections: 12,
+            problems: vec![],
+            services: [("recall".to_owned(), service)].into(),
+            ledger: vec![],
+        };
+        let flips = vec![("recall".into(), Color::Green, "operator", 4), ("recall".into(), Color::Blue, "verdict", 2)];
+        Observation { status, stats: vec![("recall".into(), stats)], flips, reloads_ok: 3, reloads_failed: 1 }
+    }
+
+    #[test]
+    fn say_what_was_observed() {
+        let text = text(&example());
+        for line in [
+            "cutover_requests_total{color=\"blue\",code_class=\"2xx\",method=\"GET\",service=\"recall\"} 2",
+            "cutover_requests_total{color=\"blue\",code_class=\"5xx\",method=\"POST\",service=\"recall\"} 1",
+            "cutover_request_duration_seconds_bucket{color=\"blue\",service=\"recall\",le=\"0.0005\"} 1",
+            "cutover_request_duration_seconds_bucket{color=\"blue\",service=\"recall\",le=\"0.001\"} 1",
+            "cutover_request_duration_seconds_bucket{color=\"blue\",service=\"recall\",le=\"0.0025\"} 2",
+            "cutover_request_duration_seconds_bucket{color=\"blue\",service=\"recall\",le=\"60\"} 2",
+            "cutover_request_duration_seconds_bucket{color=\"blue\",service=\"recall\",le=\"+Inf\"} 3",
+            "cutover_request_duration_seconds_sum{color=\"blue\",service=\"recall\"} 90.0019",
+            "cutover_request_duration_seconds_count{color=\"blue\",service=\"recall\"} 3",
+            "cutover_request_duration_seconds_count{color=\"green\",service=\"recall\"} 0",
+            "cutover_replays_total{service=\"recall\",result=\"answered\"} 5",
+            "cutover_replays_total{service=\"recall\",result=\"over_budget\"} 0",
+            "cutover_in_flight{color=\"blue\",service=\"recall\"} 1",
+            "cutover_in_flight{color=\"green\",service=\"recall\"} 0",
+            "cutover_active{color=\"blue\",service=\"recall\"} 0",
+            "cutover_active{color=\"green\",service=\"recall\"} 1",
+            "cutover_epoch{service=\"recall\"} 7",
+            "cutover_flips_total{reason=\"operator\",service=\"recall\",to=\"green\"} 4",
+            "cutover_flips_total{reason=\"verdict\",service=\"recall\",to=\"blue\"} 2",
+            "cutover_flips_total{reason=\"config\",service=\"recall\",to=\"blue\"} 0",
+            "cutover_watch_state{service=\"recall\",state=\"watching\"} 1",
+            "cutover_watch_state{service=\"recall\",state=\"steady\"} 0",
+            "cutover_watch_evidence{service=\"recall\"} 0.25",
+            "cutover_upstream_up{color=\"blue\",service=\"recall\",upstream=\"127.0.0.1:8000\"} 1",
+            "cutover_upstream_up{color=\"green\",service=\"recall\",upstream=\"name\\\"with\\\\quote:8001\"} 0",
+            "cutover_config_reloads_total{result=\"ok\"} 3",
+            "cutover_config_reloads_total{result=\"failed\"} 1",
+            "cutover_connections 12",
+            "cutover_build_info{version=\"0.1.0\"} 1",
+        ] {
+            assert!(text.lines().any(|have| sorted(have) == sorted(line)), "{line}\nis not in\n{text}");
+        }
+        assert_eq!(text.matches("cutover_requests_total{").count(), 2, "only what has happened");
+        assert_eq!(text.matches("cutover_flips_total{").count(), 6, "every flip that could happen");
+        assert_eq!(text.matches("cutover_watch_state{").count(), 4, "every phase");
+    }
+
+    /// A sample with its labels in order: their order means nothing.
+    fn sorted(line: &str) -> String {
+        let Some((name, (labels, value))) =
+            line.split_once('{').and_then(|(name, rest)| Some((name, rest.rsplit_once('}')?)))
+        else {
+            return line.to_owned();
+        };
+        let mut labels: Vec<_> = labels.split(',').collect();
+        labels.sort_unstable();
+        format!("{name}{{{}}}{value}", labels.join(","))
+    }
+
+    #[test]
+    fn have_exactly_the_documented_names() {
+        let text = text(&example());
+        let names: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE cutover_")).collect();
+        assert_eq!(
+            names,
+            [
+                "requests_total counter",
+                "request_duration_seconds histogram",
+                "replays_total counter",
+                "in_flight gauge",
+                "active gauge",
+                "epoch gauge",
+                "flips_total counter",
+                "watch_state gauge",
+                "watch_evidence gauge",
+                "upstream_up gauge",
+                "config_reloads_total counter",
+                "connections gauge",
+                "build_info gauge",
+            ]
+        );
+    }
+
+    #[test]
+    fn are_there_before_the_first_request_and_service() {
+        let mut quiet = example();
+        quiet.stats.clear();
+        quiet.status.services.clear();
+        assert!(text(&quiet).contains("cutover_build_info{version=\"0.1.0\"} 1\n"));
+    }
+
+    #[test]
+    fn pass_promtool_where_there_is_one() {
+        let spawned =
+            Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut promtool = match spawned {
+            Ok(promtool) => promtool,
+            Err(error) => return eprintln!("skipped: promtool: {error}"),
+        };
+        promtool.stdin.take().expect("it is piped").write_all(text(&example()).as_bytes()).unwrap();
+        let output = promtool.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
 }

@@ -422,17 +422,19 @@ impl Service {
         active: Color,
         epoch: u64,
         upstreams: [Arc<[Arc<Upstream>]>; 2],
+        watched: bool,
     ) -> (Arc<Self>, Tenure) {
-        let (route, tenure) = make_route(&info, &stats, &failure_bell, active, epoch, upstreams);
+        let (route, tenure) = make_route(&info, &stats, &failure_bell, active, epoch, upstreams, watched);
         (Arc::new(Service { info, route: ArcSwap::from_pointee(route), stats, failure_bell }), tenure)
     }
 
     /// Makes `active` take every request that begins from now on: one atomic store.
     ///
     /// The tenure of the route before it ends ([`Tenure::drained`]) when its last lease does.
-    /// `upstreams` is indexed by [`Color::index`].
-    pub fn publish(&self, active: Color, epoch: u64, upstreams: [Arc<[Arc<Upstream>]>; 2]) -> Tenure {
-        let (route, tenure) = make_route(&self.info, &self.stats, &self.failure_bell, active, epoch, upstreams);
+    /// `upstreams` is indexed by [`Color::index`]; `watched` opens the standby from the first request on.
+    pub fn publish(&self, active: Color, epoch: u64, upstreams: [Arc<[Arc<Upstream>]>; 2], watched: bool) -> Tenure {
+        let (route, tenure) =
+            make_route(&self.info, &self.stats, &self.failure_bell, active, epoch, upstreams, watched);
         self.route.store(Arc::new(route));
         tenure
     }
@@ -445,13 +447,14 @@ fn make_route(
     active: Color,
     epoch: u64,
     upstreams: [Arc<[Arc<Upstream>]>; 2],
+    watched: bool,
 ) -> (Route, Tenure) {
     let idle = active.other();
     let standby = Arc::new(Standby {
         color: idle,
         upstreams: Arc::clone(&upstreams[idle.index()]),
         stats: Arc::clone(&stats[idle.index()]),
-        open: AtomicBool::new(false),
+        open: AtomicBool::new(watched),
     });
     let upstreams = &upstreams[active.index()];
     let (alive, drained) = mpsc::channel(1);
@@ -500,6 +503,9 @@ struct Entry {
 
 impl Entry {
     fn matches(&self, path: &[u8]) -> bool {
+        if path == b"*" {
+            return *self.prefix == *b"/"; // OPTIONS of the whole server
+        }
         let Some(rest) = path.strip_prefix(&*self.prefix) else { return false };
         self.prefix.ends_with(b"/") || matches!(rest.first(), None | Some(b'/' | b'?'))
     }
@@ -580,7 +586,7 @@ mod tests {
         let upstream = config::Upstream { connect_timeout: timeout, response_timeout: timeout, idle_timeout: timeout };
         let info = Arc::new(ServiceInfo { name: name.into(), upstream, replay: config::Replay::default() });
         let stats = [1, 2].map(|_| Arc::new(ColorStats::new(2)));
-        Service::new(info, stats, Arc::default(), Color::Blue, 1, upstreams())
+        Service::new(info, stats, Arc::default(), Color::Blue, 1, upstreams(), false)
     }
 
     fn configured(name: &str, hosts: &[&str], path_prefix: &str) -> config::Service {
@@ -621,7 +627,7 @@ mod tests {
             ("example", "/", "rest"),
             ("other", "/api/x", "rest-api"),
             ("other", "/api", "rest"),
-            ("", "*", ""),
+            ("", "*", "rest"),
         ] {
             let found = table.find(host.as_bytes(), path.as_bytes()).map_or("", |service| service.info.name.as_str());
             assert_eq!(found, want, "{host} {path}");
@@ -634,7 +640,7 @@ mod tests {
         let (service, mut tenure) = service("a");
         let (first, second) = (service.route.load().lease(0), service.route.load().lease(1));
         assert_eq!(tenure.in_flight(), 2);
-        let mut next = service.publish(Color::Green, 2, upstreams());
+        let mut next = service.publish(Color::Green, 2, upstreams(), false);
         let drained =
             async |tenure: &mut Tenure| tokio::time::timeout(Duration::from_millis(10), tenure.drained()).await.is_ok();
         drop(first);
@@ -650,7 +656,7 @@ mod tests {
     fn a_late_failure_counts_where_it_began() {
         let (service, old) = service("a");
         let mut late = service.route.load().lease(0);
-        let new = service.publish(Color::Green, 2, upstreams());
+        let new = service.publish(Color::Green, 2, upstreams(), false);
         late.record(Outcome::Bad, Some(500), 0, Duration::from_millis(3));
         assert_eq!(old.tally(), Tally { begun: 1, bad: 1, ..Tally::default() });
         assert_eq!(new.tally(), Tally::default());

@@ -1,83 +1,97 @@
-//! The CLI's way to the admin API: one request on one connection, over the unix socket where there is one.
+//! The client of the admin API: what the verbs ask a running proxy.
+//!
+//! One connection per question. The unix socket is preferred where its file exists: it needs no token and no port.
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, IF_MATCH};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use serde::Serialize;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
 
-use super::address_of;
 use crate::config;
-use crate::status::Refusal;
+use crate::status::{ChangeRequest, Changed, Drained, Refusal, Reloaded, Status};
 
-/// For the connection; an answer may take as long as a drain.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// For a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// For an answer that waits for nothing: a disk at most.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// For an answer that waits for a drain; longer than a drain is sensibly configured.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3600);
+/// The status of thousands of services fits.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Where the API is, and what it wants to see.
-#[derive(Clone, Debug)]
-pub struct Client {
-    target: Target,
-    token: Option<String>,
+/// What can be asked of one service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Make a color active.
+    Flip,
+    /// Back to the color before this one.
+    Rollback,
+    /// Wait until the idle color holds no lease.
+    Drain,
 }
 
-#[derive(Clone, Debug)]
-enum Target {
-    Tcp(SocketAddr),
-    Unix(PathBuf),
-}
+impl Verb {
+    /// Every verb.
+    pub const ALL: [Verb; 3] = [Verb::Flip, Verb::Rollback, Verb::Drain];
 
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// The word in the path.
+    pub fn as_str(self) -> &'static str {
         match self {
-            Target::Tcp(address) => write!(f, "http://{address}"),
-            Target::Unix(path) => write!(f, "{}", path.display()),
+            Verb::Flip => "flip",
+            Verb::Rollback => "rollback",
+            Verb::Drain => "drain",
         }
     }
 }
 
-/// Why there is no result.
+/// Why a question was not answered as wished.
 #[derive(Debug)]
 pub enum ClientError {
-    /// Nobody answered at the admin address.
+    /// Nobody answered: no connection, or it broke, or it took too long.
     NoAnswer {
-        /// The address or socket.
-        at: String,
-        /// What the system said.
-        why: String,
+        /// Where it was asked.
+        address: String,
+        /// What went wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The proxy said no.
+    /// The proxy said no, and nothing was changed.
     Refused(Refusal),
-    /// It answered something this version does not understand.
-    NotUnderstood {
-        /// The status of the answer.
-        status: StatusCode,
-        /// What it said.
-        body: String,
+    /// The token is missing or wrong, or the address is not one that the API accepts.
+    Denied(String),
+    /// Something answered, but not as this API does.
+    Strange {
+        /// Where it was asked.
+        address: String,
+        /// What came instead.
+        what: String,
     },
 }
 
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ClientError::NoAnswer { at, why } => {
-                write!(
-                    f,
-                    "no answer from the proxy's admin address {at}: {why}; is `cutover serve` running with this config?"
-                )
+            ClientError::NoAnswer { address, source } => {
+                write!(f, "no answer from {address}: {source}; is `cutover serve` running?")
             }
             ClientError::Refused(refusal) => refusal.fmt(f),
-            ClientError::NotUnderstood { status, body } => {
-                write!(f, "the admin API answered {status}: {}", body.trim())
+            ClientError::Denied(message) => {
+                write!(f, "{message}; does this config name the token_file that the proxy was started with?")
+            }
+            ClientError::Strange { address, what } => {
+                write!(f, "{address} does not answer like a cutover: {what}; is something else listening there?")
             }
         }
     }
@@ -85,112 +99,209 @@ impl fmt::Display for ClientError {
 
 impl std::error::Error for ClientError {}
 
-impl ClientError {
-    /// The exit code of the verb that asked.
-    pub fn exit_code(&self) -> u8 {
+/// Where the API is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Address {
+    Tcp(SocketAddr),
+    Socket(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ClientError::NoAnswer { .. } => 6,
-            ClientError::Refused(refusal) => refusal.code.exit_code(),
-            ClientError::NotUnderstood { .. } => 1,
+            Address::Tcp(address) => write!(f, "{address}"),
+            Address::Socket(path) => write!(f, "{}", path.display()),
         }
     }
 }
 
+/// A client of one proxy.
+pub struct Client {
+    address: Address,
+    token: Option<String>,
+}
+
 impl Client {
-    /// The client for a config: its socket where that exists, else its address.
-    pub fn new(config: &config::Admin) -> Self {
-        let target = match &config.socket {
-            Some(path) if path.exists() => Target::Unix(path.clone()),
-            Some(_) | None => Target::Tcp(address_of(config)),
+    /// A client of the proxy that this configuration is (or would be) served by. Does not connect yet.
+    pub fn new(admin: &config::Admin) -> Self {
+        let address = match &admin.socket {
+            Some(path) if path.exists() => Address::Socket(path.clone()),
+            Some(_) | None => Address::Tcp(reachable(admin.listen)),
         };
-        Client { target, token: config.token.clone() }
+        Client { address, token: admin.token.clone() }
     }
 
-    /// Reads.
+    /// `GET /v1/status`
     ///
     /// # Errors
-    /// [`ClientError`]
-    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.send(Method::GET, path, Bytes::new(), None).await
+    /// [`ClientError`]; within 15 s.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.ask(Method::GET, "/v1/status", Vec::new(), None, ANSWER_TIMEOUT).await
     }
 
-    /// Changes; `if_epoch` refuses it when another epoch is in force.
+    /// Flips `service`; with `if_epoch` only if that is still its epoch.
     ///
     /// # Errors
-    /// [`ClientError`]
-    pub async fn post<T: DeserializeOwned>(
+    /// [`ClientError`]; within 15 s, or an hour where the answer waits for a drain.
+    pub async fn flip(
         &self,
-        path: &str,
-        body: &impl Serialize,
+        service: &str,
+        request: &ChangeRequest,
         if_epoch: Option<u64>,
-    ) -> Result<T, ClientError> {
-        let body = serde_json::to_vec(body).unwrap_or_default();
-        self.send(Method::POST, path, body.into(), if_epoch).await
+    ) -> Result<Changed, ClientError> {
+        self.change(service, Verb::Flip, request, if_epoch).await
     }
 
-    async fn send<T: DeserializeOwned>(
+    /// Rolls `service` back; with `if_epoch` only if that is still its epoch.
+    ///
+    /// # Errors
+    /// As [`Client::flip`].
+    pub async fn rollback(
+        &self,
+        service: &str,
+        request: &ChangeRequest,
+        if_epoch: Option<u64>,
+    ) -> Result<Changed, ClientError> {
+        self.change(service, Verb::Rollback, request, if_epoch).await
+    }
+
+    /// Waits until the idle color of `service` holds no lease.
+    ///
+    /// # Errors
+    /// [`ClientError`]; within an hour.
+    pub async fn drain(&self, service: &str) -> Result<Drained, ClientError> {
+        let path = format!("/v1/services/{service}/{}", Verb::Drain.as_str());
+        self.ask(Method::POST, &path, Vec::new(), None, DRAIN_TIMEOUT).await
+    }
+
+    /// Makes the proxy read its config again; `by` goes into its log.
+    ///
+    /// # Errors
+    /// [`ClientError`]; within 15 s.
+    pub async fn reload(&self, by: &str) -> Result<Reloaded, ClientError> {
+        let body = serde_json::json!({ "by": by }).to_string().into_bytes();
+        self.ask(Method::POST, "/v1/reload", body, None, ANSWER_TIMEOUT).await
+    }
+
+    async fn change(
+        &self,
+        service: &str,
+        verb: Verb,
+        request: &ChangeRequest,
+        if_epoch: Option<u64>,
+    ) -> Result<Changed, ClientError> {
+        let limit = if request.wait == Some(false) { ANSWER_TIMEOUT } else { DRAIN_TIMEOUT };
+        let body = serde_json::to_vec(request).expect("our own types have a JSON form");
+        self.ask(Method::POST, &format!("/v1/services/{service}/{}", verb.as_str()), body, if_epoch, limit).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
-        body: Bytes,
+        body: Vec<u8>,
         if_epoch: Option<u64>,
+        limit: Duration,
     ) -> Result<T, ClientError> {
-        let (status, body) = self
-            .exchange(method, path, body, if_epoch)
-            .await
-            .map_err(|why| ClientError::NoAnswer { at: self.target.to_string(), why: why.to_string() })?;
-        if status.is_success()
-            && let Ok(value) = serde_json::from_slice(&body)
-        {
-            return Ok(value);
-        }
-        #[derive(serde::Deserialize)]
-        struct Error {
-            error: Refusal,
-        }
-        Err(match serde_json::from_slice::<Error>(&body) {
-            Ok(Error { error }) => ClientError::Refused(error),
-            Err(_) => ClientError::NotUnderstood { status, body: String::from_utf8_lossy(&body).into_owned() },
-        })
-    }
-
-    async fn exchange(
-        &self,
-        method: Method,
-        path: &str,
-        body: Bytes,
-        if_epoch: Option<u64>,
-    ) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
-        let timed_out = |_| io::Error::new(io::ErrorKind::TimedOut, "timed out");
-        let (host, stream): (String, Box<dyn Stream>) = match &self.target {
-            Target::Tcp(address) => {
-                let stream = tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::TcpStream::connect(address)).await;
-                (address.to_string(), Box::new(stream.map_err(timed_out)??))
-            }
-            Target::Unix(path) => {
-                let stream = tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::UnixStream::connect(path)).await;
-                ("localhost".into(), Box::new(stream.map_err(timed_out)??))
-            }
+        let host = match &self.address {
+            Address::Tcp(address) => address.to_string(),
+            Address::Socket(_) => "localhost".into(),
         };
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
         let mut request = Request::builder().method(method).uri(path).header(HOST, host);
-        if !body.is_empty() {
-            request = request.header(CONTENT_TYPE, "application/json");
-        }
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
         if let Some(epoch) = if_epoch {
             request = request.header(IF_MATCH, format!("\"{epoch}\""));
         }
-        let answer = sender.send_request(request.body(Full::new(body))?).await?;
-        let status = answer.status();
-        Ok((status, answer.into_body().collect().await?.to_bytes()))
+        let request = request.header(CONTENT_TYPE, "application/json").body(Full::from(body));
+        let request = request.map_err(|error| self.no_answer(format!("this cannot be asked: {error}")))?;
+        let (status, body) = self.exchange(request, limit).await.map_err(|source| self.no_answer(source))?;
+        self.understand(status, &body)
+    }
+
+    fn no_answer(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientError {
+        ClientError::NoAnswer { address: self.address.to_string(), source: source.into() }
+    }
+
+    fn understand<T: DeserializeOwned>(&self, status: StatusCode, body: &[u8]) -> Result<T, ClientError> {
+        #[derive(Deserialize)]
+        struct Refused {
+            error: Refusal,
+        }
+        #[derive(Deserialize)]
+        struct Failed {
+            error: Message,
+        }
+        #[derive(Deserialize)]
+        struct Message {
+            message: String,
+        }
+        let strange = |what| ClientError::Strange { address: self.address.to_string(), what };
+        if status.is_success() {
+            return serde_json::from_slice(body).map_err(|error| strange(error.to_string()));
+        }
+        if let Ok(Refused { error }) = serde_json::from_slice(body) {
+            return Err(ClientError::Refused(error));
+        }
+        let message = serde_json::from_slice(body).map(|Failed { error: Message { message } }| message);
+        Err(match (status, message) {
+            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, Ok(message)) => ClientError::Denied(message),
+            (_, Ok(message)) => strange(format!("{status}: {message}")),
+            (_, Err(_)) => strange(status.to_string()),
+        })
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+        limit: Duration,
+    ) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+        match &self.address {
+            Address::Tcp(address) => {
+                let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await.map_err(|_| too_slow())??;
+                timeout(limit, send(stream, request)).await.map_err(|_| too_slow())?
+            }
+            Address::Socket(path) => {
+                let stream = timeout(CONNECT_TIMEOUT, UnixStream::connect(path)).await.map_err(|_| too_slow())??;
+                timeout(limit, send(stream, request)).await.map_err(|_| too_slow())?
+            }
+        }
     }
 }
 
-/// A connection of either kind.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+async fn send(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let exchange = async {
+        let answer = sender.send_request(request).await?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await?;
+        Ok((status, body.to_bytes()))
+    };
+    let connection = async {
+        // Its errors are heard by the exchange as well, which is the one to tell them.
+        let _ = connection.await;
+        std::future::pending().await
+    };
+    tokio::select! {
+        answer = exchange => answer,
+        () = connection => unreachable!("a future that is pending for ever does not end"),
+    }
+}
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+fn too_slow() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "it took too long")
+}
+
+/// Where to connect to for a listen address: "every address" is not one.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}

@@ -1,153 +1,291 @@
 //! `flip`, `rollback` and `drain`: ask, show how the drain goes, say how it ended.
+//!
+//! The API could wait for the drain itself; the verb asks it not to, waits for the drain in a second question, and looks
+//! meanwhile: whoever waits sees what for, and hears at once when the release is taken back.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{Failure, print, service_name};
+use serde_json::json;
+
+use super::args::{How, pick};
+use super::failure::{Failure, ROLLED_BACK, UNDER_WAY};
+use super::{Form, complain, print, print_json};
 use crate::admin::client::Client;
+use crate::config::Config;
 use crate::domain::Color;
-use crate::status::{ChangeRequest, Changed, Drained, Phase, ServiceStatus};
+use crate::status::{Changed, Drained, Phase, ServiceStatus};
 
-/// Which change.
-#[derive(Clone, Copy)]
-pub enum Kind {
-    /// To a color that is named.
-    Flip,
-    /// To the color before.
-    Rollback,
+/// Between two looks at a drain.
+const LOOK: Duration = Duration::from_millis(100);
+/// Between two lines about it where they cannot be drawn over.
+const LINE: Duration = Duration::from_secs(2);
+/// A flip to a color, or (without one) a rollback.
+pub(super) struct What {
+    pub(super) to: Option<Color>,
+    pub(super) how: How,
 }
 
-impl Kind {
-    fn path(self) -> &'static str {
-        match self {
-            Kind::Flip => "flip",
-            Kind::Rollback => "rollback",
-        }
-    }
+/// How the wait for a drain ended.
+#[derive(Debug, PartialEq)]
+enum End {
+    Drained(Drained),
+    /// The watch took the traffic back; its sentence.
+    TakenBack(String),
+    /// Somebody else changed the color; the present sentence.
+    Overtaken(String),
 }
 
-/// Time between two looks at a drain that is waited for.
-const LOOK: Duration = Duration::from_millis(500);
-
-/// It was flipped, judged bad and rolled back.
-const ROLLED_BACK: u8 = 4;
-
-/// Asks for the change and waits for its drain, unless the request says otherwise.
-pub async fn run(
-    client: Client,
-    kind: Kind,
-    service: Option<String>,
-    request: ChangeRequest,
-    json: bool,
+/// Asks for the change, and follows its drain unless that is not wanted.
+pub(super) async fn change(
+    config: &Config,
+    service: Option<&str>,
+    what: &What,
+    form: Form,
 ) -> Result<ExitCode, Failure> {
-    let name = service_name(&client, service).await?;
-    let path = format!("/v1/services/{name}/{}", kind.path());
-    let changed: Changed = {
-        let asked = client.post(&path, &request, None);
-        let shown = show_drain(&client, &name);
-        tokio::select! {
-            changed = asked => changed?,
-            () = shown => unreachable_drain(),
+    let client = Client::new(&config.admin);
+    let status = client.status().await?;
+    let known: Vec<_> = status.services.keys().map(String::as_str).collect();
+    let service = pick(service, &known).map_err(Failure::Usage)?;
+    let request = what.how.request(what.to);
+    let mut changed = match what.to {
+        Some(_) => client.flip(service, &request, None).await?,
+        None => client.rollback(service, &request, None).await?,
+    };
+    if changed.dry_run || what.how.no_wait {
+        say(&changed, None, form);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let drain = config.services.iter().find(|known| known.name == service).map(|known| known.drain.timeout);
+    let end = follow(&client, &changed, drain).await?;
+    if let End::Drained(drained) = end {
+        changed.drain = Some(drained);
+    }
+    say(&changed, Some(&end), form);
+    Ok(match end {
+        End::Drained(_) => ExitCode::SUCCESS,
+        End::TakenBack(_) => ExitCode::from(ROLLED_BACK),
+        End::Overtaken(_) => ExitCode::from(UNDER_WAY),
+    })
+}
+
+/// Waits for the drain. `limit` is the configured one, for the display only.
+async fn follow(client: &Client, changed: &Changed, limit: Option<Duration>) -> Result<End, Failure> {
+    let mut progress = Progress::new();
+    let drained = tokio::select! {
+        drained = client.drain(&changed.service) => drained,
+        end = look(client, changed, limit, &mut progress) => {
+            progress.clear();
+            return end;
         }
     };
-    let now: Option<ServiceStatus> = client.get(&format!("/v1/services/{name}")).await.ok();
-    let taken_back =
-        !changed.dry_run && now.as_ref().is_some_and(|now| now.phase == Phase::RolledBack && now.epoch > changed.epoch);
-    if json {
-        print(&changed);
-    } else {
-        say(&changed);
-        if taken_back {
-            println!("{}", now.map(|now| now.summary).unwrap_or_default());
-        }
-    }
-    Ok(if taken_back { ExitCode::from(ROLLED_BACK) } else { ExitCode::SUCCESS })
+    progress.clear();
+    let drained = End::Drained(drained?);
+    // The traffic may have been taken back between the last look and the end of the drain.
+    let service = client.status().await?.services.remove(&changed.service);
+    Ok(service.and_then(|service| ended_early(&service, changed.epoch)).unwrap_or(drained))
 }
 
-/// `show_drain` never returns.
-fn unreachable_drain() -> ! {
-    unreachable!("the display of a drain does not end by itself")
+/// Shows how the drain goes; returns only if another epoch begins.
+async fn look(
+    client: &Client,
+    changed: &Changed,
+    limit: Option<Duration>,
+    progress: &mut Progress,
+) -> Result<End, Failure> {
+    let began = Instant::now();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let Some(service) = client.status().await?.services.remove(&changed.service) else {
+            let message = format!("{}: a reload has removed it while it was drained", changed.service);
+            return Err(Failure::Failed(message));
+        };
+        if let Some(end) = ended_early(&service, changed.epoch) {
+            return Ok(end);
+        }
+        let left = limit.map(|limit| limit.saturating_sub(began.elapsed()));
+        match in_flight(&service, changed.from) {
+            0 => {}
+            held => progress.show(&waiting(changed.from, held, left)),
+        }
+    }
+}
+
+/// Whether another epoch has begun, and why.
+fn ended_early(service: &ServiceStatus, epoch: u64) -> Option<End> {
+    if service.epoch == epoch {
+        return None;
+    }
+    let summary = service.summary.clone();
+    Some(match service.phase {
+        Phase::RolledBack => End::TakenBack(service.last_verdict.clone().unwrap_or(summary)),
+        Phase::Steady | Phase::Draining | Phase::Watching => End::Overtaken(summary),
+    })
+}
+
+fn in_flight(service: &ServiceStatus, color: Color) -> u64 {
+    service.colors.get(&color).map_or(0, |status| status.in_flight)
 }
 
 /// Waits until the idle color holds no request.
-pub async fn drain(client: Client, service: Option<String>, dry_run: bool, json: bool) -> Result<ExitCode, Failure> {
-    let name = service_name(&client, service).await?;
-    let status: ServiceStatus = client.get(&format!("/v1/services/{name}")).await?;
-    let idle = status.active.other();
-    let held = status.colors.get(&idle).map_or(0, |color| color.in_flight);
+pub(super) async fn drain(client: &Client, service: Option<&str>, dry_run: bool, form: Form) -> Result<(), Failure> {
+    let status = client.status().await?;
+    let known: Vec<_> = status.services.keys().map(String::as_str).collect();
+    let service = pick(service, &known).map_err(Failure::Usage)?;
+    let idle = status.services[service].active.other();
+    let held = in_flight(&status.services[service], idle);
     if dry_run {
-        if json {
-            print(&serde_json::json!({"service": name, "idle": idle, "in_flight": held, "dry_run": true}));
-        } else {
-            println!("{name}: {idle} holds {}; nothing was waited for", requests(held));
+        match form {
+            Form::Json => {
+                print_json(&json!({ "service": service, "color": idle, "in_flight": held, "dry_run": true }));
+            }
+            Form::Text if held == 0 => {
+                print(&format!("{service}: {idle} holds nothing; there is nothing to wait for\n"))
+            }
+            Form::Text => print(&format!("{service}: would wait until {idle} has finished {}\n", requests(held))),
         }
-        return Ok(ExitCode::SUCCESS);
+        return Ok(());
     }
-    let drained: Drained = {
-        let path = format!("/v1/services/{name}/drain");
-        let request = ChangeRequest::default();
-        let asked = client.post(&path, &request, None);
-        let shown = show_drain(&client, &name);
-        tokio::select! {
-            drained = asked => drained?,
-            () = shown => unreachable_drain(),
-        }
-    };
-    if json {
-        print(&drained);
-    } else {
-        println!("{name}: {}", how_drained(idle, &drained));
+    let mut progress = Progress::new();
+    if held > 0 {
+        progress.show(&waiting(idle, held, None));
     }
-    Ok(ExitCode::SUCCESS)
+    let drained = client.drain(service).await;
+    progress.clear();
+    let drained = drained?;
+    match form {
+        Form::Json => print_json(&drained),
+        Form::Text => print(&format!("{service}: {}\n", how_drained(idle, drained))),
+    }
+    Ok(())
 }
 
-/// Says every now and then what the idle color still holds: over itself on a terminal, in lines elsewhere.
-async fn show_drain(client: &Client, name: &str) {
-    let path = format!("/v1/services/{name}");
-    let is_terminal = std::io::stderr().is_terminal();
-    let mut before = 0;
-    loop {
-        tokio::time::sleep(LOOK).await;
-        let Ok(status) = client.get::<ServiceStatus>(&path).await else { continue };
-        let idle = status.active.other();
-        let held = status.colors.get(&idle).map_or(0, |color| color.in_flight);
-        if held == 0 || (held == before && !is_terminal) {
-            continue;
-        }
-        before = held;
-        let mut err = std::io::stderr();
-        // The display is a courtesy: a closed standard error does not end the wait.
-        let _ = if is_terminal {
-            write!(err, "\r\x1b[K{idle} still holds {}", requests(held)).and_then(|()| err.flush())
+/// A line on standard error: drawn over itself on a terminal, now and then a new one elsewhere.
+struct Progress {
+    is_terminal: bool,
+    last: Option<Instant>,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Progress { is_terminal: std::io::stderr().is_terminal(), last: None }
+    }
+
+    fn show(&mut self, line: &str) {
+        if self.is_terminal {
+            complain(&format!("\r\x1b[K{line}"));
+        } else if self.last.is_none_or(|last| last.elapsed() >= LINE) {
+            complain(&format!("{line}\n"));
         } else {
-            writeln!(err, "{idle} still holds {}", requests(held))
-        };
+            return;
+        }
+        self.last = Some(Instant::now());
+    }
+
+    fn clear(&mut self) {
+        if self.is_terminal && self.last.take().is_some() {
+            complain("\r\x1b[K");
+        }
     }
 }
 
-fn say(changed: &Changed) {
-    let Changed { service, from, to, epoch, dry_run, drain } = changed;
-    if std::io::stderr().is_terminal() {
-        eprint!("\r\x1b[K");
+fn say(changed: &Changed, end: Option<&End>, form: Form) {
+    match form {
+        Form::Text => print(&sentence(changed, end)),
+        Form::Json => {
+            let mut value = serde_json::to_value(changed).expect("our own types have a JSON form");
+            match end {
+                Some(End::TakenBack(why)) => value["rolled_back"] = json!(why),
+                Some(End::Overtaken(why)) => value["overtaken"] = json!(why),
+                Some(End::Drained(_)) | None => {}
+            }
+            print_json(&value);
+        }
     }
+}
+
+fn sentence(changed: &Changed, end: Option<&End>) -> String {
+    let Changed { service, from, to, epoch, dry_run, drain: _ } = changed;
     if *dry_run {
-        println!("{service}: {from} -> {to} would be made (epoch {epoch}); nothing was changed");
-        return;
+        return format!("{service}: would go {from} -> {to} (epoch {epoch}); nothing was changed\n");
     }
-    match drain {
-        Some(drained) => println!("{service}: {from} -> {to} (epoch {epoch}), {}", how_drained(*from, drained)),
-        None => println!("{service}: {from} -> {to} (epoch {epoch}); not waiting for {from} to drain"),
+    let made = format!("{service}: {from} -> {to} (epoch {epoch})");
+    match end {
+        None => format!("{made}, not waiting for {from} to drain\n"),
+        Some(End::Drained(drained)) => format!("{made}, {}\n", how_drained(*from, *drained)),
+        Some(End::TakenBack(why)) => format!("{made}, and back: {to} was judged bad\n  {why}\n"),
+        Some(End::Overtaken(why)) => format!("{made}, but somebody else has changed it since\n  {why}\n"),
     }
 }
 
-fn how_drained(color: Color, drained: &Drained) -> String {
-    match drained.cut {
-        0 => format!("{color} drained in {:.3} s", drained.seconds),
-        cut => format!("{color} drained in {:.3} s, {} cut at the deadline", drained.seconds, requests(cut)),
-    }
+fn waiting(color: Color, held: u64, left: Option<Duration>) -> String {
+    let left = left.map_or(String::new(), |left| format!(", {}s left", left.as_secs()));
+    format!("{color} still holds {}{left}", requests(held))
+}
+
+fn how_drained(color: Color, drained: Drained) -> String {
+    let cut = if drained.cut == 0 { String::new() } else { format!(", {} cut at the deadline", requests(drained.cut)) };
+    let took = match drained.seconds {
+        seconds if seconds < 1.0 => format!("{:.0}ms", seconds * 1000.0),
+        seconds => format!("{seconds:.1}s"),
+    };
+    format!("{color} drained in {took}{cut}")
 }
 
 fn requests(n: u64) -> String {
     if n == 1 { "1 request".into() } else { format!("{n} requests") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changed(dry_run: bool) -> Changed {
+        Changed { service: "recall".into(), from: Color::Blue, to: Color::Green, epoch: 2, dry_run, drain: None }
+    }
+
+    #[test]
+    fn every_end_has_its_sentence() {
+        let drained = |seconds, cut| Some(End::Drained(Drained { seconds, cut }));
+        for (dry_run, end, want) in [
+            (true, None, "recall: would go blue -> green (epoch 2); nothing was changed\n"),
+            (false, None, "recall: blue -> green (epoch 2), not waiting for blue to drain\n"),
+            (false, drained(0.4, 0), "recall: blue -> green (epoch 2), blue drained in 400ms\n"),
+            (
+                false,
+                drained(30.0, 1),
+                "recall: blue -> green (epoch 2), blue drained in 30.0s, 1 request cut at the deadline\n",
+            ),
+            (
+                false,
+                Some(End::TakenBack("9 of 10 answers failed".into())),
+                "recall: blue -> green (epoch 2), and back: green was judged bad\n  9 of 10 answers failed\n",
+            ),
+        ] {
+            assert_eq!(sentence(&changed(dry_run), end.as_ref()), want);
+        }
+    }
+
+    #[test]
+    fn a_wait_says_for_what_and_how_long() {
+        assert_eq!(waiting(Color::Blue, 3, Some(Duration::from_secs(12))), "blue still holds 3 requests, 12s left");
+        assert_eq!(waiting(Color::Blue, 1, None), "blue still holds 1 request");
+    }
+
+    #[test]
+    fn another_epoch_ends_the_wait() {
+        let service = |epoch, phase| ServiceStatus {
+            active: Color::Blue,
+            epoch,
+            phase,
+            summary: "a summary".into(),
+            watch: None,
+            last_verdict: (phase == Phase::RolledBack).then(|| "a verdict".into()),
+            colors: [].into(),
+        };
+        assert_eq!(ended_early(&service(2, Phase::Watching), 2), None);
+        assert_eq!(ended_early(&service(3, Phase::RolledBack), 2), Some(End::TakenBack("a verdict".into())));
+        assert_eq!(ended_early(&service(3, Phase::Watching), 2), Some(End::Overtaken("a summary".into())));
+    }
 }

@@ -1,124 +1,182 @@
-//! `cutover status` for people. Colors only on a terminal and without `NO_COLOR`, and never as the only sign.
+//! The screens of `status` and `check`, as text. Terminal colors are never the only sign of anything.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write as _};
 
+use crate::config::Config;
 use crate::domain::Color;
 use crate::status::{ColorStatus, ServiceStatus, Status};
 
-/// Prints the screen; `refreshed` replaces what a terminal shows.
-pub fn show(status: &Status, refreshed: bool) {
-    let mut out = std::io::stdout();
-    let is_terminal = out.is_terminal();
-    let paint = Paint(is_terminal && std::env::var_os("NO_COLOR").is_none());
-    let clear = if refreshed && is_terminal { "\x1b[H\x1b[2J" } else { "" };
-    // A reader that has left (`| head`) is no failure.
-    let _ = write!(out, "{clear}{}", text(status, paint));
+/// Whether terminal colors are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Paint {
+    Plain,
+    Colored,
 }
-
-/// Whether to use terminal colors.
-#[derive(Clone, Copy)]
-struct Paint(bool);
 
 impl Paint {
-    fn with(self, code: &str, text: &str) -> String {
-        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    /// Colors on a terminal, unless `NO_COLOR` is set to something.
+    pub(super) fn of_terminal(is_terminal: bool) -> Self {
+        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        if is_terminal && !unwanted { Paint::Colored } else { Paint::Plain }
     }
 
-    fn color(self, color: Color, text: &str) -> String {
-        self.with(if color == Color::Blue { "1;34" } else { "1;32" }, text)
+    fn with(self, code: &str, text: &str) -> String {
+        match self {
+            Paint::Plain => text.to_owned(),
+            Paint::Colored => format!("\x1b[{code}m{text}\x1b[0m"),
+        }
     }
 }
 
-fn text(status: &Status, paint: Paint) -> String {
-    let mut out = String::new();
-    // Writing into a String cannot fail.
-    let _ = writeln!(
-        out,
-        "cutover {} pid {} since {}, {} connections, {}",
-        status.version, status.pid, status.started, status.connections, status.config
-    );
-    for problem in &status.problems {
-        let _ = writeln!(out, "{} {problem}", paint.with("1;31", "problem:"));
+const BOLD: &str = "1";
+const DIM: &str = "2";
+const RED: &str = "1;31";
+
+fn code(color: Color) -> &'static str {
+    match color {
+        Color::Blue => "1;34",
+        Color::Green => "1;32",
     }
+}
+
+macro_rules! line {
+    ($out:expr, $($format:tt)*) => { writeln!($out, $($format)*).expect("writing to a String") };
+}
+
+/// What the proxy says of itself.
+pub(super) fn status(status: &Status, paint: Paint) -> String {
+    let mut out = String::new();
+    for problem in &status.problems {
+        line!(out, "{} {problem}", paint.with(RED, "problem:"));
+    }
+    let Status { version, pid, started, connections, config, .. } = status;
+    line!(out, "cutover {version}, pid {pid}, up since {started}, {} connections", grouped(*connections));
+    line!(out, "{}", paint.with(DIM, config));
     for (name, service) in &status.services {
-        let _ = writeln!(out);
+        out.push('\n');
         write_service(&mut out, name, service, paint);
     }
     if !status.ledger.is_empty() {
-        let _ = writeln!(out, "\nledger");
-        for line in &status.ledger {
-            let _ = writeln!(out, "  {line}");
+        line!(out, "\n{}", paint.with(BOLD, "ledger"));
+        for entry in &status.ledger {
+            line!(out, "  {entry}");
         }
     }
     out
 }
 
 fn write_service(out: &mut String, name: &str, service: &ServiceStatus, paint: Paint) {
-    let active = service.active;
-    let _ = writeln!(
-        out,
-        "{}  {} active, epoch {}, {}",
-        paint.with("1", name),
-        paint.color(active, active.as_str()),
-        service.epoch,
-        service.phase.as_str().replace('_', " "),
-    );
-    if !service.summary.is_empty() {
-        let _ = writeln!(out, "  {}", service.summary);
+    let ServiceStatus { active, epoch, phase, summary, watch, last_verdict, colors } = service;
+    let (name, color) = (paint.with(BOLD, name), paint.with(code(*active), active.as_str()));
+    line!(out, "{name}  {color} is active, epoch {epoch}, {}", phase.as_str().replace('_', " "));
+    line!(out, "  {summary}");
+    if let Some(watch) = watch {
+        let left = left(watch.remaining_seconds);
+        let (failed, answered) = (grouped(watch.failed), grouped(watch.answered));
+        line!(out, "  watch: {left} left, {failed} of {answered} failed, evidence {}", bar(watch.evidence));
     }
-    if let Some(watch) = &service.watch {
-        let _ = writeln!(
-            out,
-            "  watch: {:.0} s left, {} answered, {} failed, evidence [{}]",
-            watch.remaining_seconds,
-            watch.answered,
-            watch.failed,
-            bar(watch.evidence)
-        );
+    if let Some(verdict) = last_verdict {
+        line!(out, "  last verdict: {verdict}");
     }
-    if let Some(verdict) = &service.last_verdict {
-        let _ = writeln!(out, "  last verdict: {verdict}");
-    }
-    let _ = writeln!(
-        out,
-        "    {:<6} {:<9} {:>9} {:>10} {:>8}  {:<14} upstreams",
-        "", "ready", "in flight", "requests", "errors", "image"
-    );
-    for (color, status) in &service.colors {
-        write_color(out, *color, status, active == *color, paint);
+    write_table(out, *active, colors.iter().map(|(color, status)| (*color, status)), paint);
+}
+
+/// One row a color, columns as wide as their widest cell, numbers to the right; `>` marks the active one.
+fn write_table<'a>(
+    out: &mut String,
+    active: Color,
+    colors: impl Iterator<Item = (Color, &'a ColorStatus)>,
+    paint: Paint,
+) {
+    const HEAD: [&str; 7] = ["color", "ready", "in flight", "requests", "errors", "image", "upstreams"];
+    const NUMBERS: std::ops::RangeInclusive<usize> = 2..=4;
+    let rows: Vec<_> = colors.map(|(color, status)| (color, cells(color, status))).collect();
+    let width =
+        |at: usize| rows.iter().map(|(_, cells)| cells[at].chars().count()).fold(HEAD[at].len(), std::cmp::Ord::max);
+    let widths: [usize; 7] = std::array::from_fn(width);
+    let padded = |at: usize, cell: &str| {
+        let fill = " ".repeat(widths[at].saturating_sub(cell.chars().count()));
+        if NUMBERS.contains(&at) { format!("{fill}{cell}") } else { format!("{cell}{fill}") }
+    };
+    let head: Vec<_> = HEAD.iter().enumerate().map(|(at, cell)| padded(at, cell)).collect();
+    line!(out, "    {}", paint.with(DIM, head.join("  ").trim_end()));
+    for (color, cells) in &rows {
+        let mark = if *color == active { ">" } else { " " };
+        let cells: Vec<_> = cells.iter().enumerate().map(|(at, cell)| padded(at, cell)).collect();
+        let (first, rest) = (paint.with(code(*color), &cells[0]), cells[1..].join("  "));
+        line!(out, "  {mark} {first}  {}", rest.trim_end());
     }
 }
 
-fn write_color(out: &mut String, color: Color, status: &ColorStatus, is_active: bool, paint: Paint) {
-    let ready = if status.ready { "yes" } else { "NO" };
-    let upstreams: Vec<_> = status
-        .upstreams
-        .iter()
-        .map(|upstream| match (&upstream.reason, upstream.ready) {
-            (Some(reason), _) => format!("{} ({reason})", upstream.address),
-            (None, true) => upstream.address.clone(),
-            (None, false) => format!("{} (not yet ready)", upstream.address),
-        })
-        .collect();
-    let _ = writeln!(
-        out,
-        "  {} {} {:<9} {:>9} {:>10} {:>8}  {:<14} {}",
-        if is_active { ">" } else { " " },
-        paint.color(color, &format!("{color:<6}")),
-        ready,
-        status.in_flight,
-        status.requests,
-        status.errors,
-        status.image_tag.as_deref().unwrap_or("-"),
-        upstreams.join(", "),
-    );
+fn cells(color: Color, status: &ColorStatus) -> [String; 7] {
+    let upstreams = status.upstreams.iter().map(|upstream| match (&upstream.reason, upstream.ready) {
+        (Some(reason), _) => format!("{} ({reason})", upstream.address),
+        (None, true) => upstream.address.clone(),
+        (None, false) => format!("{} (not ready yet)", upstream.address),
+    });
+    [
+        color.to_string(),
+        if status.ready { "yes" } else { "NO" }.into(),
+        grouped(status.in_flight),
+        grouped(status.requests),
+        grouped(status.errors),
+        status.image_tag.clone().unwrap_or_else(|| "-".into()),
+        upstreams.collect::<Vec<_>>().join(", "),
+    ]
 }
 
-/// Evidence from 0.0 to 1.0 as ten characters.
+/// What a valid config would serve.
+pub(super) fn config(config: &Config) -> String {
+    let mut out = String::new();
+    let listen: Vec<_> = config.proxy.listen.iter().map(ToString::to_string).collect();
+    let workers = match config.proxy.workers {
+        1 => "1 worker".to_owned(),
+        n => format!("{n} workers"),
+    };
+    line!(out, "{} is valid", config.path.display());
+    line!(out, "  proxy   {}, {workers}", listen.join(", "));
+    let token = if config.admin.token.is_some() { ", with a token" } else { "" };
+    let socket = config.admin.socket.as_ref().map_or(String::new(), |path| format!(", {}", path.display()));
+    line!(out, "  admin   {}{token}{socket}", config.admin.listen);
+    line!(out, "  state   {}, ledger {}", config.state.dir.display(), config.state.ledger.display());
+    for service in &config.services {
+        let hosts = if service.hosts.is_empty() { "every other host".to_owned() } else { service.hosts.join(", ") };
+        line!(out, "{}: {hosts}, {}", service.name, service.path_prefix);
+        for color in Color::BOTH {
+            let colored = &service.colors[color.index()];
+            let upstreams: Vec<_> = colored.upstreams.iter().map(ToString::to_string).collect();
+            let first = if color == service.active { ", active before the first flip" } else { "" };
+            let tag = colored.image_tag.as_ref().map_or(String::new(), |tag| format!(", image {tag}"));
+            line!(out, "  {color:<6}  {}{tag}{first}", upstreams.join(", "));
+        }
+    }
+    out
+}
+
+/// `1234567` as `1,234,567`.
+fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Seconds as `12s` or `14m 3s`.
+fn left(seconds: f64) -> String {
+    let seconds = seconds.max(0.0).round() as u64;
+    if seconds < 60 { format!("{seconds}s") } else { format!("{}m {}s", seconds / 60, seconds % 60) }
+}
+
+/// Evidence from 0.0 to 1.0 as a bar and a figure.
 fn bar(evidence: f64) -> String {
-    let full = (evidence.clamp(0.0, 1.0) * 10.0).round() as usize;
-    format!("{}{}", "#".repeat(full), ".".repeat(10 - full))
+    let evidence = evidence.clamp(0.0, 1.0);
+    let full = (evidence * 10.0).round() as usize;
+    format!("[{}{}] {:.0} %", "#".repeat(full), ".".repeat(10 - full), evidence * 100.0)
 }
 
 #[cfg(test)]
@@ -126,55 +184,97 @@ mod tests {
     use super::*;
     use crate::status::{Phase, UpstreamStatus, WatchStatus};
 
-    #[test]
-    fn the_screen_says_who_is_active_and_why_the_other_is_not_ready() {
-        let color = |ready, reason: Option<&str>, port| ColorStatus {
+    fn color(ready: bool, reason: Option<&str>, address: &str) -> ColorStatus {
+        let reason = reason.map(str::to_owned);
+        ColorStatus {
             ready,
             in_flight: 3,
-            requests: 1200,
+            requests: 1_234_567,
             errors: 1,
-            image_tag: ready.then(|| "sha-1".to_owned()),
+            image_tag: ready.then(|| "sha-1f2e3d".into()),
             project: None,
-            upstreams: vec![UpstreamStatus {
-                address: format!("127.0.0.1:{port}"),
-                ready,
-                reason: reason.map(str::to_owned),
-            }],
-        };
+            upstreams: vec![UpstreamStatus { address: address.into(), ready, reason }],
+        }
+    }
+
+    fn example() -> Status {
         let service = ServiceStatus {
             active: Color::Green,
             epoch: 2,
             phase: Phase::Watching,
-            summary: "green is being judged".into(),
-            watch: Some(WatchStatus { remaining_seconds: 59.6, answered: 10, failed: 1, evidence: 0.31 }),
+            summary: "green takes every new request and is watched for 14m 3s more".into(),
+            watch: Some(WatchStatus { remaining_seconds: 842.6, answered: 1245, failed: 3, evidence: 0.31 }),
             last_verdict: None,
-            colors: [(Color::Blue, color(false, Some("connection refused"), 1)), (Color::Green, color(true, None, 2))]
-                .into(),
+            colors: [
+                (Color::Blue, color(false, Some("connection refused"), "127.0.0.1:8000")),
+                (Color::Green, color(true, None, "[fd00::1]:8001")),
+            ]
+            .into(),
         };
-        let status = Status {
+        Status {
             version: "0.1.0".into(),
             pid: 7,
             started: "2026-01-01T00:00:00Z".into(),
-            config: "/etc/cutover.toml".into(),
+            config: "/etc/cutover/cutover.toml".into(),
             connections: 4,
-            problems: vec!["the disk is full".into()],
+            problems: vec!["state: the disk is full".into()],
             services: [("recall".to_owned(), service)].into(),
-            ledger: vec!["[2026-01-01T00:00:01Z] flip".into()],
-        };
-        let want = "\
-cutover 0.1.0 pid 7 since 2026-01-01T00:00:00Z, 4 connections, /etc/cutover.toml
-problem: the disk is full
+            ledger: vec!["[2026-01-01T00:00:01Z] flip recall: blue -> green epoch=2".into()],
+        }
+    }
 
-recall  green active, epoch 2, watching
-  green is being judged
-  watch: 60 s left, 10 answered, 1 failed, evidence [###.......]
-           ready     in flight   requests   errors  image          upstreams
-    blue   NO                3       1200        1  -              127.0.0.1:1 (connection refused)
-  > green  yes               3       1200        1  sha-1          127.0.0.1:2
+    #[test]
+    fn a_status_says_who_is_active_and_why_the_other_is_not_ready() {
+        let want = "\
+problem: state: the disk is full
+cutover 0.1.0, pid 7, up since 2026-01-01T00:00:00Z, 4 connections
+/etc/cutover/cutover.toml
+
+recall  green is active, epoch 2, watching
+  green takes every new request and is watched for 14m 3s more
+  watch: 14m 3s left, 3 of 1,245 failed, evidence [###.......] 31 %
+    color  ready  in flight   requests  errors  image       upstreams
+    blue   NO             3  1,234,567       1  -           127.0.0.1:8000 (connection refused)
+  > green  yes            3  1,234,567       1  sha-1f2e3d  [fd00::1]:8001
 
 ledger
-  [2026-01-01T00:00:01Z] flip
+  [2026-01-01T00:00:01Z] flip recall: blue -> green epoch=2
 ";
-        assert_eq!(text(&status, Paint(false)), want);
+        assert_eq!(status(&example(), Paint::Plain), want);
+    }
+
+    #[test]
+    fn colors_change_nothing_but_the_colors() {
+        let colored = status(&example(), Paint::Colored);
+        let mut plain = String::new();
+        for (at, part) in colored.split("\x1b[").enumerate() {
+            plain += if at == 0 { part } else { part.split_once('m').unwrap().1 };
+        }
+        assert_ne!(colored, plain);
+        assert_eq!(plain, status(&example(), Paint::Plain));
+    }
+
+    #[test]
+    fn a_valid_config_is_summed_up() {
+        let text =
+            "[service.recall]\nblue = 8000\ngreen = [\"10.0.0.7:8001\", \"10.0.0.8:8001\"]\n[proxy]\nworkers = 2";
+        let valid = Config::parse(text, std::path::Path::new("/etc/cutover.toml")).unwrap();
+        let want = "\
+/etc/cutover.toml is valid
+  proxy   0.0.0.0:8080, 2 workers
+  admin   127.0.0.1:9900
+  state   state, ledger deploy/releases.log
+recall: every other host, /
+  blue    127.0.0.1:8000, active before the first flip
+  green   10.0.0.7:8001, 10.0.0.8:8001
+";
+        assert_eq!(config(&valid), want);
+    }
+
+    #[test]
+    fn figures_are_for_people() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([-1.0, 12.4, 60.0, 842.6].map(left), ["0s", "12s", "1m 0s", "14m 3s"]);
+        assert_eq!([-1.0, 0.96, 7.0].map(bar), ["[..........] 0 %", "[##########] 96 %", "[##########] 100 %"]);
     }
 }

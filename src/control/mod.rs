@@ -285,12 +285,14 @@ fn restore(
             problems.push(problem);
             None
         });
+        let is_new = saved.is_none();
         let record = saved.unwrap_or_else(|| reload::first_record(config));
         // The runtime's last word holds; a config that was changed while nobody ran is a flip, and takes its gate.
         let config_flip_due = record.config_active != config.active;
         let machine = Cutover::restore(record, timing(config), now);
         let mut managed = Managed::new(config.clone(), machine, workers, bell);
         managed.config_flip_due = config_flip_due;
+        managed.is_unsaved = is_new;
         (config.name.clone(), managed)
     };
     config.services.iter().map(restore_one).collect()

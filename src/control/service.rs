@@ -68,6 +68,9 @@ pub(super) struct Managed {
     pub(super) last_verdict: Option<String>,
     /// The config's `active` was changed while nobody was running: it is a flip as soon as its color is known.
     pub(super) config_flip_due: bool,
+    /// Nothing of it has been saved yet: neither the color it starts with nor the config's `active`, without which a later
+    /// change of it could not be told from none.
+    pub(super) is_unsaved: bool,
     /// The last save failed, and this is why.
     pub(super) save_problem: Option<String>,
 }
@@ -78,9 +81,16 @@ impl Managed {
         let upstreams = Color::BOTH.map(|color| fresh_upstreams(&config, color));
         let stats = Color::BOTH.map(|_| Arc::new(ColorStats::new(workers)));
         let route = upstreams.each_ref().map(|probed| route_of(probed));
-        let (service, tenure) =
-            Service::new(info(&config), stats, Arc::clone(bell), machine.active(), machine.epoch(), route);
-        let managed = Managed {
+        let (service, tenure) = Service::new(
+            info(&config),
+            stats,
+            Arc::clone(bell),
+            machine.active(),
+            machine.epoch(),
+            route,
+            machine.is_watching(),
+        );
+        Managed {
             config,
             service,
             machine,
@@ -96,10 +106,9 @@ impl Managed {
             last_drain: Drained { seconds: 0.0, cut: 0 },
             last_verdict: None,
             config_flip_due: false,
+            is_unsaved: false,
             save_problem: None,
-        };
-        managed.set_standby(); // a watch may have survived a restart
-        managed
+        }
     }
 
     /// Starts a prober for every upstream that has none; the `n`th of all begins after `delay(n)`.
@@ -167,7 +176,12 @@ impl Managed {
 
     /// Publishes `color` under `epoch`, and returns what it replaces.
     pub(super) fn publish(&mut self, color: Color, epoch: u64) -> Tenure {
-        let tenure = self.service.publish(color, epoch, self.upstreams.each_ref().map(|probed| route_of(probed)));
+        let tenure = self.service.publish(
+            color,
+            epoch,
+            self.upstreams.each_ref().map(|probed| route_of(probed)),
+            self.machine.is_watching(),
+        );
         self.carried = Tally::default();
         self.take_tenure(tenure)
     }
@@ -179,9 +193,7 @@ impl Managed {
 
     fn take_tenure(&mut self, tenure: Tenure) -> Tenure {
         self.seen = Tally::default();
-        let before = std::mem::replace(&mut self.tenure, tenure);
-        self.set_standby();
-        before
+        std::mem::replace(&mut self.tenure, tenure)
     }
 
     /// Takes a changed configuration in force. Upstreams whose address stays keep their health and their connections,
@@ -209,11 +221,13 @@ impl Managed {
         let last = self.sample(now).counts;
         (self.carried.good, self.carried.bad) = (last.good, last.bad);
         let route = self.upstreams.each_ref().map(|probed| route_of(probed));
+        let watched = self.machine.is_watching();
         let tenure = if same_info {
-            self.service.publish(active, epoch, route)
+            self.service.publish(active, epoch, route, watched)
         } else {
             let stats = self.service.stats.clone();
-            let (service, tenure) = Service::new(info(&self.config), stats, Arc::clone(bell), active, epoch, route);
+            let (service, tenure) =
+                Service::new(info(&self.config), stats, Arc::clone(bell), active, epoch, route, watched);
             self.service = service;
             tenure
         };

@@ -128,6 +128,7 @@ impl Control {
         let Control { mut task, mut inbox, loader, file_watch, .. } = self;
         let (loader, file_watch) = (tokio::spawn(loader), tokio::spawn(file_watch));
         task.start_probes();
+        task.save_new();
         let mut stopped = pin!(async move { drop(stop.wait_for(|stop| *stop).await) });
         loop {
             let now = clock::now();
@@ -266,6 +267,16 @@ impl Task {
         managed.save_problem = outcome.as_ref().err().cloned();
         managed.refresh_history(clock::now());
         self.feed(&service, Event::Saved { serial, outcome });
+    }
+
+    /// Saves what a first start found in the config.
+    fn save_new(&mut self) {
+        for name in self.names_where(|managed| managed.is_unsaved) {
+            let Some(managed) = self.services.get_mut(&name) else { continue };
+            managed.is_unsaved = false;
+            let effects = managed.machine.save_present();
+            self.obey(&name, effects);
+        }
     }
 
     fn save_again(&mut self, now: Duration) {

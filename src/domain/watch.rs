@@ -30,6 +30,8 @@ const RATIO: f64 = 1.5;
 const EFFECT_MIN: f64 = 0.005;
 /// A short history excuses at most this share more than it shows.
 const DOUBT_MAX: f64 = 0.05;
+/// An old color that failed every time excuses everything: going back to it would help nobody.
+const TOLERATED_MAX: f64 = 0.999;
 /// A watch that could not have found this share of failures, or twice the tolerated one where that is more, ends as
 /// "not enough traffic to tell".
 const FINDABLE: f64 = 0.2;
@@ -179,12 +181,12 @@ impl Watch {
     }
 }
 
-/// The share of failures that the old color's history excuses: above 0, at most 0.5.
+/// The share of failures that the old color's history excuses: above 0, at most [`TOLERATED_MAX`].
 fn tolerated(history: Counts) -> f64 {
     let answered = history.answered();
     let share = if answered == 0 { 0.0 } else { history.bad as f64 / answered as f64 };
     let suspected = RATIO * upper_bound(share, answered);
-    suspected.min(RATIO * share + DOUBT_MAX).max(share + EFFECT_MIN).min(0.5)
+    suspected.min(RATIO * share + DOUBT_MAX).max(share + EFFECT_MIN).min(TOLERATED_MAX)
 }
 
 /// The largest true share that `share` of `answered` leaves credible.

@@ -3,6 +3,10 @@
 
 use std::cell::RefCell;
 
+/// Room for a head that we write. It waits here until the answer begins, in every request in flight, so it comes from
+/// the heap and is no larger than most heads need.
+pub const TINY: usize = 2 * 1024;
+
 /// Room for a request or answer head, and for small bodies with it. With the allocator's own 16 bytes, four pages.
 pub const SMALL: usize = 16 * 1024 - 64;
 
@@ -20,7 +24,7 @@ pub fn map_buffers() {
 }
 
 /// Free buffers that a worker keeps of each size.
-const FREE_MAX: [usize; 2] = [256, 32];
+const FREE_MAX: [usize; 3] = [2048, 256, 32];
 
 /// Bytes received and not yet used.
 #[derive(Default)]
@@ -105,11 +109,17 @@ impl Buffer {
 /// A worker's free buffers.
 #[derive(Default)]
 pub struct Buffers {
+    tiny: RefCell<Vec<Buffer>>,
     small: RefCell<Vec<Buffer>>,
     large: RefCell<Vec<Buffer>>,
 }
 
 impl Buffers {
+    /// An empty buffer of [`TINY`] size, which [`Buffer::put`] may grow.
+    pub fn tiny(&self) -> Buffer {
+        self.tiny.borrow_mut().pop().unwrap_or_else(|| Buffer::new(TINY))
+    }
+
     /// An empty buffer of [`SMALL`] size.
     pub fn small(&self) -> Buffer {
         self.small.borrow_mut().pop().unwrap_or_else(|| Buffer::new(SMALL))
@@ -123,8 +133,9 @@ impl Buffers {
     /// Takes a buffer back; what it held is forgotten. One that has grown to another size is freed.
     pub fn give_back(&self, mut buffer: Buffer) {
         let (free, free_max) = match buffer.size() {
-            SMALL => (&self.small, FREE_MAX[0]),
-            LARGE => (&self.large, FREE_MAX[1]),
+            TINY => (&self.tiny, FREE_MAX[0]),
+            SMALL => (&self.small, FREE_MAX[1]),
+            LARGE => (&self.large, FREE_MAX[2]),
             _ => return,
         };
         let mut free = free.borrow_mut();

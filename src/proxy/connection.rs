@@ -197,7 +197,7 @@ impl<S: Transport> Connection<S> {
             Some(id) if (1..=REQUEST_ID_MAX).contains(&id.len()) => String::from_utf8_lossy(id).into_owned(),
             Some(_) | None => new_request_id(),
         };
-        let mut rebuilt = self.worker.buffers.small();
+        let mut rebuilt = self.worker.buffers.tiny();
         request::write_head(&mut rebuilt, &request, &self.origin, request_id.as_bytes(), self.worker.proxy.via);
         let accepted = Accepted {
             asked: Asked { head: is_head, upgrade: request.upgrade.is_some(), is_1_0: request.is_1_0 },

@@ -141,7 +141,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
             Poll::Ready(Err(Stop::Framing(why))) => return Err(Fault::BadRequest(why.0)),
             Poll::Ready(Err(Stop::TooLarge)) => return Err(Fault::BodyTooLarge),
         }
-        // At once, or nobody would wake us when the client leaves while the upstream is silent.
         self.watch_client(cx)
     }
 
@@ -282,7 +281,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
 
 /// A pump for answers: interim heads and the final one are put into its buffer.
 pub fn answer_pump(buffers: &Buffers) -> Pump {
-    Pump::new(Decoder::Length(0), Encoding::Plain, buffers.small(), 0)
+    Pump::new(Decoder::Length(0), Encoding::Plain, buffers.tiny(), 0)
 }
 
 const _: () = assert!(SMALL < ANSWER_HEAD_MAX);

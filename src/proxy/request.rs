@@ -167,7 +167,6 @@ impl<'h> Request<'h> {
             Ok(httparse::Status::Complete(_)) => {}
             Ok(httparse::Status::Partial) => return Err(Fault::BadRequest("the request head is malformed")),
             Err(httparse::Error::TooManyHeaders) => return Err(Fault::HeadTooLarge),
-            Err(httparse::Error::Version) => return Err(Fault::VersionUnknown),
             Err(httparse::Error::HeaderName) => return Err(Fault::BadRequest("a header name is malformed")),
             Err(httparse::Error::HeaderValue) => return Err(Fault::BadRequest("a header value is malformed")),
             Err(_) => return Err(Fault::BadRequest("the request line is malformed")),

@@ -58,7 +58,7 @@ struct Direction {
 
 impl Direction {
     fn new(buffers: &Buffers) -> Self {
-        Direction { pump: Pump::new(Decoder::UntilClose, Encoding::Plain, buffers.small(), 0), ended: false }
+        Direction { pump: Pump::new(Decoder::UntilClose, Encoding::Plain, buffers.tiny(), 0), ended: false }
     }
 
     fn poll<R, W>(

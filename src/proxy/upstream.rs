@@ -19,7 +19,7 @@ use super::pump::Wire;
 use crate::switch::Upstream;
 
 /// Kept connections to one upstream at most, per worker.
-const KEPT_MAX: usize = 1024;
+const KEPT_MAX: usize = 8192;
 
 /// A connection to an upstream, and what was sent on it.
 pub struct Connection {

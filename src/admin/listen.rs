@@ -1,0 +1,194 @@
+//! Binding the two doors, before anything else is started: what cannot be bound is said then and there.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::config;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// The bound doors. The socket's file is removed when this is dropped.
+pub struct Bound {
+    /// `admin.listen`
+    pub(super) tcp: TcpListener,
+    /// `admin.listen` as bound: a configured port 0 has become a real one.
+    pub(super) address: SocketAddr,
+    /// `admin.socket`
+    pub(super) socket: Option<UnixListener>,
+    pub(super) file: Option<SocketFile>,
+}
+
+impl Bound {
+    /// Where the API listens, with the real port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Removes the file when dropped.
+pub(super) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // A file that is left is replaced by the next start.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A door that could not be bound: which, why, and what now.
+#[derive(Debug)]
+pub struct BindError {
+    door: String,
+    hint: &'static str,
+    source: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.door, self.source, self.hint)
+    }
+}
+
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// Binds `admin.listen` and `admin.socket`. Needs no runtime.
+///
+/// The socket's file gets mode 0600 before anybody can connect. A file left by a process that is gone is replaced.
+///
+/// # Errors
+/// An address in use, a socket that somebody answers on, a path that is something else, missing permissions.
+pub fn bind(admin: &config::Admin) -> Result<Bound, BindError> {
+    let tcp = bind_tcp(admin.listen).map_err(|source| BindError {
+        door: format!("admin.listen {}", admin.listen),
+        hint: match source.kind() {
+            io::ErrorKind::AddrInUse => "is another cutover running? Stop it, or give this one an address of its own",
+            io::ErrorKind::AddrNotAvailable => "name an address of this machine",
+            io::ErrorKind::PermissionDenied => "ports under 1024 need a privilege; take a higher one",
+            _ => "give it another address",
+        },
+        source,
+    })?;
+    let address = tcp.local_addr().unwrap_or(admin.listen);
+    let socket = admin.socket.as_deref().map(bind_socket).transpose()?;
+    let file = admin.socket.clone().map(SocketFile);
+    Ok(Bound { tcp, address, socket, file })
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn bind_socket(path: &Path) -> Result<UnixListener, BindError> {
+    let failed = |hint, source| BindError { door: format!("admin.socket {}", path.display()), hint, source };
+    if let Ok(metadata) = std::fs::symlink_metadata(path) {
+        if !metadata.file_type().is_socket() {
+            let source = io::Error::new(io::ErrorKind::AlreadyExists, "there is something else, not a socket");
+            return Err(failed("move it away, or name another path", source));
+        }
+        if is_answered(path) {
+            let source = io::Error::new(io::ErrorKind::AddrInUse, "somebody listens on it");
+            return Err(failed("is another cutover running? Stop it, or give this one a socket of its own", source));
+        }
+        std::fs::remove_file(path)
+            .map_err(|source| failed("the socket of a process that is gone cannot be removed", source))?;
+    }
+    listen_privately(path).map_err(|source| {
+        let hint = match source.kind() {
+            io::ErrorKind::NotFound => "create its folder",
+            io::ErrorKind::PermissionDenied => "its folder must be writable for this user",
+            _ => "name another path",
+        };
+        failed(hint, source)
+    })
+}
+
+fn is_answered(path: &Path) -> bool {
+    let connect = || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // A full backlog answers at once instead of making us wait.
+        socket.set_nonblocking(true)?;
+        socket.connect(&SockAddr::unix(path)?)
+    };
+    // Only a refusal proves that nobody is there.
+    !matches!(connect(), Err(error) if error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+fn listen_privately(path: &Path) -> io::Result<UnixListener> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    // Between bind and listen nobody can connect, whatever the umask made of the mode.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admin(listen: SocketAddr, socket: Option<PathBuf>) -> config::Admin {
+        config::Admin { listen, token: None, socket }
+    }
+
+    fn any() -> SocketAddr {
+        "127.0.0.1:0".parse().unwrap()
+    }
+
+    #[test]
+    fn an_address_in_use_is_named() {
+        let first = bind(&admin(any(), None)).unwrap();
+        let error = bind(&admin(first.address(), None)).err().expect("two cannot listen on one address").to_string();
+        assert!(error.starts_with(&format!("admin.listen {}: Address already in use", first.address())), "{error}");
+        assert!(error.contains("another cutover"), "{error}");
+    }
+
+    #[test]
+    fn a_socket_is_private_and_goes_with_its_listener() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let bound = bind(&admin(any(), Some(path.clone()))).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        drop(bound);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "std leaves the file behind, like a killed process");
+        let live = bind(&admin(any(), Some(path.clone()))).unwrap();
+        let error = bind(&admin(any(), Some(path.clone()))).err().expect("somebody is there").to_string();
+        assert!(error.contains("admin.sock: somebody listens on it"), "{error}");
+        assert!(path.exists(), "the live one keeps its file");
+        drop(live);
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("precious");
+        std::fs::write(&path, "data").unwrap();
+        let error = bind(&admin(any(), Some(path.clone()))).err().expect("it is a file").to_string();
+        assert!(error.contains("not a socket"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "data");
+        let missing = folder.path().join("no/such/folder.sock");
+        let error = bind(&admin(any(), Some(missing))).err().expect("there is no folder").to_string();
+        assert!(error.contains("create its folder"), "{error}");
+    }
+}

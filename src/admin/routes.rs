@@ -1,0 +1,310 @@
+//! From a request to its answer. Every route is in `Route::of`; the order of the checks is in `route`.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::{HeaderMap, Method, Request, StatusCode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::answer::{self, Answer, Failure};
+use super::guard::{self, Door};
+use super::server::Context;
+use super::{client::Verb, events};
+use crate::control::Observation;
+use crate::metrics;
+use crate::status::{ChangeRequest, Changed, Refusal, RefusalCode, ServiceStatus};
+
+/// A request's body; more is 413.
+pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Readers of events at once; more are told to poll.
+const READERS_MAX: usize = 64;
+/// A name in the ledger is a name, not a text.
+const BY_BYTES_MAX: usize = 100;
+
+/// What a path stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route<'a> {
+    Dashboard,
+    Healthz,
+    Readyz,
+    Version,
+    Metrics,
+    Status,
+    Service(&'a str),
+    Events,
+    Change(&'a str, Verb),
+    Reload,
+}
+
+impl<'a> Route<'a> {
+    fn of(path: &'a str) -> Option<Self> {
+        let segments: Vec<_> = path.strip_prefix('/')?.split('/').collect();
+        Some(match segments[..] {
+            [""] => Route::Dashboard,
+            ["healthz"] => Route::Healthz,
+            ["readyz"] => Route::Readyz,
+            ["version"] => Route::Version,
+            ["metrics"] => Route::Metrics,
+            ["v1", "status"] => Route::Status,
+            ["v1", "events"] => Route::Events,
+            ["v1", "reload"] => Route::Reload,
+            ["v1", "services", name] if !name.is_empty() => Route::Service(name),
+            ["v1", "services", name, verb] if !name.is_empty() => {
+                Route::Change(name, Verb::ALL.into_iter().find(|known| known.as_str() == verb)?)
+            }
+            _ => return None,
+        })
+    }
+
+    /// What may be had without the token: nothing that is worth hiding.
+    fn is_open(self) -> bool {
+        match self {
+            Route::Dashboard | Route::Healthz | Route::Readyz | Route::Version => true,
+            Route::Metrics | Route::Status | Route::Service(_) | Route::Events | Route::Change(..) | Route::Reload => {
+                false
+            }
+        }
+    }
+
+    fn methods(self) -> &'static str {
+        match self {
+            Route::Change(..) | Route::Reload => "POST",
+            Route::Dashboard
+            | Route::Healthz
+            | Route::Readyz
+            | Route::Version
+            | Route::Metrics
+            | Route::Status
+            | Route::Service(_)
+            | Route::Events => "GET, HEAD",
+        }
+    }
+
+    fn allows(self, method: &Method) -> bool {
+        self.methods().split(", ").any(|allowed| allowed == method.as_str())
+    }
+}
+
+/// Why there is no answer of the wished kind.
+enum No {
+    Failure(Failure),
+    Refusal(Refusal),
+}
+
+impl From<Failure> for No {
+    fn from(failure: Failure) -> Self {
+        No::Failure(failure)
+    }
+}
+
+impl From<Refusal> for No {
+    fn from(refusal: Refusal) -> Self {
+        No::Refusal(refusal)
+    }
+}
+
+/// Answers one request.
+pub(super) async fn answer(context: &Context, door: Door, request: Request<Incoming>) -> Answer {
+    match route(context, door, request).await {
+        Ok(answer) => answer,
+        Err(No::Failure(failure)) => failure.into_answer(),
+        Err(No::Refusal(refusal)) => answer::refused(&refusal),
+    }
+}
+
+async fn route(context: &Context, door: Door, request: Request<Incoming>) -> Result<Answer, No> {
+    let (head, body) = request.into_parts();
+    guard::check_host(door, context.names, &head.headers, head.uri.authority())?;
+    let route = Route::of(head.uri.path());
+    // A link to the dashboard may be on any page: the page itself holds nothing and cannot be framed.
+    if route != Some(Route::Dashboard) {
+        guard::check_origin(&head.headers)?;
+    }
+    if !route.is_some_and(Route::is_open) {
+        guard::check_token(door, context.token.as_deref(), &head.headers)?;
+    }
+    let route = route.ok_or_else(|| Failure::not_found(head.uri.path()))?;
+    if !route.allows(&head.method) {
+        return Err(Failure::wrong_method(route.methods()).into());
+    }
+    match route {
+        Route::Dashboard => Ok(answer::dashboard()),
+        Route::Healthz => Ok(answer::whole(StatusCode::OK, "text/plain; charset=utf-8", "ok\n")),
+        Route::Readyz => Ok(readyz(&context.handle.observe().await?)),
+        Route::Version => {
+            Ok(answer::json(StatusCode::OK, &json!({ "service": "cutover", "version": env!("CARGO_PKG_VERSION") })))
+        }
+        Route::Metrics => {
+            let text = metrics::text(&context.handle.observe().await?);
+            Ok(answer::whole(StatusCode::OK, metrics::CONTENT_TYPE, text))
+        }
+        Route::Status => Ok(answer::json(StatusCode::OK, &context.handle.observe().await?.status)),
+        Route::Service(name) => {
+            let service = service(context, name).await?;
+            Ok(answer::with_epoch(answer::json(StatusCode::OK, &service), service.epoch))
+        }
+        Route::Events => {
+            let permit = context.readers.clone().try_acquire_owned();
+            let permit = permit.map_err(|_| Failure::too_many_readers(READERS_MAX))?;
+            Ok(answer::stream(events::stream(context.handle.events(), context.stop.clone(), permit)))
+        }
+        Route::Change(name, verb) => change(context, name, verb, &head.headers, body).await,
+        Route::Reload => reload(context, &head.headers, body).await,
+    }
+}
+
+/// Permits for readers of events.
+pub(super) fn readers() -> tokio::sync::Semaphore {
+    tokio::sync::Semaphore::new(READERS_MAX)
+}
+
+/// Ready when every service has somewhere to send its requests.
+fn readyz(observed: &Observation) -> Answer {
+    let waits = |service: &ServiceStatus| {
+        service.colors.get(&service.active).is_none_or(|color| color.upstreams.iter().all(|upstream| !upstream.ready))
+    };
+    let waiting = observed.status.services.iter().filter(|(_, service)| waits(service));
+    let waiting: Vec<_> = waiting.map(|(name, _)| name).collect();
+    if waiting.is_empty() {
+        return answer::json(StatusCode::OK, &json!({ "ready": true }));
+    }
+    answer::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "ready": false, "not_ready": waiting }))
+}
+
+async fn service(context: &Context, name: &str) -> Result<ServiceStatus, No> {
+    let mut services = context.handle.observe().await?.status.services;
+    services.remove(name).ok_or_else(|| {
+        let known: Vec<_> = services.into_keys().collect();
+        let message = format!("there is no service {name:?}; there is: {}", known.join(", "));
+        Refusal { code: RefusalCode::UnknownService, message }.into()
+    })
+}
+
+async fn change(context: &Context, name: &str, verb: Verb, headers: &HeaderMap, body: Incoming) -> Result<Answer, No> {
+    let request: ChangeRequest = read(context, headers, body).await?;
+    let if_epoch = guard::if_match(headers)?;
+    check_fields(verb, &request, if_epoch)?;
+    let name = name.to_owned();
+    let changed: Changed = match verb {
+        Verb::Flip => context.handle.flip(name, if_epoch, request).await?,
+        Verb::Rollback => context.handle.rollback(name, if_epoch, request).await?,
+        Verb::Drain => return Ok(answer::json(StatusCode::OK, &context.handle.drain(name).await?)),
+    };
+    let answer = answer::json(StatusCode::OK, &changed);
+    Ok(if changed.dry_run { answer } else { answer::with_epoch(answer, changed.epoch) })
+}
+
+/// Refuses what a verb would not look at: it was meant to do something.
+fn check_fields(verb: Verb, request: &ChangeRequest, if_epoch: Option<u64>) -> Result<(), Failure> {
+    let ChangeRequest { to, force, wait, dry_run, by } = request;
+    let is_drain = verb == Verb::Drain;
+    let unused = [
+        ("\"to\"", to.is_some() && verb != Verb::Flip),
+        ("\"force\"", *force && is_drain),
+        ("\"wait\"", wait.is_some() && is_drain),
+        ("\"dry_run\"", *dry_run && is_drain),
+        ("If-Match", if_epoch.is_some() && is_drain),
+    ];
+    if let Some((what, _)) = unused.iter().find(|(_, given)| *given) {
+        return Err(Failure::bad_request(format!("{} takes no {what}", verb.as_str())));
+    }
+    if verb == Verb::Flip && to.is_none() {
+        return Err(Failure::bad_request("a flip needs its color: {\"to\":\"blue\"} or {\"to\":\"green\"}"));
+    }
+    if by.as_ref().is_some_and(|by| by.len() > BY_BYTES_MAX) {
+        return Err(Failure::bad_request(format!("\"by\" is longer than {BY_BYTES_MAX} bytes")));
+    }
+    Ok(())
+}
+
+/// Body of `POST /v1/reload`.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReloadRequest {
+    by: Option<String>,
+}
+
+async fn reload(context: &Context, headers: &HeaderMap, body: Incoming) -> Result<Answer, No> {
+    let request: ReloadRequest = read(context, headers, body).await?;
+    if guard::if_match(headers)?.is_some() {
+        return Err(Failure::bad_request("reload takes no If-Match: an epoch is of one service").into());
+    }
+    let by = request.by.filter(|by| by.len() <= BY_BYTES_MAX).unwrap_or_else(|| "api".into());
+    Ok(answer::json(StatusCode::OK, &context.handle.reload(&by).await?))
+}
+
+/// The body as JSON; an empty one is the default. Everything about it is limited.
+async fn read<T: DeserializeOwned + Default>(
+    context: &Context,
+    headers: &HeaderMap,
+    body: Incoming,
+) -> Result<T, Failure> {
+    guard::check_content_type(headers)?;
+    let collected = tokio::time::timeout(context.limits.body, Limited::new(body, BODY_BYTES_MAX).collect()).await;
+    let bytes: Bytes = match collected {
+        Err(_) => return Err(Failure::too_slow()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Failure::too_large(BODY_BYTES_MAX)),
+        Ok(Err(error)) => return Err(Failure::bad_request(format!("the body could not be read: {error}"))),
+        Ok(Ok(collected)) => collected.to_bytes(),
+    };
+    if bytes.trim_ascii().is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(&bytes).map_err(|error| Failure::bad_request(format!("the body: {error}")))
+}
+
+#[cfg(test)]
+mod route {
+    use super::*;
+
+    #[test]
+    fn is_an_exact_path() {
+        for (path, want) in [
+            ("/", Some(Route::Dashboard)),
+            ("/metrics", Some(Route::Metrics)),
+            ("/v1/services/recall", Some(Route::Service("recall"))),
+            ("/v1/services/recall/flip", Some(Route::Change("recall", Verb::Flip))),
+            ("/v1/services/recall/rollback", Some(Route::Change("recall", Verb::Rollback))),
+            ("/v1/services/recall/drain", Some(Route::Change("recall", Verb::Drain))),
+            ("/v1/services/recall/flip/", None),
+            ("/v1/services/", None),
+            ("/v1/services//flip", None),
+            ("/v1/services/recall/explode", None),
+            ("/v1/status/", None),
+            ("//", None),
+            ("*", None),
+            ("", None),
+        ] {
+            assert_eq!(Route::of(path), want, "{path}");
+        }
+    }
+
+    #[test]
+    fn of_a_change_takes_no_get_and_of_a_read_no_post() {
+        assert!(Route::Reload.allows(&Method::POST) && !Route::Reload.allows(&Method::GET));
+        assert!(Route::Status.allows(&Method::GET) && Route::Status.allows(&Method::HEAD));
+        assert!(!Route::Status.allows(&Method::POST) && !Route::Status.allows(&Method::OPTIONS));
+    }
+
+    #[test]
+    fn refuses_fields_its_verb_would_not_look_at() {
+        use crate::domain::Color;
+        let to_green = ChangeRequest { to: Some(Color::Green), ..ChangeRequest::default() };
+        let waits = ChangeRequest { wait: Some(false), ..ChangeRequest::default() };
+        let long = ChangeRequest { by: Some("x".repeat(101)), ..to_green.clone() };
+        for (case, verb, request, if_epoch, want) in [
+            ("a flip", Verb::Flip, &to_green, Some(3), true),
+            ("a flip to nowhere", Verb::Flip, &waits, None, false),
+            ("a rollback", Verb::Rollback, &waits, Some(3), true),
+            ("a rollback to a color", Verb::Rollback, &to_green, None, false),
+            ("a drain", Verb::Drain, &ChangeRequest::default(), None, true),
+            ("a drain that does not wait", Verb::Drain, &waits, None, false),
+            ("a drain of an epoch", Verb::Drain, &ChangeRequest::default(), Some(3), false),
+            ("an essay in the ledger", Verb::Flip, &long, None, false),
+        ] {
+            assert_eq!(check_fields(verb, request, if_epoch).is_ok(), want, "{case}");
+        }
+    }
+}

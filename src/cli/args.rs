@@ -1,0 +1,222 @@
+//! What may be typed: verbs, flags, help. It parses and decides nothing.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::domain::Color;
+use crate::status::ChangeRequest;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed
+  2  wrong usage or config
+  3  a gate said no: nothing changed
+  4  it was flipped, judged bad and rolled back
+  5  another cutover of this service is under way
+  6  no answer from the proxy's admin address
+
+Example: cutover check && cutover serve, and then: cutover flip green";
+
+/// Blue/green reverse proxy: flips in one atomic store, watches the new color, takes traffic back
+#[derive(Debug, Parser)]
+#[command(name = "cutover", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+    /// The config file [default: $CUTOVER_CONFIG, ./cutover.toml, ./config/cutover.toml, /etc/cutover/cutover.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Run the proxy
+    #[command(after_help = "Example: cutover serve --config /etc/cutover/cutover.toml\n\
+                            HUP reloads the config; TERM lets requests finish, a second TERM stops now.")]
+    Serve,
+    /// Check the config: what it would serve, or everything that is wrong with it
+    #[command(after_help = "Example: cutover check && kill -HUP $(pidof cutover)")]
+    Check,
+    /// Show colors, health, traffic and the last releases
+    #[command(after_help = "Example: cutover status recall --watch")]
+    Status {
+        /// Only this service
+        service: Option<String>,
+        /// Refresh every second until Ctrl-C
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Make a color active, and wait until the other one is drained
+    #[command(
+        override_usage = "cutover flip [OPTIONS] [SERVICE] <blue|green>",
+        after_help = "Example: cutover flip green, or with several services: cutover flip recall green"
+    )]
+    Flip {
+        /// The service (may be left out when there is one) and the color
+        #[arg(required = true, num_args = 1..=2, value_name = "[SERVICE] COLOR")]
+        target: Vec<String>,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Go back to the color before this one
+    #[command(after_help = "Example: cutover rollback")]
+    Rollback {
+        /// The service; may be left out when there is one
+        service: Option<String>,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Wait until the idle color holds no request, so that it may be stopped
+    #[command(after_help = "Example: cutover flip green --no-wait && cutover drain")]
+    Drain {
+        /// The service; may be left out when there is one
+        service: Option<String>,
+        /// Say what would be waited for
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Make the proxy read its config again, as HUP does
+    #[command(after_help = "Example: cutover reload --dry-run && cutover reload")]
+    Reload {
+        /// Only check the file
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Show the last flips, refusals, drains and verdicts
+    #[command(after_help = "Example: cutover ledger -n 100")]
+    Ledger {
+        /// How many, from the file's last 64 KiB
+        #[arg(short = 'n', long, default_value_t = 20, value_name = "LINES")]
+        lines: usize,
+    },
+    /// Show it all on two sample apps: a good release, and a bad one that is taken back
+    #[command(after_help = "Example: cutover demo --stay")]
+    Demo {
+        /// Leave everything up to play with, until Ctrl-C
+        #[arg(long)]
+        stay: bool,
+    },
+}
+
+/// How a change is made.
+#[derive(Debug, Args)]
+pub(super) struct How {
+    /// Do it although the color is not ready; the ledger says so
+    #[arg(long)]
+    pub(super) force: bool,
+    /// Return at once, not when the old color is drained
+    #[arg(long)]
+    pub(super) no_wait: bool,
+    /// Say what would happen and change nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+impl How {
+    /// The request to the API. It never waits there: the verb itself follows the drain, and can so show it.
+    pub(super) fn request(&self, to: Option<Color>) -> ChangeRequest {
+        ChangeRequest { to, force: self.force, wait: Some(false), dry_run: self.dry_run, by: Some(who()) }
+    }
+}
+
+/// Who asks, for the ledger: `cli:ann`, also under sudo.
+pub(super) fn who() -> String {
+    let user = ["SUDO_USER", "USER"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
+    user.map_or_else(|| "cli".into(), |user| format!("cli:{user}"))
+}
+
+/// What `flip` was given: the service, if it was named, and the color; the error says what to type.
+pub(super) fn flip_target(target: &[String]) -> Result<(Option<&str>, Color), String> {
+    let (service, color) = match target {
+        [service, color] => (Some(service.as_str()), color.as_str()),
+        [color] => (None, color.as_str()),
+        _ => (None, ""),
+    };
+    match color.parse() {
+        Ok(color) => Ok((service, color)),
+        Err(error) => {
+            let service = service.unwrap_or("[SERVICE]");
+            Err(format!("{color:?}: {error}; for example: cutover flip {service} green"))
+        }
+    }
+}
+
+/// The service that is meant: the one named, or the only one of `known`; the error says which there are.
+pub(super) fn pick<'a>(named: Option<&'a str>, known: &[&'a str]) -> Result<&'a str, String> {
+    match (named, known) {
+        (None, [only]) => Ok(only),
+        (None, _) => Err(format!("which service? There is: {}", known.join(", "))),
+        (Some(name), _) if known.contains(&name) => Ok(name),
+        (Some(name), _) => Err(format!("there is no service {name:?}; there is: {}", known.join(", "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definitions_are_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_may_stand_anywhere() {
+        for line in ["cutover --json --config x status", "cutover status --json --config x"] {
+            let cli = parse(line).unwrap();
+            assert!(cli.json && cli.config.is_some_and(|path| path.as_os_str() == "x"), "{line}");
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_exit_code_2() {
+        for line in ["cutover", "cutover explode", "cutover flip", "cutover flip a b c", "cutover ledger -n -1"] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+        assert_eq!(parse("cutover --help").unwrap_err().exit_code(), 0);
+    }
+
+    #[test]
+    fn help_has_every_exit_code_and_an_example_for_each_verb() {
+        use clap::CommandFactory;
+        let help = Cli::command().render_help().to_string();
+        assert!((0..=6).all(|code| help.contains(&format!("\n  {code}  "))), "{help}");
+        for verb in Cli::command().get_subcommands_mut() {
+            assert!(verb.render_help().to_string().contains("Example: cutover"), "{}", verb.get_name());
+        }
+    }
+
+    #[test]
+    fn the_service_of_a_flip_may_be_left_out() {
+        for (line, want) in [
+            ("cutover flip green", Ok((None, Color::Green))),
+            ("cutover flip recall blue", Ok((Some("recall"), Color::Blue))),
+            ("cutover flip recall", Err(())),
+            ("cutover flip green recall", Err(())),
+            ("cutover flip Green", Err(())),
+        ] {
+            let Verb::Flip { target, .. } = parse(line).unwrap().verb else { panic!("{line} is a flip") };
+            assert_eq!(flip_target(&target).map_err(drop), want, "{line}");
+        }
+        let wrong = flip_target(&["recall".into(), "red".into()]).unwrap_err();
+        assert_eq!(wrong, "\"red\": a color is \"blue\" or \"green\"; for example: cutover flip recall green");
+    }
+
+    #[test]
+    fn the_only_service_needs_no_name() {
+        assert_eq!(pick(None, &["recall"]), Ok("recall"));
+        assert_eq!(pick(Some("shop"), &["recall", "shop"]), Ok("shop"));
+        assert_eq!(pick(None, &["recall", "shop"]).unwrap_err(), "which service? There is: recall, shop");
+        assert_eq!(pick(Some("sjop"), &["shop"]).unwrap_err(), "there is no service \"sjop\"; there is: shop");
+    }
+}
