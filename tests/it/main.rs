@@ -4,12 +4,15 @@
 
 mod admin;
 mod cli;
+mod flips;
 mod harness;
+mod health;
 mod lease_model;
 mod ledger;
 mod peers;
 mod proxying;
 mod refusals;
+mod reloads;
 mod state;
 mod stop;
 mod tidy;

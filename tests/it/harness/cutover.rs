@@ -83,12 +83,22 @@ impl Setup {
 
     /// Starts it and waits until the admin API answers.
     pub fn start_unready(self) -> Cutover {
-        let dir = tempfile::tempdir().expect("a folder");
-        let mut cutover = Cutover { dir, setup: self, child: None };
-        cutover.write_config();
+        let mut cutover = self.prepared();
         cutover.run();
         cutover
     }
+
+    /// Writes the config and starts nothing.
+    pub fn prepared(self) -> Cutover {
+        let cutover = Cutover { dir: folder(), setup: self, child: None };
+        cutover.write_config();
+        cutover
+    }
+}
+
+/// In memory where there is such a place: flips wait for fsync, and a build on the same disk can make that seconds.
+fn folder() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder")
 }
 
 /// A running (or stopped) proxy. Killed when dropped.

@@ -53,8 +53,15 @@ fn run(port: u16, shared: &Shared) -> Vec<String> {
         } else {
             "GET /load HTTP/1.1\r\nHost: app\r\n\r\n"
         };
-        let connection = client.get_or_insert_with(|| Client::connect(port));
-        let answer = connection.try_send(request.as_bytes()).and_then(|()| connection.try_answer(false));
+        let mut ask = || {
+            if client.is_none() {
+                client = Some(Client::try_connect(("127.0.0.1", port))?);
+            }
+            let connection = client.as_mut().expect("just connected");
+            connection.try_send(request.as_bytes())?;
+            connection.try_answer(false)
+        };
+        let answer = ask();
         shared.answered.fetch_add(1, Relaxed);
         match answer {
             Ok(answer) if answer.status == 200 && answer.header("connection").is_none() => {}
@@ -62,6 +69,10 @@ fn run(port: u16, shared: &Shared) -> Vec<String> {
             Err(error) => {
                 failures.push(format!("request {count}: {error}"));
                 client = None;
+                // Nobody there: the test is failing, and says so when it ends.
+                if failures.len() > 100 {
+                    break;
+                }
             }
         }
     }

@@ -93,6 +93,11 @@ impl Upstream {
         *lock(&self.shared.probe) = plain(status, &format!(r#"{{"ready":{ready}}}"#));
     }
 
+    /// What a probe is answered: a whole answer, or nothing at all.
+    pub fn answer_probes(&self, answer: &str) {
+        *lock(&self.shared.probe) = answer.into();
+    }
+
     /// Listens on the same port again.
     pub fn restart(&mut self) {
         assert!(self.running.is_none(), "it is running");
