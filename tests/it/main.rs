@@ -16,5 +16,4 @@ mod reloads;
 mod state;
 mod stop;
 mod tidy;
-mod verdicts;
 mod watch;
