@@ -146,7 +146,7 @@ fn each_problem_has_its_place() {
             19,
             "service.a.health.interval must be more than zero",
         ),
-        ("[service.a]\nblue = 1\ngreen = 2\nhealth.rise = 0\n", 4, 15, "service.a.health.rise must be from 1 to 1000"),
+        ("[service.a]\nblue = 1\ngreen = 2\nhealth.rise = 0\n", 4, 15, "service.a.health.rise must be from 1 to 1000000"),
         ("[service.a]\nblue = 1\ngreen = 2\nhealth = 1\n", 4, 10, "service.a.health is a number, and must be a table"),
         (
             "[service.a]\nblue = 1\ngreen = 2\n[service.b]\nblue = 3\ngreen = 4\n",
