@@ -19,16 +19,16 @@ fn a_failing_probe_says_why() {
 }
 
 #[test]
-fn rise_and_fall_are_counted() {
-    let (blue, mut green) = (Upstream::saying("blue"), Upstream::saying("green"));
-    let cutover =
-        Setup::of(&blue, &green).set("service.app.health.rise", 3).set("service.app.health.fall", 1000).start();
-    green.stop();
-    let app = cutover.until_app("a probe has failed", |app| {
-        app["colors"]["green"]["upstreams"][0]["reason"] == "connection refused"
-    });
-    assert_eq!(app["colors"]["green"]["ready"], true, "one failure of a thousand: {app}");
-    cutover.must_flip("green"); // the gate goes by what rise and fall made of it
+fn one_failed_probe_closes_the_gate_but_takes_no_traffic_away() {
+    let (mut blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
+    let cutover = Setup::of(&blue, &green).set("service.app.health.fall", 1000).start();
+    blue.stop();
+    let app = cutover
+        .until_app("a probe has failed", |app| app["colors"]["blue"]["upstreams"][0]["reason"] == "connection refused");
+    assert_eq!(app["colors"]["blue"]["upstreams"][0]["ready"], true, "one of a thousand: {app}");
+    assert_eq!(app["colors"]["blue"]["ready"], false, "but nobody is sent there now: {app}");
+    cutover.must_flip("green");
+    assert_eq!(cutover.flip("blue").1["error"]["code"], "not_ready");
 }
 
 #[test]

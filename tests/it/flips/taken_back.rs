@@ -49,7 +49,7 @@ fn a_color_that_is_gone_or_silent_is_taken_back() {
         // Probes go on finding it ready: only requests tell.
         let cutover = Setup::of(&blue, &green)
             .set("service.app.upstream.response_timeout", "'100ms'")
-            .set("service.app.health.fall", 100_000)
+            .set("service.app.health.fall", 1000)
             .start();
         cutover.must_flip("green");
         if case == "gone" {

@@ -2,7 +2,6 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
-use std::time::Duration;
 
 use super::PATIENCE;
 
@@ -208,14 +207,6 @@ impl Client {
         piece[..n].copy_from_slice(&self.buffer[..n]);
         self.buffer.drain(..n);
         Ok(n)
-    }
-
-    /// Whether nothing comes for so long, and the connection stays open.
-    pub fn is_silent_for(&mut self, time: Duration) -> bool {
-        self.stream.set_read_timeout(Some(time)).expect("a time");
-        let filled = self.fill();
-        self.stream.set_read_timeout(Some(PATIENCE)).expect("a time");
-        filled.is_err_and(|error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut))
     }
 
     /// Says that no more will be sent; goes on reading.

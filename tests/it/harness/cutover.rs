@@ -59,12 +59,6 @@ impl Setup {
         self
     }
 
-    /// Forgets one key.
-    pub fn unset(mut self, key: &str) -> Setup {
-        self.lines.remove(key);
-        self
-    }
-
     /// The file's text.
     pub fn text(&self) -> String {
         self.lines.iter().map(|(key, value)| format!("{key} = {value}\n")).collect()

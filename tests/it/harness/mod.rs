@@ -8,7 +8,7 @@ mod upstream;
 pub use client::{Answer, Client, End};
 pub use cutover::{Cutover, Setup};
 pub use load::Load;
-pub use upstream::{Conn, Request, Upstream, plain};
+pub use upstream::{Conn, Upstream, plain};
 
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
