@@ -3,7 +3,7 @@
 //! Health probes are answered by the harness itself and are not among what was seen.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
@@ -30,7 +30,19 @@ struct Shared {
     probe: Mutex<Vec<u8>>,
     /// One entry a connection, without probes.
     seen: Mutex<Vec<Vec<u8>>>,
-    open: Mutex<Vec<TcpStream>>,
+    open: Mutex<Vec<Open>>,
+}
+
+/// A second descriptor of a connection, to end it from outside.
+struct Open {
+    stream: TcpStream,
+    carried_a_request: bool,
+}
+
+impl Open {
+    fn peer(&self) -> Option<SocketAddr> {
+        self.stream.peer_addr().ok()
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -119,13 +131,16 @@ impl Upstream {
         socket2::SockRef::from(&listener).shutdown(Shutdown::Both).expect("a listener");
         thread.join().expect("the accepting thread does not panic");
         drop(listener);
-        self.stop_connections();
+        for open in lock(&self.shared.open).drain(..) {
+            let _ = open.stream.shutdown(Shutdown::Both);
+        }
     }
 
-    /// Closes every open connection and goes on listening.
+    /// Closes every connection that carried a request and goes on listening. Probes are left alone: one that fails
+    /// makes a color not ready.
     pub fn stop_connections(&self) {
-        for stream in lock(&self.shared.open).drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
+        for open in lock(&self.shared.open).iter().filter(|open| open.carried_a_request) {
+            let _ = open.stream.shutdown(Shutdown::Both);
         }
     }
 
@@ -157,8 +172,8 @@ fn accept_all(listener: &TcpListener, shared: &Arc<Shared>) {
         {
             let mut open = lock(&shared.open);
             // A closed connection has no peer any more.
-            open.retain(|stream| stream.peer_addr().is_ok());
-            open.push(stream.try_clone().expect("a descriptor"));
+            open.retain(|open| open.peer().is_some());
+            open.push(Open { stream: stream.try_clone().expect("a descriptor"), carried_a_request: false });
         }
         std::thread::spawn(move || {
             let _ = stream.set_nodelay(true);
@@ -299,7 +314,7 @@ impl Conn {
         socket.set_linger(Some(std::time::Duration::ZERO)).expect("a socket");
         // Without its twin in `open`, the last descriptor is ours.
         let address = self.stream.peer_addr().ok();
-        lock(&self.shared.open).retain(|stream| stream.peer_addr().ok() != address);
+        lock(&self.shared.open).retain(|open| open.peer() != address);
         self.is_reset = true;
     }
 
@@ -334,6 +349,10 @@ impl Conn {
                 let mut seen = lock(&self.shared.seen);
                 self.entry = Some(seen.len());
                 seen.push(self.buffer.clone());
+                let address = self.stream.peer_addr().ok();
+                if let Some(open) = lock(&self.shared.open).iter_mut().find(|open| open.peer() == address) {
+                    open.carried_a_request = true;
+                }
             }
         }
         Ok(())

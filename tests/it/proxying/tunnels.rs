@@ -1,6 +1,6 @@
 //! Upgrades: after 101 the bytes belong to another protocol.
 
-use crate::harness::{End, Setup, Upstream};
+use crate::harness::{End, Setup, Upstream, eventually};
 
 const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: app\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n";
 
@@ -57,7 +57,7 @@ fn end_with_the_application_s_side_too() {
     assert_eq!(client.rest(), (Vec::new(), End::Closed));
     client.send("still here").close_sending();
     cutover.until_app("the lease is over", |app| app["colors"]["blue"]["in_flight"] == 0);
-    assert!(blue.text().ends_with("still here"), "{}", blue.text());
+    eventually("the application has read it", || blue.text().ends_with("still here"));
 }
 
 #[test]
