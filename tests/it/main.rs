@@ -8,6 +8,8 @@ mod flips;
 mod harness;
 mod health;
 mod lease_model;
+mod ledger;
+mod peers;
 mod proxying;
 mod refusals;
 mod reloads;

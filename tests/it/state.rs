@@ -198,25 +198,3 @@ fn a_watch_goes_on_after_a_restart() {
     }
     cutover.until_app("it is taken back", |app| app["active"] == "blue" && app["phase"] == "rolled_back");
 }
-
-#[test]
-fn the_ledger_is_only_appended_to() {
-    let (blue, green) = pair();
-    let mut cutover = Setup::of(&blue, &green).set("service.app.watch.window", "'0s'").start();
-    cutover.must_flip("green");
-    let first = cutover.ledger();
-    assert!(first.contains("flip app: blue -> green epoch=2 reason=operator"), "{first}");
-    cutover.kill();
-    // A line that a crash tore is ended, not continued.
-    fs::write(cutover.path("releases.log"), format!("{first}[2026-01-01T00:00:00Z] flip a")).unwrap();
-    cutover.run();
-    cutover.until_app("blue is ready", |app| app["colors"]["blue"]["ready"] == true);
-    cutover.must_flip("blue");
-    let second = cutover.ledger();
-    assert!(second.starts_with(&first), "{second}");
-    assert!(second.contains("flip a\n["), "{second}");
-    for line in second.lines() {
-        let stamp = line.strip_prefix('[').and_then(|line| line.split_once(']')).map(|(stamp, _)| stamp);
-        assert!(stamp.is_some_and(|stamp| stamp.len() == 20 && stamp.ends_with('Z')), "{line}");
-    }
-}
