@@ -18,33 +18,53 @@ const DEBOUNCE_MAX: Duration = Duration::from_secs(2);
 /// The poll behind the notices.
 const POLL: Duration = Duration::from_secs(5);
 
-/// Sends `()` whenever the content of one of `files` has changed; ends when either end is dropped.
-pub(super) async fn watch_files(mut files: watch::Receiver<Vec<PathBuf>>, changed: mpsc::Sender<()>) {
+/// Files and a hash of what each held; `None` for one that could not be read.
+pub(super) type Contents = BTreeMap<PathBuf, Option<u64>>;
+
+/// What `files` hold now.
+pub(super) fn contents(files: impl IntoIterator<Item = PathBuf>) -> Contents {
+    let hash = |file: &Path| {
+        let mut hasher = DefaultHasher::new();
+        std::fs::read(file).ok()?.hash(&mut hasher);
+        Some(hasher.finish())
+    };
+    files.into_iter().map(|file| (file.clone(), hash(&file))).collect()
+}
+
+/// Sends `()` whenever the files hold something else than what was `loaded` last; ends when either end is dropped.
+///
+/// What was loaded, and not what was last seen here: a change that HUP has loaded and that is then undone at once is
+/// no change to whoever only looks now and then.
+pub(super) async fn watch_files(mut loaded: watch::Receiver<Contents>, changed: mpsc::Sender<()>) {
     let (notice, mut notices) = mpsc::channel(1);
-    let mut watched = files.borrow_and_update().clone();
-    let mut seen = fingerprint(watched.clone()).await;
+    let mut watched = files_of(&loaded);
     let mut watcher = watch_folders(&watched, notice.clone());
     loop {
+        let read = watched.clone();
+        let now = tokio::task::spawn_blocking(move || contents(read)).await.unwrap_or_default();
+        if now != *loaded.borrow_and_update() && changed.send(()).await.is_err() {
+            return;
+        }
         tokio::select! {
-            renewed = files.changed() => {
+            renewed = loaded.changed() => {
                 if renewed.is_err() {
                     return;
                 }
-                watched = files.borrow_and_update().clone();
-                drop(watcher);
-                watcher = watch_folders(&watched, notice.clone());
-                // Only of files that are new here is the present content the one that was loaded.
-                let known = std::mem::replace(&mut seen, fingerprint(watched.clone()).await);
-                seen.extend(known.into_iter().filter(|(file, _)| watched.contains(file)));
+                let files = files_of(&loaded);
+                if files != watched {
+                    watched = files;
+                    drop(watcher);
+                    watcher = watch_folders(&watched, notice.clone());
+                }
             }
             _ = notices.recv() => settle(&mut notices).await,
             () = tokio::time::sleep(POLL) => {}
         }
-        let now = fingerprint(watched.clone()).await;
-        if std::mem::replace(&mut seen, now.clone()) != now && changed.send(()).await.is_err() {
-            return;
-        }
     }
+}
+
+fn files_of(loaded: &watch::Receiver<Contents>) -> Vec<PathBuf> {
+    loaded.borrow().keys().cloned().collect()
 }
 
 /// Waits until no notice has come for a while.
@@ -75,17 +95,6 @@ fn watch_folders(files: &[PathBuf], notice: mpsc::Sender<()>) -> Option<notify::
     Some(watcher)
 }
 
-/// A hash of each file's content; `None` for one that cannot be read.
-async fn fingerprint(files: Vec<PathBuf>) -> BTreeMap<PathBuf, Option<u64>> {
-    let hash = |file: &Path| {
-        let mut hasher = DefaultHasher::new();
-        std::fs::read(file).ok()?.hash(&mut hasher);
-        Some(hasher.finish())
-    };
-    let read = move || files.into_iter().map(|file| (file.clone(), hash(&file))).collect();
-    tokio::task::spawn_blocking(read).await.unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,23 +104,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn hears_of_new_content_once_and_not_of_a_touch() {
+    async fn hears_of_what_was_not_loaded_and_not_of_a_touch() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("cutover.toml");
+        let on_disk = || contents([file.clone()]);
         std::fs::write(&file, "one").unwrap();
-        let (_files, watched) = watch::channel(vec![file.clone()]);
+        let (loaded, watched) = watch::channel(on_disk());
         let (changed, mut changes) = mpsc::channel(1);
         tokio::spawn(watch_files(watched, changed));
         tokio::time::sleep(Duration::from_millis(100)).await;
 
+        let one = on_disk();
         std::fs::write(&file, "two").unwrap();
         assert!(heard(&mut changes, POLL).await, "written in place");
+        loaded.send_replace(on_disk());
         std::fs::write(folder.path().join("new"), "three").unwrap();
         std::fs::rename(folder.path().join("new"), &file).unwrap();
         assert!(heard(&mut changes, POLL).await, "replaced by a rename");
+        loaded.send_replace(on_disk());
         std::fs::write(&file, "three").unwrap();
         std::fs::write(folder.path().join("other"), "x").unwrap();
         assert!(!heard(&mut changes, Duration::from_millis(700)).await, "the same content, and another file");
+        loaded.send_replace(one);
+        assert!(heard(&mut changes, POLL).await, "what was loaded is not what is there");
+        loaded.send_replace(on_disk());
         std::fs::remove_file(&file).unwrap();
         assert!(heard(&mut changes, POLL).await, "deleted");
     }

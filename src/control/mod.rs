@@ -229,7 +229,7 @@ pub fn start(
     let (reloads, reloads_in) = mpsc::channel(16);
     let (loaded, loaded_in) = mpsc::channel(1);
     let (changed_files, changed_files_in) = mpsc::channel(1);
-    let (files, watched_files) = watch::channel(reload::files_of(&config));
+    let (files, watched_files) = watch::channel(reload::contents_of(&config, &load));
     let (events, _) = broadcast::channel(EVENTS_MAX);
     let (saves, saves_in) = sync_channel(QUEUE_MAX);
     let loader = Box::pin(reload::load_each(config.path.clone(), load, store.clone(), reloads_in, loaded));

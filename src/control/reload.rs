@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::answer::unknown;
+use super::files::{self, Contents};
 use super::service::{Leaving, Managed, timing};
 use super::state::Store;
 use super::task::Task;
@@ -31,12 +32,16 @@ pub(super) struct ReloadRequest {
     answer: Answer,
     /// The services in force, whose state is not to be read.
     known: BTreeSet<String>,
+    /// The files in force.
+    files: Vec<PathBuf>,
 }
 
 /// What the file said.
 pub(super) struct Loaded {
     request: ReloadRequest,
     outcome: Result<Config, String>,
+    /// What was on the disk when it was read.
+    contents: Contents,
     /// Of services that are new, what was saved for them when they were here before.
     saved: Vec<(String, Result<Option<Record>, String>)>,
 }
@@ -50,20 +55,37 @@ pub(super) async fn load_each(
     loaded: mpsc::Sender<Loaded>,
 ) {
     while let Some(request) = requests.recv().await {
-        let (load, path, store, known) = (Arc::clone(&load), path.clone(), store.clone(), request.known.clone());
+        let (load, path, store) = (Arc::clone(&load), path.clone(), store.clone());
+        let (known, files) = (request.known.clone(), request.files.clone());
         let read = move || {
-            let outcome = load(&path);
+            let (outcome, contents) = load_whole(&load, &path, files);
             let services = outcome.iter().flat_map(|config| &config.services);
             let new = services.filter(|config| !known.contains(&config.name));
             let saved = new.map(|config| (config.name.clone(), store.load(&config.name, clock::now()))).collect();
-            (outcome, saved)
+            (outcome, contents, saved)
         };
-        let (outcome, saved) = tokio::task::spawn_blocking(read)
-            .await
-            .unwrap_or_else(|error| (Err(format!("loading the config failed: {error}")), Vec::new()));
-        if loaded.send(Loaded { request, outcome, saved }).await.is_err() {
+        let (outcome, contents, saved) = tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| {
+            (Err(format!("loading the config failed: {error}")), Contents::default(), Vec::new())
+        });
+        if loaded.send(Loaded { request, outcome, contents, saved }).await.is_err() {
             return;
         }
+    }
+}
+
+/// Loads the config, and says what was on the disk *before* it was read: a change in between is then a change to come.
+fn load_whole(load: &Load, path: &Path, files: Vec<PathBuf>) -> (Result<Config, String>, Contents) {
+    let mut contents = files::contents(files);
+    loop {
+        let outcome = load(path);
+        let named = outcome.as_ref().map(files_of).unwrap_or_default();
+        let new: Vec<_> = named.iter().filter(|file| !contents.contains_key(*file)).cloned().collect();
+        if new.is_empty() {
+            // After a refusal all files stay watched: the way out may be in any of them.
+            contents.retain(|file, _| outcome.is_err() || named.contains(file));
+            return (outcome, contents);
+        }
+        contents.extend(files::contents(new));
     }
 }
 
@@ -75,6 +97,16 @@ pub(super) fn files_of(config: &Config) -> Vec<PathBuf> {
     files.into_iter().collect()
 }
 
+/// What the files of `config` hold; nothing if it is not what they say any more, so that they are loaded again.
+pub(super) fn contents_of(config: &Config, load: &Load) -> Contents {
+    let files = files_of(config);
+    let contents = files::contents(files.iter().cloned());
+    match load(&config.path) {
+        Ok(same) if same == *config => contents,
+        Ok(_) | Err(_) => files.into_iter().map(|file| (file, None)).collect(),
+    }
+}
+
 /// The table of all services, in the order of the config.
 pub(super) fn table_of<'a>(services: impl Iterator<Item = &'a Managed>) -> Table {
     Table::new(services.map(|managed| (&managed.config, Arc::clone(&managed.service))))
@@ -84,7 +116,8 @@ impl Task {
     /// Asks for a reload; [`Task::on_loaded`] follows.
     pub(super) fn request_reload(&mut self, by: &str, answer: Answer) {
         let known = self.services.keys().cloned().collect();
-        let request = ReloadRequest { by: by.to_owned(), answer, known };
+        let files = self.files.borrow().keys().cloned().collect();
+        let request = ReloadRequest { by: by.to_owned(), answer, known, files };
         if let Err(refused) = self.reloads.try_send(request)
             && let Some(answer) = refused.into_inner().answer
         {
@@ -94,7 +127,11 @@ impl Task {
     }
 
     /// Takes what was loaded in force, or says why not.
-    pub(super) fn on_loaded(&mut self, Loaded { request: ReloadRequest { by, answer, .. }, outcome, saved }: Loaded) {
+    pub(super) fn on_loaded(&mut self, loaded: Loaded) {
+        let Loaded { request: ReloadRequest { by, answer, .. }, outcome, contents, saved } = loaded;
+        if !contents.is_empty() {
+            self.files.send_replace(contents);
+        }
         let outcome = match outcome {
             Ok(config) => {
                 let reloaded = self.take_in_force(config, saved.into_iter().collect(), &by);
@@ -154,7 +191,6 @@ impl Task {
         // What needs a restart stays as it is in force, so that the next reload says so again.
         self.config.services = new.services;
         self.config.log = new.log;
-        self.files.send_replace(files_of(&self.config));
         self.start_probes();
         self.schedule.is_stale = true;
         for name in self.services.keys().cloned().collect::<Vec<_>>() {

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -17,6 +16,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::time::sleep;
 
+use super::files::Contents;
 use super::probe::Found;
 use super::reload::{Loaded, ReloadRequest};
 use super::sampler::{BELL_TICK, HISTORY_TICK, WATCH_TICK};
@@ -72,7 +72,8 @@ pub(super) struct Task {
     pub(super) events: broadcast::Sender<status::Event>,
     pub(super) found: mpsc::Sender<Found>,
     pub(super) reloads: mpsc::Sender<ReloadRequest>,
-    pub(super) files: watch::Sender<Vec<PathBuf>>,
+    /// What the config in force, or refused last, was read from.
+    pub(super) files: watch::Sender<Contents>,
     /// What was wrong at start and stays worth knowing.
     pub(super) start_problems: Vec<String>,
     /// Why the config on disk is not in force.
