@@ -104,19 +104,24 @@ fn start(config: &Config) -> Result<Running, StartError> {
     )
     .map_err(|error| StartError(error.to_string()))?;
 
-    let plane = Plane::start(&config.proxy, &control.table, listeners, &log)
-        .map_err(|error| StartError(format!("cannot start the workers: {error}")))?;
-    let _ = plane_cell.set(PlaneHandles { wake: Box::new(plane.waker()), connections: Box::new(plane.connections()) });
-
+    let table = Arc::clone(&control.table);
     let (stop_control, stopped) = watch::channel(false);
     let (stop_asked, signals) = std::sync::mpsc::channel();
     let again = Arc::new(AtomicBool::new(false));
-    let asked_again = Arc::clone(&again);
+    let (hearing, heard) = std::sync::mpsc::sync_channel(1);
+    let ears = Ears { hearing, stop_asked, again: Arc::clone(&again) };
     let token = config.admin.token.clone();
     let control = std::thread::Builder::new()
         .name("control".into())
-        .spawn(move || run_control(control, admin, token, stopped, &stop_asked, &asked_again))
+        .spawn(move || run_control(control, admin, token, stopped, &ears))
         .map_err(|error| StartError(format!("cannot start the control thread: {error}")))?;
+    // Not before the signals are heard: a TERM in the first millisecond is a stop like any other.
+    if heard.recv().is_err() {
+        return Err(StartError("the control plane did not start".into()));
+    }
+    let plane = Plane::start(&config.proxy, &table, listeners, &log)
+        .map_err(|error| StartError(format!("cannot start the workers: {error}")))?;
+    let _ = plane_cell.set(PlaneHandles { wake: Box::new(plane.waker()), connections: Box::new(plane.connections()) });
     say_what_is_served(config);
     Ok(Running { plane, log, control, stop_control, signals, again })
 }
@@ -190,8 +195,7 @@ fn run_control(
     admin: admin::Bound,
     token: Option<String>,
     stopped: watch::Receiver<bool>,
-    stop_asked: &std::sync::mpsc::Sender<()>,
-    again: &AtomicBool,
+    ears: &Ears,
 ) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -202,31 +206,44 @@ fn run_control(
         let served = tokio::spawn(admin::serve(admin, token, handle.clone(), stopped.clone()));
         tokio::select! {
             () = control.run(stopped) => {}
-            error = hear_signals(&handle, stop_asked, again) => tracing::error!(%error, "cannot hear signals"),
+            error = ears.hear(&handle) => tracing::error!(%error, "cannot hear signals"),
         }
         let _ = served.await;
     });
 }
 
-/// HUP reloads. The first TERM or INT asks for a stop, the second for a stop now.
-async fn hear_signals(handle: &Handle, stop: &std::sync::mpsc::Sender<()>, again: &AtomicBool) -> io::Error {
-    let heard = [SignalKind::hangup(), SignalKind::terminate(), SignalKind::interrupt()].map(signal);
-    let [Ok(mut hup), Ok(mut term), Ok(mut int)] = heard else { return io::Error::last_os_error() };
-    let mut asked = false;
-    loop {
-        tokio::select! {
-            _ = hup.recv() => {
-                let handle = handle.clone();
-                // A reload may wait for a disk; the next signal must not.
-                tokio::spawn(async move { handle.reload("HUP").await });
-                continue;
+/// Where signals are passed on to.
+struct Ears {
+    /// Told once, when signals are heard.
+    hearing: std::sync::mpsc::SyncSender<()>,
+    /// Told at each TERM and INT.
+    stop_asked: std::sync::mpsc::Sender<()>,
+    /// Whether there was more than one.
+    again: Arc<AtomicBool>,
+}
+
+impl Ears {
+    /// HUP reloads. The first TERM or INT asks for a stop, the second for a stop now. Returns why it cannot hear.
+    async fn hear(&self, handle: &Handle) -> io::Error {
+        let heard = [SignalKind::hangup(), SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+        let [Ok(mut hup), Ok(mut term), Ok(mut int)] = heard else { return io::Error::last_os_error() };
+        // Whoever waits for it, and for the stops below, only goes away with the process.
+        let _ = self.hearing.send(());
+        let mut asked = false;
+        loop {
+            tokio::select! {
+                _ = hup.recv() => {
+                    let handle = handle.clone();
+                    // A reload may wait for a disk; the next signal must not.
+                    tokio::spawn(async move { handle.reload("HUP").await });
+                    continue;
+                }
+                _ = term.recv() => {}
+                _ = int.recv() => {}
             }
-            _ = term.recv() => {}
-            _ = int.recv() => {}
+            self.again.store(asked, Relaxed);
+            asked = true;
+            let _ = self.stop_asked.send(());
         }
-        again.store(asked, Relaxed);
-        asked = true;
-        // The receiver only goes away with the process.
-        let _ = stop.send(());
     }
 }

@@ -32,6 +32,8 @@ const EFFECT_MIN: f64 = 0.005;
 const DOUBT_MAX: f64 = 0.05;
 /// An old color that failed every time excuses everything: going back to it would help nobody.
 const TOLERATED_MAX: f64 = 0.999;
+/// Answers without which no old color is that hopeless: one unlucky request must not excuse every release after it.
+const HOPELESS_MIN: u64 = 20;
 /// A watch that could not have found this share of failures, or twice the tolerated one where that is more, ends as
 /// "not enough traffic to tell".
 const FINDABLE: f64 = 0.2;
@@ -185,8 +187,9 @@ impl Watch {
 fn tolerated(history: Counts) -> f64 {
     let answered = history.answered();
     let share = if answered == 0 { 0.0 } else { history.bad as f64 / answered as f64 };
+    let most = if answered < HOPELESS_MIN { 0.5 } else { TOLERATED_MAX };
     let suspected = RATIO * upper_bound(share, answered);
-    suspected.min(RATIO * share + DOUBT_MAX).max(share + EFFECT_MIN).min(TOLERATED_MAX)
+    suspected.min(RATIO * share + DOUBT_MAX).max(share + EFFECT_MIN).min(most)
 }
 
 /// The largest true share that `share` of `answered` leaves credible.
@@ -352,6 +355,9 @@ mod tests {
         assert_eq!(watch.step(secs(1.0), sample(counts(650, 350))), Verdict::Hold);
         let mut watch = Watch::new(secs(0.0), WINDOW, counts(0, 100));
         assert_eq!(watch.step(secs(1.0), sample(counts(0, 1_000))), Verdict::Hold, "going back would help nobody");
+        let mut watch = Watch::new(secs(0.0), WINDOW, counts(0, 1));
+        let verdict = watch.step(secs(1.0), sample(counts(0, 1_000)));
+        assert!(matches!(verdict, Verdict::RollBack(_)), "one unlucky request excuses nobody: {verdict:?}");
     }
 
     #[test]
