@@ -260,7 +260,7 @@ impl<S: Transport> Connection<S> {
             let line = Line { client, status, end: fault.word(), request_id: request_id.clone(), ..Line::default() };
             self.worker.log.write(&line.ended(Duration::ZERO));
         }
-        let mut down = answer_pump(&self.worker.buffers);
+        let mut down = answer_pump();
         let tell = Tell { fault, is_head, keep: false, request_id: &request_id };
         tell.write(&mut down.pending, &self.worker.date());
         let sent = self.send(&mut down).await;

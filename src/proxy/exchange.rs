@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use super::alarm::Alarm;
 use super::answer::{Answer, Asked, Encoding, Extra};
 use super::body::Decoder;
-use super::buffer::{Buffers, SMALL};
+use super::buffer::{Buffer, SMALL};
 use super::fault::Fault;
 use super::pump::{Pump, Stop, Wire};
 use super::request::{BareLf, Scan, Space};
@@ -222,6 +222,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
     fn take_head(&mut self, end: usize) -> Result<Option<u16>, Fault> {
         let mut space = Space::new();
         let answer = Answer::parse(&self.upstream.filled()[..end], &mut space, self.asked)?;
+        if self.down.pending.size() == 0 {
+            self.down.pending = self.worker.buffers.tiny();
+        }
         match answer.status {
             101 => {
                 answer.write_interim(&mut self.down.pending);
@@ -279,9 +282,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
     }
 }
 
-/// A pump for answers: interim heads and the final one are put into its buffer.
-pub fn answer_pump(buffers: &Buffers) -> Pump {
-    Pump::new(Decoder::Length(0), Encoding::Plain, buffers.tiny(), 0)
+/// A pump for answers: interim heads and the final one are put into its buffer, which it has from its first head on.
+/// Until then, which is most of the time, a request in flight holds one buffer and not two.
+pub fn answer_pump() -> Pump {
+    Pump::new(Decoder::Length(0), Encoding::Plain, Buffer::default(), 0)
 }
 
 const _: () = assert!(SMALL < ANSWER_HEAD_MAX);

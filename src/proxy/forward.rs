@@ -61,7 +61,7 @@ impl<S: Transport> Connection<S> {
         let head = std::mem::take(&mut accepted.head);
         let mut way = Way {
             up: Pump::new(accepted.body.clone(), encoding, head, worker.proxy.max_body_bytes),
-            down: answer_pump(&worker.buffers),
+            down: answer_pump(),
         };
         let standby = Arc::clone(&accepted.lease.lane().standby);
         let active = Arc::clone(&accepted.lease.lane().upstreams);
@@ -337,7 +337,7 @@ impl Way {
 
     /// Drops what was to be sent of an answer; none of it has left.
     fn forget_answer(&mut self, worker: &worker::Context) {
-        let unsent = std::mem::replace(&mut self.down, answer_pump(&worker.buffers));
+        let unsent = std::mem::replace(&mut self.down, answer_pump());
         worker.buffers.give_back(unsent.pending);
     }
 }
