@@ -35,10 +35,10 @@ pub fn config(text: &str, path: &Path) -> (Option<Config>, Vec<Problem>) {
     let config = Config {
         path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
         admin: admin(&top.section("admin"), &proxy),
-        proxy,
         state: state(&top.section("state")),
         log: log(&top.section("log")),
-        services: services(&top),
+        services: services(&top, &proxy),
+        proxy,
     };
     top.refuse_unknown();
     let mut problems = source.problems.into_inner();
@@ -220,7 +220,18 @@ fn log(section: &Section<'_, '_>) -> Log {
     log
 }
 
-fn services(top: &Section<'_, '_>) -> Vec<Service> {
+/// Whether a connection to `address` would come back to this proxy.
+fn is_own(proxy: &Proxy, address: &Address) -> bool {
+    address.socket().is_some_and(|upstream| {
+        let reaches = |listen: &SocketAddr| {
+            listen.port() == upstream.port()
+                && (listen.ip() == upstream.ip() || (listen.ip().is_unspecified() && upstream.ip().is_loopback()))
+        };
+        proxy.listen.iter().any(reaches)
+    })
+}
+
+fn services(top: &Section<'_, '_>, proxy: &Proxy) -> Vec<Service> {
     let section = top.section("service");
     let entries = section.entries();
     if entries.is_empty() {
@@ -235,6 +246,13 @@ fn services(top: &Section<'_, '_>) -> Vec<Service> {
             top.source.problem(place.clone(), format!("{name:?} is not a service name"), help);
         }
         let service = service(name, &section.table_of(section.dotted(name), value), &place);
+        for color in &service.colors {
+            if let Some(own) = color.upstreams.iter().find(|address| is_own(proxy, address)) {
+                let message =
+                    format!("service.{name}: {own} is the proxy's own address: a request would go in circles");
+                top.source.problem(place.clone(), message, "give the application or proxy.listen another port");
+            }
+        }
         let hosts = if service.hosts.is_empty() { vec![String::new()] } else { service.hosts.clone() };
         for host in hosts {
             if let Some(other) = seen.insert((host.clone(), service.path_prefix.clone()), name.to_owned()) {

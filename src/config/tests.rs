@@ -167,7 +167,7 @@ fn each_problem_has_its_place() {
             "proxy.listen is empty: nobody could reach the proxy",
         ),
         (
-            "[proxy]\nlisten = [\"0.0.0.0:1\", \"0.0.0.0:1\"]\n[service.a]\nblue = 1\ngreen = 2\n",
+            "[proxy]\nlisten = [\"0.0.0.0:9\", \"0.0.0.0:9\"]\n[service.a]\nblue = 1\ngreen = 2\n",
             2,
             24,
             "proxy.listen has this address twice",
@@ -213,6 +213,12 @@ fn each_problem_has_its_place() {
             2,
             10,
             "log.access is none of off, json, combined",
+        ),
+        (
+            "[service.a]\nblue = 8080\ngreen = 1\n",
+            1,
+            10,
+            "service.a: 127.0.0.1:8080 is the proxy's own address: a request would go in circles",
         ),
         ("", 1, 1, "there is no service"),
     ] {

@@ -13,6 +13,7 @@ mod peers;
 mod proxying;
 mod refusals;
 mod reloads;
+mod replay;
 mod state;
 mod stop;
 mod tidy;
