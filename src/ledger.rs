@@ -128,10 +128,14 @@ fn write_all(path: &Path, orders: &Receiver<Order>, shared: &Mutex<Shared>) {
                 if let Some(problem) = &problem {
                     tracing::error!("{problem}");
                 }
-                let recent = tail(path, RECENT_MAX).unwrap_or_default();
                 let mut shared = lock(shared);
+                if problem.is_none() {
+                    if shared.recent.len() == RECENT_MAX {
+                        shared.recent.pop_front();
+                    }
+                    shared.recent.push_back(line.0);
+                }
                 shared.problem = problem;
-                shared.recent = recent.into();
             }
             Order::Reached(reached) => drop(reached.send(())),
         }

@@ -328,7 +328,7 @@ async fn a_reload_keeps_what_did_not_change() {
     let text =
         std::fs::read_to_string(&path).unwrap().replace("[state]", "[proxy]\nlisten = [\"127.0.0.1:1\"]\n[state]");
     // `other` may be green of one service only.
-    std::fs::write(&path, text + &extra.replace(&format!("green = {}", other.port), "green = 1")).unwrap();
+    std::fs::write(&path, text + &extra.replace(&format!("green = {}", other.port), "green = 2")).unwrap();
     let changes = running.handle.reload("api").await.unwrap().changes;
     for part in
         ["proxy.listen changed: needs a restart", "recall: green is now", "recall: upstream changed", "extra: added"]
