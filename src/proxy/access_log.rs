@@ -103,7 +103,9 @@ fn combined(line: &Line) -> Vec<u8> {
     let time = jiff::Timestamp::now().strftime("%d/%b/%Y:%H:%M:%S +0000");
     let Line { client, method, path, protocol, status, bytes, referer, user_agent, .. } = line;
     let Line { service, color, epoch, upstream, request_id, duration, end, .. } = line;
-    let [path, referer, user_agent] = [path, referer, user_agent].map(|text| quote(text));
+    let [method, path, referer, user_agent] = [method, path, referer, user_agent].map(|text| quote(text));
+    let [service, color, upstream, protocol] =
+        [service, *color, upstream, *protocol].map(|text| if text.is_empty() { "-" } else { text });
     format!(
         "{client} - - [{time}] \"{method} {path} {protocol}\" {status} {bytes} \"{referer}\" \"{user_agent}\" \
          {service} {color} {epoch} {upstream} {duration:.6} {request_id} {end}\n"
@@ -122,5 +124,35 @@ impl Line {
         self.time = clock::utc();
         self.duration = duration.as_secs_f64();
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_combined_line_has_every_column_whatever_is_known() {
+        let known = Line {
+            client: "192.0.2.7".into(),
+            method: "GET".into(),
+            path: "/a\"b".into(),
+            protocol: "HTTP/1.1",
+            status: 200,
+            service: "recall".into(),
+            color: "blue",
+            upstream: "127.0.0.1:8000".into(),
+            user_agent: "curl".into(),
+            end: "ok",
+            ..Line::default()
+        };
+        let refused = Line { client: "192.0.2.7".into(), status: 400, end: "bad_request", ..Line::default() };
+        for (line, request) in [
+            (known, "\"GET /a\\\"b HTTP/1.1\" 200 0 \"-\" \"curl\" recall blue 0 "),
+            (refused, "\"- - -\" 400 0 \"-\" \"-\" - - 0 - "),
+        ] {
+            let text = String::from_utf8(combined(&line)).expect("text");
+            assert!(text.contains(request), "{text}");
+        }
     }
 }
