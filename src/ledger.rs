@@ -122,7 +122,7 @@ fn write_all(path: &Path, orders: &Receiver<Order>, shared: &Mutex<Shared>) {
     while let Ok(order) = orders.recv() {
         match order {
             Order::Write(line) => {
-                let problem = append(path, &line.0)
+                let problem = append(path, &line)
                     .err()
                     .map(|error| format!("ledger {}: {error}; the line was {:?}", path.display(), line.0));
                 if let Some(problem) = &problem {
@@ -142,13 +142,23 @@ fn write_all(path: &Path, orders: &Receiver<Order>, shared: &Mutex<Shared>) {
     }
 }
 
-fn append(path: &Path, line: &str) -> io::Result<()> {
+/// Appends one line and waits until it is on the disk; the folder and the file are created with the first one.
+///
+/// Any process may do so at any time: the line is one write at the end of the file, and no two of ours come between each
+/// other's look at that end and that write.
+///
+/// # Errors
+/// The line did not get there, or nobody knows whether it did.
+pub fn append(path: &Path, line: &Line) -> io::Result<()> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)?;
     }
     let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    file.lock()?;
     let torn = !ends_with_newline(&mut file)?;
-    file.write_all(format!("{}{line}\n", if torn { "\n" } else { "" }).as_bytes())?;
+    file.write_all(format!("{}{}\n", if torn { "\n" } else { "" }, line.0).as_bytes())?;
+    // It is in its place; the disk need not keep others waiting.
+    file.unlock()?;
     file.sync_data()
 }
 
@@ -227,6 +237,23 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!((lines.len(), lines[0]), (2, "[2026-01-01T00:00:00Z] flip recall: blue -> gre"));
         assert!(lines[1].ends_with("] flip recall: green -> blue") && text.ends_with('\n'));
+    }
+
+    #[test]
+    fn takes_lines_of_many_writers_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("releases.log");
+        std::thread::scope(|scope| {
+            for writer in 0..4 {
+                let path = &path;
+                let line =
+                    move |n| Line::new("smoke").with("writer", writer).with("n", n).with("pad", "x".repeat(5000));
+                scope.spawn(move || (0..25).for_each(|n| append(path, &line(n)).unwrap()));
+            }
+        });
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 100);
+        assert!(text.lines().all(|line| line.starts_with('[') && line.ends_with("xxx")), "no line is torn or empty");
     }
 
     #[test]
