@@ -603,6 +603,7 @@ mod tests {
             watch: config::Watch { window: timeout },
             replay: config::Replay::default(),
             drain: config::Drain { timeout },
+            deploy: config::Deploy::default(),
         }
     }
 

@@ -4,16 +4,17 @@
 //! understood. Variables inside values are left as they are: nothing the proxy reads has any.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 
 use super::problem::Problem;
 
-/// The values of a file, each with the byte where it begins.
+/// The values of a file, each with its place.
 #[derive(Debug, Default)]
 pub struct EnvFile {
     /// Its content.
     pub text: String,
-    values: HashMap<String, (String, usize)>,
+    values: HashMap<String, (String, Range<usize>)>,
 }
 
 impl EnvFile {
@@ -67,10 +68,11 @@ impl EnvFile {
                 continue;
             };
             match value(&rest[value_at..]) {
-                Some((value, used)) => {
-                    file.values.insert(key.to_owned(), (value, at + value_at));
+                Some((value, place)) => {
                     // A quoted value may span lines: go on after the line it ends in.
-                    let ended = value_at + used;
+                    let ended = value_at + place.end;
+                    let place = at + value_at + place.start..at + ended;
+                    file.values.insert(key.to_owned(), (value, place));
                     rest = &rest[rest[ended..].find('\n').map_or(rest.len(), |end| ended + end + 1)..];
                 }
                 None => {
@@ -92,7 +94,27 @@ impl EnvFile {
 
     /// A value and where it begins; the last one of several. An empty value counts as absent.
     pub fn get(&self, key: &str) -> Option<(&str, usize)> {
-        self.values.get(key).map(|(value, at)| (value.as_str(), *at)).filter(|(value, _)| !value.is_empty())
+        self.values.get(key).map(|(value, at)| (value.as_str(), at.start)).filter(|(value, _)| !value.is_empty())
+    }
+
+    /// Every key.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.values.keys().map(String::as_str)
+    }
+
+    /// The content with another value for `key`, all else byte for byte as it is; a missing key is added at the end.
+    /// `value` must need no quotes.
+    pub fn with(&self, key: &str, value: &str) -> String {
+        let mut text = self.text.clone();
+        match self.values.get(key) {
+            Some((_, place)) => text.replace_range(place.clone(), value),
+            None => {
+                let line_end = if text.contains("\r\n") { "\r\n" } else { "\n" };
+                let torn = !text.is_empty() && !text.ends_with('\n');
+                text += &format!("{}{key}={value}{line_end}", if torn { line_end } else { "" });
+            }
+        }
+        text
     }
 }
 
@@ -102,21 +124,21 @@ fn is_key(key: &str) -> bool {
         && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }
 
-/// Reads a value from the start of `input`: it, and how many bytes it took. `None`: a quote is not closed.
-fn value(input: &str) -> Option<(String, usize)> {
+/// Reads a value from the start of `input`: it, and its place with its quotes. `None`: a quote is not closed.
+fn value(input: &str) -> Option<(String, Range<usize>)> {
     let blank = input.len() - input.trim_start_matches([' ', '\t']).len();
     let body = &input[blank..];
     match body.bytes().next() {
         Some(b'\'') => {
             let end = body[1..].find('\'')?;
-            Some((body[1..=end].to_owned(), blank + end + 2))
+            Some((body[1..=end].to_owned(), blank..blank + end + 2))
         }
         Some(b'"') => {
             let mut out = String::new();
             let mut chars = body[1..].char_indices();
             while let Some((at, c)) = chars.next() {
                 match c {
-                    '"' => return Some((out, blank + at + 2)),
+                    '"' => return Some((out, blank..blank + at + 2)),
                     '\\' => match chars.next()?.1 {
                         'n' => out.push('\n'),
                         'r' => out.push('\r'),
@@ -133,8 +155,8 @@ fn value(input: &str) -> Option<(String, usize)> {
             // A comment needs a space before it: `a#b` is a value.
             let is_comment = |at: &usize| *at == 0 || line[..*at].ends_with([' ', '\t']);
             let comment = line.match_indices('#').map(|(at, _)| at).find(is_comment);
-            let kept = &line[..comment.unwrap_or(line.len())];
-            Some((kept.trim().to_owned(), blank + line.len()))
+            let kept = line[..comment.unwrap_or(line.len())].trim_end();
+            Some((kept.to_owned(), blank..blank + kept.len()))
         }
     }
 }
@@ -166,6 +188,27 @@ mod tests {
         ] {
             let file = EnvFile::parse(text.to_owned(), Path::new(".env")).unwrap_or_else(|p| panic!("{case}: {p:?}"));
             assert_eq!(file.get("HOST_PORT").map(|(value, _)| value), want, "{case}");
+        }
+    }
+
+    #[test]
+    fn another_value_changes_nothing_else() {
+        for (case, text, want) in [
+            ("plain", "A=b\nIMAGE_TAG=sha-1\nC=d\n", "A=b\nIMAGE_TAG=sha-2\nC=d\n"),
+            ("with a comment", "IMAGE_TAG = sha-1  # now\n", "IMAGE_TAG = sha-2  # now\n"),
+            ("CRLF", "IMAGE_TAG=sha-1\r\nC=d\r\n", "IMAGE_TAG=sha-2\r\nC=d\r\n"),
+            ("quotes", "export IMAGE_TAG=\"sha-1\"\nC=d", "export IMAGE_TAG=sha-2\nC=d"),
+            ("empty", "IMAGE_TAG=\nC=d\n", "IMAGE_TAG=sha-2\nC=d\n"),
+            ("the one that counts", "IMAGE_TAG=a\nIMAGE_TAG=b\n", "IMAGE_TAG=a\nIMAGE_TAG=sha-2\n"),
+            ("missing", "A=b\n", "A=b\nIMAGE_TAG=sha-2\n"),
+            ("missing after a torn line", "A=b", "A=b\nIMAGE_TAG=sha-2\n"),
+            ("byte order mark", "\u{feff}IMAGE_TAG=sha-1\n", "\u{feff}IMAGE_TAG=sha-2\n"),
+        ] {
+            let file = EnvFile::parse(text.to_owned(), Path::new(".env")).unwrap_or_else(|p| panic!("{case}: {p:?}"));
+            let changed = file.with("IMAGE_TAG", "sha-2");
+            assert_eq!(changed, want, "{case}");
+            let again = EnvFile::parse(changed, Path::new(".env")).expect("still well-formed");
+            assert_eq!(again.get("IMAGE_TAG").map(|(value, _)| value), Some("sha-2"), "{case}");
         }
     }
 

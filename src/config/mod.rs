@@ -3,6 +3,7 @@
 //! `section` reads the file's tables with their places, `read` turns them into a [`Config`] or into every problem at
 //! once.
 
+mod deploy;
 mod env_file;
 mod problem;
 mod read;
@@ -11,6 +12,8 @@ mod section;
 mod tests;
 mod units;
 
+pub use deploy::{Backup, Deploy, Migrate, Retire, Version};
+pub use env_file::EnvFile;
 pub use problem::{Problem, Problems};
 pub use units::duration;
 
@@ -200,6 +203,8 @@ pub struct Service {
     pub replay: Replay,
     /// `[service.NAME.drain]`
     pub drain: Drain,
+    /// `[service.NAME.deploy]`
+    pub deploy: Deploy,
 }
 
 /// One color: where it listens, and where that was said.

@@ -46,7 +46,7 @@ pub fn config(text: &str, path: &Path) -> (Option<Config>, Vec<Problem>) {
     (Some(config), problems)
 }
 
-const fn seconds(n: u64) -> Duration {
+pub(super) const fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
@@ -187,7 +187,7 @@ fn admin(section: &Section<'_, '_>, proxy: &Proxy) -> Admin {
     admin
 }
 
-fn path(section: &Section<'_, '_>, key: &'static str, example: &str) -> Option<PathBuf> {
+pub(super) fn path(section: &Section<'_, '_>, key: &'static str, example: &str) -> Option<PathBuf> {
     let (text, value) = section.string(key, example)?;
     if text.is_empty() {
         section.problem(key, value, "is empty", format!("for example `{key} = {example}`"));
@@ -287,6 +287,7 @@ fn service(name: &str, section: &Section<'_, '_>, place: &Range<usize>) -> Servi
     let watch = section.section("watch");
     let replay = section.section("replay");
     let drain = section.section("drain");
+    let deploy = super::deploy::deploy(&section.section("deploy"), &colors);
     let service = Service {
         name: name.to_owned(),
         hosts: hosts(section),
@@ -308,6 +309,7 @@ fn service(name: &str, section: &Section<'_, '_>, place: &Range<usize>) -> Servi
         watch: Watch { window: watch.duration_or_zero("window", seconds(900)).unwrap_or(seconds(900)) },
         replay: Replay { safe: replay.boolean("safe", true), idempotent: replay.boolean("idempotent", false) },
         drain: Drain { timeout: drain.duration("timeout", seconds(30)) },
+        deploy,
     };
     for section in [section, &upstream, &health, &watch, &replay, &drain] {
         section.refuse_unknown();

@@ -2,8 +2,8 @@
 
 pub mod color;
 pub mod cutover;
-
 pub mod health;
+pub mod release;
 pub mod watch;
 
 pub use color::Color;

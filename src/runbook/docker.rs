@@ -12,7 +12,7 @@ use tokio::time::timeout;
 /// For one question.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// The Compose service whose containers are a color.
-const SERVICE: &str = "api";
+pub(super) const SERVICE: &str = "api";
 
 /// Which containers are meant.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,6 +3,10 @@
 //! A client of the colors, of the admin API and of Docker. Nothing here is ever inside the proxy, and nothing here
 //! decides about colors.
 
+pub mod command;
+pub mod compose;
 pub mod docker;
+pub mod files;
 pub mod http;
+pub mod journal;
 pub mod smoke;

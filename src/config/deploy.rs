@@ -1,0 +1,169 @@
+//! `[service.NAME.deploy]`: how `cutover deploy` brings a release into a color.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::ColorConfig;
+use super::read::{path, seconds};
+use super::section::Section;
+use crate::domain::release::Strategy;
+
+/// `[service.NAME.deploy]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deploy {
+    /// Default `deploy/docker-compose.yml`.
+    pub compose_file: PathBuf,
+    /// Default blue-green.
+    pub strategy: Strategy,
+    /// What `/version` must say. Default: the image tag.
+    pub version: Version,
+    /// What becomes of the old color after the watch. Default: it is stopped.
+    pub retire: Retire,
+    /// For pulling the image, and for `up`. Default 5 min.
+    pub up_timeout: Duration,
+    /// From `up` until healthy and ready. Default 2 min.
+    pub ready_timeout: Duration,
+    /// How long the old color is looked at after a migration. Default 3 s.
+    pub settle: Duration,
+    /// `[service.NAME.deploy.migrate]`
+    pub migrate: Migrate,
+    /// `[service.NAME.deploy.backup]`
+    pub backup: Backup,
+}
+
+/// What `/version` of a release must say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// Its image tag.
+    Tag,
+    /// Anything.
+    Any,
+}
+
+/// What becomes of the old color once the new one is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retire {
+    /// `docker compose stop`
+    Stop,
+    /// It goes on running: the way back is one flip.
+    Keep,
+}
+
+/// `[service.NAME.deploy.migrate]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Migrate {
+    /// Run inside `api` of the new color; nothing when empty. Default `flask db upgrade`.
+    pub command: Vec<String>,
+    /// Whether its failure stops the deploy. Default false.
+    pub required: bool,
+    /// Default 10 min.
+    pub timeout: Duration,
+}
+
+/// `[service.NAME.deploy.backup]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backup {
+    /// Run on this machine; what it writes to its standard output is the snapshot. Nothing when empty, the default.
+    pub command: Vec<String>,
+    /// Default `backups`.
+    pub folder: PathBuf,
+    /// Snapshots of a service that are kept, at least 1. Default 7.
+    pub keep: usize,
+    /// Default 30 min.
+    pub timeout: Duration,
+}
+
+impl Default for Deploy {
+    fn default() -> Self {
+        Deploy {
+            compose_file: "deploy/docker-compose.yml".into(),
+            strategy: Strategy::BlueGreen,
+            version: Version::Tag,
+            retire: Retire::Stop,
+            up_timeout: seconds(300),
+            ready_timeout: seconds(120),
+            settle: seconds(3),
+            migrate: Migrate {
+                command: ["flask", "db", "upgrade"].map(str::to_owned).into(),
+                required: false,
+                timeout: seconds(600),
+            },
+            backup: Backup { command: Vec::new(), folder: "backups".into(), keep: 7, timeout: seconds(1800) },
+        }
+    }
+}
+
+/// Reads the section. `colors` decide whether the strategy is possible.
+pub(super) fn deploy(section: &Section<'_, '_>, colors: &[ColorConfig; 2]) -> Deploy {
+    let default = Deploy::default();
+    let migrate = section.section("migrate");
+    let backup = section.section("backup");
+    let keep = backup.integer("keep", 1..=10_000, 7);
+    let deploy = Deploy {
+        compose_file: path(section, "compose_file", "\"deploy/docker-compose.yml\"").unwrap_or(default.compose_file),
+        strategy: strategy(section, colors),
+        version: choice(section, "version", [("tag", Version::Tag), ("any", Version::Any)]),
+        retire: choice(section, "retire", [("stop", Retire::Stop), ("keep", Retire::Keep)]),
+        up_timeout: section.duration("up_timeout", default.up_timeout),
+        ready_timeout: section.duration("ready_timeout", default.ready_timeout),
+        settle: section.duration_or_zero("settle", default.settle).unwrap_or(default.settle),
+        migrate: Migrate {
+            command: command(&migrate, "[\"flask\", \"db\", \"upgrade\"]").unwrap_or(default.migrate.command),
+            required: migrate.boolean("required", default.migrate.required),
+            timeout: migrate.duration("timeout", default.migrate.timeout),
+        },
+        backup: Backup {
+            command: command(&backup, "[\"pg_dump\", \"recall\"]").unwrap_or(default.backup.command),
+            folder: path(&backup, "folder", "\"backups\"").unwrap_or(default.backup.folder),
+            keep: usize::try_from(keep).unwrap_or(default.backup.keep),
+            timeout: backup.duration("timeout", default.backup.timeout),
+        },
+    };
+    for section in [section, &migrate, &backup] {
+        section.refuse_unknown();
+    }
+    deploy
+}
+
+fn strategy(section: &Section<'_, '_>, colors: &[ColorConfig; 2]) -> Strategy {
+    let is_bare = colors.iter().any(|color| color.env_file.is_none());
+    match section.string("strategy", "\"blue-green\"") {
+        None => {}
+        Some(("blue-green", value)) if is_bare => {
+            let help = "write blue = { env_file = \"deploy/.env.blue\" }, and green so as well";
+            section.problem("strategy", value, "needs both colors to have an env_file", help);
+        }
+        Some(("blue-green", _)) => {}
+        Some((_, value)) => {
+            section.problem("strategy", value, "is not a strategy", "the only one is \"blue-green\"");
+        }
+    }
+    Strategy::BlueGreen
+}
+
+/// One of two words; the first is the default.
+fn choice<T: Copy>(section: &Section<'_, '_>, key: &'static str, words: [(&str, T); 2]) -> T {
+    let [(first, default), (second, other)] = words;
+    match section.string(key, &format!("{first:?}")) {
+        None => default,
+        Some((word, _)) if word == first => default,
+        Some((word, _)) if word == second => other,
+        Some((_, value)) => {
+            let message = format!("is none of {first}, {second}");
+            section.problem(key, value, &message, format!("the default is {first:?}"));
+            default
+        }
+    }
+}
+
+/// A program and its arguments.
+fn command(section: &Section<'_, '_>, example: &str) -> Option<Vec<String>> {
+    let words = section.strings("command", example)?;
+    if let [(only, value)] = words[..]
+        && only.contains(' ')
+    {
+        let help = format!("a program and its arguments: {example}; for a shell: [\"sh\", \"-c\", {only:?}]");
+        section.problem("command", value, "is one word with spaces", help);
+    }
+    Some(words.into_iter().map(|(word, _)| word.to_owned()).collect())
+}

@@ -1,0 +1,313 @@
+//! The steps of bringing a release into production, in order, with what takes each back.
+//!
+//! Pure: what is to be done next after a step, a failure or a crash is decided here, from what the journal and the
+//! proxy say. `runbook::deploy` does it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::Color;
+
+/// How a release replaces the one before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// Brought up in the idle color, proven there, flipped to, watched.
+    BlueGreen,
+}
+
+impl Strategy {
+    /// The word in the config, on the command line and in the ledger.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Strategy::BlueGreen => "blue-green",
+        }
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One step of a blue-green release, in the order in which they are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// The idle color's env file with the new tag, beside the one in force.
+    Candidate,
+    /// The image is on this machine, or is pulled.
+    Image,
+    /// The idle color's Compose project runs it.
+    Up,
+    /// Its containers are healthy, it says it is ready, and the proxy finds it so.
+    Healthy,
+    /// A snapshot of the data.
+    Backup,
+    /// The data takes the form that the release wants.
+    Migrate,
+    /// The active color can live with the migrated data: it is the way back.
+    OldColor,
+    /// The idle color answers as this release does.
+    Smoke,
+    /// The env file with the new tag comes into force.
+    EnvFile,
+    /// Traffic goes to it.
+    Flip,
+    /// The proxy judges it.
+    Watch,
+    /// The old color finishes what it began.
+    Drain,
+    /// The old color is stopped, or kept.
+    Retire,
+}
+
+/// What takes a step back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undo {
+    /// The env file beside the one in force goes.
+    Candidate,
+    /// The project runs what it ran before, or is stopped.
+    Project,
+    /// The env file is as it was.
+    EnvFile,
+}
+
+impl Step {
+    /// Every step in order.
+    pub const ALL: [Step; 13] = [
+        Step::Candidate,
+        Step::Image,
+        Step::Up,
+        Step::Healthy,
+        Step::Backup,
+        Step::Migrate,
+        Step::OldColor,
+        Step::Smoke,
+        Step::EnvFile,
+        Step::Flip,
+        Step::Watch,
+        Step::Drain,
+        Step::Retire,
+    ];
+
+    /// The word in the journal, in events and on the screen.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Step::Candidate => "candidate",
+            Step::Image => "image",
+            Step::Up => "up",
+            Step::Healthy => "healthy",
+            Step::Backup => "backup",
+            Step::Migrate => "migrate",
+            Step::OldColor => "old-color",
+            Step::Smoke => "smoke",
+            Step::EnvFile => "env-file",
+            Step::Flip => "flip",
+            Step::Watch => "watch",
+            Step::Drain => "drain",
+            Step::Retire => "retire",
+        }
+    }
+
+    /// What takes it back. A migration is not taken back: the old color was seen to live with it.
+    pub fn undo(self) -> Option<Undo> {
+        match self {
+            Step::Candidate => Some(Undo::Candidate),
+            Step::Up => Some(Undo::Project),
+            Step::EnvFile => Some(Undo::EnvFile),
+            Step::Image
+            | Step::Healthy
+            | Step::Backup
+            | Step::Migrate
+            | Step::OldColor
+            | Step::Smoke
+            | Step::Flip
+            | Step::Watch
+            | Step::Drain
+            | Step::Retire => None,
+        }
+    }
+
+    /// Whether a run that goes on after a crash makes it again although it was done. What was proven before the crash
+    /// may not hold any more; a snapshot and a migration stay made.
+    pub fn is_repeated(self) -> bool {
+        match self {
+            Step::Backup | Step::Migrate => false,
+            Step::Candidate
+            | Step::Image
+            | Step::Up
+            | Step::Healthy
+            | Step::OldColor
+            | Step::Smoke
+            | Step::EnvFile
+            | Step::Flip
+            | Step::Watch
+            | Step::Drain
+            | Step::Retire => true,
+        }
+    }
+
+    /// Whether its failure says something about the release, not about the tools.
+    pub fn is_gate(self) -> bool {
+        match self {
+            Step::Healthy | Step::OldColor | Step::Smoke | Step::Flip => true,
+            Step::Candidate
+            | Step::Image
+            | Step::Up
+            | Step::Backup
+            | Step::Migrate
+            | Step::EnvFile
+            | Step::Watch
+            | Step::Drain
+            | Step::Retire => false,
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What takes back everything up to the step `reached`, which may be half made: the last step's first.
+pub fn undo_from(reached: Step) -> impl Iterator<Item = Undo> {
+    Step::ALL.into_iter().rev().filter(move |step| *step <= reached).filter_map(Step::undo)
+}
+
+/// A release that was interrupted, as its journal tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interrupted {
+    /// The color it was brought up in.
+    pub color: Color,
+    /// The service's epoch before it.
+    pub epoch: u64,
+    /// The last step that was begun.
+    pub reached: Step,
+    /// What had been decided about it.
+    pub decided: Option<Decided>,
+}
+
+/// What was decided about a release, before it is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Decided {
+    /// It failed before the flip.
+    Undo,
+    /// It was flipped to, and traffic is back on the old color.
+    TakenBack,
+    /// It stays.
+    Keep,
+}
+
+/// Where an interrupted release goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// From the first step; see [`Step::is_repeated`].
+    Begin,
+    /// Traffic is on it: follow its watch.
+    Follow,
+    /// Carry out what was decided, or what has happened meanwhile.
+    End(Decided),
+}
+
+/// Where `release` goes on, now that the proxy says that `active` takes traffic in `epoch`.
+pub fn next(release: Interrupted, active: Color, epoch: u64) -> Next {
+    match release.decided {
+        Some(decided) => Next::End(decided),
+        // Also when somebody else flipped to it: it has the traffic, and stopping it would be an outage.
+        None if active == release.color => Next::Follow,
+        // The flip was made, and traffic went back while nobody looked.
+        None if release.reached >= Step::Flip && epoch > release.epoch => Next::End(Decided::TakenBack),
+        None => Next::Begin,
+    }
+}
+
+/// What the active color answered up to some moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// All of them.
+    pub requests: u64,
+    /// 5xx, and failures to answer.
+    pub errors: u64,
+}
+
+/// Errors after a migration that may be chance.
+const ERRORS_MIN: u64 = 3;
+
+/// Why the active color does not live with the migrated data, from its answers `before` the migration (since the proxy
+/// began) and `after` it. `None`: nothing speaks against it, or nothing was asked.
+pub fn hurt(before: Answers, after: Answers) -> Option<String> {
+    let (requests, errors) =
+        (after.requests.saturating_sub(before.requests), after.errors.saturating_sub(before.errors));
+    // Twice the share of errors that it had before, and one of a hundred more.
+    let usual = if before.requests == 0 { 0.0 } else { before.errors as f64 / before.requests as f64 };
+    let is_worse = requests > 0 && errors as f64 / requests as f64 > usual * 2.0 + 0.01;
+    (errors >= ERRORS_MIN && is_worse).then(|| format!("{errors} of its {requests} answers since the migration failed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_listed_in_their_order() {
+        assert!(Step::ALL.windows(2).all(|pair| pair[0] < pair[1]));
+        let last = Step::Retire as usize;
+        assert_eq!(Step::ALL.len(), last + 1, "none is missing");
+    }
+
+    #[test]
+    fn undoing_goes_backwards_and_takes_back_only_what_was_begun() {
+        let undone = |reached| undo_from(reached).collect::<Vec<_>>();
+        assert_eq!(undone(Step::Image), [Undo::Candidate]);
+        assert_eq!(undone(Step::Up), [Undo::Project, Undo::Candidate]);
+        assert_eq!(undone(Step::Smoke), [Undo::Project, Undo::Candidate]);
+        assert_eq!(undone(Step::Flip), [Undo::EnvFile, Undo::Project, Undo::Candidate]);
+    }
+
+    #[test]
+    fn an_interrupted_release_goes_on_where_the_traffic_is() {
+        let release = |reached, decided| Interrupted { color: Color::Green, epoch: 4, reached, decided };
+        for (case, release, active, epoch, want) in [
+            ("killed early", release(Step::Up, None), Color::Blue, 4, Next::Begin),
+            ("killed before the flip", release(Step::EnvFile, None), Color::Blue, 4, Next::Begin),
+            ("killed at the flip, not flipped", release(Step::Flip, None), Color::Blue, 4, Next::Begin),
+            ("killed at the flip, flipped", release(Step::Flip, None), Color::Green, 5, Next::Follow),
+            ("killed in the watch", release(Step::Watch, None), Color::Green, 5, Next::Follow),
+            ("taken back meanwhile", release(Step::Watch, None), Color::Blue, 6, Next::End(Decided::TakenBack)),
+            ("flipped and back", release(Step::Flip, None), Color::Blue, 6, Next::End(Decided::TakenBack)),
+            ("others flipped to it", release(Step::Up, None), Color::Green, 5, Next::Follow),
+            ("others flipped twice", release(Step::Up, None), Color::Blue, 6, Next::Begin),
+            ("killed while undoing", release(Step::Up, Some(Decided::Undo)), Color::Blue, 4, Next::End(Decided::Undo)),
+            (
+                "killed in the drain",
+                release(Step::Drain, Some(Decided::Keep)),
+                Color::Green,
+                5,
+                Next::End(Decided::Keep),
+            ),
+        ] {
+            assert_eq!(next(release, active, epoch), want, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_color_is_hurt_when_it_fails_more_than_it_did() {
+        let answers = |requests, errors| Answers { requests, errors };
+        for (case, before, after, want) in [
+            ("nobody asks", answers(0, 0), answers(0, 0), false),
+            ("all well", answers(1000, 0), answers(1100, 0), false),
+            ("two bad ones are chance", answers(1000, 0), answers(1100, 2), false),
+            ("one in ten", answers(1000, 0), answers(1100, 10), true),
+            ("it always failed so", answers(1000, 100), answers(1100, 110), false),
+            ("it failed before, now three times as often", answers(1000, 100), answers(1100, 130), true),
+            ("first requests ever", answers(0, 0), answers(3, 3), true),
+        ] {
+            assert_eq!(hurt(before, after).is_some(), want, "{case}");
+        }
+    }
+}
