@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::deploy;
 use crate::config;
 use crate::domain::Color;
 use crate::runbook::http::Base;
@@ -67,13 +68,32 @@ pub(super) enum Verb {
         #[command(flatten)]
         how: How,
     },
-    /// Go back to the color before this one
-    #[command(after_help = "Example: cutover rollback")]
+    /// Go back to the color before this one, or to an image tag
+    #[command(after_help = "Example: cutover rollback, or: cutover rollback --to-tag sha-1f2e3d4\n\
+                            With --to-tag, a tag that still runs in the idle color is one flip away; another one is\n\
+                            brought up there first, through the gates of a deploy, without a migration.")]
     Rollback {
         /// The service; may be left out when there is one
         service: Option<String>,
+        /// Go back to this release
+        #[arg(long, value_name = "TAG", value_parser = deploy::tag, conflicts_with_all = ["force", "no_wait"])]
+        to_tag: Option<String>,
         #[command(flatten)]
         how: How,
+    },
+    /// Bring a release into production: up in the idle color, proven, flipped to, watched, kept or taken back
+    #[command(after_help = "Example: cutover deploy --image-tag sha-1f2e3d4\n\
+                            A deploy that was killed is taken up again by the next one: with the same tag it goes on,\n\
+                            with another one it is undone first.")]
+    Deploy {
+        /// The service; may be left out when there is one
+        service: Option<String>,
+        /// The release: an immutable tag of the service's image
+        #[arg(long, value_name = "TAG", value_parser = deploy::tag)]
+        image_tag: String,
+        /// Print the plan with its exact commands and change nothing
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Wait until the idle color holds no request, so that it may be stopped
     #[command(after_help = "Example: cutover flip green --no-wait && cutover drain")]
@@ -110,6 +130,23 @@ pub(super) enum Verb {
         #[arg(long)]
         stay: bool,
     },
+    /// The sample app of the tests, in a container
+    #[command(hide = true, after_help = "Example: cutover sample-app probe http://127.0.0.1:8000/readyz")]
+    SampleApp {
+        #[command(subcommand)]
+        job: Option<SampleJob>,
+    },
+}
+
+/// What the sample app does instead of serving.
+#[derive(Debug, Subcommand)]
+pub(super) enum SampleJob {
+    /// Change the schema file
+    Migrate,
+    /// Print the schema file
+    Dump,
+    /// Exit code 0 if this URL answers 200
+    Probe { url: String },
 }
 
 /// What a smoke test is of, and what it expects.

@@ -5,6 +5,7 @@
 
 mod args;
 mod change;
+mod deploy;
 mod failure;
 mod screen;
 mod smoke;
@@ -21,6 +22,8 @@ use serde_json::json;
 
 use crate::admin::client::{Client, ClientError};
 use crate::config::{self, Config};
+use crate::demo::sample;
+use crate::runbook::journal::Intent;
 use crate::status::Status;
 use crate::{demo, ledger, serve};
 use args::{Cli, Verb};
@@ -73,7 +76,21 @@ fn perform(cli: Cli, form: Form) -> Result<ExitCode, Failure> {
             let (config, what) = (reach(&path()?)?, change::What { to: Some(color), how });
             return in_runtime(change::change(&config, service, &what, form));
         }
-        Verb::Rollback { service, how } => {
+        Verb::Deploy { service, image_tag, dry_run } => {
+            return deploy::deploy(&path()?, service.as_deref(), Intent::Deploy, image_tag, dry_run, form);
+        }
+        Verb::Rollback { service, to_tag: Some(tag), how } => {
+            return deploy::deploy(&path()?, service.as_deref(), Intent::Rollback, tag, how.dry_run, form);
+        }
+        Verb::SampleApp { job } => {
+            return Ok(sample::run(&match job {
+                None => sample::Job::Serve,
+                Some(args::SampleJob::Migrate) => sample::Job::Migrate,
+                Some(args::SampleJob::Dump) => sample::Job::Dump,
+                Some(args::SampleJob::Probe { url }) => sample::Job::Probe(url),
+            }));
+        }
+        Verb::Rollback { service, to_tag: None, how } => {
             let (config, what) = (reach(&path()?)?, change::What { to: None, how });
             return in_runtime(change::change(&config, service.as_deref(), &what, form));
         }

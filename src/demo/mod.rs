@@ -8,6 +8,7 @@ mod api;
 mod app;
 mod figures;
 mod load;
+pub mod sample;
 mod screen;
 mod stage;
 mod story;

@@ -5,8 +5,13 @@
 
 pub mod command;
 pub mod compose;
+pub mod data;
+pub mod deploy;
 pub mod docker;
 pub mod files;
 pub mod http;
 pub mod journal;
+pub mod show;
+pub mod site;
 pub mod smoke;
+pub mod steps;

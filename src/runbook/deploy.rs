@@ -1,0 +1,500 @@
+//! `cutover deploy` and `cutover rollback --to-tag`: a release from its tag to being kept or taken back.
+//!
+//! The order of steps and what undoes them is `domain::release`'s, what each does is `steps`'. Here is what happens
+//! between them: the journal before and after each, what a failure leads to, and where a killed run goes on.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::journal::{Beginning, Intent, Journal, Lock, Trouble};
+use super::show::Show;
+use super::site::Site;
+use super::steps::{Halt, Run};
+use crate::admin::client::ClientError;
+use crate::config::{Config, Service};
+use crate::domain::Color;
+use crate::domain::release::{self, Decided, Next, Step, Undo, undo_from};
+use crate::status::{ChangeRequest, Phase};
+
+/// What is wanted.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// Why.
+    pub intent: Intent,
+    /// The image tag.
+    pub tag: String,
+    /// Say what would be done, and do nothing.
+    pub dry_run: bool,
+    /// Who asks, for the ledger.
+    pub by: String,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The release is in production and stays (or, in a dry run, the plan was printed).
+    Kept,
+    /// It failed before the flip; nothing was changed.
+    Failed,
+    /// A gate said no before the flip; nothing was changed.
+    GateSaidNo,
+    /// It was flipped to, and traffic went back.
+    TakenBack,
+    /// Another cutover of the service is under way.
+    UnderWay,
+    /// The proxy does not answer. What was begun is in the journal.
+    NoAnswer,
+    /// We were asked to leave it to the next run.
+    Left,
+}
+
+impl Ended {
+    /// The word for programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Ended::Kept => "kept",
+            Ended::Failed => "failed",
+            Ended::GateSaidNo => "gate_said_no",
+            Ended::TakenBack => "taken_back",
+            Ended::UnderWay => "under_way",
+            Ended::NoAnswer => "no_answer",
+            Ended::Left => "left",
+        }
+    }
+
+    /// The exit code of the verb.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Ended::Kept => 0,
+            Ended::Failed | Ended::Left => 1,
+            Ended::GateSaidNo => 3,
+            Ended::TakenBack => 4,
+            Ended::UnderWay => 5,
+            Ended::NoAnswer => 6,
+        }
+    }
+}
+
+/// How it ended, and a sentence about it.
+pub type End = (Ended, String);
+
+/// Deploys `order.tag` to the idle color of `service`, after what an earlier run left undone.
+///
+/// Whatever ends it early, the active color and every file are as before, or the journal says what is left to do.
+pub async fn run(config: &Config, service: &Service, order: &Order, show: &mut Show) -> End {
+    let site = match Site::new(config, service) {
+        Ok(site) => site,
+        Err(why) => return (Ended::Failed, why),
+    };
+    let lock = match Lock::take(&config.state.dir, &service.name) {
+        Ok(lock) => lock,
+        Err(trouble @ Trouble::Held(..)) => return (Ended::UnderWay, trouble.to_string()),
+        Err(trouble @ (Trouble::File(..) | Trouble::Journal(..))) => return (Ended::Failed, trouble.to_string()),
+    };
+    let mut stop = match Stop::new() {
+        Ok(stop) => stop,
+        Err(error) => return (Ended::Failed, format!("signals cannot be heard: {error}")),
+    };
+    match lock.load() {
+        Err(trouble) => return (Ended::Failed, trouble.to_string()),
+        Ok(Some(journal)) if order.dry_run => {
+            return (Ended::UnderWay, format!("{}; the next run without --dry-run goes on or undoes it", was_interrupted(&journal)));
+        }
+        Ok(Some(journal)) => {
+            let is_wanted = journal.tag == order.tag && journal.intent == order.intent;
+            let end = go_on(&site, &lock, journal, is_wanted, show, &mut stop).await;
+            match end.0 {
+                Ended::NoAnswer | Ended::Left | Ended::UnderWay => return end,
+                Ended::Kept | Ended::Failed | Ended::GateSaidNo | Ended::TakenBack if is_wanted => return end,
+                Ended::Kept | Ended::Failed | Ended::GateSaidNo | Ended::TakenBack => show.say(&end.1),
+            }
+        }
+        Ok(None) => {}
+    }
+    begin(&site, &lock, order, show, &mut stop).await
+}
+
+fn was_interrupted(journal: &Journal) -> String {
+    let Journal { service, intent, tag, color, began, by, reached, .. } = journal;
+    let intent = intent.as_str();
+    format!("{service}: the {intent} of {tag} to {color}, begun at {began} by {by}, was interrupted at {reached}")
+}
+
+async fn go_on(
+    site: &Site<'_>,
+    lock: &Lock,
+    journal: Journal,
+    is_wanted: bool,
+    show: &mut Show,
+    stop: &mut Stop,
+) -> End {
+    show.say(&was_interrupted(&journal));
+    let status = match site.status().await {
+        Ok(status) => status,
+        Err(error) => return lost(&error),
+    };
+    let next = release::next(journal.interrupted(), status.active, status.epoch);
+    let mut run = Run { site, lock, journal, show, answers: None };
+    match next {
+        Next::Begin if is_wanted => {
+            run.show.say("  going on from the beginning; a snapshot or a migration that was made stays made");
+            run.go(Step::ALL[0], stop).await
+        }
+        Next::Begin => {
+            let why = format!("interrupted at {}, and another release is wanted now", run.journal.reached);
+            run.show.say("  another release is wanted now: undoing this one first");
+            run.undo(Ended::Failed, &why, stop).await
+        }
+        Next::Follow => {
+            let color = run.journal.color;
+            run.show.say(&format!("  {color} has the traffic: following its watch"));
+            run.go(Step::EnvFile, stop).await
+        }
+        Next::End(decided) => {
+            let why = run.journal.decided.clone().map_or_else(|| status.last_verdict.unwrap_or(status.summary), |(_, why)| why);
+            match decided {
+                Decided::Undo => {
+                    run.show.say("  it had failed: undoing the rest of it");
+                    run.undo(Ended::Failed, &why, stop).await
+                }
+                Decided::TakenBack => {
+                    run.show.say("  its traffic was taken back: undoing the rest of it");
+                    run.take_back(&why, stop).await
+                }
+                Decided::Keep => {
+                    run.show.say("  it was kept: going on with the old color");
+                    run.go(Step::Drain, stop).await
+                }
+            }
+        }
+    }
+}
+
+async fn begin(site: &Site<'_>, lock: &Lock, order: &Order, show: &mut Show, stop: &mut Stop) -> End {
+    let status = match site.status().await {
+        Ok(status) => status,
+        Err(error) => return lost(&error),
+    };
+    match status.phase {
+        Phase::Steady | Phase::RolledBack => {}
+        Phase::Draining | Phase::Watching => {
+            let name = &site.service.name;
+            return (Ended::UnderWay, format!("{name}: another cutover is under way: {}", status.summary));
+        }
+    }
+    let color = status.active.other();
+    let (tag_before, active_tag) = match (site.tag(color), site.tag(status.active)) {
+        (Ok(before), Ok(active)) => (before, active),
+        (Err(why), _) | (_, Err(why)) => return (Ended::Failed, why),
+    };
+    let (name, active) = (&site.service.name, status.active);
+    let has = active_tag.as_deref().unwrap_or("no tag");
+    let (intent, tag) = (order.intent.as_str(), &order.tag);
+    let project = site.project(color);
+    show.say(&format!("{name}: {intent} {tag} to {color} ({project}); {active} is active with {has}, epoch {}", status.epoch));
+    let ran_before = site.runs(color).await;
+    let is_ready = status.colors.get(&color).is_some_and(|status| status.ready);
+    if order.intent == Intent::Rollback && tag_before.as_ref() == Some(tag) && ran_before && is_ready {
+        return flip_back(site, order, color, show).await;
+    }
+    if order.dry_run {
+        return plan(site, order, color, ran_before, show);
+    }
+    // Without a journal nobody needs what an earlier deploy kept.
+    if let Err(trouble) = lock.forget() {
+        return (Ended::Failed, trouble.to_string());
+    }
+    let journal = Journal::begin(Beginning {
+        service: name.clone(),
+        intent: order.intent,
+        strategy: site.deploy().strategy,
+        tag: tag.clone(),
+        color,
+        epoch: status.epoch,
+        tag_before,
+        ran_before,
+        by: order.by.clone(),
+    });
+    let mut run = Run { site, lock, journal, show, answers: None };
+    let line = run.line("begin").with("before", has).with("strategy", site.deploy().strategy).with("by", &order.by);
+    run.record(line);
+    run.go(Step::ALL[0], stop).await
+}
+
+/// The wanted tag still runs in the idle color: one flip.
+async fn flip_back(site: &Site<'_>, order: &Order, color: Color, show: &mut Show) -> End {
+    let name = &site.service.name;
+    let by = Some(order.by.clone());
+    let request = ChangeRequest { to: Some(color), wait: Some(false), dry_run: order.dry_run, by, force: false };
+    match site.client.flip(name, &request, None).await {
+        Ok(changed) => {
+            let would = if order.dry_run { "would flip" } else { "flipped" };
+            show.say(&format!("  {color} still runs {}: {would} to it", order.tag));
+            (Ended::Kept, format!("{name}: {} -> {}, epoch {}", changed.from, changed.to, changed.epoch))
+        }
+        Err(ClientError::Refused(refusal)) => (of_code(refusal.code.exit_code()), refusal.message),
+        Err(error) => lost(&error),
+    }
+}
+
+fn plan(site: &Site<'_>, order: &Order, color: Color, ran_before: bool, show: &mut Show) -> End {
+    let compose = match site.compose_candidate(color) {
+        Ok(compose) => compose,
+        Err(why) => return (Ended::Failed, why),
+    };
+    let old = color.other();
+    let deploy = site.deploy();
+    let migrates = order.intent == Intent::Deploy && !deploy.migrate.command.is_empty();
+    let backs_up = order.intent == Intent::Deploy && !deploy.backup.command.is_empty();
+    for step in Step::ALL {
+        let (what, command) = match step {
+            Step::Candidate => (format!("write {} with IMAGE_TAG={}", site.candidate(color).display(), order.tag), None),
+            Step::Image => ("use the image on this machine, or pull it".into(), Some(compose.pull())),
+            Step::Up => (format!("start {}", compose.project), Some(compose.up())),
+            Step::Healthy => (format!("wait at most {:?} until {color} is healthy and ready", deploy.ready_timeout), None),
+            Step::Backup if backs_up => {
+                let [program, args @ ..] = &deploy.backup.command[..] else { continue };
+                let what = format!("keep its output in {}", deploy.backup.folder.display());
+                (what, Some(super::command::Command::new(program, args.to_vec())))
+            }
+            Step::Migrate if migrates => ("inside api".into(), Some(compose.exec(&deploy.migrate.command))),
+            Step::OldColor if migrates => (format!("see that {old} lives with it"), None),
+            Step::Backup | Step::Migrate | Step::OldColor => continue,
+            Step::Smoke => (format!("ask {color} whether it is ready and is {}", order.tag), None),
+            Step::EnvFile => (format!("put it in force as {}", site.env_file(color).display()), None),
+            Step::Flip => (format!("{old} -> {color}"), None),
+            Step::Watch => (format!("for {:?}; back to {old} if {color} is bad", site.service.watch.window), None),
+            Step::Drain => (format!("wait until {old} holds no request"), None),
+            Step::Retire => match (deploy.retire, site.compose(old)) {
+                (crate::config::Retire::Stop, Ok(compose)) => (format!("stop {}", compose.project), Some(compose.stop())),
+                (crate::config::Retire::Stop, Err(why)) => return (Ended::Failed, why),
+                (crate::config::Retire::Keep, _) => (format!("{old} goes on running"), None),
+            },
+        };
+        show.say(&format!("  {step:<10} {what}"));
+        if let Some(command) = command {
+            show.command(&command);
+        }
+    }
+    let before = if ran_before { "runs again what it ran" } else { "is stopped" };
+    let name = &site.service.name;
+    (Ended::Kept, format!("{name}: a dry run, nothing was changed; if it fails before the flip, {} {before}", compose.project))
+}
+
+impl Run<'_> {
+    /// Makes the steps from `first` on, and ends it.
+    async fn go(&mut self, first: Step, stop: &mut Stop) -> End {
+        for step in Step::ALL.into_iter().filter(|step| *step >= first) {
+            if !step.is_repeated() && self.journal.done.contains(&step) {
+                continue;
+            }
+            self.journal.reached = self.journal.reached.max(step);
+            if let Err(halt) = self.save() {
+                return self.halted(step, halt, stop).await;
+            }
+            self.show.begin(step);
+            let halt = match self.perform_or_stop(step, stop).await {
+                Ok(detail) => {
+                    self.show.end(step, true, &detail);
+                    self.journal.done.push(step);
+                    let saved = if step == Step::Watch { self.decide(Decided::Keep, &detail) } else { self.save() };
+                    match saved {
+                        Ok(()) => continue,
+                        Err(halt) => halt,
+                    }
+                }
+                Err(halt) => halt,
+            };
+            return self.halted(step, halt, stop).await;
+        }
+        let Journal { service, tag, color, .. } = &self.journal;
+        let sentence = format!("{service}: {tag} is in production on {color} and stays");
+        let why = self.journal.decided.as_ref().map_or_else(String::new, |(_, why)| why.clone());
+        self.over(Ended::Kept, sentence, self.line("kept").with("verdict", why))
+    }
+
+    async fn perform_or_stop(&mut self, step: Step, stop: &mut Stop) -> Result<String, Halt> {
+        if step == Step::Flip {
+            // Nobody could say afterwards whether it was made.
+            return self.perform(step).await;
+        }
+        tokio::select! {
+            done = self.perform(step) => done,
+            name = stop.heard() => Err(Halt::Stopped(name)),
+        }
+    }
+
+    /// What a step that did not end well leads to.
+    async fn halted(&mut self, step: Step, halt: Halt, stop: &mut Stop) -> End {
+        let is_kept = step > Step::Watch;
+        let why = match halt {
+            Halt::Lost(error) if step >= Step::Flip => return lost(&error),
+            Halt::Stopped(name) if step >= Step::Flip => return self.leave(name),
+            Halt::TakenBack(why) => {
+                self.show.end(step, false, &why);
+                return self.take_back(&why, stop).await;
+            }
+            Halt::Refused(code, why) => {
+                self.show.end(step, false, &why);
+                return self.undo(of_code(code), &why, stop).await;
+            }
+            Halt::Failed(why) => why,
+            Halt::Lost(error) => error.to_string(),
+            Halt::Stopped(name) => format!("stopped by {name}"),
+        };
+        self.show.end(step, false, &why);
+        if is_kept {
+            // The release is in production; only the old color is not as it should be.
+            let Journal { service, tag, color, .. } = &self.journal;
+            let sentence = format!("{service}: {tag} is in production on {color}, but {}: {why}", step);
+            return self.over(Ended::Kept, sentence, self.line("kept").with("step", step).with("problem", why));
+        }
+        if step >= Step::Healthy {
+            self.show_log().await;
+        }
+        let ended = if step.is_gate() { Ended::GateSaidNo } else { Ended::Failed };
+        self.undo(ended, &why, stop).await
+    }
+
+    /// Takes back what was done before the flip.
+    async fn undo(&mut self, ended: Ended, why: &str, stop: &mut Stop) -> End {
+        if let Err(halt) = self.decide(Decided::Undo, why) {
+            return self.stuck(&halt);
+        }
+        let status = match self.site.status().await {
+            Ok(status) => status,
+            Err(error) => return lost(&error),
+        };
+        let color = self.journal.color;
+        if status.active == color {
+            // Somebody flipped to it by hand. It must not be stopped, and nobody has asked us to flip.
+            let sentence = format!("{}: {why}. {color} has the traffic all the same, by somebody else; left as it is", self.journal.service);
+            return self.over(Ended::UnderWay, sentence, self.line("left").with("why", why));
+        }
+        match self.take_away(stop).await {
+            Err(end) => end,
+            Ok(problems) => {
+                let Journal { service, tag, reached, .. } = &self.journal;
+                let old = color.other();
+                let sentence = format!("{service}: {tag} did not get past {reached}, {old} stays: {why}{problems}");
+                let line = self.line("failed").with("step", reached).with("why", why);
+                self.over(ended, sentence, line)
+            }
+        }
+    }
+
+    /// Takes back what is left of a release whose traffic was taken back.
+    async fn take_back(&mut self, why: &str, stop: &mut Stop) -> End {
+        if let Err(halt) = self.decide(Decided::TakenBack, why) {
+            return self.stuck(&halt);
+        }
+        self.show_log().await;
+        // What it still answers is somebody's request.
+        tokio::select! {
+            drained = self.site.client.drain(&self.journal.service) => if let Err(error) = drained { return lost(&error) },
+            name = stop.heard() => return self.leave(name),
+        }
+        match self.take_away(stop).await {
+            Err(end) => end,
+            Ok(problems) => {
+                let Journal { service, tag, color, .. } = &self.journal;
+                let old = color.other();
+                let sentence = format!("{service}: {tag} was judged bad, traffic is back on {old}: {why}{problems}");
+                let line = self.line("taken back").with("why", why);
+                self.over(Ended::TakenBack, sentence, line)
+            }
+        }
+    }
+
+    /// Undoes every step that was reached, the last one first; what could not be undone comes back as a sentence.
+    async fn take_away(&mut self, stop: &mut Stop) -> Result<String, End> {
+        let color = self.journal.color;
+        let mut problems = String::new();
+        for undo in undo_from(self.journal.reached) {
+            let undone = match undo {
+                Undo::EnvFile => self
+                    .site
+                    .restore_env(color, &self.lock.kept_env())
+                    .map(|()| format!("{} is as it was", self.site.env_file(color).display()))
+                    .map_err(|trouble| trouble.to_string()),
+                Undo::Candidate => {
+                    let path = self.site.candidate(color);
+                    let removed = super::files::remove(&path).map_err(|error| format!("{}: {error}", path.display()));
+                    removed.map(|()| format!("{} is gone", path.display()))
+                }
+                Undo::Project => tokio::select! {
+                    put_back = self.put_back() => put_back,
+                    name = stop.heard() => return Err(self.leave(name)),
+                },
+            };
+            match undone {
+                Ok(said) => self.show.say(&format!("  undone     {said}")),
+                Err(why) => {
+                    self.show.say(&format!("  NOT undone {why}"));
+                    problems += &format!("; not undone: {why}");
+                }
+            }
+        }
+        Ok(problems)
+    }
+
+    /// The last line in the ledger, and the journal goes.
+    fn over(&mut self, ended: Ended, sentence: String, line: crate::ledger::Line) -> End {
+        self.record(line.with("by", self.journal.by.clone()));
+        let _ = super::files::remove(&self.site.candidate(self.journal.color));
+        match self.lock.forget() {
+            Ok(()) => (ended, sentence),
+            Err(trouble) => (ended, format!("{sentence}. {trouble}")),
+        }
+    }
+
+    fn leave(&self, name: &str) -> End {
+        let Journal { service, tag, color, reached, .. } = &self.journal;
+        let sentence = format!(
+            "{service}: left by {name} at {reached}; the proxy goes on by itself with {tag} on {color}. \
+             The same command goes on from here"
+        );
+        (Ended::Left, sentence)
+    }
+
+    fn stuck(&self, halt: &Halt) -> End {
+        (Ended::Failed, format!("{}: the journal cannot be written, nothing more is done: {halt:?}", self.journal.service))
+    }
+}
+
+fn lost(error: &ClientError) -> End {
+    match error {
+        ClientError::NoAnswer { .. } => (Ended::NoAnswer, error.to_string()),
+        ClientError::Refused(_) | ClientError::Denied(_) | ClientError::Strange { .. } => (Ended::Failed, error.to_string()),
+    }
+}
+
+fn of_code(code: u8) -> Ended {
+    match code {
+        3 => Ended::GateSaidNo,
+        5 => Ended::UnderWay,
+        _ => Ended::Failed,
+    }
+}
+
+/// The signals that ask a program to end.
+struct Stop([(&'static str, Signal); 3]);
+
+impl Stop {
+    fn new() -> std::io::Result<Self> {
+        Ok(Stop([
+            ("Ctrl-C", signal(SignalKind::interrupt())?),
+            ("SIGTERM", signal(SignalKind::terminate())?),
+            ("SIGHUP", signal(SignalKind::hangup())?),
+        ]))
+    }
+
+    /// Returns at the next one. Cancel safe.
+    async fn heard(&mut self) -> &'static str {
+        let [(int, a), (term, b), (hup, c)] = &mut self.0;
+        tokio::select! {
+            _ = a.recv() => int,
+            _ = b.recv() => term,
+            _ = c.recv() => hup,
+        }
+    }
+}

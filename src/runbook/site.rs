@@ -1,0 +1,184 @@
+//! The place of a deploy: one service with its two Compose projects, its env files and the proxy before them.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::compose::Compose;
+use super::docker::Containers;
+use super::files::{self, beside};
+use super::http::Base;
+use super::journal::Trouble;
+use crate::admin::client::{Client, ClientError};
+use crate::config::{Config, Deploy, EnvFile, Service};
+use crate::domain::Color;
+use crate::ledger::{self, Line};
+use crate::status::ServiceStatus;
+
+/// For one question to a color.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Everything that does not change while a deploy runs.
+pub struct Site<'a> {
+    /// The whole configuration.
+    pub config: &'a Config,
+    /// The service.
+    pub service: &'a Service,
+    /// The proxy's API.
+    pub client: Client,
+    /// Both colors' env files, by [`Color::index`].
+    env_files: [PathBuf; 2],
+}
+
+impl<'a> Site<'a> {
+    /// The place of `service`.
+    ///
+    /// # Errors
+    /// A color has no env file, or both have one project; a sentence.
+    pub fn new(config: &'a Config, service: &'a Service) -> Result<Self, String> {
+        let env_file = |color: Color| {
+            service.colors[color.index()].env_file.clone().ok_or_else(|| {
+                let name = &service.name;
+                format!(
+                    "{name}: {color} has no env_file, so nobody knows its Compose project; write in [service.{name}] \
+                     {color} = {{ env_file = \"deploy/.env.{color}\" }}"
+                )
+            })
+        };
+        let site = Site {
+            config,
+            service,
+            client: Client::new(&config.admin),
+            env_files: [env_file(Color::Blue)?, env_file(Color::Green)?],
+        };
+        let [blue, green] = Color::BOTH.map(|color| site.project(color));
+        if blue == green {
+            let name = &service.name;
+            return Err(format!("{name}: both colors are the Compose project {blue}; give each a COMPOSE_PROJECT_NAME"));
+        }
+        Ok(site)
+    }
+
+    /// `[service.NAME.deploy]`
+    pub fn deploy(&self) -> &Deploy {
+        &self.service.deploy
+    }
+
+    /// The Compose project of a color.
+    pub fn project(&self, color: Color) -> String {
+        let named = self.service.colors[color.index()].project.clone();
+        named.unwrap_or_else(|| format!("{}_{color}", self.service.name))
+    }
+
+    /// The env file in force.
+    pub fn env_file(&self, color: Color) -> &Path {
+        &self.env_files[color.index()]
+    }
+
+    /// The env file with the new tag, beside it.
+    pub fn candidate(&self, color: Color) -> PathBuf {
+        beside(self.env_file(color), ".next")
+    }
+
+    /// The content of an env file.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not well-formed; a sentence.
+    pub fn read_env(&self, path: &Path) -> Result<EnvFile, String> {
+        EnvFile::load(path).map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    }
+
+    /// The image tag of a color, as its env file has it.
+    ///
+    /// # Errors
+    /// As [`Site::read_env`].
+    pub fn tag(&self, color: Color) -> Result<Option<String>, String> {
+        Ok(self.read_env(self.env_file(color))?.get("IMAGE_TAG").map(|(tag, _)| tag.to_owned()))
+    }
+
+    /// Compose for a color, with the env file in force.
+    ///
+    /// # Errors
+    /// As [`Site::read_env`].
+    pub fn compose(&self, color: Color) -> Result<Compose, String> {
+        let env = self.read_env(self.env_file(color))?;
+        Ok(Compose {
+            project: self.project(color),
+            file: self.deploy().compose_file.clone(),
+            env_file: self.env_file(color).to_owned(),
+            variables: env.keys().map(str::to_owned).collect(),
+        })
+    }
+
+    /// Compose for a color, with the env file beside the one in force.
+    ///
+    /// # Errors
+    /// As [`Site::read_env`].
+    pub fn compose_candidate(&self, color: Color) -> Result<Compose, String> {
+        Ok(self.compose(color)?.with_env_file(&self.candidate(color)))
+    }
+
+    /// The containers of `api` in a color.
+    pub fn containers(&self, color: Color) -> Containers {
+        Containers::Project(self.project(color))
+    }
+
+    /// Whether any of them runs.
+    pub async fn runs(&self, color: Color) -> bool {
+        // A project without containers is an error there; here it only does not run.
+        let found = self.containers(color).look().await.unwrap_or_default();
+        found.iter().any(|container| container.state == "running" || container.state == "restarting")
+    }
+
+    /// Where a color is asked directly: its first upstream.
+    ///
+    /// # Errors
+    /// Its address is not one; a sentence.
+    pub fn base(&self, color: Color) -> Result<Base, String> {
+        let address = &self.service.colors[color.index()].upstreams[0];
+        format!("http://{address}").parse().map_err(|error| format!("{address}: {error}"))
+    }
+
+    /// Asks a color directly whether it is ready, as the proxy's probes do.
+    ///
+    /// # Errors
+    /// It is not; a sentence.
+    pub async fn ask_ready(&self, color: Color) -> Result<(), String> {
+        let (base, path) = (self.base(color)?, &self.service.health.path);
+        match base.get(path, ANSWER_TIMEOUT).await {
+            Ok((status, _)) if status == 200 => Ok(()),
+            Ok((status, _)) => Err(format!("{base}{path} answers {}", status.as_u16())),
+            Err(why) => Err(format!("{base}{path}: {why}")),
+        }
+    }
+
+    /// What the proxy says of the service.
+    ///
+    /// # Errors
+    /// [`ClientError`]; also when the proxy does not know the service.
+    pub async fn status(&self) -> Result<ServiceStatus, ClientError> {
+        let mut services = self.client.status().await?.services;
+        services.remove(&self.service.name).ok_or_else(|| ClientError::Strange {
+            address: self.config.admin.listen.to_string(),
+            what: format!("it has no service {:?}; does it run with this config?", self.service.name),
+        })
+    }
+
+    /// Puts the env file in force back to what `kept` holds, if there is such a file.
+    ///
+    /// # Errors
+    /// [`Trouble::File`]
+    pub fn restore_env(&self, color: Color, kept: &Path) -> Result<(), Trouble> {
+        if !kept.exists() {
+            return Ok(());
+        }
+        let path = self.env_file(color);
+        let restored = std::fs::read(kept).and_then(|content| files::replace(path, &content, Some(path)));
+        restored.map_err(|error| Trouble::File(path.to_owned(), error))
+    }
+
+    /// Writes a line to the ledger. A ledger that cannot be written stops no deploy; the sentence is for people.
+    pub fn record(&self, line: &Line) -> Option<String> {
+        let path = &self.config.state.ledger;
+        ledger::append(path, line).err().map(|error| format!("the ledger {} was not written: {error}", path.display()))
+    }
+}
