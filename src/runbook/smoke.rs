@@ -157,7 +157,7 @@ async fn check_all(test: &Smoke, say: &mut impl FnMut(String)) -> Result<Passed,
     until_ready(test).await.map_err(fails(Check::Ready))?;
     say("Ready endpoint returned success".to_owned());
     say(format!("Checking {}/healthz", test.base));
-    get(&test.base, "/healthz").await.map_err(fails(Check::Healthz))?;
+    get(&test.base, "/healthz", ANSWER_TIMEOUT).await.map_err(fails(Check::Healthz))?;
     say(format!("Checking {}/version", test.base));
     let (version, service) = check_version(test).await.map_err(fails(Check::Version))?;
     let mut names = Vec::new();
@@ -174,8 +174,8 @@ async fn check_all(test: &Smoke, say: &mut impl FnMut(String)) -> Result<Passed,
 }
 
 /// A 200 with its body.
-async fn get(base: &Base, path: &str) -> Result<Vec<u8>, String> {
-    match base.get(path, ANSWER_TIMEOUT).await {
+async fn get(base: &Base, path: &str, limit: Duration) -> Result<Vec<u8>, String> {
+    match base.get(path, limit).await {
         Ok((status, body)) if status == 200 => Ok(body.to_vec()),
         Ok((status, _)) => Err(format!("{base}{path} answered {}, not 200", status.as_u16())),
         Err(why) => Err(format!("{base}{path}: {why}")),
@@ -193,8 +193,9 @@ fn shown(body: &[u8]) -> String {
 
 async fn until_ready(test: &Smoke) -> Result<(), String> {
     let deadline = Instant::now() + test.timeout;
+    let limit = test.timeout.clamp(LOOK, ANSWER_TIMEOUT);
     loop {
-        let answer = get(&test.base, "/readyz").await.and_then(|body| is_ready(&body));
+        let answer = get(&test.base, "/readyz", limit).await.and_then(|body| is_ready(&body));
         match answer {
             Ok(()) => return Ok(()),
             Err(why) if Instant::now() + LOOK >= deadline => {
@@ -213,7 +214,7 @@ fn is_ready(body: &[u8]) -> Result<(), String> {
 }
 
 async fn check_version(test: &Smoke) -> Result<(String, String), String> {
-    let body = get(&test.base, "/version").await?;
+    let body = get(&test.base, "/version", ANSWER_TIMEOUT).await?;
     let json = json_of("/version", &body)?;
     let field = |name: &str, want: &Option<String>| {
         let found = json.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());

@@ -14,6 +14,7 @@ mod proxying;
 mod refusals;
 mod reloads;
 mod replay;
+mod smoke;
 mod state;
 mod stop;
 mod tidy;
