@@ -62,7 +62,8 @@ fn rotate(folder: &Path, service: &str, keep: usize) -> io::Result<()> {
 /// Whether `name` is one of ours, and of this service: `shop` must not rotate those of `shop-eu`.
 fn is_snapshot(name: &str, service: &str) -> bool {
     let rest = name.strip_prefix(service).and_then(|rest| rest.strip_prefix('-'));
-    let Some((stamp, tag)) = rest.and_then(|rest| rest.strip_suffix(SUFFIX)).and_then(|rest| rest.split_once('-')) else {
+    let Some((stamp, tag)) = rest.and_then(|rest| rest.strip_suffix(SUFFIX)).and_then(|rest| rest.split_once('-'))
+    else {
         return false;
     };
     let is_digit_at = |(at, b): (usize, u8)| match at {

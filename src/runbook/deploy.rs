@@ -97,7 +97,10 @@ pub async fn run(config: &Config, service: &Service, order: &Order, show: &mut S
     match lock.load() {
         Err(trouble) => return (Ended::Failed, trouble.to_string()),
         Ok(Some(journal)) if order.dry_run => {
-            return (Ended::UnderWay, format!("{}; the next run without --dry-run goes on or undoes it", was_interrupted(&journal)));
+            return (
+                Ended::UnderWay,
+                format!("{}; the next run without --dry-run goes on or undoes it", was_interrupted(&journal)),
+            );
         }
         Ok(Some(journal)) => {
             let is_wanted = journal.tag == order.tag && journal.intent == order.intent;
@@ -150,7 +153,11 @@ async fn go_on(
             run.go(Step::EnvFile, stop).await
         }
         Next::End(decided) => {
-            let why = run.journal.decided.clone().map_or_else(|| status.last_verdict.unwrap_or(status.summary), |(_, why)| why);
+            let why = run
+                .journal
+                .decided
+                .clone()
+                .map_or_else(|| status.last_verdict.unwrap_or(status.summary), |(_, why)| why);
             match decided {
                 Decided::Undo => {
                     run.show.say("  it had failed: undoing the rest of it");
@@ -190,7 +197,10 @@ async fn begin(site: &Site<'_>, lock: &Lock, order: &Order, show: &mut Show, sto
     let has = active_tag.as_deref().unwrap_or("no tag");
     let (intent, tag) = (order.intent.as_str(), &order.tag);
     let project = site.project(color);
-    show.say(&format!("{name}: {intent} {tag} to {color} ({project}); {active} is active with {has}, epoch {}", status.epoch));
+    show.say(&format!(
+        "{name}: {intent} {tag} to {color} ({project}); {active} is active with {has}, epoch {}",
+        status.epoch
+    ));
     let ran_before = site.runs(color).await;
     let is_ready = status.colors.get(&color).is_some_and(|status| status.ready);
     if order.intent == Intent::Rollback && tag_before.as_ref() == Some(tag) && ran_before && is_ready {
@@ -247,10 +257,14 @@ fn plan(site: &Site<'_>, order: &Order, color: Color, ran_before: bool, show: &m
     let backs_up = order.intent == Intent::Deploy && !deploy.backup.command.is_empty();
     for step in Step::ALL {
         let (what, command) = match step {
-            Step::Candidate => (format!("write {} with IMAGE_TAG={}", site.candidate(color).display(), order.tag), None),
+            Step::Candidate => {
+                (format!("write {} with IMAGE_TAG={}", site.candidate(color).display(), order.tag), None)
+            }
             Step::Image => ("use the image on this machine, or pull it".into(), Some(compose.pull())),
             Step::Up => (format!("start {}", compose.project), Some(compose.up())),
-            Step::Healthy => (format!("wait at most {:?} until {color} is healthy and ready", deploy.ready_timeout), None),
+            Step::Healthy => {
+                (format!("wait at most {:?} until {color} is healthy and ready", deploy.ready_timeout), None)
+            }
             Step::Backup if backs_up => {
                 let [program, args @ ..] = &deploy.backup.command[..] else { continue };
                 let what = format!("keep its output in {}", deploy.backup.folder.display());
@@ -265,7 +279,9 @@ fn plan(site: &Site<'_>, order: &Order, color: Color, ran_before: bool, show: &m
             Step::Watch => (format!("for {:?}; back to {old} if {color} is bad", site.service.watch.window), None),
             Step::Drain => (format!("wait until {old} holds no request"), None),
             Step::Retire => match (deploy.retire, site.compose(old)) {
-                (crate::config::Retire::Stop, Ok(compose)) => (format!("stop {}", compose.project), Some(compose.stop())),
+                (crate::config::Retire::Stop, Ok(compose)) => {
+                    (format!("stop {}", compose.project), Some(compose.stop()))
+                }
                 (crate::config::Retire::Stop, Err(why)) => return (Ended::Failed, why),
                 (crate::config::Retire::Keep, _) => (format!("{old} goes on running"), None),
             },
@@ -277,7 +293,10 @@ fn plan(site: &Site<'_>, order: &Order, color: Color, ran_before: bool, show: &m
     }
     let before = if ran_before { "runs again what it ran" } else { "is stopped" };
     let name = &site.service.name;
-    (Ended::Kept, format!("{name}: a dry run, nothing was changed; if it fails before the flip, {} {before}", compose.project))
+    (
+        Ended::Kept,
+        format!("{name}: a dry run, nothing was changed; if it fails before the flip, {} {before}", compose.project),
+    )
 }
 
 impl Run<'_> {
@@ -367,7 +386,10 @@ impl Run<'_> {
         let color = self.journal.color;
         if status.active == color {
             // Somebody flipped to it by hand. It must not be stopped, and nobody has asked us to flip.
-            let sentence = format!("{}: {why}. {color} has the traffic all the same, by somebody else; left as it is", self.journal.service);
+            let sentence = format!(
+                "{}: {why}. {color} has the traffic all the same, by somebody else; left as it is",
+                self.journal.service
+            );
             return self.over(Ended::UnderWay, sentence, self.line("left").with("why", why));
         }
         match self.take_away(stop).await {
@@ -457,14 +479,19 @@ impl Run<'_> {
     }
 
     fn stuck(&self, halt: &Halt) -> End {
-        (Ended::Failed, format!("{}: the journal cannot be written, nothing more is done: {halt:?}", self.journal.service))
+        (
+            Ended::Failed,
+            format!("{}: the journal cannot be written, nothing more is done: {halt:?}", self.journal.service),
+        )
     }
 }
 
 fn lost(error: &ClientError) -> End {
     match error {
         ClientError::NoAnswer { .. } => (Ended::NoAnswer, error.to_string()),
-        ClientError::Refused(_) | ClientError::Denied(_) | ClientError::Strange { .. } => (Ended::Failed, error.to_string()),
+        ClientError::Refused(_) | ClientError::Denied(_) | ClientError::Strange { .. } => {
+            (Ended::Failed, error.to_string())
+        }
     }
 }
 

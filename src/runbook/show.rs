@@ -97,9 +97,10 @@ impl Show {
     /// The end of it all, with the word for programs.
     pub fn outcome(&mut self, word: &str, sentence: &str) {
         let elapsed = self.began.elapsed();
-        self.put(&format!("{sentence} (after {})", seconds(elapsed).trim_start()), || {
-            json!({ "event": "outcome", "outcome": word, "seconds": elapsed.as_secs_f64(), "detail": sentence })
-        });
+        self.put(
+            &format!("{sentence} (after {})", seconds(elapsed).trim_start()),
+            || json!({ "event": "outcome", "outcome": word, "seconds": elapsed.as_secs_f64(), "detail": sentence }),
+        );
     }
 
     /// Whether somebody can be asked something.

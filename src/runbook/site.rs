@@ -53,7 +53,9 @@ impl<'a> Site<'a> {
         let [blue, green] = Color::BOTH.map(|color| site.project(color));
         if blue == green {
             let name = &service.name;
-            return Err(format!("{name}: both colors are the Compose project {blue}; give each a COMPOSE_PROJECT_NAME"));
+            return Err(format!(
+                "{name}: both colors are the Compose project {blue}; give each a COMPOSE_PROJECT_NAME"
+            ));
         }
         Ok(site)
     }

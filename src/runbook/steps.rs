@@ -120,7 +120,10 @@ impl Run<'_> {
         let image = compose.image().await?;
         if !image.ends_with(&format!(":{}", self.journal.tag)) {
             let file = compose.file.display();
-            return Err(format!("{file} runs {image} whatever IMAGE_TAG says; write image: ${{IMAGE_REPO}}:${{IMAGE_TAG}}").into());
+            return Err(format!(
+                "{file} runs {image} whatever IMAGE_TAG says; write image: ${{IMAGE_REPO}}:${{IMAGE_TAG}}"
+            )
+            .into());
         }
         if compose::has_image(&image).await? {
             return Ok(format!("{image} is on this machine"));
@@ -308,7 +311,9 @@ impl Run<'_> {
             let request = ChangeRequest { to: Some(color), wait: Some(false), by, ..ChangeRequest::default() };
             match self.site.client.flip(&self.journal.service, &request, Some(status.epoch)).await {
                 Ok(changed) => changed.epoch,
-                Err(ClientError::Refused(refusal)) => return Err(Halt::Refused(refusal.code.exit_code(), refusal.message)),
+                Err(ClientError::Refused(refusal)) => {
+                    return Err(Halt::Refused(refusal.code.exit_code(), refusal.message));
+                }
                 Err(error) => self.was_flipped(status.epoch, error).await?,
             }
         };
@@ -372,7 +377,8 @@ impl Run<'_> {
     async fn drain(&mut self) -> Result<String, Halt> {
         let old = self.color().other();
         let drained = self.site.client.drain(&self.journal.service).await.map_err(Halt::Lost)?;
-        let cut = if drained.cut == 0 { "nothing was cut".into() } else { format!("{} cut at the deadline", drained.cut) };
+        let cut =
+            if drained.cut == 0 { "nothing was cut".into() } else { format!("{} cut at the deadline", drained.cut) };
         Ok(format!("{old} is drained, {cut}"))
     }
 
@@ -458,7 +464,10 @@ impl Run<'_> {
 }
 
 fn answers(status: &ServiceStatus, color: Color) -> Answers {
-    status.colors.get(&color).map_or_else(Answers::default, |color| Answers { requests: color.requests, errors: color.errors })
+    status
+        .colors
+        .get(&color)
+        .map_or_else(Answers::default, |color| Answers { requests: color.requests, errors: color.errors })
 }
 
 /// Why there is no use in waiting for a container.
@@ -466,7 +475,9 @@ fn hopeless(container: &Container) -> Option<String> {
     let Container { name, state, restarts, .. } = container;
     match state.as_str() {
         "exited" | "dead" => Some(format!("container {name} has {state}")),
-        "restarting" if *restarts >= RESTARTS_MAX => Some(format!("container {name} crashes: restarted {restarts} times")),
+        "restarting" if *restarts >= RESTARTS_MAX => {
+            Some(format!("container {name} crashes: restarted {restarts} times"))
+        }
         _ => None,
     }
 }
@@ -505,7 +516,11 @@ mod tests {
             ("keeps falling", container("restarting", Some("starting"), 3), true, true),
             ("fell and stays", container("exited", None, 0), true, true),
         ] {
-            assert_eq!((hopeless(&container).is_some(), unwell(&container).is_some()), (is_hopeless, is_unwell), "{case}");
+            assert_eq!(
+                (hopeless(&container).is_some(), unwell(&container).is_some()),
+                (is_hopeless, is_unwell),
+                "{case}"
+            );
         }
     }
 }

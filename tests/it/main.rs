@@ -4,6 +4,7 @@
 
 mod admin;
 mod cli;
+mod deploy;
 mod flips;
 mod harness;
 mod health;

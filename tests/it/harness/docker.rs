@@ -44,7 +44,8 @@ pub fn docker(args: &[&str], folder: &Path) -> String {
     String::from_utf8(output.stdout).expect("docker speaks UTF-8")
 }
 
-fn try_docker(args: &[&str], folder: &Path) -> Output {
+/// Runs `docker` in `folder`, whatever comes of it.
+pub fn try_docker(args: &[&str], folder: &Path) -> Output {
     Command::new("docker").args(args).current_dir(folder).stdin(Stdio::null()).output().expect("docker starts")
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::Client;
 
@@ -21,10 +22,19 @@ struct Shared {
 impl Load {
     /// `clients` connections to `port`; every third request is a POST with a body.
     pub fn start(port: u16, clients: usize) -> Load {
+        Load::with(port, clients, 3, Duration::ZERO)
+    }
+
+    /// `clients` connections to `port` that only GET, each some twenty times a second.
+    pub fn of_gets(port: u16, clients: usize) -> Load {
+        Load::with(port, clients, u64::MAX, Duration::from_millis(50))
+    }
+
+    fn with(port: u16, clients: usize, post_every: u64, pause: Duration) -> Load {
         let shared = Arc::<Shared>::default();
         let client = |_| {
             let shared = Arc::clone(&shared);
-            std::thread::spawn(move || run(port, &shared))
+            std::thread::spawn(move || run(port, &shared, post_every, pause))
         };
         Load { clients: (0..clients).map(client).collect(), shared }
     }
@@ -42,13 +52,13 @@ impl Load {
     }
 }
 
-fn run(port: u16, shared: &Shared) -> Vec<String> {
+fn run(port: u16, shared: &Shared, post_every: u64, pause: Duration) -> Vec<String> {
     let mut failures = Vec::new();
     let mut client = None;
     let mut count = 0_u64;
     while !shared.over.load(Relaxed) {
         count += 1;
-        let request = if count.is_multiple_of(3) {
+        let request = if count.is_multiple_of(post_every) {
             "POST /load HTTP/1.1\r\nHost: app\r\nContent-Length: 5\r\n\r\nhello"
         } else {
             "GET /load HTTP/1.1\r\nHost: app\r\n\r\n"
@@ -63,6 +73,7 @@ fn run(port: u16, shared: &Shared) -> Vec<String> {
         };
         let answer = ask();
         shared.answered.fetch_add(1, Relaxed);
+        std::thread::sleep(pause);
         match answer {
             Ok(answer) if answer.status == 200 && answer.header("connection").is_none() => {}
             Ok(answer) => failures.push(format!("request {count}: {answer:?}")),

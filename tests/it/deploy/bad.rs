@@ -1,0 +1,75 @@
+//! A bad release: no GET fails, the active color and every file are as before, and the ledger says why.
+
+use super::{Stage, have_images, none_failed};
+
+/// A bad release before the flip: its exit code, and the words that say why.
+fn never_gets_traffic(tag: &str, words: &[&str]) {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[]);
+    let (before, load) = (stage.files(), stage.load());
+    let (code, said) = stage.deploy(tag);
+    assert_eq!(code, 3, "{said}");
+    let app = stage.cutover.app();
+    assert_eq!((&app["active"], &app["epoch"], &app["phase"]), (&"blue".into(), &1.into(), &"steady".into()), "{app}");
+    assert_eq!(stage.files(), before);
+    assert_eq!((stage.running("blue").as_str(), stage.running("green").as_str()), ("sha-1", ""));
+    none_failed(load);
+    let ledger = stage.ledger();
+    let last = ledger.lines().last().unwrap_or_default();
+    assert!(last.contains(&format!("] deploy app: failed tag={tag} color=green")), "{ledger}");
+    for word in words {
+        assert!(said.contains(word) && last.contains(word), "{word}: {said}\n{ledger}");
+    }
+}
+
+#[test]
+fn that_is_never_ready_gets_no_traffic() {
+    never_gets_traffic("never-ready", &["not healthy within 8s"]);
+}
+
+#[test]
+fn that_is_another_version_gets_no_traffic() {
+    never_gets_traffic("wrong-version", &["something-else"]);
+}
+
+#[test]
+fn that_crashes_gets_no_traffic() {
+    never_gets_traffic("crash-loop", &["restart"]);
+}
+
+#[test]
+fn that_fails_after_its_start_is_taken_back() {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[]);
+    let (before, load) = (stage.files(), stage.load());
+    let (code, said) = stage.deploy("fail-after-start");
+    assert_eq!(code, 4, "{said}");
+    let app = stage.cutover.app();
+    assert_eq!((&app["active"], &app["phase"]), (&"blue".into(), &"rolled_back".into()), "{app}");
+    assert_eq!(stage.files(), before);
+    assert_eq!((stage.running("blue").as_str(), stage.running("green").as_str()), ("sha-1", ""));
+    none_failed(load);
+    let ledger = stage.ledger();
+    assert!(ledger.contains("] deploy app: taken back tag=fail-after-start color=green why="), "{ledger}");
+
+    // An operator's next one is not held against it.
+    let (code, said) = stage.deploy("sha-2");
+    assert_eq!(code, 0, "{said}");
+}
+
+#[test]
+fn whose_image_is_nowhere_changes_nothing() {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[]);
+    let before = stage.files();
+    let (code, said) = stage.deploy("no-such-tag");
+    assert_eq!(code, 1, "{said}");
+    assert_eq!(stage.files(), before);
+    assert_eq!((stage.running("blue").as_str(), stage.running("green").as_str()), ("sha-1", ""));
+}
