@@ -5,6 +5,7 @@
 
 mod bad;
 mod good;
+mod killed;
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use crate::harness::{Cutover, Load, Setup, Upstream, docker, eventually, free_port, have_docker, try_docker};
+use crate::harness::{Cutover, Load, Setup, Upstream, docker, free_port, have_docker, try_docker};
 
 /// `tag`, `SAMPLE_BEHAVIOR`, `SAMPLE_MIGRATION` of every image.
 const RELEASES: [(&str, &str, &str); 9] = [

@@ -1,0 +1,191 @@
+//! `kill -9` of the deploying process at each step: the next run ends right, and no request fails.
+
+use std::io::{BufRead, BufReader};
+
+use serde_json::Value;
+
+use super::{Files, Stage, have_images, none_failed};
+
+const STEPS: [&str; 13] = [
+    "candidate",
+    "image",
+    "up",
+    "healthy",
+    "backup",
+    "migrate",
+    "old-color",
+    "smoke",
+    "env-file",
+    "flip",
+    "watch",
+    "drain",
+    "retire",
+];
+
+const MIGRATE: (&str, &str) = ("deploy.migrate.command", "['/cutover', 'sample-app', 'migrate']");
+
+/// Kills a deploy of `tag` as it says that it begins `step`.
+fn kill_at(stage: &Stage, tag: &str, step: &str) {
+    let mut child = stage.begin_deploy(tag);
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut said = Vec::new();
+    for line in lines {
+        let line = line.unwrap();
+        let event: Value = serde_json::from_str(&line).unwrap();
+        said.push(line);
+        if event["event"] == "begin" && event["step"] == step {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return;
+        }
+    }
+    panic!("it never came to {step}: {said:#?}");
+}
+
+/// What is right once `tag` is in production, whatever happened on the way.
+fn assert_in_production(stage: &Stage, tag: &str, case: &str) {
+    let app = stage.cutover.app();
+    let (active, idle) = if app["active"] == "blue" { ("blue", "green") } else { ("green", "blue") };
+    assert_eq!(app["phase"], "steady", "{case}: {app}");
+    assert_eq!((stage.running(active).as_str(), stage.running(idle).as_str()), (tag, ""), "{case}");
+    assert!(stage.env(active).contains(&format!("\nIMAGE_TAG={tag} # now\n")), "{case}: {}", stage.env(active));
+    let names: Vec<_> = stage.files().0.into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, [".env.blue", ".env.green", "compose.yml"], "{case}: nothing is left beside them");
+}
+
+#[test]
+fn and_started_again_it_goes_on() {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[MIGRATE, ("watch.window", "'1s'")]);
+    let load = stage.load();
+    for (n, step) in STEPS.into_iter().enumerate() {
+        let tag = if n % 2 == 0 { "sha-2" } else { "sha-3" };
+        kill_at(&stage, tag, step);
+        let (code, said) = stage.deploy(tag);
+        assert_eq!(code, 0, "{step}: {said}");
+        assert!(said.contains(&format!("was interrupted at {step}")), "{step}: {said}");
+        assert_in_production(&stage, tag, step);
+        // The schema tells how often each release migrated. Killed in the middle of it nobody knows whether it had.
+        let schema = stage.compose(
+            if n % 2 == 0 { "green" } else { "blue" },
+            &["exec", "-T", "api", "/cutover", "sample-app", "dump"],
+        );
+        let lines = schema.lines().count();
+        let made = n + 1;
+        let twice = usize::from(n >= 5);
+        assert!((made..=made + twice).contains(&lines), "{step}: {schema}");
+    }
+    none_failed(load);
+}
+
+#[test]
+fn and_another_release_wanted_it_is_undone_or_finished_first() {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[MIGRATE, ("watch.window", "'1s'")]);
+    let load = stage.load();
+    for step in ["image", "up", "healthy", "smoke", "env-file", "flip", "watch", "retire"] {
+        kill_at(&stage, "sha-2", step);
+        let (code, said) = stage.deploy("sha-3");
+        assert_eq!(code, 0, "{step}: {said}");
+        assert_in_production(&stage, "sha-3", step);
+    }
+    none_failed(load);
+}
+
+#[test]
+fn before_a_gate_said_no_the_next_run_hears_it() {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[]);
+    let (before, load) = (stage.files(), stage.load());
+    for (tag, step, code) in [
+        ("never-ready", "healthy", 3),
+        ("wrong-version", "smoke", 3),
+        ("fail-after-start", "flip", 4),
+        ("fail-after-start", "watch", 4),
+    ] {
+        kill_at(&stage, tag, step);
+        let (ended, said) = stage.deploy(tag);
+        assert_eq!(ended, code, "{tag} at {step}: {said}");
+        assert_as_before(&stage, &before, &format!("{tag} at {step}"));
+    }
+    none_failed(load);
+}
+
+fn assert_as_before(stage: &Stage, before: &Files, case: &str) {
+    assert_eq!(stage.cutover.app()["active"], "blue", "{case}");
+    assert_eq!(&stage.files(), before, "{case}");
+    assert_eq!((stage.running("blue").as_str(), stage.running("green").as_str()), ("sha-1", ""), "{case}");
+}
+
+#[test]
+fn while_it_undoes_the_next_run_undoes_the_rest() {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[]);
+    let (before, load) = (stage.files(), stage.load());
+    for (tag, event) in [("wrong-version", "failed"), ("fail-after-start", "failed")] {
+        let mut child = stage.begin_deploy(tag);
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        for line in lines.map_while(Result::ok) {
+            if serde_json::from_str::<Value>(&line).unwrap()["event"] == event {
+                break;
+            }
+        }
+        // Anywhere in the log, the drain, the stop of the project.
+        std::thread::sleep(std::time::Duration::from_millis(150));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let (code, said) = stage.deploy(tag);
+        assert!([1, 3, 4].contains(&code), "{tag}: {code} {said}");
+        assert_as_before(&stage, &before, tag);
+    }
+    none_failed(load);
+}
+
+#[test]
+fn or_not_there_is_only_one_at_a_time() {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[]);
+    let mut child = stage.begin_deploy("sha-2");
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("\"begin\"")));
+    let (code, said) = stage.deploy("sha-3");
+    assert!(code == 5 && said.contains(&format!("process {}", child.id())), "{code} {said}");
+    assert!(lines.any(|line| line.unwrap().contains("\"kept\"")), "the first one is not disturbed");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn politely_it_undoes_before_the_flip_and_leaves_the_watch_to_the_proxy() {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[]);
+    let before = stage.files();
+    for (step, code) in [("healthy", 1), ("watch", 1)] {
+        let mut child = stage.begin_deploy("slow-start");
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let begin = format!("\"step\":\"{step}\"");
+        assert!(lines.any(|line| line.as_ref().is_ok_and(|line| line.contains("\"begin\"") && line.contains(&begin))));
+        // SAFETY: kill has no memory effects; the pid is our own child's, which was not waited for yet.
+        unsafe { libc::kill(child.id().cast_signed(), libc::SIGINT) };
+        let rest: Vec<_> = lines.map_while(Result::ok).collect();
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{step}: {rest:#?}");
+        if step == "healthy" {
+            assert_as_before(&stage, &before, step);
+        }
+    }
+    assert_eq!(stage.cutover.app()["active"], "green");
+    let (code, said) = stage.deploy("slow-start");
+    assert!(code == 0 && said.contains("interrupted at watch"), "{code} {said}");
+    assert_in_production(&stage, "slow-start", "after the watch");
+}
