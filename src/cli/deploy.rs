@@ -6,10 +6,13 @@ use std::process::ExitCode;
 use super::args::{pick, who};
 use super::failure::Failure;
 use super::{Form, complain, in_runtime};
+use crate::admin::client::{Client, ClientError};
 use crate::config::Config;
 use crate::runbook::deploy::{self, Ended, Order};
 use crate::runbook::journal::Intent;
 use crate::runbook::show::Show;
+use crate::runbook::site::Site;
+use crate::status::{Refusal, RefusalCode};
 
 /// Brings `tag` into production.
 pub(super) fn deploy(
@@ -32,6 +35,44 @@ pub(super) fn deploy(
         (_, Form::Text) => complain(&format!("cutover: {sentence}\n")),
     }
     Ok(ExitCode::from(ended.exit_code()))
+}
+
+/// A rollback was refused: if that is because the idle color does not run, and it can be brought up, it is.
+pub(super) fn bring_back(
+    path: &Path,
+    service: Option<&str>,
+    refusal: Refusal,
+    dry_run: bool,
+    form: Form,
+) -> Result<ExitCode, Failure> {
+    let refused = |refusal| Err(Failure::Client(ClientError::Refused(refusal)));
+    match refusal.code {
+        RefusalCode::NotReady | RefusalCode::NothingToRollBack => {}
+        RefusalCode::BadRequest
+        | RefusalCode::UnknownService
+        | RefusalCode::AlreadyActive
+        | RefusalCode::CutoverUnderWay
+        | RefusalCode::StaleEpoch
+        | RefusalCode::StateUnwritable
+        | RefusalCode::BadConfig
+        | RefusalCode::Stopping => return refused(refusal),
+    }
+    let config = Config::load(path)?;
+    let known: Vec<_> = config.services.iter().map(|service| service.name.as_str()).collect();
+    let name = pick(service, &known).map_err(Failure::Usage)?.to_owned();
+    let status = in_runtime(async { Ok(Client::new(&config.admin).status().await?) })?;
+    let idle = status.services.get(&name).map(|service| service.active.other());
+    let site = config.services.iter().find(|service| service.name == name).and_then(|s| Site::new(&config, s).ok());
+    let (Some(idle), Some(site)) = (idle, site) else { return refused(refusal) };
+    let is_up = in_runtime(async { Ok(site.runs(idle).await) })?;
+    // What ran in it last is what its env file says: a deploy that was not kept has put that back.
+    match site.tag(idle) {
+        Ok(Some(tag)) if !is_up => {
+            complain(&format!("{name}: {idle} does not run; bringing it up again with {tag}\n"));
+            deploy(path, Some(&name), Intent::Rollback, tag, dry_run, form)
+        }
+        Ok(_) | Err(_) => refused(refusal),
+    }
 }
 
 /// An image tag, as Docker has them.

@@ -91,8 +91,16 @@ fn perform(cli: Cli, form: Form) -> Result<ExitCode, Failure> {
             }));
         }
         Verb::Rollback { service, to_tag: None, how } => {
-            let (config, what) = (reach(&path()?)?, change::What { to: None, how });
-            return in_runtime(change::change(&config, service.as_deref(), &what, form));
+            let (config, force, dry_run) = (reach(&path()?)?, how.force, how.dry_run);
+            let what = change::What { to: None, how };
+            let changed = in_runtime(change::change(&config, service.as_deref(), &what, form));
+            // A retired color is no way back until it is brought up again.
+            return match changed {
+                Err(Failure::Client(ClientError::Refused(refusal))) if !force => {
+                    deploy::bring_back(&path()?, service.as_deref(), refusal, dry_run, form)
+                }
+                changed => changed,
+            };
         }
         Verb::Drain { service, dry_run } => {
             in_runtime(change::drain(&client(&path()?)?, service.as_deref(), dry_run, form))?;

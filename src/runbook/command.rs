@@ -115,7 +115,7 @@ impl Command {
             return Err(Failure::Late(self.to_string(), limit));
         };
         let status = status.map_err(start)?;
-        group.is_over();
+        group.forget();
         if status.success() {
             return Ok(Output { stdout, stderr });
         }
@@ -128,7 +128,7 @@ impl Command {
 struct Group(Option<u32>);
 
 impl Group {
-    fn is_over(mut self) {
+    fn forget(mut self) {
         self.0 = None;
     }
 }

@@ -3,12 +3,13 @@
 //! The order of steps and what undoes them is `domain::release`'s, what each does is `steps`'. Here is what happens
 //! between them: the journal before and after each, what a failure leads to, and where a killed run goes on.
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use std::pin::pin;
 
 use super::journal::{Beginning, Intent, Journal, Lock, Trouble};
 use super::show::Show;
 use super::site::Site;
 use super::steps::{Halt, Run};
+use super::stop::{Answer, Stop, ask};
 use crate::admin::client::ClientError;
 use crate::config::{Config, Service};
 use crate::domain::Color;
@@ -161,7 +162,8 @@ async fn go_on(
             match decided {
                 Decided::Undo => {
                     run.show.say("  it had failed: undoing the rest of it");
-                    run.undo(Ended::Failed, &why, stop).await
+                    let ended = if run.journal.reached.is_gate() { Ended::GateSaidNo } else { Ended::Failed };
+                    run.undo(ended, &why, stop).await
                 }
                 Decided::TakenBack => {
                     run.show.say("  its traffic was taken back: undoing the rest of it");
@@ -207,7 +209,7 @@ async fn begin(site: &Site<'_>, lock: &Lock, order: &Order, show: &mut Show, sto
         return flip_back(site, order, color, show).await;
     }
     if order.dry_run {
-        return plan(site, order, color, ran_before, show);
+        return super::plan::plan(site, order, color, ran_before, show);
     }
     // Without a journal nobody needs what an earlier deploy kept.
     if let Err(trouble) = lock.forget() {
@@ -246,59 +248,6 @@ async fn flip_back(site: &Site<'_>, order: &Order, color: Color, show: &mut Show
     }
 }
 
-fn plan(site: &Site<'_>, order: &Order, color: Color, ran_before: bool, show: &mut Show) -> End {
-    let compose = match site.compose_candidate(color) {
-        Ok(compose) => compose,
-        Err(why) => return (Ended::Failed, why),
-    };
-    let old = color.other();
-    let deploy = site.deploy();
-    let migrates = order.intent == Intent::Deploy && !deploy.migrate.command.is_empty();
-    let backs_up = order.intent == Intent::Deploy && !deploy.backup.command.is_empty();
-    for step in Step::ALL {
-        let (what, command) = match step {
-            Step::Candidate => {
-                (format!("write {} with IMAGE_TAG={}", site.candidate(color).display(), order.tag), None)
-            }
-            Step::Image => ("use the image on this machine, or pull it".into(), Some(compose.pull())),
-            Step::Up => (format!("start {}", compose.project), Some(compose.up())),
-            Step::Healthy => {
-                (format!("wait at most {:?} until {color} is healthy and ready", deploy.ready_timeout), None)
-            }
-            Step::Backup if backs_up => {
-                let [program, args @ ..] = &deploy.backup.command[..] else { continue };
-                let what = format!("keep its output in {}", deploy.backup.folder.display());
-                (what, Some(super::command::Command::new(program, args.to_vec())))
-            }
-            Step::Migrate if migrates => ("inside api".into(), Some(compose.exec(&deploy.migrate.command))),
-            Step::OldColor if migrates => (format!("see that {old} lives with it"), None),
-            Step::Backup | Step::Migrate | Step::OldColor => continue,
-            Step::Smoke => (format!("ask {color} whether it is ready and is {}", order.tag), None),
-            Step::EnvFile => (format!("put it in force as {}", site.env_file(color).display()), None),
-            Step::Flip => (format!("{old} -> {color}"), None),
-            Step::Watch => (format!("for {:?}; back to {old} if {color} is bad", site.service.watch.window), None),
-            Step::Drain => (format!("wait until {old} holds no request"), None),
-            Step::Retire => match (deploy.retire, site.compose(old)) {
-                (crate::config::Retire::Stop, Ok(compose)) => {
-                    (format!("stop {}", compose.project), Some(compose.stop()))
-                }
-                (crate::config::Retire::Stop, Err(why)) => return (Ended::Failed, why),
-                (crate::config::Retire::Keep, _) => (format!("{old} goes on running"), None),
-            },
-        };
-        show.say(&format!("  {step:<10} {what}"));
-        if let Some(command) = command {
-            show.command(&command);
-        }
-    }
-    let before = if ran_before { "runs again what it ran" } else { "is stopped" };
-    let name = &site.service.name;
-    (
-        Ended::Kept,
-        format!("{name}: a dry run, nothing was changed; if it fails before the flip, {} {before}", compose.project),
-    )
-}
-
 impl Run<'_> {
     /// Makes the steps from `first` on, and ends it.
     async fn go(&mut self, first: Step, stop: &mut Stop) -> End {
@@ -325,10 +274,10 @@ impl Run<'_> {
             };
             return self.halted(step, halt, stop).await;
         }
-        let Journal { service, tag, color, .. } = &self.journal;
-        let sentence = format!("{service}: {tag} is in production on {color} and stays");
-        let why = self.journal.decided.as_ref().map_or_else(String::new, |(_, why)| why.clone());
-        self.over(Ended::Kept, sentence, self.line("kept").with("verdict", why))
+        let Journal { service, tag, color, decided, .. } = &self.journal;
+        let verdict = decided.as_ref().map_or("", |(_, verdict)| verdict.as_str());
+        let sentence = format!("{service}: {tag} is in production on {color} and stays ({verdict})");
+        self.over(Ended::Kept, sentence, self.line("kept").with("verdict", verdict))
     }
 
     async fn perform_or_stop(&mut self, step: Step, stop: &mut Stop) -> Result<String, Halt> {
@@ -336,9 +285,32 @@ impl Run<'_> {
             // Nobody could say afterwards whether it was made.
             return self.perform(step).await;
         }
-        tokio::select! {
-            done = self.perform(step) => done,
-            name = stop.heard() => Err(Halt::Stopped(name)),
+        let can_ask = self.show.can_ask();
+        let mut work = pin!(self.perform(step));
+        loop {
+            let name = tokio::select! {
+                done = &mut work => return done,
+                name = stop.heard() => name,
+            };
+            match if can_ask { ask(step, stop).await } else { Answer::Stop } {
+                Answer::GoOn => {}
+                Answer::RollBack => return Err(Halt::BackWanted),
+                Answer::Stop => return Err(Halt::Stopped(name)),
+            }
+        }
+    }
+
+    /// Takes the traffic back because the operator wants it so.
+    async fn roll_back(&mut self, step: Step, stop: &mut Stop) -> End {
+        let request =
+            ChangeRequest { wait: Some(false), by: Some(self.journal.by.clone()), ..ChangeRequest::default() };
+        match self.site.client.rollback(&self.journal.service, &request, None).await {
+            Ok(_) => {
+                let why = format!("rolled back by {}", self.journal.by);
+                self.show.end(step, false, &why);
+                self.take_back(&why, stop).await
+            }
+            Err(error) => lost(&error),
         }
     }
 
@@ -352,13 +324,18 @@ impl Run<'_> {
                 self.show.end(step, false, &why);
                 return self.take_back(&why, stop).await;
             }
+            Halt::BackWanted => return self.roll_back(step, stop).await,
             Halt::Refused(code, why) => {
                 self.show.end(step, false, &why);
                 return self.undo(of_code(code), &why, stop).await;
             }
             Halt::Failed(why) => why,
             Halt::Lost(error) => error.to_string(),
-            Halt::Stopped(name) => format!("stopped by {name}"),
+            Halt::Stopped(name) => {
+                let why = format!("stopped by {name}");
+                self.show.end(step, false, &why);
+                return self.undo(Ended::Failed, &why, stop).await;
+            }
         };
         self.show.end(step, false, &why);
         if is_kept {
@@ -397,7 +374,14 @@ impl Run<'_> {
             Ok(problems) => {
                 let Journal { service, tag, reached, .. } = &self.journal;
                 let old = color.other();
-                let sentence = format!("{service}: {tag} did not get past {reached}, {old} stays: {why}{problems}");
+                let snapshot = match &self.journal.snapshot {
+                    Some(path) if self.journal.migrated => {
+                        format!("; the data as it was before the migration is in {}", path.display())
+                    }
+                    Some(_) | None => String::new(),
+                };
+                let sentence =
+                    format!("{service}: {tag} did not get past {reached}, {old} stays: {why}{snapshot}{problems}");
                 let line = self.line("failed").with("step", reached).with("why", why);
                 self.over(ended, sentence, line)
             }
@@ -500,28 +484,5 @@ fn of_code(code: u8) -> Ended {
         3 => Ended::GateSaidNo,
         5 => Ended::UnderWay,
         _ => Ended::Failed,
-    }
-}
-
-/// The signals that ask a program to end.
-struct Stop([(&'static str, Signal); 3]);
-
-impl Stop {
-    fn new() -> std::io::Result<Self> {
-        Ok(Stop([
-            ("Ctrl-C", signal(SignalKind::interrupt())?),
-            ("SIGTERM", signal(SignalKind::terminate())?),
-            ("SIGHUP", signal(SignalKind::hangup())?),
-        ]))
-    }
-
-    /// Returns at the next one. Cancel safe.
-    async fn heard(&mut self) -> &'static str {
-        let [(int, a), (term, b), (hup, c)] = &mut self.0;
-        tokio::select! {
-            _ = a.recv() => int,
-            _ = b.recv() => term,
-            _ = c.recv() => hup,
-        }
     }
 }

@@ -48,6 +48,8 @@ pub struct Journal {
     pub done: Vec<Step>,
     /// The migration ran, so that the old color has to live with what it did.
     pub migrated: bool,
+    /// The snapshot that was made.
+    pub snapshot: Option<PathBuf>,
     /// The epoch that the flip made.
     pub flipped: Option<u64>,
     /// What was decided about it, and why.
@@ -101,7 +103,7 @@ impl Journal {
     pub fn begin(with: Beginning) -> Self {
         let Beginning { service, intent, strategy, tag, color, epoch, tag_before, ran_before, by } = with;
         let (began, reached, done) = (crate::clock::utc(), Step::ALL[0], Vec::new());
-        let (migrated, flipped, decided) = (false, None, None);
+        let (migrated, snapshot, flipped, decided) = (false, None, None, None);
         Journal {
             version: VERSION,
             service,
@@ -117,6 +119,7 @@ impl Journal {
             reached,
             done,
             migrated,
+            snapshot,
             flipped,
             decided,
         }

@@ -47,6 +47,8 @@ pub enum Halt {
     Lost(ClientError),
     /// Somebody asked us to stop: the signal's name.
     Stopped(&'static str),
+    /// The operator wants the traffic back on the old color.
+    BackWanted,
 }
 
 impl From<String> for Halt {
@@ -196,6 +198,7 @@ impl Run<'_> {
         let path = data::snapshot(backup, &command, &self.journal.service, &self.journal.tag).await?;
         let bytes = std::fs::metadata(&path).map_or(0, |about| about.len());
         self.record(self.line("snapshot").with("file", path.display()).with("bytes", bytes));
+        self.journal.snapshot = Some(path.clone());
         Ok(format!("{} ({bytes} bytes)", path.display()))
     }
 
@@ -396,7 +399,30 @@ impl Run<'_> {
         let stop = self.site.compose(old)?.stop();
         self.show.command(&stop);
         stop.run(self.site.deploy().up_timeout).await?;
+        self.until_unready(old).await;
+        let status = self.site.status().await.map_err(Halt::Lost)?;
+        if status.active == old {
+            // Somebody went back to it in the very moment: it is needed, now.
+            let up = self.site.compose(old)?.up();
+            self.show.command(&up);
+            up.run(self.site.deploy().up_timeout).await?;
+            return Err(Halt::TakenBack(status.summary));
+        }
         Ok(format!("{old} is stopped"))
+    }
+
+    /// Until the proxy has found that a stopped color is not ready: before that, a rollback would go there. It takes
+    /// some probes; a proxy that does not answer is not waited for.
+    async fn until_unready(&mut self, color: Color) {
+        let health = &self.site.service.health;
+        let deadline = Instant::now() + (health.interval + health.timeout) * health.fall.min(100) + LOOK;
+        while Instant::now() < deadline {
+            match self.site.status().await {
+                Ok(status) if status.active != color && may_roll_back_to(&status, color) => {}
+                Ok(_) | Err(_) => return,
+            }
+            sleep(LOOK).await;
+        }
     }
 
     /// Shows the end of the log of the color that failed.
@@ -429,6 +455,7 @@ impl Run<'_> {
         let stop = compose.stop();
         self.show.command(&stop);
         stop.run(limit).await.map_err(|failure| failure.to_string())?;
+        self.until_unready(self.color()).await;
         Ok(format!("{} is stopped", compose.project))
     }
 
@@ -461,6 +488,11 @@ impl Run<'_> {
         self.journal.decided = Some((decided, why.to_owned()));
         self.save()
     }
+}
+
+/// The gate of a rollback: one upstream that the probes have not found down is enough.
+fn may_roll_back_to(status: &ServiceStatus, color: Color) -> bool {
+    status.colors.get(&color).is_some_and(|color| color.upstreams.iter().any(|upstream| upstream.ready))
 }
 
 fn answers(status: &ServiceStatus, color: Color) -> Answers {

@@ -27,19 +27,14 @@ const MIGRATE: (&str, &str) = ("deploy.migrate.command", "['/cutover', 'sample-a
 /// Kills a deploy of `tag` as it says that it begins `step`.
 fn kill_at(stage: &Stage, tag: &str, step: &str) {
     let mut child = stage.begin_deploy(tag);
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut said = Vec::new();
-    for line in lines {
-        let line = line.unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let came = lines.any(|line| {
         let event: Value = serde_json::from_str(&line).unwrap();
-        said.push(line);
-        if event["event"] == "begin" && event["step"] == step {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            return;
-        }
-    }
-    panic!("it never came to {step}: {said:#?}");
+        event["event"] == "begin" && event["step"] == step
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(came, "it never came to {step}");
 }
 
 /// What is right once `tag` is in production, whatever happened on the way.
@@ -188,4 +183,54 @@ fn politely_it_undoes_before_the_flip_and_leaves_the_watch_to_the_proxy() {
     let (code, said) = stage.deploy("slow-start");
     assert!(code == 0 && said.contains("interrupted at watch"), "{code} {said}");
     assert_in_production(&stage, "slow-start", "after the watch");
+}
+
+/// A terminal for the deploy: what it says is read from, and what is typed is written to, the other end.
+fn terminal() -> (std::fs::File, std::process::Stdio) {
+    use std::os::fd::FromRawFd;
+    let (mut ours, mut theirs) = (0, 0);
+    let nothing = std::ptr::null_mut();
+    // SAFETY: two numbers are written, and nothing else is asked for.
+    let opened = unsafe { libc::openpty(&raw mut ours, &raw mut theirs, nothing, nothing.cast(), nothing.cast()) };
+    assert_eq!(opened, 0, "a terminal");
+    // SAFETY: both were opened just now, and are nobody else's.
+    unsafe { (std::fs::File::from_raw_fd(ours), std::process::Stdio::from(std::fs::File::from_raw_fd(theirs))) }
+}
+
+#[test]
+fn or_asked_to_stop_at_a_terminal_it_asks_back() {
+    use std::io::{Read, Write};
+    use std::process::Command;
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[("watch.window", "'60s'")]);
+    let before = stage.files();
+    let (mut ours, theirs) = terminal();
+    // Nobody asks `theirs` twice: standard output is the same terminal.
+    let (mut input, stdin) = terminal();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
+    command.current_dir(stage.cutover.dir.path()).env_remove("CUTOVER_CONFIG").args(["deploy", "--image-tag", "sha-2"]);
+    let mut child = command.stdin(stdin).stdout(theirs).spawn().expect("the binary starts");
+    stage.cutover.until_app("it is watched", |app| app["phase"] == "watching");
+    let interrupt = || {
+        // SAFETY: kill has no memory effects; the pid is our own child's, which was not waited for yet.
+        unsafe { libc::kill(child.id().cast_signed(), libc::SIGINT) };
+    };
+    // It may not have heard yet that it is watched: then it asks about the flip, and goes on.
+    for answer in ["nonsense\ng\n", "g\n"] {
+        interrupt();
+        input.write_all(answer.as_bytes()).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        assert_eq!(stage.cutover.app()["active"], "green", "it went on");
+    }
+    interrupt();
+    input.write_all(b"r\n").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(4));
+    drop(command);
+    let mut said = [0; 64 * 1024];
+    let n = ours.read(&mut said).unwrap();
+    let said = String::from_utf8_lossy(&said[..n]);
+    assert!(said.contains("\r\u{1b}[K"), "the live line: {said}");
+    assert_as_before(&stage, &before, "rolled back by hand");
 }

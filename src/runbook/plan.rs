@@ -1,0 +1,62 @@
+//! `--dry-run`: what a deploy would do, step by step.
+
+use super::command::Command;
+use super::deploy::{End, Ended, Order};
+use super::journal::Intent;
+use super::show::Show;
+use super::site::Site;
+use crate::config::Retire;
+use crate::domain::Color;
+use crate::domain::release::Step;
+
+/// Shows every step with its exact command; changes nothing.
+pub fn plan(site: &Site<'_>, order: &Order, color: Color, ran_before: bool, show: &mut Show) -> End {
+    let compose = match site.compose_candidate(color) {
+        Ok(compose) => compose,
+        Err(why) => return (Ended::Failed, why),
+    };
+    let old = color.other();
+    let deploy = site.deploy();
+    let migrates = order.intent == Intent::Deploy && !deploy.migrate.command.is_empty();
+    let backs_up = order.intent == Intent::Deploy && !deploy.backup.command.is_empty();
+    for step in Step::ALL {
+        let (what, command) = match step {
+            Step::Candidate => {
+                (format!("write {} with IMAGE_TAG={}", site.candidate(color).display(), order.tag), None)
+            }
+            Step::Image => ("use the image on this machine, or pull it".into(), Some(compose.pull())),
+            Step::Up => (format!("start {}", compose.project), Some(compose.up())),
+            Step::Healthy => {
+                (format!("wait at most {:?} until {color} is healthy and ready", deploy.ready_timeout), None)
+            }
+            Step::Backup if backs_up => {
+                let [program, args @ ..] = &deploy.backup.command[..] else { continue };
+                let what = format!("keep its output in {}", deploy.backup.folder.display());
+                (what, Some(Command::new(program, args.to_vec())))
+            }
+            Step::Migrate if migrates => ("inside api".into(), Some(compose.exec(&deploy.migrate.command))),
+            Step::OldColor if migrates => (format!("see that {old} lives with it"), None),
+            Step::Backup | Step::Migrate | Step::OldColor => continue,
+            Step::Smoke => (format!("ask {color} whether it is ready and is {}", order.tag), None),
+            Step::EnvFile => (format!("put it in force as {}", site.env_file(color).display()), None),
+            Step::Flip => (format!("{old} -> {color}"), None),
+            Step::Watch => (format!("for {:?}; back to {old} if {color} is bad", site.service.watch.window), None),
+            Step::Drain => (format!("wait until {old} holds no request"), None),
+            Step::Retire => match (deploy.retire, site.compose(old)) {
+                (Retire::Stop, Ok(compose)) => (format!("stop {}", compose.project), Some(compose.stop())),
+                (Retire::Stop, Err(why)) => return (Ended::Failed, why),
+                (Retire::Keep, _) => (format!("{old} goes on running"), None),
+            },
+        };
+        show.say(&format!("  {step:<10} {what}"));
+        if let Some(command) = command {
+            show.command(&command);
+        }
+    }
+    let before = if ran_before { "runs again what it ran" } else { "is stopped" };
+    let name = &site.service.name;
+    (
+        Ended::Kept,
+        format!("{name}: a dry run, nothing was changed; if it fails before the flip, {} {before}", compose.project),
+    )
+}

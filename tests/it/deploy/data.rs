@@ -1,0 +1,98 @@
+//! The data of a release: the snapshot before it, the migration, and the old color that has to live with it.
+
+use std::fs;
+
+use super::{Stage, have_images, none_failed};
+
+const MIGRATE: (&str, &str) = ("deploy.migrate.command", "['/cutover', 'sample-app', 'migrate']");
+const REQUIRED: (&str, &str) = ("deploy.migrate.required", "true");
+
+fn snapshots(stage: &Stage) -> Vec<String> {
+    let entries = fs::read_dir(stage.cutover.path("backups")).into_iter().flatten();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn are_kept_by_number_and_migrated() {
+    if !have_images() {
+        return;
+    }
+    // The dump is taken by the active color, as `docker compose exec postgres pg_dump` would be.
+    let dump =
+        "['sh', '-c', 'echo dump of $(docker ps --quiet --filter label=com.docker.compose.service=api | wc -l)']";
+    let stage = Stage::set(&[
+        MIGRATE,
+        REQUIRED,
+        ("deploy.backup.command", dump),
+        ("deploy.backup.keep", "2"),
+        ("watch.window", "'1s'"),
+    ]);
+    let load = stage.load();
+    for tag in ["sha-2", "sha-3", "sha-1"] {
+        let (code, said) = stage.deploy(tag);
+        assert_eq!(code, 0, "{said}");
+        assert!(stage.ledger().contains(&format!("] deploy app: migrated tag={tag}")), "{}", stage.ledger());
+    }
+    none_failed(load);
+    let names = snapshots(&stage);
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert!(names[0].ends_with("-sha-3.snapshot") && names[1].ends_with("-sha-1.snapshot"), "{names:?}");
+    let text = fs::read_to_string(stage.cutover.path("backups").join(&names[0])).unwrap();
+    assert!(text.starts_with("dump of "), "{text}");
+    let schema = stage.compose("green", &["exec", "-T", "api", "/cutover", "sample-app", "dump"]);
+    assert_eq!(schema, "sha-2 ok\nsha-3 ok\nsha-1 ok\n");
+}
+
+#[test]
+fn without_a_snapshot_nothing_is_deployed() {
+    if !have_images() {
+        return;
+    }
+    for (command, word) in [("['sh', '-c', 'echo disk full >&2; exit 1']", "disk full"), ("['true']", "wrote nothing")]
+    {
+        let stage = Stage::set(&[MIGRATE, ("deploy.backup.command", command)]);
+        let before = stage.files();
+        let (code, said) = stage.deploy("sha-2");
+        assert!(code == 1 && said.contains(word), "{code} {said}");
+        assert_eq!(stage.files(), before);
+        assert_eq!((stage.running("blue").as_str(), stage.running("green").as_str()), ("sha-1", ""));
+        assert_eq!(snapshots(&stage), [""; 0]);
+        assert_eq!(stage.compose("blue", &["exec", "-T", "api", "/cutover", "sample-app", "dump"]), "", "not migrated");
+    }
+}
+
+#[test]
+fn that_could_not_be_migrated_stop_the_deploy_if_that_is_required() {
+    if !have_images() {
+        return;
+    }
+    const FAILS: (&str, &str) = ("deploy.migrate.command", "['/cutover', 'sample-app', 'explode']");
+    let stage = Stage::set(&[FAILS, REQUIRED]);
+    let before = stage.files();
+    let (code, said) = stage.deploy("sha-2");
+    assert!(code == 1 && said.contains("explode"), "{code} {said}");
+    assert_eq!(stage.files(), before);
+    assert_eq!((stage.running("blue").as_str(), stage.running("green").as_str()), ("sha-1", ""));
+
+    let stage = Stage::set(&[FAILS]);
+    let (code, said) = stage.deploy("sha-2");
+    assert_eq!(code, 0, "best-effort: {said}");
+    assert!(stage.ledger().contains("] deploy app: migration failed, not required tag=sha-2"), "{}", stage.ledger());
+}
+
+#[test]
+fn that_the_old_color_cannot_live_with_stop_the_deploy() {
+    if !have_images() {
+        return;
+    }
+    let dump = ("deploy.backup.command", "['echo', 'rows']");
+    let stage = Stage::set(&[MIGRATE, dump, ("deploy.settle", "'3s'")]);
+    let before = stage.files();
+    let (code, said) = stage.deploy("breaks-the-old");
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("blue does not live with the migration") && said.contains(".snapshot"), "{said}");
+    assert_eq!(stage.files(), before);
+    assert_eq!(stage.cutover.app()["epoch"], 1, "no traffic went to it");
+}
