@@ -4,6 +4,7 @@
 
 mod admin;
 mod cli;
+mod files;
 mod flips;
 mod harness;
 mod health;
