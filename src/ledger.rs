@@ -1,4 +1,4 @@
-//! The append-only record of releases: one line per flip, rollback, refusal, drain and verdict.
+//! The append-only record of releases: one line per flip, rollback, refusal, drain, verdict and smoke test.
 //!
 //! `[2026-11-23T05:28:11Z] flip recall: blue -> green epoch=2 reason=operator by=cli`. Lines are written and fsynced by
 //! a thread of their own, in order, so that a slow disk never delays a rollback. The file is opened anew for each line:
@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -155,11 +156,25 @@ pub fn append(path: &Path, line: &Line) -> io::Result<()> {
     }
     let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
     file.lock()?;
+    give_to_folders_owner(path, &file)?;
     let torn = !ends_with_newline(&mut file)?;
     file.write_all(format!("{}{}\n", if torn { "\n" } else { "" }, line.0).as_bytes())?;
     // It is in its place; the disk need not keep others waiting.
     file.unlock()?;
     file.sync_data()
+}
+
+/// A ledger that root begins must be open to the proxy, which is not root: a new one belongs to whom its folder does.
+fn give_to_folders_owner(path: &Path, file: &File) -> io::Result<()> {
+    let made = file.metadata()?;
+    if made.len() > 0 || made.uid() != 0 {
+        return Ok(());
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let owner = std::fs::metadata(folder)?;
+    // A folder of root's own, or a user namespace that does not know the owner: it stays as it is.
+    let _ = fchown(file, Some(owner.uid()), Some(owner.gid()));
+    Ok(())
 }
 
 fn ends_with_newline(file: &mut File) -> io::Result<bool> {
@@ -254,6 +269,21 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 100);
         assert!(text.lines().all(|line| line.starts_with('[') && line.ends_with("xxx")), "no line is torn or empty");
+    }
+
+    #[test]
+    fn begun_by_root_belongs_to_its_folder_s_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("releases.log");
+        if std::os::unix::fs::chown(folder.path(), Some(12_345), Some(12_346)).is_err() {
+            return eprintln!("skipped: not root");
+        }
+        append(&path, &Line::new("smoke")).unwrap();
+        let owner = |path: &Path| std::fs::metadata(path).map(|file| (file.uid(), file.gid())).unwrap();
+        assert_eq!(owner(&path), (12_345, 12_346));
+        std::os::unix::fs::chown(&path, Some(0), Some(0)).unwrap();
+        append(&path, &Line::new("smoke")).unwrap();
+        assert_eq!(owner(&path), (0, 0), "one that is there is left alone");
     }
 
     #[test]

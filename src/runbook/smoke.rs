@@ -1,6 +1,6 @@
 //! The smoke test of a color: does it say it is ready, is it what was meant to be deployed, and is its container well?
 //!
-//! It only asks. What comes of its answer is for who runs it; it is written to the ledger by [`line`].
+//! It only asks. What comes of its answer is for who runs it; it is written to the ledger by [`line()`].
 
 use std::fmt;
 use std::time::Duration;
@@ -23,7 +23,7 @@ const LOG_WINDOW: Duration = Duration::from_secs(60);
 /// A container that was started again so often, the last time less than [`LOOP_WINDOW`] ago, is in a restart loop.
 const RESTARTS_MIN: u64 = 3;
 const LOOP_WINDOW: Duration = Duration::from_secs(600);
-/// Error lines of one container within [`LOG_WINDOW`] that are no spike yet, by default.
+/// Error lines of one container within the last minute that are no spike yet, by default.
 pub const ERROR_LINES_MAX: usize = 5;
 /// How long is waited for `/readyz`, and then for a container's health, by default.
 pub const PATIENCE: Duration = Duration::from_secs(30);

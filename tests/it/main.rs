@@ -5,6 +5,7 @@
 mod admin;
 mod cli;
 mod deploy;
+mod files;
 mod flips;
 mod harness;
 mod health;

@@ -2,7 +2,7 @@
 //! their test.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -13,6 +13,8 @@ use super::have;
 
 /// The image of [`box_image`].
 const IMAGE: &str = "cutover-test-box:1";
+/// The image of [`test_api_image`].
+const API_IMAGE: &str = "cutover-test-api:sha-1";
 
 /// Whether a Docker engine answers, and Compose v2 is there. It is said when not, and with `CUTOVER_REQUIRE_ALL` in
 /// the environment that is a failure.
@@ -52,24 +54,40 @@ pub fn try_docker(args: &[&str], folder: &Path) -> Output {
 /// An image of a shell and a small web server, made from the machine's own static BusyBox; none without one.
 pub fn box_image() -> Option<&'static str> {
     static MADE: OnceLock<()> = OnceLock::new();
-    if !have("busybox") {
-        return None;
-    }
-    MADE.get_or_init(|| {
-        let root = tempfile::tempdir().expect("a folder");
-        let bin = root.path().join("bin");
-        fs::create_dir(&bin).expect("a folder of our own");
-        fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox is at /bin");
-        for applet in ["sh", "mkdir", "httpd", "sleep", "true", "false"] {
-            symlink("busybox", bin.join(applet)).expect("a folder of our own");
-        }
-        let archive = root.path().with_extension("tar");
-        let tar = Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(root.path()).arg("bin").status();
-        assert!(tar.expect("tar starts").success());
-        docker(&["import", archive.to_str().expect("a plain path"), IMAGE], Path::new("/"));
-        fs::remove_file(archive).expect("it is there");
-    });
+    have("busybox").then(|| MADE.get_or_init(|| import(IMAGE, &[])))?;
     Some(IMAGE)
+}
+
+/// The same as an application that lives under the hardened `api` of `deploy/docker-compose.yml`: it is ready, and
+/// calls itself `recall` in the version that its tag is.
+pub fn test_api_image() -> Option<&'static str> {
+    const SERVE: &str = "mkdir -p /tmp/www && cd /tmp/www && echo '{\"ready\": true}' >readyz && echo ok >healthz && \
+        echo '{\"service\": \"recall\", \"version\": \"sha-1\"}' >version && exec httpd -f -p ${PORT:-8000}";
+    static MADE: OnceLock<()> = OnceLock::new();
+    let command = format!("CMD {}", serde_json::json!(["/bin/sh", "-c", SERVE]));
+    have("busybox").then(|| MADE.get_or_init(|| import(API_IMAGE, &["--change", &command])))?;
+    Some(API_IMAGE)
+}
+
+/// Makes an image of BusyBox alone.
+fn import(image: &str, changes: &[&str]) {
+    let root = tempfile::tempdir().expect("a folder");
+    let bin = root.path().join("bin");
+    fs::create_dir(&bin).expect("a folder of our own");
+    fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox is at /bin");
+    for applet in ["sh", "mkdir", "httpd", "sleep", "true", "false", "nc", "head", "grep", "nslookup"] {
+        symlink("busybox", bin.join(applet)).expect("a folder of our own");
+    }
+    // A static BusyBox cannot resolve names with the C library, and its wget dies of trying.
+    let curl = "#!/bin/sh\nfor url; do :; done\nrest=${url#http://}\nat=${rest%%/*}\n\
+        printf 'GET /%s HTTP/1.0\\r\\n\\r\\n' \"${rest#*/}\" | nc \"${at%:*}\" \"${at#*:}\" | head -n 1 | grep -q ' 200 '\n";
+    fs::write(bin.join("curl"), curl).expect("a folder of our own");
+    fs::set_permissions(bin.join("curl"), fs::Permissions::from_mode(0o755)).expect("a file of our own");
+    let archive = root.path().join("image.tar");
+    let tar = Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(root.path()).arg("bin").status();
+    assert!(tar.expect("tar starts").success());
+    let archive = archive.to_str().expect("a plain path");
+    docker(&[&["import"], changes, &[archive, image]].concat(), Path::new("/"));
 }
 
 /// A Compose project with one service, `api`. Taken down when dropped.

@@ -8,7 +8,7 @@ mod upstream;
 
 pub use client::{Answer, Client, End};
 pub use cutover::{Cutover, Setup};
-pub use docker::{Project, box_image, docker, have_docker, try_docker};
+pub use docker::{Project, box_image, docker, have_docker, test_api_image, try_docker};
 pub use load::Load;
 pub use upstream::{Conn, Upstream, plain};
 
