@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use super::deploy;
 use crate::config;
 use crate::domain::Color;
+use crate::domain::release::Strategy;
 use crate::runbook::http::Base;
 use crate::runbook::smoke;
 use crate::status::ChangeRequest;
@@ -91,6 +92,9 @@ pub(super) enum Verb {
         /// The release: an immutable tag of the service's image
         #[arg(long, value_name = "TAG", value_parser = deploy::tag)]
         image_tag: String,
+        /// blue-green or recreate [default: deploy.strategy of the service]
+        #[arg(long, value_parser = deploy::strategy)]
+        strategy: Option<Strategy>,
         /// Print the plan with its exact commands and change nothing
         #[arg(long)]
         dry_run: bool,

@@ -8,6 +8,7 @@ use super::failure::Failure;
 use super::{Form, complain, in_runtime};
 use crate::admin::client::{Client, ClientError};
 use crate::config::Config;
+use crate::domain::release::Strategy;
 use crate::runbook::deploy::{self, Ended, Order};
 use crate::runbook::journal::Intent;
 use crate::runbook::show::Show;
@@ -19,6 +20,7 @@ pub(super) fn deploy(
     path: &Path,
     service: Option<&str>,
     intent: Intent,
+    strategy: Option<Strategy>,
     tag: String,
     dry_run: bool,
     form: Form,
@@ -27,7 +29,8 @@ pub(super) fn deploy(
     let known: Vec<_> = config.services.iter().map(|service| service.name.as_str()).collect();
     let name = pick(service, &known).map_err(Failure::Usage)?;
     let service = config.services.iter().find(|service| service.name == name).expect("it was picked from them");
-    let order = Order { intent, tag, dry_run, by: who() };
+    let strategy = strategy.unwrap_or(service.deploy.strategy);
+    let order = Order { intent, strategy, tag, dry_run, by: who() };
     let mut show = Show::new(form == Form::Json);
     let (ended, sentence) = in_runtime(async { Ok(deploy::run(&config, service, &order, &mut show).await) })?;
     match (ended, form) {
@@ -37,7 +40,7 @@ pub(super) fn deploy(
     Ok(ExitCode::from(ended.exit_code()))
 }
 
-/// A rollback was refused: if that is because the idle color does not run, and it can be brought up, it is.
+/// A rollback was refused: if that is because the release before does not run, and it can be brought up, it is.
 pub(super) fn bring_back(
     path: &Path,
     service: Option<&str>,
@@ -61,18 +64,28 @@ pub(super) fn bring_back(
     let known: Vec<_> = config.services.iter().map(|service| service.name.as_str()).collect();
     let name = pick(service, &known).map_err(Failure::Usage)?.to_owned();
     let status = in_runtime(async { Ok(Client::new(&config.admin).status().await?) })?;
-    let idle = status.services.get(&name).map(|service| service.active.other());
-    let site = config.services.iter().find(|service| service.name == name).and_then(|s| Site::new(&config, s).ok());
-    let (Some(idle), Some(site)) = (idle, site) else { return refused(refusal) };
-    let is_up = in_runtime(async { Ok(site.runs(idle).await) })?;
-    // What ran in it last is what its env file says: a deploy that was not kept has put that back.
-    match site.tag(idle) {
-        Ok(Some(tag)) if !is_up => {
-            complain(&format!("{name}: {idle} does not run; bringing it up again with {tag}\n"));
-            deploy(path, Some(&name), Intent::Rollback, tag, dry_run, form)
-        }
-        Ok(_) | Err(_) => refused(refusal),
-    }
+    let active = status.services.get(&name).map(|service| service.active);
+    let service = config.services.iter().find(|service| service.name == name);
+    let (Some(active), Some(service)) = (active, service) else { return refused(refusal) };
+    let strategy = service.deploy.strategy;
+    let Ok(site) = Site::new(&config, service, strategy) else { return refused(refusal) };
+    let tag = match strategy {
+        // What ran in it last is what its env file says: a deploy that was not kept has put that back.
+        Strategy::BlueGreen if in_runtime(async { Ok(site.runs(active.other()).await) })? => None,
+        Strategy::BlueGreen => site.tag(active.other()).ok().flatten(),
+        Strategy::Recreate => site.check_env_file(active).ok().and_then(|()| site.tag_before(active)),
+    };
+    let Some(tag) = tag else { return refused(refusal) };
+    complain(&format!("{name}: the release before does not run; bringing it up again: {tag}\n"));
+    deploy(path, Some(&name), Intent::Rollback, Some(strategy), tag, dry_run, form)
+}
+
+/// A strategy, as it is typed.
+pub(super) fn strategy(text: &str) -> Result<Strategy, &'static str> {
+    [Strategy::BlueGreen, Strategy::Recreate]
+        .into_iter()
+        .find(|strategy| strategy.as_str() == text)
+        .ok_or("blue-green or recreate")
 }
 
 /// An image tag, as Docker has them.

@@ -76,11 +76,11 @@ fn perform(cli: Cli, form: Form) -> Result<ExitCode, Failure> {
             let (config, what) = (reach(&path()?)?, change::What { to: Some(color), how });
             return in_runtime(change::change(&config, service, &what, form));
         }
-        Verb::Deploy { service, image_tag, dry_run } => {
-            return deploy::deploy(&path()?, service.as_deref(), Intent::Deploy, image_tag, dry_run, form);
+        Verb::Deploy { service, image_tag, strategy, dry_run } => {
+            return deploy::deploy(&path()?, service.as_deref(), Intent::Deploy, strategy, image_tag, dry_run, form);
         }
         Verb::Rollback { service, to_tag: Some(tag), how } => {
-            return deploy::deploy(&path()?, service.as_deref(), Intent::Rollback, tag, how.dry_run, form);
+            return deploy::deploy(&path()?, service.as_deref(), Intent::Rollback, None, tag, how.dry_run, form);
         }
         Verb::SampleApp { job } => {
             return Ok(sample::run(&match job {

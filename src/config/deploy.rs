@@ -13,7 +13,7 @@ use crate::domain::release::Strategy;
 pub struct Deploy {
     /// Default `deploy/docker-compose.yml`.
     pub compose_file: PathBuf,
-    /// Default blue-green.
+    /// Default blue-green where both colors have an env file, otherwise recreate.
     pub strategy: Strategy,
     /// What `/version` must say. Default: the image tag.
     pub version: Version,
@@ -127,18 +127,21 @@ pub(super) fn deploy(section: &Section<'_, '_>, colors: &[ColorConfig; 2]) -> De
 
 fn strategy(section: &Section<'_, '_>, colors: &[ColorConfig; 2]) -> Strategy {
     let is_bare = colors.iter().any(|color| color.env_file.is_none());
+    let default = if is_bare { Strategy::Recreate } else { Strategy::BlueGreen };
     match section.string("strategy", "\"blue-green\"") {
-        None => {}
+        None => default,
         Some(("blue-green", value)) if is_bare => {
             let help = "write blue = { env_file = \"deploy/.env.blue\" }, and green so as well";
             section.problem("strategy", value, "needs both colors to have an env_file", help);
+            default
         }
-        Some(("blue-green", _)) => {}
+        Some(("blue-green", _)) => Strategy::BlueGreen,
+        Some(("recreate", _)) => Strategy::Recreate,
         Some((_, value)) => {
-            section.problem("strategy", value, "is not a strategy", "the only one is \"blue-green\"");
+            section.problem("strategy", value, "is none of blue-green, recreate", "the default is \"blue-green\"");
+            default
         }
     }
-    Strategy::BlueGreen
 }
 
 /// One of two words; the first is the default.

@@ -15,13 +15,40 @@ use super::Color;
 pub enum Strategy {
     /// Brought up in the idle color, proven there, flipped to, watched.
     BlueGreen,
+    /// The active color's containers are replaced in place, with a gap in which it does not answer.
+    Recreate,
 }
 
 impl Strategy {
+    /// Its steps, in the order in which they are made.
+    pub fn steps(self) -> &'static [Step] {
+        match self {
+            Strategy::BlueGreen => &Step::ALL,
+            // The snapshot comes first: from `Up` on the new release writes.
+            Strategy::Recreate => &[
+                Step::Candidate,
+                Step::Image,
+                Step::Backup,
+                Step::Up,
+                Step::Healthy,
+                Step::Migrate,
+                Step::Smoke,
+                Step::EnvFile,
+            ],
+        }
+    }
+
+    /// Whether a release whose last step begun is `reached` has begun `step`.
+    pub fn has_begun(self, reached: Step, step: Step) -> bool {
+        let position = |wanted| self.steps().iter().position(|step| *step == wanted);
+        position(step).is_some_and(|at| position(reached).is_some_and(|reached| at <= reached))
+    }
+
     /// The word in the config, on the command line and in the ledger.
     pub fn as_str(self) -> &'static str {
         match self {
             Strategy::BlueGreen => "blue-green",
+            Strategy::Recreate => "recreate",
         }
     }
 }
@@ -32,7 +59,7 @@ impl fmt::Display for Strategy {
     }
 }
 
-/// One step of a blue-green release, in the order in which they are made.
+/// One step of a release, in the order in which blue-green makes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
@@ -174,13 +201,16 @@ impl fmt::Display for Step {
 }
 
 /// What takes back everything up to the step `reached`, which may be half made: the last step's first.
-pub fn undo_from(reached: Step) -> impl Iterator<Item = Undo> {
-    Step::ALL.into_iter().rev().filter(move |step| *step <= reached).filter_map(Step::undo)
+pub fn undo_from(strategy: Strategy, reached: Step) -> impl Iterator<Item = Undo> {
+    let begun = move |step: &Step| strategy.has_begun(reached, *step);
+    strategy.steps().iter().rev().copied().filter(begun).filter_map(Step::undo)
 }
 
 /// A release that was interrupted, as its journal tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interrupted {
+    /// How it was brought up.
+    pub strategy: Strategy,
     /// The color it was brought up in.
     pub color: Color,
     /// The service's epoch before it.
@@ -218,6 +248,8 @@ pub enum Next {
 pub fn next(release: Interrupted, active: Color, epoch: u64) -> Next {
     match release.decided {
         Some(decided) => Next::End(decided),
+        // It has the traffic from the start, and no flip gives or takes it.
+        None if release.strategy == Strategy::Recreate => Next::Begin,
         // Also when somebody else flipped to it: it has the traffic, and stopping it would be an outage.
         None if active == release.color => Next::Follow,
         // The flip was made, and traffic went back while nobody looked.
@@ -262,16 +294,21 @@ mod tests {
 
     #[test]
     fn undoing_goes_backwards_and_takes_back_only_what_was_begun() {
-        let undone = |reached| undo_from(reached).collect::<Vec<_>>();
+        let undone = |reached| undo_from(Strategy::BlueGreen, reached).collect::<Vec<_>>();
         assert_eq!(undone(Step::Image), [Undo::Candidate]);
         assert_eq!(undone(Step::Up), [Undo::Project, Undo::Candidate]);
         assert_eq!(undone(Step::Smoke), [Undo::Project, Undo::Candidate]);
         assert_eq!(undone(Step::Flip), [Undo::EnvFile, Undo::Project, Undo::Candidate]);
+        let undone = |reached| undo_from(Strategy::Recreate, reached).collect::<Vec<_>>();
+        assert_eq!(undone(Step::Backup), [Undo::Candidate], "it comes before the project is touched");
+        assert_eq!(undone(Step::Smoke), [Undo::Project, Undo::Candidate]);
     }
 
     #[test]
     fn an_interrupted_release_goes_on_where_the_traffic_is() {
-        let release = |reached, decided| Interrupted { color: Color::Green, epoch: 4, reached, decided };
+        let strategy = Strategy::BlueGreen;
+        let release = |reached, decided| Interrupted { strategy, color: Color::Green, epoch: 4, reached, decided };
+        let recreate = |reached, decided| Interrupted { strategy: Strategy::Recreate, ..release(reached, decided) };
         for (case, release, active, epoch, want) in [
             ("killed early", release(Step::Up, None), Color::Blue, 4, Next::Begin),
             ("killed before the flip", release(Step::EnvFile, None), Color::Blue, 4, Next::Begin),
@@ -283,6 +320,8 @@ mod tests {
             ("others flipped to it", release(Step::Up, None), Color::Green, 5, Next::Follow),
             ("others flipped twice", release(Step::Up, None), Color::Blue, 6, Next::Begin),
             ("killed while undoing", release(Step::Up, Some(Decided::Undo)), Color::Blue, 4, Next::End(Decided::Undo)),
+            ("killed in the gap", recreate(Step::Up, None), Color::Green, 4, Next::Begin),
+            ("killed going back", recreate(Step::Up, Some(Decided::Undo)), Color::Green, 4, Next::End(Decided::Undo)),
             (
                 "killed in the drain",
                 release(Step::Drain, Some(Decided::Keep)),

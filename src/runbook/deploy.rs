@@ -13,7 +13,7 @@ use super::stop::{Answer, Stop, ask};
 use crate::admin::client::ClientError;
 use crate::config::{Config, Service};
 use crate::domain::Color;
-use crate::domain::release::{self, Decided, Next, Step, Undo, undo_from};
+use crate::domain::release::{self, Decided, Next, Step, Strategy, Undo, undo_from};
 use crate::status::{ChangeRequest, Phase};
 
 /// What is wanted.
@@ -21,6 +21,8 @@ use crate::status::{ChangeRequest, Phase};
 pub struct Order {
     /// Why.
     pub intent: Intent,
+    /// How.
+    pub strategy: Strategy,
     /// The image tag.
     pub tag: String,
     /// Say what would be done, and do nothing.
@@ -78,11 +80,11 @@ impl Ended {
 /// How it ended, and a sentence about it.
 pub type End = (Ended, String);
 
-/// Deploys `order.tag` to the idle color of `service`, after what an earlier run left undone.
+/// Deploys `order.tag` to `service`, after what an earlier run left undone.
 ///
 /// Whatever ends it early, the active color and every file are as before, or the journal says what is left to do.
 pub async fn run(config: &Config, service: &Service, order: &Order, show: &mut Show) -> End {
-    let site = match Site::new(config, service) {
+    let site = match Site::new(config, service, order.strategy) {
         Ok(site) => site,
         Err(why) => return (Ended::Failed, why),
     };
@@ -104,7 +106,8 @@ pub async fn run(config: &Config, service: &Service, order: &Order, show: &mut S
             );
         }
         Ok(Some(journal)) => {
-            let is_wanted = journal.tag == order.tag && journal.intent == order.intent;
+            let is_wanted =
+                journal.tag == order.tag && journal.intent == order.intent && journal.strategy == order.strategy;
             let end = go_on(&site, &lock, journal, is_wanted, show, &mut stop).await;
             match end.0 {
                 Ended::NoAnswer | Ended::Left | Ended::UnderWay => return end,
@@ -132,6 +135,9 @@ async fn go_on(
     stop: &mut Stop,
 ) -> End {
     show.say(&was_interrupted(&journal));
+    if let Err(why) = site.check_env_file(journal.color) {
+        return (Ended::Failed, why);
+    }
     let status = match site.status().await {
         Ok(status) => status,
         Err(error) => return lost(&error),
@@ -141,7 +147,7 @@ async fn go_on(
     match next {
         Next::Begin if is_wanted => {
             run.show.say("  going on from the beginning; a snapshot or a migration that was made stays made");
-            run.go(Step::ALL[0], stop).await
+            run.go(None, stop).await
         }
         Next::Begin => {
             let why = format!("interrupted at {}, and another release is wanted now", run.journal.reached);
@@ -151,7 +157,7 @@ async fn go_on(
         Next::Follow => {
             let color = run.journal.color;
             run.show.say(&format!("  {color} has the traffic: following its watch"));
-            run.go(Step::EnvFile, stop).await
+            run.go(Some(Step::EnvFile), stop).await
         }
         Next::End(decided) => {
             let why = run
@@ -162,7 +168,7 @@ async fn go_on(
             match decided {
                 Decided::Undo => {
                     run.show.say("  it had failed: undoing the rest of it");
-                    let ended = if run.journal.reached.is_gate() { Ended::GateSaidNo } else { Ended::Failed };
+                    let ended = run.ended_at(run.journal.reached);
                     run.undo(ended, &why, stop).await
                 }
                 Decided::TakenBack => {
@@ -171,7 +177,7 @@ async fn go_on(
                 }
                 Decided::Keep => {
                     run.show.say("  it was kept: going on with the old color");
-                    run.go(Step::Drain, stop).await
+                    run.go(Some(Step::Drain), stop).await
                 }
             }
         }
@@ -190,7 +196,13 @@ async fn begin(site: &Site<'_>, lock: &Lock, order: &Order, show: &mut Show, sto
             return (Ended::UnderWay, format!("{name}: another cutover is under way: {}", status.summary));
         }
     }
-    let color = status.active.other();
+    let color = match order.strategy {
+        Strategy::BlueGreen => status.active.other(),
+        Strategy::Recreate => status.active,
+    };
+    if let Err(why) = site.check_env_file(color) {
+        return (Ended::Failed, why);
+    }
     let (tag_before, active_tag) = match (site.tag(color), site.tag(status.active)) {
         (Ok(before), Ok(active)) => (before, active),
         (Err(why), _) | (_, Err(why)) => return (Ended::Failed, why),
@@ -199,13 +211,19 @@ async fn begin(site: &Site<'_>, lock: &Lock, order: &Order, show: &mut Show, sto
     let has = active_tag.as_deref().unwrap_or("no tag");
     let (intent, tag) = (order.intent.as_str(), &order.tag);
     let project = site.project(color);
-    show.say(&format!(
-        "{name}: {intent} {tag} to {color} ({project}); {active} is active with {has}, epoch {}",
-        status.epoch
-    ));
+    let how = match order.strategy {
+        Strategy::BlueGreen => format!("{active} is active with {has}"),
+        Strategy::Recreate => format!("in place of {has}, with a gap"),
+    };
+    show.say(&format!("{name}: {intent} {tag} to {color} ({project}); {how}, epoch {}", status.epoch));
     let ran_before = site.runs(color).await;
     let is_ready = status.colors.get(&color).is_some_and(|status| status.ready);
-    if order.intent == Intent::Rollback && tag_before.as_ref() == Some(tag) && ran_before && is_ready {
+    if order.strategy == Strategy::BlueGreen
+        && order.intent == Intent::Rollback
+        && tag_before.as_ref() == Some(tag)
+        && ran_before
+        && is_ready
+    {
         return flip_back(site, order, color, show).await;
     }
     if order.dry_run {
@@ -218,7 +236,7 @@ async fn begin(site: &Site<'_>, lock: &Lock, order: &Order, show: &mut Show, sto
     let journal = Journal::begin(Beginning {
         service: name.clone(),
         intent: order.intent,
-        strategy: site.deploy().strategy,
+        strategy: order.strategy,
         tag: tag.clone(),
         color,
         epoch: status.epoch,
@@ -227,9 +245,9 @@ async fn begin(site: &Site<'_>, lock: &Lock, order: &Order, show: &mut Show, sto
         by: order.by.clone(),
     });
     let mut run = Run { site, lock, journal, show, answers: None };
-    let line = run.line("begin").with("before", has).with("strategy", site.deploy().strategy).with("by", &order.by);
+    let line = run.line("begin").with("before", has).with("strategy", order.strategy).with("by", &order.by);
     run.record(line);
-    run.go(Step::ALL[0], stop).await
+    run.go(None, stop).await
 }
 
 /// The wanted tag still runs in the idle color: one flip.
@@ -249,13 +267,16 @@ async fn flip_back(site: &Site<'_>, order: &Order, color: Color, show: &mut Show
 }
 
 impl Run<'_> {
-    /// Makes the steps from `first` on, and ends it.
-    async fn go(&mut self, first: Step, stop: &mut Stop) -> End {
-        for step in Step::ALL.into_iter().filter(|step| *step >= first) {
+    /// Makes the steps from `first` on (without one, all), and ends it.
+    async fn go(&mut self, first: Option<Step>, stop: &mut Stop) -> End {
+        let strategy = self.journal.strategy;
+        for step in strategy.steps().iter().copied().skip_while(|step| first.is_some_and(|first| *step != first)) {
             if !step.is_repeated() && self.journal.done.contains(&step) {
                 continue;
             }
-            self.journal.reached = self.journal.reached.max(step);
+            if !strategy.has_begun(self.journal.reached, step) {
+                self.journal.reached = step;
+            }
             if let Err(halt) = self.save() {
                 return self.halted(step, halt, stop).await;
             }
@@ -275,7 +296,8 @@ impl Run<'_> {
             return self.halted(step, halt, stop).await;
         }
         let Journal { service, tag, color, decided, .. } = &self.journal;
-        let verdict = decided.as_ref().map_or("", |(_, verdict)| verdict.as_str());
+        let verdict =
+            decided.as_ref().map_or("not watched: it was recreated in place", |(_, verdict)| verdict.as_str());
         let sentence = format!("{service}: {tag} is in production on {color} and stays ({verdict})");
         self.over(Ended::Kept, sentence, self.line("kept").with("verdict", verdict))
     }
@@ -316,10 +338,10 @@ impl Run<'_> {
 
     /// What a step that did not end well leads to.
     async fn halted(&mut self, step: Step, halt: Halt, stop: &mut Stop) -> End {
-        let is_kept = step > Step::Watch;
+        let is_kept = self.journal.strategy.has_begun(step, Step::Drain);
         let why = match halt {
-            Halt::Lost(error) if step >= Step::Flip => return lost(&error),
-            Halt::Stopped(name) if step >= Step::Flip => return self.leave(name),
+            Halt::Lost(error) if self.has_flipped(step) => return lost(&error),
+            Halt::Stopped(name) if self.has_flipped(step) => return self.leave(name),
             Halt::TakenBack(why) => {
                 self.show.end(step, false, &why);
                 return self.take_back(&why, stop).await;
@@ -344,11 +366,25 @@ impl Run<'_> {
             let sentence = format!("{service}: {tag} is in production on {color}, but {}: {why}", step);
             return self.over(Ended::Kept, sentence, self.line("kept").with("step", step).with("problem", why));
         }
-        if step >= Step::Healthy {
+        if self.journal.strategy.has_begun(step, Step::Healthy) {
             self.show_log().await;
         }
-        let ended = if step.is_gate() { Ended::GateSaidNo } else { Ended::Failed };
-        self.undo(ended, &why, stop).await
+        self.undo(self.ended_at(step), &why, stop).await
+    }
+
+    /// Whether traffic may be on it because of a flip.
+    fn has_flipped(&self, step: Step) -> bool {
+        self.journal.strategy.has_begun(step, Step::Flip)
+    }
+
+    /// What it is called when `step` fails before there was a flip.
+    fn ended_at(&self, step: Step) -> Ended {
+        match self.journal.strategy {
+            // It had the traffic, whatever it did with it.
+            Strategy::Recreate if self.journal.strategy.has_begun(step, Step::Up) => Ended::TakenBack,
+            Strategy::Recreate | Strategy::BlueGreen if step.is_gate() => Ended::GateSaidNo,
+            Strategy::Recreate | Strategy::BlueGreen => Ended::Failed,
+        }
     }
 
     /// Takes back what was done before the flip.
@@ -356,12 +392,13 @@ impl Run<'_> {
         if let Err(halt) = self.decide(Decided::Undo, why) {
             return self.stuck(&halt);
         }
-        let status = match self.site.status().await {
-            Ok(status) => status,
-            Err(error) => return lost(&error),
-        };
         let color = self.journal.color;
-        if status.active == color {
+        let is_active = match (self.journal.strategy, self.site.status().await) {
+            (Strategy::Recreate, _) => false,
+            (Strategy::BlueGreen, Ok(status)) => status.active == color,
+            (Strategy::BlueGreen, Err(error)) => return lost(&error),
+        };
+        if is_active {
             // Somebody flipped to it by hand. It must not be stopped, and nobody has asked us to flip.
             let sentence = format!(
                 "{}: {why}. {color} has the traffic all the same, by somebody else; left as it is",
@@ -373,7 +410,10 @@ impl Run<'_> {
             Err(end) => end,
             Ok(problems) => {
                 let Journal { service, tag, reached, .. } = &self.journal;
-                let old = color.other();
+                let old = match self.journal.strategy {
+                    Strategy::BlueGreen => color.other().to_string(),
+                    Strategy::Recreate => self.journal.tag_before.clone().unwrap_or_else(|| "what was there".into()),
+                };
                 let snapshot = match &self.journal.snapshot {
                     Some(path) if self.journal.migrated => {
                         format!("; the data as it was before the migration is in {}", path.display())
@@ -415,7 +455,7 @@ impl Run<'_> {
     async fn take_away(&mut self, stop: &mut Stop) -> Result<String, End> {
         let color = self.journal.color;
         let mut problems = String::new();
-        for undo in undo_from(self.journal.reached) {
+        for undo in undo_from(self.journal.strategy, self.journal.reached) {
             let undone = match undo {
                 Undo::EnvFile => self
                     .site

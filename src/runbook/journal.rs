@@ -102,7 +102,7 @@ impl Journal {
     /// A journal of which nothing is done yet, and nothing on the disk.
     pub fn begin(with: Beginning) -> Self {
         let Beginning { service, intent, strategy, tag, color, epoch, tag_before, ran_before, by } = with;
-        let (began, reached, done) = (crate::clock::utc(), Step::ALL[0], Vec::new());
+        let (began, reached, done) = (crate::clock::utc(), strategy.steps()[0], Vec::new());
         let (migrated, snapshot, flipped, decided) = (false, None, None, None);
         Journal {
             version: VERSION,
@@ -128,7 +128,7 @@ impl Journal {
     /// How far it got, for [`crate::domain::release::next`].
     pub fn interrupted(&self) -> Interrupted {
         let decided = self.decided.as_ref().map(|(decided, _)| *decided);
-        Interrupted { color: self.color, epoch: self.epoch, reached: self.reached, decided }
+        Interrupted { strategy: self.strategy, color: self.color, epoch: self.epoch, reached: self.reached, decided }
     }
 }
 

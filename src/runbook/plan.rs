@@ -19,8 +19,8 @@ pub fn plan(site: &Site<'_>, order: &Order, color: Color, ran_before: bool, show
     let deploy = site.deploy();
     let migrates = order.intent == Intent::Deploy && !deploy.migrate.command.is_empty();
     let backs_up = order.intent == Intent::Deploy && !deploy.backup.command.is_empty();
-    for step in Step::ALL {
-        let (what, command) = match step {
+    for step in order.strategy.steps() {
+        let (what, command) = match *step {
             Step::Candidate => {
                 (format!("write {} with IMAGE_TAG={}", site.candidate(color).display(), order.tag), None)
             }

@@ -11,6 +11,7 @@ use super::journal::Trouble;
 use crate::admin::client::{Client, ClientError};
 use crate::config::{Config, Deploy, EnvFile, Service};
 use crate::domain::Color;
+use crate::domain::release::Strategy;
 use crate::ledger::{self, Line};
 use crate::status::ServiceStatus;
 
@@ -26,38 +27,46 @@ pub struct Site<'a> {
     /// The proxy's API.
     pub client: Client,
     /// Both colors' env files, by [`Color::index`].
-    env_files: [PathBuf; 2],
+    env_files: [Option<PathBuf>; 2],
 }
 
 impl<'a> Site<'a> {
     /// The place of `service`.
     ///
     /// # Errors
-    /// A color has no env file, or both have one project; a sentence.
-    pub fn new(config: &'a Config, service: &'a Service) -> Result<Self, String> {
-        let env_file = |color: Color| {
-            service.colors[color.index()].env_file.clone().ok_or_else(|| {
-                let name = &service.name;
-                format!(
-                    "{name}: {color} has no env_file, so nobody knows its Compose project; write in [service.{name}] \
-                     {color} = {{ env_file = \"deploy/.env.{color}\" }}"
-                )
-            })
-        };
-        let site = Site {
-            config,
-            service,
-            client: Client::new(&config.admin),
-            env_files: [env_file(Color::Blue)?, env_file(Color::Green)?],
-        };
-        let [blue, green] = Color::BOTH.map(|color| site.project(color));
-        if blue == green {
-            let name = &service.name;
-            return Err(format!(
-                "{name}: both colors are the Compose project {blue}; give each a COMPOSE_PROJECT_NAME"
-            ));
+    /// No color has an env file, or a blue-green release lacks one, or both colors have one project; a sentence.
+    pub fn new(config: &'a Config, service: &'a Service, strategy: Strategy) -> Result<Self, String> {
+        let env_files = [Color::Blue, Color::Green].map(|color| service.colors[color.index()].env_file.clone());
+        let site = Site { config, service, client: Client::new(&config.admin), env_files };
+        match strategy {
+            Strategy::Recreate => {}
+            Strategy::BlueGreen => {
+                Color::BOTH.into_iter().try_for_each(|color| site.check_env_file(color))?;
+                let [blue, green] = Color::BOTH.map(|color| site.project(color));
+                if blue == green {
+                    let name = &service.name;
+                    return Err(format!(
+                        "{name}: both colors are the Compose project {blue}; give each a COMPOSE_PROJECT_NAME"
+                    ));
+                }
+            }
         }
         Ok(site)
+    }
+
+    /// Whether a color can be brought up at all.
+    ///
+    /// # Errors
+    /// It has no env file; a sentence.
+    pub fn check_env_file(&self, color: Color) -> Result<(), String> {
+        let name = &self.service.name;
+        match self.env_files[color.index()] {
+            Some(_) => Ok(()),
+            None => Err(format!(
+                "{name}: {color} has no env_file, so nobody knows its Compose project; write in [service.{name}] \
+                 {color} = {{ env_file = \"deploy/.env.{color}\" }}"
+            )),
+        }
     }
 
     /// `[service.NAME.deploy]`
@@ -71,9 +80,9 @@ impl<'a> Site<'a> {
         named.unwrap_or_else(|| format!("{}_{color}", self.service.name))
     }
 
-    /// The env file in force.
+    /// The env file in force. Only for a color that [`Site::check_env_file`] has found to have one.
     pub fn env_file(&self, color: Color) -> &Path {
-        &self.env_files[color.index()]
+        self.env_files[color.index()].as_deref().expect("no color without an env file is brought up")
     }
 
     /// The env file with the new tag, beside it.
@@ -95,6 +104,13 @@ impl<'a> Site<'a> {
     /// As [`Site::read_env`].
     pub fn tag(&self, color: Color) -> Result<Option<String>, String> {
         Ok(self.read_env(self.env_file(color))?.get("IMAGE_TAG").map(|(tag, _)| tag.to_owned()))
+    }
+
+    /// The image tag that a color had before the one it has, as the ledger tells it.
+    pub fn tag_before(&self, color: Color) -> Option<String> {
+        let now = self.tag(color).ok()??;
+        let lines = ledger::tail(&self.config.state.ledger, usize::MAX).ok()?;
+        tag_before(&lines, &self.service.name, &now)
     }
 
     /// Compose for a color, with the env file in force.
@@ -182,5 +198,39 @@ impl<'a> Site<'a> {
     pub fn record(&self, line: &Line) -> Option<String> {
         let path = &self.config.state.ledger;
         ledger::append(path, line).err().map(|error| format!("the ledger {} was not written: {error}", path.display()))
+    }
+}
+
+/// What the last deploy or rollback of `tag` replaced.
+fn tag_before(lines: &[String], service: &str, tag: &str) -> Option<String> {
+    let begins = |intent: &str, line: &str| line.contains(&format!("] {intent} {service}: begin tag={tag} "));
+    let line = lines.iter().rev().find(|line| begins("deploy", line) || begins("rollback", line))?;
+    let before = line.split(' ').find_map(|word| word.strip_prefix("before="))?;
+    (before != tag && !before.starts_with('"')).then(|| before.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tag_before_is_what_the_present_one_replaced() {
+        let lines: Vec<String> = [
+            "[2026-11-23T09:00:00Z] deploy app: begin tag=sha-2 color=blue before=sha-1 strategy=recreate by=cli",
+            "[2026-11-23T09:00:01Z] deploy app: kept tag=sha-2 color=blue verdict=x by=cli",
+            "[2026-11-23T09:01:00Z] deploy app: begin tag=sha-3 color=blue before=sha-2 strategy=recreate by=cli",
+            "[2026-11-23T09:01:01Z] deploy app: failed tag=sha-3 color=blue step=up why=x by=cli",
+            "[2026-11-23T09:02:00Z] deploy shop: begin tag=sha-2 color=blue before=sha-9 strategy=recreate by=cli",
+            "[2026-11-23T09:03:00Z] deploy app: begin tag=sha-4 color=blue before=\"no tag\" strategy=recreate by=cli",
+        ]
+        .map(str::to_owned)
+        .into();
+        for (case, tag, want) in [
+            ("what was kept", "sha-2", Some("sha-1")),
+            ("the first one ever", "sha-4", None),
+            ("brought up by hand", "sha-7", None),
+        ] {
+            assert_eq!(tag_before(&lines, "app", tag).as_deref(), want, "{case}");
+        }
     }
 }

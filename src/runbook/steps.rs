@@ -17,7 +17,7 @@ use super::{data, files};
 use crate::admin::client::ClientError;
 use crate::config::{Retire, Version};
 use crate::domain::Color;
-use crate::domain::release::{Answers, Decided, Step, hurt};
+use crate::domain::release::{Answers, Decided, Step, Strategy, hurt};
 use crate::ledger::Line;
 use crate::status::{ChangeRequest, Phase, ServiceStatus};
 
@@ -446,8 +446,18 @@ impl Run<'_> {
             self.show.command(&up);
             match up.run(limit).await {
                 Ok(_) => {
-                    let tag = self.journal.tag_before.as_deref().unwrap_or("what it ran before");
-                    return Ok(format!("{} runs {tag} again", compose.project));
+                    let tag = self.journal.tag_before.clone().unwrap_or_else(|| "what it ran before".into());
+                    let healthy = match self.journal.strategy {
+                        Strategy::BlueGreen => None,
+                        // The service has nothing else: that it answers again is what the way back is about.
+                        Strategy::Recreate => Some(self.healthy().await),
+                    };
+                    return match healthy {
+                        None | Some(Ok(_)) => Ok(format!("{} runs {tag} again", compose.project)),
+                        Some(Err(halt)) => {
+                            Err(format!("{} runs {tag} again and is not well: {halt:?}", compose.project))
+                        }
+                    };
                 }
                 Err(failure) => self.show.note(&failure.to_string()),
             }

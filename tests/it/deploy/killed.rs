@@ -25,7 +25,7 @@ const STEPS: [&str; 13] = [
 const MIGRATE: (&str, &str) = ("deploy.migrate.command", "['/cutover', 'sample-app', 'migrate']");
 
 /// Kills a deploy of `tag` as it says that it begins `step`.
-fn kill_at(stage: &Stage, tag: &str, step: &str) {
+pub(super) fn kill_at(stage: &Stage, tag: &str, step: &str) {
     let mut child = stage.begin_deploy(tag);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     let came = lines.any(|line| {

@@ -8,6 +8,7 @@ mod bad;
 mod data;
 mod good;
 mod killed;
+mod recreate;
 
 use std::fs;
 use std::path::Path;

@@ -1,0 +1,74 @@
+//! Recreate: the active color's containers replaced in place, and put back when the new ones are bad.
+//!
+//! The proxy does not hold requests during the gap: clients see 502 then. So no load here expects that nothing fails.
+
+use super::killed::kill_at;
+use super::{Stage, have_images};
+
+const RECREATE: (&str, &str) = ("deploy.strategy", "'recreate'");
+
+#[test]
+fn a_good_release_takes_the_place_of_the_one_before() {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[RECREATE]);
+    for (tag, before) in [("sha-2", "sha-1"), ("sha-3", "sha-2")] {
+        let (code, said) = stage.deploy(tag);
+        assert_eq!(code, 0, "{said}");
+        let app = stage.cutover.app();
+        assert_eq!((&app["active"], &app["epoch"]), (&"blue".into(), &1.into()), "nothing was flipped: {app}");
+        assert_eq!((stage.running("blue").as_str(), stage.running("green").as_str()), (tag, ""));
+        assert!(stage.env("blue").contains(&format!("\nIMAGE_TAG={tag} # now\n")));
+        assert_eq!(stage.cutover.get("/").text(), format!("{{\"release\":\"{tag}\"}}"));
+        let begin = format!("] deploy app: begin tag={tag} color=blue before={before} strategy=recreate");
+        assert!(stage.ledger().contains(&begin), "{}", stage.ledger());
+    }
+    // Without a tag, the one that the present one replaced: the ledger knows it.
+    let (code, said) = stage.cutover.cli_code(&["rollback"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(stage.running("blue"), "sha-2");
+}
+
+#[test]
+fn a_bad_release_gives_its_place_back() {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[RECREATE]);
+    let before = stage.files();
+    for tag in ["never-ready", "wrong-version", "crash-loop"] {
+        let (code, said) = stage.deploy(tag);
+        assert_eq!(code, 4, "{tag}: {said}");
+        assert_eq!(stage.files(), before, "{tag}");
+        assert_eq!(stage.running("blue"), "sha-1", "{tag}");
+        assert_eq!(stage.cutover.get("/").text(), "{\"release\":\"sha-1\"}", "{tag}: it answers again");
+        assert!(stage.ledger().contains(&format!("] deploy app: failed tag={tag} color=blue")), "{}", stage.ledger());
+    }
+    let (code, said) = stage.deploy("no-such-tag");
+    assert_eq!(code, 1, "nothing was touched yet: {said}");
+    assert_eq!(stage.files(), before);
+}
+
+#[test]
+fn killed_at_any_step_the_next_run_ends_right() {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[RECREATE]);
+    let steps = ["candidate", "image", "backup", "up", "healthy", "migrate", "smoke", "env-file"];
+    for (n, step) in steps.into_iter().enumerate() {
+        let (tag, other) = if n % 2 == 0 { ("sha-2", "sha-3") } else { ("sha-3", "sha-2") };
+        kill_at(&stage, tag, step);
+        let (code, said) = stage.deploy(tag);
+        assert_eq!(code, 0, "{step}: {said}");
+        assert_eq!(stage.running("blue"), tag, "{step}");
+        assert!(stage.env("blue").contains(&format!("\nIMAGE_TAG={tag} # now\n")), "{step}");
+        // And with another one wanted: this one is undone first.
+        kill_at(&stage, other, step);
+        let (code, said) = stage.deploy("sha-1");
+        assert_eq!(code, 0, "{step}: {said}");
+        assert!(said.contains("undoing this one first"), "{step}: {said}");
+        assert_eq!(stage.running("blue"), "sha-1", "{step}");
+    }
+}
