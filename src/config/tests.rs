@@ -66,7 +66,7 @@ fn every_key_is_in_the_full_file_and_in_the_docs() {
         .split(['(', ' ', '\n'])
         .filter_map(|word| word.strip_prefix('"')?.split_once("\",").map(|(key, _)| key.to_owned()))
         .filter(|key| {
-            !["off", "json", "combined", "tag", "any", "stop", "keep_", "flask", "db"].contains(&key.as_str())
+            !["off", "json", "combined", "tag", "any", "stop", "flask", "db", "recreate"].contains(&key.as_str())
         })
         .filter(|key| key.len() > 1 && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
         .collect();
@@ -127,6 +127,48 @@ fn each_problem_has_its_place() {
         ("[service.a]\nblue = true\ngreen = 1\n", 2, 8, "service.a.blue is true or false"),
         ("[service.a]\nblue = {}\ngreen = 1\n", 2, 8, "service.a.blue names no env_file"),
         ("[service.A]\nblue = 1\ngreen = 2\n", 1, 10, "\"A\" is not a service name"),
+        (
+            "[service.a]\nblue = 1\ngreen = 2\ndeploy.strategy = \"blue-green\"\n",
+            4,
+            19,
+            "service.a.deploy.strategy needs both colors to have an env_file",
+        ),
+        (
+            "[service.a]\nblue = 1\ngreen = 2\ndeploy.strategy = \"canary\"\n",
+            4,
+            19,
+            "service.a.deploy.strategy is none of blue-green, recreate",
+        ),
+        (
+            "[service.a]\nblue = 1\ngreen = 2\ndeploy.retire = \"down\"\n",
+            4,
+            17,
+            "service.a.deploy.retire is none of stop, keep",
+        ),
+        (
+            "[service.a]\nblue = 1\ngreen = 2\ndeploy.version = 3\n",
+            4,
+            18,
+            "service.a.deploy.version is a number, and must be a string",
+        ),
+        (
+            "[service.a]\nblue = 1\ngreen = 2\ndeploy.backup.keep = 0\n",
+            4,
+            22,
+            "service.a.deploy.backup.keep must be from 1 to 10000",
+        ),
+        (
+            "[service.a]\nblue = 1\ngreen = 2\ndeploy.migrate.command = \"flask db upgrade\"\n",
+            4,
+            26,
+            "service.a.deploy.migrate.command is one word with spaces",
+        ),
+        (
+            "[service.a]\nblue = 1\ngreen = 2\ndeploy.migrate.requires = true\n",
+            4,
+            16,
+            "unknown key service.a.deploy.migrate.requires",
+        ),
         ("[service.a]\nblue = 1\ngreen = 2\nactive = \"red\"\n", 4, 10, "service.a.active is not a color"),
         ("[service.a]\nblue = 1\ngreen = 2\npath_prefix = \"api\"\n", 4, 15, "service.a.path_prefix is not a path"),
         (

@@ -288,7 +288,12 @@ impl Run<'_> {
         self.record(smoke::line(&base, &outcome, &self.journal.by));
         match outcome {
             Ok(passed) => Ok(format!("{} {} answers", passed.service, passed.version)),
-            Err(failed) => Err(failed.to_string().into()),
+            Err(failed) => {
+                let is_version = failed.check == smoke::Check::Version && self.site.deploy().version == Version::Tag;
+                let help =
+                    if is_version { "; if it never says its image tag, set deploy.version = \"any\"" } else { "" };
+                Err(format!("{failed}{help}").into())
+            }
         }
     }
 
