@@ -2,7 +2,7 @@
 //!
 //! The tests of `cutover deploy` build an image of each kind of it; nothing else of the product uses it.
 //!
-//! `SAMPLE_RELEASE` is what `/version` says, `SAMPLE_PORT` the port (8000), `SAMPLE_BEHAVIOR` a [`Behavior`],
+//! `SAMPLE_RELEASE` is what `/version` says, `SAMPLE_PORT` the port (8000), `SAMPLE_BEHAVIOR` how well it works,
 //! `SAMPLE_SCHEMA` the file that stands for the database, `SAMPLE_MIGRATION` what a migration does to it: `ok`, `fail`
 //! or `breaks`, with which no other release can live.
 

@@ -62,14 +62,15 @@ fn and_started_again_it_goes_on() {
         assert_eq!(code, 0, "{step}: {said}");
         assert!(said.contains(&format!("was interrupted at {step}")), "{step}: {said}");
         assert_in_production(&stage, tag, step);
-        // The schema tells how often each release migrated. Killed in the middle of it nobody knows whether it had.
+        // The schema tells how often each release migrated. Killed around it nobody knows whether it had: the signal
+        // may come a step late.
         let schema = stage.compose(
             if n % 2 == 0 { "green" } else { "blue" },
             &["exec", "-T", "api", "/cutover", "sample-app", "dump"],
         );
         let lines = schema.lines().count();
         let made = n + 1;
-        let twice = usize::from(n >= 5);
+        let twice = usize::from(n >= 4) + usize::from(n >= 5);
         assert!((made..=made + twice).contains(&lines), "{step}: {schema}");
     }
     none_failed(load);
