@@ -45,6 +45,7 @@ fn service(active: Color, ready: bool) -> ServiceStatus {
         summary: "a summary".into(),
         watch: None,
         last_verdict: None,
+        rehearsal: None,
         colors: [(Color::Blue, color(8000)), (Color::Green, color(8001))].into(),
     }
 }
@@ -60,7 +61,7 @@ fn observation(ready: bool) -> Observation {
         services: [("recall".to_owned(), service(Color::Blue, ready))].into(),
         ledger: vec![],
     };
-    Observation { status, stats: vec![], flips: vec![], reloads_ok: 0, reloads_failed: 0 }
+    Observation { status, stats: vec![], rehearsals: vec![], flips: vec![], reloads_ok: 0, reloads_failed: 0 }
 }
 
 /// Answers like a control task with one service at epoch 3, blue active; `ready` is whether its upstreams are.
@@ -91,6 +92,10 @@ async fn stand_in(mut commands: mpsc::Receiver<Command>, ready: bool) {
                 drop(answer.send(Err(Refusal { code: RefusalCode::NothingToRollBack, message })));
             }
             Command::Drain(_, answer) => drop(answer.send(Ok(Drained { seconds: 0.5, cut: 0 }))),
+            Command::Rehearsal(_, answer) => {
+                let message = "none in this stand-in".into();
+                drop(answer.send(Err(Refusal { code: RefusalCode::UnknownService, message })));
+            }
             Command::Reload { by, answer } => drop(answer.send(Ok(Reloaded { changes: vec![by] }))),
         }
     }

@@ -157,6 +157,24 @@ impl<'a, 'i> Section<'a, 'i> {
         }
     }
 
+    /// A number from 0 to 1.
+    pub fn share(&self, key: &'static str, default: f64) -> f64 {
+        let Some(value) = self.get(key) else { return default };
+        let number = match value.get_ref() {
+            DeValue::Float(number) => number.as_str().parse().ok(),
+            DeValue::Integer(number) => integer(number.as_str(), number.radix()).map(|number| number as f64),
+            _ => {
+                self.wrong_kind(key, value, "a number from 0 to 1", &format!("{default:?}"));
+                return default;
+            }
+        };
+        number.filter(|number: &f64| (0.0..=1.0).contains(number)).unwrap_or_else(|| {
+            let help = format!("a share: 0.05 is 5 percent; the default is {default:?}");
+            self.problem(key, value, "must be from 0 to 1", help);
+            default
+        })
+    }
+
     /// `true` or `false`.
     pub fn boolean(&self, key: &'static str, default: bool) -> bool {
         match self.get(key) {

@@ -4,6 +4,7 @@ pub mod color;
 pub mod cutover;
 
 pub mod health;
+pub mod rehearsal;
 pub mod watch;
 
 pub use color::Color;
