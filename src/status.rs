@@ -185,13 +185,15 @@ pub struct RehearsedDifference {
     pub is: String,
 }
 
-/// A field that is not compared on a route.
+/// What is no difference on a route, because the active color shows it in turns.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Noise {
     /// Method and path.
     pub route: String,
     /// As in [`RehearsedDifference::field`].
     pub field: String,
+    /// `missing or object`
+    pub seen: String,
 }
 
 /// One color of a service.

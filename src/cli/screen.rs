@@ -139,8 +139,8 @@ pub(super) fn rehearsal(report: &RehearsalReport) -> String {
     }
     if !report.noise_fields.is_empty() {
         line!(out, "\n  not counted, because it differs on {active} as well:");
-        for Noise { route, field } in report.noise_fields.iter().take(ROUTES_SHOWN) {
-            line!(out, "    {route}  {field}");
+        for Noise { route, field, seen } in report.noise_fields.iter().take(ROUTES_SHOWN) {
+            line!(out, "    {route}  {field}: {seen}");
         }
     }
     out

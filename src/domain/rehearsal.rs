@@ -1,14 +1,19 @@
 //! What a rehearsal has shown: where the idle color answers otherwise than the active one, and whether that is noise.
 //!
-//! A field that differs between two answers of the *active* color is noise on its route, from then on and for what was
-//! compared before. So nothing is decided while answers come in; the counts are made of what is known when they are asked for.
+//! What the *active* color shows in one answer and not in the next is noise on that route, from then on and for what was
+//! compared before. So nothing is decided while answers come in; the counts are made of what is known when they are asked
+//! for. Noise is what was seen, not the field: a status that flaps between 200 and 404 excuses no 500.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// Routes that are told apart; what more there are goes under one name.
 const ROUTES_MAX: usize = 200;
-/// Sets of differing fields that are told apart on one route.
+/// Fields of one route that are known to change.
+const FIELDS_MAX: usize = 200;
+/// Values of one field that are known as noise.
+const VALUES_MAX: usize = 32;
+/// Sets of differences that are told apart on one route.
 const KINDS_MAX: usize = 20;
 /// The name of the rest.
 const REST: &str = "(the rest)";
@@ -35,8 +40,8 @@ pub struct Comparison {
     pub example: String,
     /// Empty: the same.
     pub differences: Vec<Difference>,
-    /// Fields in which two answers of the active color differ.
-    pub noise: Vec<String>,
+    /// In what other answers of the active color differ.
+    pub noise: Noise,
     /// How long the active and the idle color took.
     pub took: [Duration; 2],
 }
@@ -50,6 +55,65 @@ pub enum Sameness {
     Different,
     /// Nothing but what differs on the active color as well.
     Noise,
+}
+
+/// What the active color was seen to show in turns: values, and types of JSON, by field.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Noise(BTreeMap<String, BTreeSet<String>>);
+
+impl Noise {
+    /// Takes in a difference between two answers of the active color.
+    pub fn add(&mut self, seen: &Difference) {
+        let words = [&seen.was, &seen.is].into_iter().flat_map(|value| words_of(value)).map(str::to_owned);
+        self.extend(seen.field.clone(), words);
+    }
+
+    /// Whether the idle color shows nothing in it that the active one was not seen to show. Of a header it is enough that
+    /// it changes: its values may be new each time.
+    pub fn covers(&self, found: &Difference) -> bool {
+        let is_seen = |seen: &BTreeSet<String>| words_of(&found.is).all(|word| seen.contains(word));
+        self.0.get(&found.field).is_some_and(|seen| found.is_header() || is_seen(seen))
+    }
+
+    /// Whether it covers all of `found`.
+    pub fn covers_all(&self, found: &[Difference]) -> bool {
+        found.iter().all(|found| self.covers(found))
+    }
+
+    /// Fields, and what was seen in them: `null or string`.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, String)> {
+        self.0.iter().map(|(field, seen)| (&**field, seen.iter().cloned().collect::<Vec<_>>().join(OR)))
+    }
+
+    fn merge(&mut self, other: Noise) {
+        other.0.into_iter().for_each(|(field, seen)| self.extend(field, seen.into_iter()));
+    }
+
+    fn extend(&mut self, field: String, words: impl Iterator<Item = String>) {
+        if self.0.len() < FIELDS_MAX || self.0.contains_key(&field) {
+            let seen = self.0.entry(field).or_default();
+            let room = VALUES_MAX.saturating_sub(seen.len());
+            seen.extend(words.take(room));
+        }
+    }
+}
+
+/// Between the types that stand at one path.
+pub const OR: &str = " or ";
+
+fn words_of(value: &str) -> impl Iterator<Item = &str> {
+    value.split(OR)
+}
+
+impl Difference {
+    fn is_header(&self) -> bool {
+        self.field.starts_with("header ")
+    }
+
+    /// What makes two differences the same.
+    fn key(&self) -> String {
+        if self.is_header() { self.field.clone() } else { format!("{} {}", self.field, self.is) }
+    }
 }
 
 /// Comparisons that showed the same set of differing fields on one route.
@@ -66,22 +130,14 @@ struct Kind {
 struct Route {
     same: u64,
     kinds: BTreeMap<Vec<String>, Kind>,
-    noise: BTreeSet<String>,
+    noise: Noise,
 }
 
 impl Route {
-    fn is_noise(&self, field: &str) -> bool {
-        // Below a field that comes and goes, everything comes and goes.
-        let covers = |noise: &String| {
-            field.strip_prefix(noise.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-        };
-        self.noise.iter().any(covers)
-    }
-
     /// The kinds that count, with those of their differences that do.
     fn counted(&self) -> impl Iterator<Item = (&Kind, Vec<&Difference>)> {
         self.kinds.values().filter_map(|kind| {
-            let counted: Vec<_> = kind.differences.iter().filter(|found| !self.is_noise(&found.field)).collect();
+            let counted: Vec<_> = kind.differences.iter().filter(|found| !self.noise.covers(found)).collect();
             (!counted.is_empty()).then_some((kind, counted))
         })
     }
@@ -144,24 +200,24 @@ impl Results {
         let is_new = !self.routes.contains_key(&route);
         let name = if is_new && self.routes.len() >= ROUTES_MAX { REST.to_owned() } else { route };
         let route = self.routes.entry(name).or_default();
-        route.noise.extend(noise);
+        route.noise.merge(noise);
         if differences.is_empty() {
             route.same += 1;
             return Sameness::Same;
         }
-        let is_noise = differences.iter().all(|found| route.is_noise(&found.field));
-        let mut fields: Vec<_> = differences.iter().map(|found| found.field.clone()).collect();
-        if route.kinds.len() >= KINDS_MAX && !route.kinds.contains_key(&fields) {
-            fields = vec![REST.to_owned()];
+        let is_noise = route.noise.covers_all(&differences);
+        let mut key: Vec<_> = differences.iter().map(Difference::key).collect();
+        if route.kinds.len() >= KINDS_MAX && !route.kinds.contains_key(&key) {
+            key = vec![REST.to_owned()];
         }
         let fresh = Kind { count: 0, first: self.compared, example, differences };
-        route.kinds.entry(fields).or_insert(fresh).count += 1;
+        route.kinds.entry(key).or_insert(fresh).count += 1;
         if is_noise { Sameness::Noise } else { Sameness::Different }
     }
 
-    /// Whether the differences in `fields` of `route` are all known as noise.
-    pub fn knows_as_noise<'f>(&self, route: &str, mut fields: impl Iterator<Item = &'f str>) -> bool {
-        self.routes.get(route).is_some_and(|route| fields.all(|field| route.is_noise(field)))
+    /// Whether all of `found` is known as noise on `route`.
+    pub fn knows_as_noise(&self, route: &str, found: &[Difference]) -> bool {
+        self.routes.get(route).is_some_and(|route| route.noise.covers_all(found))
     }
 
     /// The numbers.
@@ -187,9 +243,12 @@ impl Results {
         findings
     }
 
-    /// What is noise, by route.
-    pub fn noise(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.routes.iter().flat_map(|(name, route)| route.noise.iter().map(move |field| (&**name, &**field)))
+    /// What is noise: route, field, and what was seen in it.
+    pub fn noise<'a>(&'a self) -> impl Iterator<Item = (&'a str, &'a str, String)> {
+        let of_route = |(name, route): (&'a String, &'a Route)| {
+            route.noise.iter().map(move |(field, seen)| (&**name, field, seen))
+        };
+        self.routes.iter().flat_map(of_route)
     }
 
     /// The medians of what the active and the idle color took lately.
@@ -239,16 +298,21 @@ pub fn percent(share: f64) -> String {
 mod tests {
     use super::*;
 
-    fn difference(field: &str) -> Difference {
-        Difference { field: field.into(), was: "a".into(), is: "b".into() }
+    /// `field was is`
+    fn difference(text: &str) -> Difference {
+        let words: Vec<_> = text.split(' ').collect();
+        let [field, was, is] = words[..] else { panic!("three words in {text}") };
+        Difference { field: field.replace('_', " "), was: was.replace('|', OR), is: is.replace('|', OR) }
     }
 
     fn comparison(route: &str, differs: &[&str], noise: &[&str]) -> Comparison {
+        let mut seen = Noise::default();
+        noise.iter().for_each(|text| seen.add(&difference(text)));
         Comparison {
             route: route.into(),
             example: format!("{route}?q=*"),
-            differences: differs.iter().map(|field| difference(field)).collect(),
-            noise: noise.iter().map(|&field| field.into()).collect(),
+            differences: differs.iter().map(|text| difference(text)).collect(),
+            noise: seen,
             took: [Duration::from_millis(10), Duration::from_millis(20)],
         }
     }
@@ -256,32 +320,49 @@ mod tests {
     #[test]
     fn a_difference_counts_until_the_active_color_shows_it_too() {
         let mut results = Results::default();
+        let ad = "$.ad missing object";
         assert_eq!(results.add(comparison("GET /", &[], &[])), Sameness::Same);
-        assert_eq!(results.add(comparison("GET /", &["$.ad"], &[])), Sameness::Different);
-        assert_eq!(results.add(comparison("GET /other", &["$.ad"], &[])), Sameness::Different);
+        assert_eq!(results.add(comparison("GET /", &[ad], &[])), Sameness::Different);
+        assert_eq!(results.add(comparison("GET /other", &[ad], &[])), Sameness::Different);
         assert_eq!(results.totals(), Totals { compared: 3, different: 2, noise: 0 });
-        assert_eq!(results.add(comparison("GET /", &[], &["$.ad"])), Sameness::Same);
+        assert_eq!(results.add(comparison("GET /", &[], &["$.ad object missing"])), Sameness::Same);
         assert_eq!(results.totals(), Totals { compared: 4, different: 1, noise: 1 }, "also what was counted before");
-        assert_eq!(results.add(comparison("GET /", &["$.ad.image"], &[])), Sameness::Noise, "all below it");
-        assert_eq!(results.add(comparison("GET /", &["$.add"], &[])), Sameness::Different, "another name");
-        assert_eq!(results.add(comparison("GET /", &["$.ad", "status"], &[])), Sameness::Different);
-        assert_eq!(results.findings()[0].route, "GET /");
-        assert_eq!(results.findings()[0].different, 2);
+        assert_eq!(results.add(comparison("GET /", &[ad, "status 200 500"], &[])), Sameness::Different);
+        assert_eq!(results.findings()[0].differences, [difference("status 200 500")], "without the noise in it");
+    }
+
+    #[test]
+    fn noise_excuses_only_what_the_active_color_was_seen_to_show() {
+        for (noise, found, want) in [
+            ("status 200 404", "status 200 404", true),
+            ("status 200 404", "status 404 200", true),
+            ("status 200 404", "status 200 500", false),
+            ("$.a number null|number", "$.a number null", true),
+            ("$.a number null|number", "$.a number missing", false),
+            ("$.a missing object", "$.a.b string number", false),
+            ("header_location /a/1 /a/2", "header_location /a/1 /a/3", true),
+            ("header_location /a/1 /a/2", "header_etag 1 2", false),
+            ("body JSON empty", "body JSON empty", true),
+        ] {
+            let mut seen = Noise::default();
+            seen.add(&difference(noise));
+            assert_eq!(seen.covers(&difference(found)), want, "{noise}, {found}");
+        }
     }
 
     #[test]
     fn the_gate_needs_enough_and_says_what_came_first() {
         let mut results = Results::default();
-        results.add(comparison("GET /noise", &["body"], &["body"]));
-        results.add(comparison("GET /b", &["status"], &[]));
-        results.add(comparison("GET /a", &["header location"], &[]));
+        results.add(comparison("GET /noise", &["body JSON empty"], &["body empty JSON"]));
+        results.add(comparison("GET /b", &["status 200 500"], &[]));
+        results.add(comparison("GET /a", &["header_location a b"], &[]));
         assert_eq!(results.gate(4, 0.0), Ok(()), "three are too few");
         results.add(comparison("GET /", &[], &[]));
         assert_eq!(results.gate(4, 0.5), Ok(()), "half are allowed");
         let why = results.gate(4, 0.4).unwrap_err();
         assert_eq!(
             why,
-            "2 of 4 compared answers differ (50%, allowed are 40%); the first is GET /b?q=*: status was a, is b"
+            "2 of 4 compared answers differ (50%, allowed are 40%); the first is GET /b?q=*: status was 200, is 500"
         );
     }
 
@@ -290,11 +371,14 @@ mod tests {
         let mut results = Results::default();
         for n in 0..3_000 {
             results.add(comparison(&format!("GET /{n}"), &[], &[]));
-            results.add(comparison("GET /one", &[&format!("$.{n}")], &[]));
+            results.add(comparison("GET /two", &[], &[&format!("$.{n} string missing")]));
+            results.add(comparison("GET /one", &[&format!("$.{n} string null")], &[&format!("$.b {n} null")]));
         }
         assert!(results.routes.len() <= ROUTES_MAX + 1 && results.latencies.len() <= LATENCIES_MAX);
         assert!(results.routes.values().all(|route| route.kinds.len() <= KINDS_MAX + 1));
-        assert_eq!(results.totals(), Totals { compared: 6_000, different: 3_000, noise: 0 });
+        assert!(results.routes["GET /two"].noise.0.len() <= FIELDS_MAX);
+        assert!(results.routes["GET /one"].noise.0["$.b"].len() <= VALUES_MAX);
+        assert_eq!(results.totals(), Totals { compared: 9_000, different: 3_000, noise: 0 });
         assert_eq!(results.medians(), Some([Duration::from_millis(10), Duration::from_millis(20)]));
     }
 }

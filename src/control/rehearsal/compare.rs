@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::domain::rehearsal::Difference;
+use crate::domain::rehearsal::{Difference, OR};
 
 /// Differences told of one answer.
 const DIFFERENCES_MAX: usize = 20;
@@ -98,7 +98,7 @@ impl Shape {
     fn types(&self, path: &str) -> String {
         let types = self.0.get(path).copied().unwrap_or(0);
         let named: Vec<_> = (0..TYPES.len()).filter(|at| types & (1 << at) != 0).map(|at| TYPES[at]).collect();
-        if named.is_empty() { "missing".into() } else { named.join(" or ") }
+        if named.is_empty() { "missing".into() } else { named.join(OR) }
     }
 
     /// Only the topmost of differing paths: below it nothing can be the same.

@@ -6,7 +6,6 @@
 mod ask;
 mod compare;
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,7 +17,7 @@ use super::service::{Managed, route_of};
 use crate::config::{ColorConfig, Rehearse};
 use crate::domain::Color;
 use crate::domain::cutover::{Closed, Phase};
-use crate::domain::rehearsal::{Comparison, Results, Sameness};
+use crate::domain::rehearsal::{self as domain, Comparison, Results, Sameness};
 use crate::status::{Latency, Noise, RehearsalFinding, RehearsalReport, RehearsalStatus, RehearsedDifference};
 use crate::switch::{Copied, REHEARSAL_RESULTS, Tap, Upstream};
 use ask::Request;
@@ -167,7 +166,8 @@ impl Managed {
         report.latency = latency(&results);
         report.refuses = rehearsal.gate_of(&results).err();
         report.findings = results.findings().into_iter().map(finding).collect();
-        let noise = results.noise().map(|(route, field)| Noise { route: route.into(), field: field.into() });
+        let noise =
+            results.noise().map(|(route, field, seen)| Noise { route: route.into(), field: field.into(), seen });
         report.noise_fields = noise.collect();
         report
     }
@@ -205,12 +205,9 @@ fn latency(results: &Results) -> Option<Latency> {
     Some(Latency { active_seconds: active, idle_seconds: idle, ratio })
 }
 
-fn finding(finding: crate::domain::rehearsal::Finding) -> RehearsalFinding {
-    let difference = |found: crate::domain::rehearsal::Difference| RehearsedDifference {
-        field: found.field,
-        was: found.was,
-        is: found.is,
-    };
+fn finding(finding: domain::Finding) -> RehearsalFinding {
+    let difference =
+        |found: domain::Difference| RehearsedDifference { field: found.field, was: found.was, is: found.is };
     RehearsalFinding {
         route: finding.route,
         compared: finding.compared,
@@ -265,24 +262,17 @@ impl Stage {
         let names = &self.settings.headers;
         let route = format!("{} {}", request.method(), compare::route_of(&request.target()));
         let differences = compare(names, &old, &new);
-        let mut noise = BTreeSet::new();
-        let is_known = || {
-            let fields = differences.iter().map(|found| found.field.as_str());
-            self.results().knows_as_noise(&route, fields)
-        };
-        let again = match () {
-            () if differences.is_empty() || is_known() => usize::from(turn.is_multiple_of(OLD_AGAINST_OLD)),
-            () => AGAIN_MAX,
-        };
+        let is_news = !differences.is_empty() && !self.results().knows_as_noise(&route, &differences);
+        let again = if is_news { AGAIN_MAX } else { usize::from(turn.is_multiple_of(OLD_AGAINST_OLD)) };
+        let mut noise = domain::Noise::default();
         for _ in 0..again {
             let (other, _) = self.ask(&request, 0, turn).await?;
-            noise.extend(compare(names, &old, &other).into_iter().map(|found| found.field));
-            if !differences.is_empty() && differences.iter().all(|found| noise.contains(&found.field)) {
+            compare(names, &old, &other).iter().for_each(|seen| noise.add(seen));
+            if is_news && noise.covers_all(&differences) {
                 break;
             }
         }
         let example = format!("{} {}", request.method(), compare::without_values(&request.target()));
-        let noise = noise.into_iter().collect();
         Some(Comparison { route, example, differences, noise, took: [old_took, new_took] })
     }
 
