@@ -10,6 +10,10 @@ use crate::domain::rehearsal::{Difference, OR};
 
 /// Differences told of one answer.
 const DIFFERENCES_MAX: usize = 20;
+/// Paths of one document that are compared.
+const PATHS_MAX: usize = 2_000;
+/// What lies deeper than a path of so many bytes is not compared.
+const PATH_BYTES_MAX: usize = 1_000;
 /// A longer header value or JSON key is told in part.
 const TOLD_CHARS: usize = 80;
 
@@ -72,8 +76,10 @@ impl Shape {
             Value::Array(_) => 4,
             Value::Object(_) => 5,
         };
+        let is_full = self.0.len() >= PATHS_MAX || path.len() > PATH_BYTES_MAX;
         match self.0.get_mut(path.as_str()) {
             Some(types) => *types |= 1 << kind,
+            None if is_full => return,
             None => drop(self.0.insert(path.clone(), 1 << kind)),
         }
         let length = path.len();
@@ -220,6 +226,14 @@ mod tests {
         ] {
             assert_eq!(told("x", &json(&old), &json(&new)), want);
         }
+    }
+
+    #[test]
+    fn a_shape_has_an_end() {
+        let wide: Value = (0..5_000).map(|n| (format!("key{n}"), json!(n))).collect::<serde_json::Map<_, _>>().into();
+        assert_eq!(Shape::of(&wide).0.len(), PATHS_MAX);
+        let deep = (0..100).fold(json!(1), |inner, _| json!({"a-rather-long-key-for-a-document": inner}));
+        assert!(Shape::of(&deep).0.keys().all(|path| path.len() <= PATH_BYTES_MAX));
     }
 
     #[test]
