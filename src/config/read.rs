@@ -320,13 +320,13 @@ fn service(name: &str, section: &Section<'_, '_>, place: &Range<usize>) -> Servi
 fn rehearse(section: &Section<'_, '_>) -> Rehearse {
     let default = Rehearse::default();
     Rehearse {
-        share: section.share("share", default.share),
+        share: section.fraction("share", 0.0..=1.0, default.share),
         rate: u32::try_from(section.integer("rate", 1..=1000, default.rate.into())).unwrap_or(default.rate),
         timeout: section.duration("timeout", default.timeout),
         allow: globs(section, "allow", "[\"/api/**\"]"),
         deny: globs(section, "deny", "[\"/logout\", \"/admin/**\"]"),
         headers: header_names(section, default.headers),
-        max_differences: section.share("max_differences", default.max_differences),
+        max_differences: section.fraction("max_differences", 0.0..=1.0, default.max_differences),
         min_requests: section.integer("min_requests", 1..=1_000_000, default.min_requests),
     }
 }

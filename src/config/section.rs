@@ -157,22 +157,25 @@ impl<'a, 'i> Section<'a, 'i> {
         }
     }
 
-    /// A number from 0 to 1.
-    pub fn share(&self, key: &'static str, default: f64) -> f64 {
+    /// A number within `range`, with or without a fraction.
+    pub fn fraction(&self, key: &'static str, range: std::ops::RangeInclusive<f64>, default: f64) -> f64 {
         let Some(value) = self.get(key) else { return default };
         let number = match value.get_ref() {
             DeValue::Float(number) => number.as_str().parse().ok(),
             DeValue::Integer(number) => integer(number.as_str(), number.radix()).map(|number| number as f64),
             _ => {
-                self.wrong_kind(key, value, "a number from 0 to 1", &format!("{default:?}"));
+                self.wrong_kind(key, value, "a number", &default.to_string());
                 return default;
             }
         };
-        number.filter(|number: &f64| (0.0..=1.0).contains(number)).unwrap_or_else(|| {
-            let help = format!("a share: 0.05 is 5 percent; the default is {default:?}");
-            self.problem(key, value, "must be from 0 to 1", help);
-            default
-        })
+        match number.filter(|number| range.contains(number)) {
+            Some(number) => number,
+            None => {
+                let message = format!("must be from {} to {}", range.start(), range.end());
+                self.problem(key, value, &message, format!("the default is {default}"));
+                default
+            }
+        }
     }
 
     /// `true` or `false`.

@@ -5,6 +5,7 @@
 
 mod ask;
 mod compare;
+mod report;
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +19,6 @@ use crate::config::{ColorConfig, Rehearse};
 use crate::domain::Color;
 use crate::domain::cutover::{Closed, Phase};
 use crate::domain::rehearsal::{self as domain, Comparison, Results, Sameness};
-use crate::status::{Latency, Noise, RehearsalFinding, RehearsalReport, RehearsalStatus, RehearsedDifference};
 use crate::switch::{Copied, REHEARSAL_RESULTS, Tap, Upstream};
 use ask::Request;
 use compare::{Answer, compare};
@@ -27,13 +27,12 @@ use compare::{Answer, compare};
 const IN_FLIGHT_MAX: usize = 8;
 /// Every so many copies the active color is asked twice although the answers were the same.
 const OLD_AGAINST_OLD: usize = 8;
-/// How often the active color is asked again about a difference. Of a field that comes and goes at random, one chance in
-/// sixteen is left that it is not seen to; it is noise as soon as it is seen once.
+/// How often the active color is asked again about a difference. A field that comes and goes at random is missed with one
+/// chance in eight; seen once, it is noise for all that was compared before.
 const AGAIN_MAX: usize = 3;
 
-/// Indexes into [`REHEARSAL_RESULTS`].
+/// Index into [`REHEARSAL_RESULTS`].
 const FAILED: usize = 3;
-const DROPPED: usize = 4;
 
 /// What a rehearsal is about. Another one of these begins another rehearsal.
 #[derive(Debug, PartialEq)]
@@ -121,68 +120,6 @@ impl Managed {
             Some(_) | None => Ok(()),
         }
     }
-
-    /// The line in the status; `None` while nothing is rehearsed.
-    pub(super) fn rehearsal_status(&self) -> Option<RehearsalStatus> {
-        let rehearsal = self.rehearsal.as_ref()?;
-        let results = rehearsal.results();
-        let totals = results.totals();
-        Some(RehearsalStatus {
-            compared: totals.compared,
-            different: totals.different,
-            latency_ratio: latency(&results).map(|latency| latency.ratio),
-            refuses: rehearsal.gate_of(&results).err(),
-        })
-    }
-
-    /// Everything that is known.
-    pub(super) fn rehearsal_report(&self) -> RehearsalReport {
-        let settings = &self.config.rehearse;
-        let active = self.machine.active();
-        let mut report = RehearsalReport {
-            service: self.config.name.clone(),
-            active,
-            idle: active.other(),
-            running: self.rehearsal.is_some(),
-            why_not: self.why_no_rehearsal(),
-            max_differences: settings.max_differences,
-            min_requests: settings.min_requests,
-            compared: 0,
-            different: 0,
-            noise: 0,
-            failed: 0,
-            dropped: 0,
-            refuses: None,
-            latency: None,
-            findings: Vec::new(),
-            noise_fields: Vec::new(),
-        };
-        let Some(rehearsal) = &self.rehearsal else { return report };
-        let results = rehearsal.results();
-        let (totals, counts) = (results.totals(), rehearsal.tap.counts());
-        (report.compared, report.different, report.noise) = (totals.compared, totals.different, totals.noise);
-        report.failed = counts[FAILED] - rehearsal.before[FAILED];
-        report.dropped = counts[DROPPED] - rehearsal.before[DROPPED];
-        report.latency = latency(&results);
-        report.refuses = rehearsal.gate_of(&results).err();
-        report.findings = results.findings().into_iter().map(finding).collect();
-        let noise =
-            results.noise().map(|(route, field, seen)| Noise { route: route.into(), field: field.into(), seen });
-        report.noise_fields = noise.collect();
-        report
-    }
-
-    fn why_no_rehearsal(&self) -> Option<String> {
-        let idle = self.machine.active().other();
-        if self.rehearsal.is_some() {
-            return None;
-        }
-        Some(match self.flip_gate(idle) {
-            _ if self.config.rehearse.share <= 0.0 => "rehearse.share is 0: it is switched off".into(),
-            Err(why) => format!("{idle} is not ready ({why})"),
-            Ok(()) => "it begins when no watch and no drain runs".into(),
-        })
-    }
 }
 
 impl Rehearsal {
@@ -196,24 +133,6 @@ impl Rehearsal {
 
     fn gate_of(&self, results: &Results) -> Result<(), String> {
         results.gate(self.subject.settings.min_requests, self.subject.settings.max_differences)
-    }
-}
-
-fn latency(results: &Results) -> Option<Latency> {
-    let [active, idle] = results.medians()?.map(|median| median.as_secs_f64());
-    let ratio = (idle / active.max(1e-6) * 100.0).round() / 100.0;
-    Some(Latency { active_seconds: active, idle_seconds: idle, ratio })
-}
-
-fn finding(finding: domain::Finding) -> RehearsalFinding {
-    let difference =
-        |found: domain::Difference| RehearsedDifference { field: found.field, was: found.was, is: found.is };
-    RehearsalFinding {
-        route: finding.route,
-        compared: finding.compared,
-        different: finding.different,
-        example: finding.example,
-        differences: finding.differences.into_iter().map(difference).collect(),
     }
 }
 
