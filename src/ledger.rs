@@ -1,4 +1,4 @@
-//! The append-only record of releases: one line per flip, rollback, refusal, drain and verdict.
+//! The append-only record of releases: one line per flip, rollback, refusal, drain, verdict and smoke test.
 //!
 //! `[2026-11-23T05:28:11Z] flip recall: blue -> green epoch=2 reason=operator by=cli`. Lines are written and fsynced by
 //! a thread of their own, in order, so that a slow disk never delays a rollback. The file is opened anew for each line:
@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -122,7 +123,7 @@ fn write_all(path: &Path, orders: &Receiver<Order>, shared: &Mutex<Shared>) {
     while let Ok(order) = orders.recv() {
         match order {
             Order::Write(line) => {
-                let problem = append(path, &line.0)
+                let problem = append(path, &line)
                     .err()
                     .map(|error| format!("ledger {}: {error}; the line was {:?}", path.display(), line.0));
                 if let Some(problem) = &problem {
@@ -142,14 +143,38 @@ fn write_all(path: &Path, orders: &Receiver<Order>, shared: &Mutex<Shared>) {
     }
 }
 
-fn append(path: &Path, line: &str) -> io::Result<()> {
+/// Appends one line and waits until it is on the disk; the folder and the file are created with the first one.
+///
+/// Any process may do so at any time: the line is one write at the end of the file, and no two of ours come between each
+/// other's look at that end and that write.
+///
+/// # Errors
+/// The line did not get there, or nobody knows whether it did.
+pub fn append(path: &Path, line: &Line) -> io::Result<()> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)?;
     }
     let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    file.lock()?;
+    give_to_folders_owner(path, &file)?;
     let torn = !ends_with_newline(&mut file)?;
-    file.write_all(format!("{}{line}\n", if torn { "\n" } else { "" }).as_bytes())?;
+    file.write_all(format!("{}{}\n", if torn { "\n" } else { "" }, line.0).as_bytes())?;
+    // It is in its place; the disk need not keep others waiting.
+    file.unlock()?;
     file.sync_data()
+}
+
+/// A ledger that root begins must be open to the proxy, which is not root: a new one belongs to whom its folder does.
+fn give_to_folders_owner(path: &Path, file: &File) -> io::Result<()> {
+    let made = file.metadata()?;
+    if made.len() > 0 || made.uid() != 0 {
+        return Ok(());
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let owner = std::fs::metadata(folder)?;
+    // A folder of root's own, or a user namespace that does not know the owner: it stays as it is.
+    let _ = fchown(file, Some(owner.uid()), Some(owner.gid()));
+    Ok(())
 }
 
 fn ends_with_newline(file: &mut File) -> io::Result<bool> {
@@ -227,6 +252,38 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!((lines.len(), lines[0]), (2, "[2026-01-01T00:00:00Z] flip recall: blue -> gre"));
         assert!(lines[1].ends_with("] flip recall: green -> blue") && text.ends_with('\n'));
+    }
+
+    #[test]
+    fn takes_lines_of_many_writers_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("releases.log");
+        std::thread::scope(|scope| {
+            for writer in 0..4 {
+                let path = &path;
+                let line =
+                    move |n| Line::new("smoke").with("writer", writer).with("n", n).with("pad", "x".repeat(5000));
+                scope.spawn(move || (0..25).for_each(|n| append(path, &line(n)).unwrap()));
+            }
+        });
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 100);
+        assert!(text.lines().all(|line| line.starts_with('[') && line.ends_with("xxx")), "no line is torn or empty");
+    }
+
+    #[test]
+    fn begun_by_root_belongs_to_its_folder_s_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("releases.log");
+        if std::os::unix::fs::chown(folder.path(), Some(12_345), Some(12_346)).is_err() {
+            return eprintln!("skipped: not root");
+        }
+        append(&path, &Line::new("smoke")).unwrap();
+        let owner = |path: &Path| std::fs::metadata(path).map(|file| (file.uid(), file.gid())).unwrap();
+        assert_eq!(owner(&path), (12_345, 12_346));
+        std::os::unix::fs::chown(&path, Some(0), Some(0)).unwrap();
+        append(&path, &Line::new("smoke")).unwrap();
+        assert_eq!(owner(&path), (0, 0), "one that is there is left alone");
     }
 
     #[test]

@@ -101,7 +101,7 @@ fn duration(service: &str, color: Color, stats: &ColorStats) -> Metric {
     metric
 }
 
-fn cutover(observed: &Observation) -> [MetricFamily; 6] {
+fn cutover(observed: &Observation) -> [MetricFamily; 7] {
     let services = &observed.status.services;
     let active = services.iter().flat_map(|(name, service)| {
         let is_active = |color| f64::from(u8::from(service.active == color));
@@ -119,6 +119,7 @@ fn cutover(observed: &Observation) -> [MetricFamily; 6] {
         let is_in = |phase| f64::from(u8::from(service.phase == phase));
         PHASES.map(|phase| gauge(&[("service", name), ("state", phase.as_str())], is_in(phase)))
     });
+    let ends = observed.watch_ends.iter().map(|(name, end, count)| counter(&[("service", name), ("end", end)], *count));
     let evidence = services
         .iter()
         .map(|(name, service)| gauge(&[("service", name)], service.watch.as_ref().map_or(0.0, |watch| watch.evidence)));
@@ -127,6 +128,7 @@ fn cutover(observed: &Observation) -> [MetricFamily; 6] {
         family("epoch", "Grows by one at every flip or rollback.", MetricType::GAUGE, epoch),
         family("flips_total", "Flips and rollbacks made, by why.", MetricType::COUNTER, flips),
         family("watch_state", "1 for the phase that the service is in.", MetricType::GAUGE, state),
+        family("watch_ends_total", "Watches that ended without taking traffic back.", MetricType::COUNTER, ends),
         family(
             "watch_evidence",
             "0: nothing speaks against the new color; 1: it is taken back.",
@@ -155,14 +157,18 @@ fn upstreams(status: &Status) -> Vec<Metric> {
     metrics
 }
 
-fn proxy(observed: &Observation) -> [MetricFamily; 3] {
+fn proxy(observed: &Observation) -> [MetricFamily; 5] {
     let reloads = [("ok", observed.reloads_ok), ("failed", observed.reloads_failed)];
     let reloads = reloads.map(|(result, count)| counter(&[("result", result)], count));
     let connections = [gauge(&[], observed.status.connections as f64)];
+    let ledger = [gauge(&[], f64::from(u8::from(observed.ledger_ok)))];
+    let problems = [gauge(&[], observed.status.problems.len() as f64)];
     let build = [gauge(&[("version", &observed.status.version)], 1.0)];
     [
         family("config_reloads_total", "Reloads of the config.", MetricType::COUNTER, reloads),
         family("connections", "Client connections open now.", MetricType::GAUGE, connections),
+        family("ledger_ok", "1 when the ledger's last line got to the disk.", MetricType::GAUGE, ledger),
+        family("problems", "What the status complains of now.", MetricType::GAUGE, problems),
         family("build_info", "Always 1; the version is the label.", MetricType::GAUGE, build),
     ]
 }
@@ -253,20 +259,15 @@ mod tests {
             started: "2026-01-01T00:00:00Z".into(),
             config: "cutover.toml".into(),
             connections: 12,
-            problems: vec![],
+            problems: vec!["the ledger is on fire".into()],
             services: [("recall".to_owned(), service)].into(),
             ledger: vec![],
         };
         let flips = vec![("recall".into(), Color::Green, "operator", 4), ("recall".into(), Color::Blue, "verdict", 2)];
         let rehearsals = vec![("recall".into(), [5, 4, 3, 2, 1])];
-        Observation {
-            status,
-            stats: vec![("recall".into(), stats)],
-            rehearsals,
-            flips,
-            reloads_ok: 3,
-            reloads_failed: 1,
-        }
+        let watch_ends = vec![("recall".into(), "keep", 2), ("recall".into(), "not-enough-traffic", 0)];
+        let stats = vec![("recall".into(), stats)];
+        Observation { status, stats, rehearsals, flips, watch_ends, ledger_ok: false, reloads_ok: 3, reloads_failed: 1 }
     }
 
     #[test]
@@ -303,6 +304,10 @@ mod tests {
             "cutover_config_reloads_total{result=\"ok\"} 3",
             "cutover_config_reloads_total{result=\"failed\"} 1",
             "cutover_connections 12",
+            "cutover_watch_ends_total{service=\"recall\",end=\"keep\"} 2",
+            "cutover_watch_ends_total{service=\"recall\",end=\"not-enough-traffic\"} 0",
+            "cutover_ledger_ok 0",
+            "cutover_problems 1",
             "cutover_build_info{version=\"0.1.0\"} 1",
         ] {
             assert!(text.lines().any(|have| sorted(have) == sorted(line)), "{line}\nis not in\n{text}");
@@ -340,10 +345,13 @@ mod tests {
                 "epoch gauge",
                 "flips_total counter",
                 "watch_state gauge",
+                "watch_ends_total counter",
                 "watch_evidence gauge",
                 "upstream_up gauge",
                 "config_reloads_total counter",
                 "connections gauge",
+                "ledger_ok gauge",
+                "problems gauge",
                 "build_info gauge",
             ]
         );

@@ -9,18 +9,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
+use http_body_util::Full;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, IF_MATCH};
 use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use crate::config;
+use crate::http::send;
 use crate::status::{ChangeRequest, Changed, Drained, Refusal, RehearsalReport, Reloaded, Status};
 
 /// For a connection.
@@ -269,35 +267,13 @@ impl Client {
         match &self.address {
             Address::Tcp(address) => {
                 let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await.map_err(|_| too_slow())??;
-                timeout(limit, send(stream, request)).await.map_err(|_| too_slow())?
+                timeout(limit, send(stream, request, ANSWER_BYTES_MAX)).await.map_err(|_| too_slow())?
             }
             Address::Socket(path) => {
                 let stream = timeout(CONNECT_TIMEOUT, UnixStream::connect(path)).await.map_err(|_| too_slow())??;
-                timeout(limit, send(stream, request)).await.map_err(|_| too_slow())?
+                timeout(limit, send(stream, request, ANSWER_BYTES_MAX)).await.map_err(|_| too_slow())?
             }
         }
-    }
-}
-
-async fn send(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    request: Request<Full<Bytes>>,
-) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let exchange = async {
-        let answer = sender.send_request(request).await?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await?;
-        Ok((status, body.to_bytes()))
-    };
-    let connection = async {
-        // Its errors are heard by the exchange as well, which is the one to tell them.
-        let _ = connection.await;
-        std::future::pending().await
-    };
-    tokio::select! {
-        answer = exchange => answer,
-        () = connection => unreachable!("a future that is pending for ever does not end"),
     }
 }
 

@@ -61,7 +61,16 @@ fn observation(ready: bool) -> Observation {
         services: [("recall".to_owned(), service(Color::Blue, ready))].into(),
         ledger: vec![],
     };
-    Observation { status, stats: vec![], rehearsals: vec![], flips: vec![], reloads_ok: 0, reloads_failed: 0 }
+    Observation {
+        status,
+        stats: vec![],
+        rehearsals: vec![],
+        flips: vec![],
+        watch_ends: vec![],
+        ledger_ok: true,
+        reloads_ok: 0,
+        reloads_failed: 0,
+    }
 }
 
 /// Answers like a control task with one service at epoch 3, blue active; `ready` is whether its upstreams are.

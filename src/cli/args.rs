@@ -1,10 +1,14 @@
 //! What may be typed: verbs, flags, help. It parses and decides nothing.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::config;
 use crate::domain::Color;
+use crate::runbook::http::Base;
+use crate::runbook::smoke;
 use crate::status::ChangeRequest;
 
 const EXIT_CODES: &str = "\
@@ -101,6 +105,11 @@ pub(super) enum Verb {
         #[arg(short = 'n', long, default_value_t = 20, value_name = "LINES")]
         lines: usize,
     },
+    /// Ask a color whether it is ready, what it is, and whether its containers are well
+    #[command(after_help = "Example: cutover smoke http://127.0.0.1:8001 --expect-version sha-abcdef\n\
+                            Where the port is that of a color whose env_file names a COMPOSE_PROJECT_NAME, its\n\
+                            containers are looked at as well. The outcome is appended to the ledger.")]
+    Smoke(SmokeArgs),
     /// Show it all on two sample apps: a good release, and a bad one that is taken back
     #[command(after_help = "Example: cutover demo --stay")]
     Demo {
@@ -108,6 +117,38 @@ pub(super) enum Verb {
         #[arg(long)]
         stay: bool,
     },
+}
+
+/// What a smoke test is of, and what it expects.
+#[derive(Debug, Args)]
+pub(super) struct SmokeArgs {
+    /// The color itself, such as http://127.0.0.1:8001
+    pub(super) url: Base,
+    /// What /version must say
+    #[arg(long, value_name = "VERSION")]
+    pub(super) expect_version: Option<String>,
+    /// The name that the service must give itself in /version
+    #[arg(long, value_name = "NAME")]
+    pub(super) expect_service: Option<String>,
+    /// How long to wait for /readyz, and then for a container's health
+    #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = duration)]
+    pub(super) timeout: Duration,
+    /// The container to look at
+    #[arg(long, value_name = "NAME", group = "which")]
+    pub(super) container: Option<String>,
+    /// The Compose project whose `api` to look at
+    #[arg(long, value_name = "PROJECT", group = "which")]
+    pub(super) project: Option<String>,
+    /// Look at no container
+    #[arg(long, group = "which")]
+    pub(super) no_container: bool,
+    /// How many errors a container may have logged within the last minute
+    #[arg(long, default_value_t = smoke::ERROR_LINES_MAX, value_name = "LINES")]
+    pub(super) max_errors: usize,
+}
+
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    config::duration(text).ok_or("a number with ms, s, m or h, such as 30s")
 }
 
 /// How a change is made.
@@ -187,7 +228,16 @@ mod tests {
 
     #[test]
     fn wrong_usage_is_exit_code_2() {
-        for line in ["cutover", "cutover explode", "cutover flip", "cutover flip a b c", "cutover ledger -n -1"] {
+        for line in [
+            "cutover",
+            "cutover explode",
+            "cutover flip",
+            "cutover flip a b c",
+            "cutover ledger -n -1",
+            "cutover smoke 127.0.0.1:8001",
+            "cutover smoke http://h --timeout 30",
+            "cutover smoke http://h --container a --project b",
+        ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
         assert_eq!(parse("cutover --help").unwrap_err().exit_code(), 0);

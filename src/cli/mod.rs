@@ -7,6 +7,7 @@ mod args;
 mod change;
 mod failure;
 mod screen;
+mod smoke;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -66,6 +67,7 @@ fn perform(cli: Cli, form: Form) -> Result<ExitCode, Failure> {
         Verb::Status { service, watch } => {
             in_runtime(status(&client(&path()?)?, service.as_deref(), watch, form))?;
         }
+        Verb::Smoke(args) => return in_runtime(smoke::smoke(args, cli.config.as_deref(), form)),
         Verb::Flip { target, how } => {
             let (service, color) = args::flip_target(&target).map_err(Failure::Usage)?;
             let (config, what) = (reach(&path()?)?, change::What { to: Some(color), how });

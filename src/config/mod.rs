@@ -12,6 +12,7 @@ mod tests;
 mod units;
 
 pub use problem::{Problem, Problems};
+pub use units::duration;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -39,6 +40,9 @@ pub struct Config {
 
 /// Where a config is looked for when none is named, in this order; `$CUTOVER_CONFIG` comes before them.
 pub const PLACES: [&str; 3] = ["cutover.toml", "config/cutover.toml", "/etc/cutover/cutover.toml"];
+
+/// Where the ledger is when no config says so.
+pub const LEDGER: &str = "deploy/releases.log";
 
 impl Config {
     /// Reads and checks a file.
@@ -149,7 +153,7 @@ impl std::fmt::Debug for Admin {
 pub struct State {
     /// Default `state`.
     pub dir: PathBuf,
-    /// Default `deploy/releases.log`.
+    /// Default [`LEDGER`].
     pub ledger: PathBuf,
 }
 

@@ -12,8 +12,8 @@ use super::env_file::EnvFile;
 use super::problem::Problem;
 use super::section::{Section, Source, Value, integer, kind};
 use super::{
-    AccessLog, Address, Admin, Cidr, ColorConfig, Config, Drain, Health, Log, Proxy, Rehearse, Replay, Service, State,
-    Upstream, Watch,
+    AccessLog, Address, Admin, Cidr, ColorConfig, Config, Drain, Health, LEDGER, Log, Proxy, Rehearse, Replay, Service,
+    State, Upstream, Watch,
 };
 use crate::domain::Color;
 
@@ -199,7 +199,7 @@ fn path(section: &Section<'_, '_>, key: &'static str, example: &str) -> Option<P
 fn state(section: &Section<'_, '_>) -> State {
     let state = State {
         dir: path(section, "dir", "\"state\"").unwrap_or_else(|| "state".into()),
-        ledger: path(section, "ledger", "\"deploy/releases.log\"").unwrap_or_else(|| "deploy/releases.log".into()),
+        ledger: path(section, "ledger", "\"deploy/releases.log\"").unwrap_or_else(|| LEDGER.into()),
     };
     section.refuse_unknown();
     state

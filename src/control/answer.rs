@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::service::{Asker, Managed, Waiter};
 use super::task::{LEDGER_WAIT, Task};
-use super::words::refusal;
+use super::words::{WATCH_ENDS, refusal};
 use super::{Change, Command, Observation, report};
 use crate::clock;
 use crate::domain::Color;
@@ -97,7 +97,9 @@ impl Task {
             let why = managed.save_problem.as_ref()?;
             Some(format!("state of {name} is not saved ({why}): a restart would restore an older one; trying again"))
         }));
-        problems.extend(self.ledger.problem());
+        let ledger_problem = self.ledger.problem();
+        let ledger_ok = ledger_problem.is_none();
+        problems.extend(ledger_problem);
         let status = Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
@@ -117,11 +119,19 @@ impl Task {
         let flips = |((name, to, reason), count): (&(String, Color, Reason), &u64)| {
             (name.clone(), *to, reason.as_str(), *count)
         };
+        let watch_ends = self.services.keys().flat_map(|name| {
+            WATCH_ENDS.map(|end| {
+                let count = self.watch_ends.get(&(name.clone(), end)).copied().unwrap_or(0);
+                (name.clone(), end, count)
+            })
+        });
         Observation {
             status,
             stats: self.services.iter().map(stats).collect(),
             rehearsals: self.services.iter().map(rehearsals).collect(),
             flips: self.flips.iter().map(flips).collect(),
+            watch_ends: watch_ends.collect(),
+            ledger_ok,
             reloads_ok: self.reloads_ok,
             reloads_failed: self.reloads_failed,
         }

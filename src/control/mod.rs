@@ -78,6 +78,11 @@ pub struct Observation {
     pub rehearsals: Vec<(String, [u64; REHEARSAL_RESULTS.len()])>,
     /// `(service, to, reason, count)`; reasons are "operator", "config", "verdict".
     pub flips: Vec<(String, Color, &'static str, u64)>,
+    /// Watches that ended without taking traffic back: `(service, end, count)`, every end of every service; ends are
+    /// "keep", "not-enough-traffic", "nowhere-to-go", "superseded".
+    pub watch_ends: Vec<(String, &'static str, u64)>,
+    /// Whether the ledger's last line got to the disk.
+    pub ledger_ok: bool,
     /// Reloads that took effect.
     pub reloads_ok: u64,
     /// Reloads that were refused.
@@ -270,6 +275,7 @@ pub fn start(
         reloads_ok: 0,
         reloads_failed: 0,
         flips: BTreeMap::new(),
+        watch_ends: BTreeMap::new(),
         started: clock::utc(),
         schedule: Schedule::default(),
     };

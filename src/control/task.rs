@@ -21,7 +21,7 @@ use super::probe::Found;
 use super::reload::{Loaded, ReloadRequest};
 use super::sampler::{BELL_TICK, HISTORY_TICK, WATCH_TICK};
 use super::service::{Leaving, Managed};
-use super::words::{refusal, seconds, words};
+use super::words::{refusal, seconds, verdict, words};
 use super::{Command, Control};
 use crate::clock;
 use crate::config::Config;
@@ -81,6 +81,8 @@ pub(super) struct Task {
     pub(super) reloads_ok: u64,
     pub(super) reloads_failed: u64,
     pub(super) flips: BTreeMap<(String, Color, Reason), u64>,
+    /// By service and `words::WATCH_ENDS`.
+    pub(super) watch_ends: BTreeMap<(String, &'static str), u64>,
     pub(super) started: String,
     pub(super) schedule: Schedule,
 }
@@ -347,7 +349,10 @@ impl Task {
                 }
             }
             Told::Refused { .. } => {}
-            Told::WatchEnded { .. } => managed.last_verdict = Some(words.sentence),
+            Told::WatchEnded { end, .. } => {
+                managed.last_verdict = Some(words.sentence);
+                *self.watch_ends.entry((name.to_owned(), verdict(end).0)).or_default() += 1;
+            }
             Told::Drained { color, epoch, took, cut } => {
                 managed.last_drain = Drained { seconds: seconds(*took), cut: *cut };
                 self.answer_drained(name, *color, *epoch);

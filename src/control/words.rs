@@ -133,7 +133,11 @@ fn moved(service: &str, made: &Made, forced: bool, kind: EventKind) -> Words {
     Words { kind, sentence: format!("{} {from} -> {to}, epoch {epoch}, {whose}{forced}", kind.as_str()), line }
 }
 
-fn verdict(end: &WatchEnd) -> (&'static str, String) {
+/// The words for how a watch ends without taking traffic back, in the ledger and in the metrics.
+pub(super) const WATCH_ENDS: [&str; 4] = ["keep", "not-enough-traffic", "nowhere-to-go", "superseded"];
+
+/// One of [`WATCH_ENDS`], and a sentence.
+pub(super) fn verdict(end: &WatchEnd) -> (&'static str, String) {
     match end {
         WatchEnd::Kept => ("keep", "kept, the watch found nothing against it".into()),
         WatchEnd::NotEnoughTraffic => ("not-enough-traffic", "not enough traffic to tell; it stays".into()),

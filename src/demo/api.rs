@@ -4,10 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1::handshake;
+use http_body_util::Full;
 use hyper::{Request, header};
-use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
@@ -15,6 +13,7 @@ use tokio::time::timeout;
 
 use super::stage::{SERVICE, Trouble};
 use crate::domain::Color;
+use crate::http::send;
 use crate::status::{ChangeRequest, Changed, Refusal, Status};
 
 /// Longer than a drain may take.
@@ -75,19 +74,14 @@ async fn ask(
     body: Bytes,
 ) -> Result<(u16, Bytes), Trouble> {
     let answer = timeout(PATIENCE, async {
-        let (mut sender, connection) = handshake(TokioIo::new(TcpStream::connect(admin).await?)).await?;
-        let connection = tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, admin.to_string())
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))?;
-        let answer = sender.send_request(request).await?;
-        let status = answer.status().as_u16();
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await?.to_bytes();
-        connection.abort();
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>((status, body))
+        let (status, body) = send(TcpStream::connect(admin).await?, request, ANSWER_BYTES_MAX).await?;
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>((status.as_u16(), body))
     });
     match answer.await {
         Ok(Ok(answer)) => Ok(answer),

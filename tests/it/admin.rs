@@ -218,7 +218,7 @@ fn events_tell_a_flip_while_it_happens() {
 mod metrics {
     use super::*;
 
-    const NAMES: [&str; 12] = [
+    const NAMES: [&str; 15] = [
         "cutover_requests_total",
         "cutover_request_duration_seconds",
         "cutover_in_flight",
@@ -230,6 +230,9 @@ mod metrics {
         "cutover_upstream_up",
         "cutover_config_reloads_total",
         "cutover_connections",
+        "cutover_ledger_ok",
+        "cutover_problems",
+        "cutover_watch_ends_total",
         "cutover_build_info",
     ];
 

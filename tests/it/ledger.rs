@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use super::harness::{Setup, Upstream, eventually};
+use super::harness::{Cutover, Setup, Upstream, eventually};
 
 #[test]
 fn is_only_appended_to() {
@@ -58,7 +58,17 @@ fn that_cannot_be_written_stops_no_flip_and_is_said() {
     cutover.must_flip("green");
     assert_eq!(cutover.get("/").text(), "green");
     eventually("the status says so", || cutover.status()["problems"].to_string().contains("releases.log"));
+    assert!(
+        metrics(&cutover).contains("\ncutover_ledger_ok 0\n") && metrics(&cutover).contains("\ncutover_problems 1\n")
+    );
     fs::remove_dir(cutover.path("releases.log")).unwrap();
     cutover.must_flip("blue");
     assert_eq!(cutover.status()["problems"], json!([]));
+    assert!(
+        metrics(&cutover).contains("\ncutover_ledger_ok 1\n") && metrics(&cutover).contains("\ncutover_problems 0\n")
+    );
+}
+
+fn metrics(cutover: &Cutover) -> String {
+    cutover.admin_with("GET", "/metrics", "", "").text().to_owned()
 }

@@ -4,6 +4,7 @@
 
 mod admin;
 mod cli;
+mod files;
 mod flips;
 mod harness;
 mod health;
@@ -15,6 +16,7 @@ mod refusals;
 mod rehearse;
 mod reloads;
 mod replay;
+mod smoke;
 mod state;
 mod stop;
 mod tidy;

@@ -6,10 +6,11 @@
 use std::path::{Path, PathBuf};
 
 /// What each layer may name besides itself. A layer that is missing here is a finding: somebody has to place it.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 16] = [
     ("domain", &[]),
     ("clock", &[]),
     ("lines", &[]),
+    ("http", &[]),
     ("config", &["domain"]),
     ("status", &["domain"]),
     ("ledger", &["domain", "clock", "config", "lines", "status"]),
@@ -17,9 +18,17 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("proxy", &["switch", "config", "domain", "clock", "lines"]),
     ("control", &["switch", "config", "domain", "status", "ledger", "clock"]),
     ("metrics", &["control", "status", "switch", "domain"]),
-    ("admin", &["control", "status", "config", "domain", "metrics", "switch", "clock", "ledger"]),
-    ("demo", &["admin", "status", "domain", "config", "clock"]),
-    ("cli", &["admin", "clock", "config", "demo", "domain", "ledger", "lines", "metrics", "serve", "status", "switch"]),
+    ("admin", &["control", "status", "config", "domain", "metrics", "switch", "clock", "ledger", "http"]),
+    ("demo", &["admin", "status", "domain", "config", "clock", "http"]),
+    // A client of the admin API and of Docker, never inside the proxy.
+    ("runbook", &["admin", "clock", "config", "domain", "http", "ledger", "status"]),
+    (
+        "cli",
+        &[
+            "admin", "clock", "config", "demo", "domain", "ledger", "lines", "metrics", "runbook", "serve", "status",
+            "switch",
+        ],
+    ),
     (
         "serve",
         &["admin", "clock", "config", "control", "domain", "ledger", "lines", "metrics", "proxy", "status", "switch"],

@@ -151,6 +151,9 @@ mod does_not_take_back {
         eventually("the ledger does not call it a success", || {
             cutover.ledger().contains("verdict app: green not-enough-traffic")
         });
+        let page = cutover.admin_with("GET", "/metrics", "", "");
+        let metrics = page.text();
+        assert!(metrics.contains(r#"cutover_watch_ends_total{service="app",end="not-enough-traffic"} 1"#), "{metrics}");
     }
 
     #[test]

@@ -2,11 +2,13 @@
 
 mod client;
 mod cutover;
+mod docker;
 mod load;
 mod upstream;
 
 pub use client::{Answer, Client, End};
 pub use cutover::{Cutover, Setup};
+pub use docker::{Project, box_image, docker, have_docker, test_api_image};
 pub use load::Load;
 pub use upstream::{Conn, Upstream, plain};
 

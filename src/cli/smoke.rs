@@ -1,0 +1,76 @@
+//! `smoke`: tests a color, prints the transcript, and appends the outcome to the ledger.
+//!
+//! It needs no proxy, and no config either: without one it looks at no container, unless one is named, and the ledger
+//! is where the default has it.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::args::{SmokeArgs, who};
+use super::failure::Failure;
+use super::{Form, complain, print, print_json, reach};
+use crate::config::{self, Config};
+use crate::ledger;
+use crate::runbook::docker::Containers;
+use crate::runbook::http::Base;
+use crate::runbook::smoke::{Failed, Passed, Smoke, line, run};
+
+/// Tests a color.
+pub(super) async fn smoke(args: SmokeArgs, config: Option<&Path>, form: Form) -> Result<ExitCode, Failure> {
+    let config = match (config, config::find(config)) {
+        (_, Ok(path)) => Some(reach(&path)?),
+        // Nobody named one, and there is none.
+        (None, Err(_)) => None,
+        (Some(_), Err(problems)) => return Err(problems.into()),
+    };
+    let found = || config.as_ref().and_then(|config| containers_at(config, &args.url));
+    let containers = match (args.container, args.project) {
+        (Some(name), _) => Some(Containers::Named(name)),
+        (None, Some(project)) => Some(Containers::Project(project)),
+        (None, None) if args.no_container => None,
+        (None, None) => found(),
+    };
+    let test = Smoke {
+        base: args.url.clone(),
+        expect_version: args.expect_version,
+        expect_service: args.expect_service,
+        timeout: args.timeout,
+        containers,
+        error_lines_max: args.max_errors,
+    };
+    let outcome = run(&test, &mut |line| {
+        if form == Form::Text {
+            print(&format!("{line}\n"));
+        }
+    })
+    .await;
+    let path = config.map_or_else(|| PathBuf::from(config::LEDGER), |config| config.state.ledger);
+    if let Err(error) = ledger::append(&path, &line(&test.base, &outcome, &who())) {
+        let path = path.display();
+        complain(&format!("cutover: the outcome is not in the ledger {path}: {error}; may you write there?\n"));
+    }
+    if form == Form::Json {
+        print_json(&summary(&test.base, &outcome));
+    }
+    Ok(if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// The containers of the color that listens at `base`, where its env file says which Compose project it is.
+fn containers_at(config: &Config, base: &Base) -> Option<Containers> {
+    let is_local = |host: &str| host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+    let same_host = |host: &str| host == base.host() || is_local(host) && is_local(base.host());
+    let mut colors = config.services.iter().flat_map(|service| &service.colors);
+    let color = colors.find(|color| color.upstreams.iter().any(|at| at.port == base.port() && same_host(&at.host)));
+    color.and_then(|color| color.project.clone()).map(Containers::Project)
+}
+
+fn summary(base: &Base, outcome: &Result<Passed, Failed>) -> Value {
+    match outcome {
+        Ok(Passed { version, service, containers }) => json!({
+            "url": base.to_string(), "passed": true, "service": service, "version": version, "containers": containers,
+        }),
+        Err(Failed { check, why }) => json!({ "url": base.to_string(), "passed": false, "check": check, "why": why }),
+    }
+}

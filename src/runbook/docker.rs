@@ -1,0 +1,160 @@
+//! What Docker says of the containers of a Compose project: the `docker` command, asked and read.
+//!
+//! The command and not the socket: it follows `DOCKER_HOST`, contexts and credentials as the operator's own does.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+/// For one question.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// The Compose service whose containers are a color.
+const SERVICE: &str = "api";
+
+/// Which containers are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Containers {
+    /// One, by its name or id.
+    Named(String),
+    /// Those of the service `api` of a Compose project.
+    Project(String),
+}
+
+/// What `docker inspect` says of one container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// Its full id.
+    pub id: String,
+    /// Its name, without the slash.
+    pub name: String,
+    /// `running`, `restarting`, `exited` and so on.
+    pub state: String,
+    /// `healthy`, `unhealthy` or `starting`; none where it has no health check.
+    pub health: Option<String>,
+    /// How often Docker started it again by itself, since it was made.
+    pub restarts: u64,
+    /// Since its last start; none where the engine's clock is not readable.
+    pub up: Option<Duration>,
+}
+
+impl Containers {
+    /// Looks at each of them; at least one.
+    ///
+    /// # Errors
+    /// There is none, or Docker does not answer within 15 s; the sentence says which.
+    pub async fn look(&self) -> Result<Vec<Container>, String> {
+        let ids = match self {
+            Containers::Named(name) => vec![name.clone()],
+            Containers::Project(project) => {
+                let project = format!("label=com.docker.compose.project={project}");
+                let service = format!("label=com.docker.compose.service={SERVICE}");
+                let filters = ["ps", "--all", "--quiet", "--no-trunc", "--filter", &project, "--filter", &service];
+                docker(&filters).await?.lines().map(str::to_owned).collect()
+            }
+        };
+        if ids.is_empty() {
+            return Err(format!("there is no {self}; is it up? See `docker compose ls`"));
+        }
+        let args: Vec<_> =
+            ["inspect", "--type", "container", "--"].into_iter().chain(ids.iter().map(|id| &**id)).collect();
+        parse(&docker(&args).await?, jiff::Timestamp::now())
+    }
+}
+
+impl std::fmt::Display for Containers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Containers::Named(name) => write!(f, "container {name}"),
+            Containers::Project(project) => write!(f, "container of {SERVICE} in the Compose project {project}"),
+        }
+    }
+}
+
+impl Container {
+    /// What it wrote to both of its outputs within the last `since`, whole lines.
+    ///
+    /// # Errors
+    /// Docker does not answer within 15 s.
+    pub async fn log(&self, since: Duration) -> Result<String, String> {
+        docker(&["logs", "--since", &format!("{}s", since.as_secs()), "--", &self.id]).await
+    }
+}
+
+/// Runs `docker` and takes both of its outputs.
+async fn docker(args: &[&str]) -> Result<String, String> {
+    let mut command = Command::new("docker");
+    command.args(args).stdin(Stdio::null()).kill_on_drop(true);
+    let asked = || format!("docker {}", args[0]);
+    let output = match timeout(ANSWER_TIMEOUT, command.output()).await {
+        Ok(Ok(output)) => output,
+        Ok(Err(error)) => return Err(format!("{} could not be run: {error}; is Docker installed?", asked())),
+        Err(_) => return Err(format!("{} did not answer within {ANSWER_TIMEOUT:?}; is the engine well?", asked())),
+    };
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        return Err(format!("{} failed: {}", asked(), errors.trim()));
+    }
+    Ok(format!("{}{errors}", String::from_utf8_lossy(&output.stdout)))
+}
+
+/// Reads the answer of `docker inspect`.
+fn parse(json: &str, now: jiff::Timestamp) -> Result<Vec<Container>, String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Inspected {
+        id: String,
+        name: String,
+        state: State,
+        restart_count: u64,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct State {
+        status: String,
+        started_at: String,
+        health: Option<Health>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Health {
+        status: String,
+    }
+    let inspected: Vec<Inspected> =
+        serde_json::from_str(json).map_err(|error| format!("docker inspect says what is not understood: {error}"))?;
+    let container = |inspected: Inspected| Container {
+        id: inspected.id,
+        name: inspected.name.trim_start_matches('/').to_owned(),
+        state: inspected.state.status,
+        // An image may switch its parent's check off: that is "none".
+        health: inspected.state.health.map(|health| health.status).filter(|status| status != "none"),
+        restarts: inspected.restart_count,
+        up: inspected.state.started_at.parse().ok().and_then(|started: jiff::Timestamp| {
+            u64::try_from(now.as_second() - started.as_second()).ok().map(Duration::from_secs)
+        }),
+    };
+    Ok(inspected.into_iter().map(container).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inspection_is_read() {
+        let json = r#"[
+            {"Id":"ab12","Name":"/recall_green-api-1","RestartCount":2,"State":{"Status":"running",
+             "StartedAt":"2026-11-23T08:00:00.123456789Z","Health":{"Status":"healthy","FailingStreak":0}}},
+            {"Id":"cd34","Name":"/plain","RestartCount":0,"State":{"Status":"created",
+             "StartedAt":"0001-01-01T00:00:00Z"}}]"#;
+        let containers = parse(json, "2026-11-23T08:01:30Z".parse().unwrap()).unwrap();
+        let first = &containers[0];
+        assert_eq!((&*first.id, &*first.name, &*first.state), ("ab12", "recall_green-api-1", "running"));
+        assert_eq!((first.health.as_deref(), first.restarts), (Some("healthy"), 2));
+        assert_eq!(first.up, Some(Duration::from_secs(90)));
+        assert_eq!((containers[1].health.as_deref(), &*containers[1].state), (None, "created"));
+        assert!(parse("Error: no such container", jiff::Timestamp::now()).is_err());
+    }
+}

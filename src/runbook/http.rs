@@ -1,0 +1,160 @@
+//! A GET to one color, bounded in time and bytes.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
+use hyper::http::uri::{Scheme, Uri};
+use hyper::{Request, StatusCode};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::http::send;
+
+/// A longer answer is none.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Where an application is: `http://host:port`, perhaps with a path that every question begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// `host:port`, as it goes into `Host`.
+    authority: String,
+    /// A name or an IP address, IPv6 without brackets.
+    host: String,
+    port: u16,
+    /// Empty, or begins with `/` and does not end with one.
+    prefix: String,
+}
+
+impl Base {
+    /// The host: a name or an IP address, IPv6 without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port; 80 where none was named.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Asks for `path`, on a connection of its own, and reads the answer within `limit`.
+    ///
+    /// # Errors
+    /// There was no whole answer; the sentence says what came instead.
+    pub async fn get(&self, path: &str, limit: Duration) -> Result<(StatusCode, Bytes), String> {
+        let request = Request::get(format!("{}{path}", self.prefix))
+            .header(HOST, &self.authority)
+            .header(USER_AGENT, "cutover-smoke")
+            .header(ACCEPT, "application/json")
+            .header(CONNECTION, "close")
+            .body(Full::default())
+            .map_err(|error| error.to_string())?;
+        let exchange = async {
+            let stream =
+                TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|error| match error.kind() {
+                    std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+                    _ => format!("no connection: {error}"),
+                })?;
+            send(stream, request, BODY_BYTES_MAX).await.map_err(|error| {
+                if error.is::<http_body_util::LengthLimitError>() {
+                    format!("the answer is longer than {} KiB", BODY_BYTES_MAX / 1024)
+                } else {
+                    format!("no HTTP answer: {error}")
+                }
+            })
+        };
+        timeout(limit, exchange).await.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")))
+    }
+}
+
+impl fmt::Display for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}{}", self.authority, self.prefix)
+    }
+}
+
+/// Why a text is no [`Base`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct NotABase(&'static str);
+
+impl fmt::Display for NotABase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; for example: http://127.0.0.1:8001", self.0)
+    }
+}
+
+impl std::error::Error for NotABase {}
+
+impl FromStr for Base {
+    type Err = NotABase;
+
+    fn from_str(text: &str) -> Result<Self, NotABase> {
+        let uri: Uri = text.parse().map_err(|_| NotABase("this is not a URL"))?;
+        match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP => {}
+            Some(_) => return Err(NotABase("only http:// can be asked: a color is asked itself, behind the proxy")),
+            None => return Err(NotABase("the URL begins with http://")),
+        }
+        let authority = uri.authority().ok_or(NotABase("the URL names no host"))?;
+        if authority.as_str().contains('@') {
+            // It would end in the ledger.
+            return Err(NotABase("the URL must not hold a user or a password"));
+        }
+        if uri.query().is_some() {
+            return Err(NotABase("the URL must not have a query: /readyz and others are put behind it"));
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        if host.is_empty() {
+            return Err(NotABase("the URL names no host"));
+        }
+        let port = match authority.as_str()[authority.host().len()..].strip_prefix(':') {
+            Some(port) => port.parse().ok().filter(|&port| port > 0).ok_or(NotABase("the port is 1 to 65535"))?,
+            None => 80,
+        };
+        Ok(Base {
+            authority: authority.as_str().to_owned(),
+            host: host.to_owned(),
+            port,
+            prefix: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_is_read_from_what_people_type() {
+        for (text, host, port, shown) in [
+            ("http://127.0.0.1:8001", "127.0.0.1", 8001, "http://127.0.0.1:8001"),
+            ("http://127.0.0.1:8001/", "127.0.0.1", 8001, "http://127.0.0.1:8001"),
+            ("http://green.example", "green.example", 80, "http://green.example"),
+            ("http://[::1]:8001/app/", "::1", 8001, "http://[::1]:8001/app"),
+        ] {
+            let base: Base = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!((base.host(), base.port(), &*base.to_string()), (host, port, shown), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_refused_with_an_example() {
+        for text in [
+            "",
+            "127.0.0.1:8001",
+            "/readyz",
+            "https://127.0.0.1:8001",
+            "http://ann:secret@127.0.0.1:8001",
+            "http://127.0.0.1:0",
+            "http://127.0.0.1:99999",
+            "http://127.0.0.1:8001/?a=b",
+            "http://:8001",
+        ] {
+            let error = text.parse::<Base>().expect_err(text).to_string();
+            assert!(error.contains("http://127.0.0.1:8001") && !error.contains("secret"), "{text}: {error}");
+        }
+    }
+}
