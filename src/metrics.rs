@@ -8,7 +8,7 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 use crate::control::Observation;
 use crate::domain::Color;
 use crate::status::{Phase, Status};
-use crate::switch::{CODE_CLASSES, ColorStats, DURATION_BOUNDS_US, METHODS, REPLAY_RESULTS, Shard};
+use crate::switch::{CODE_CLASSES, ColorStats, DURATION_BOUNDS_US, METHODS, REHEARSAL_RESULTS, REPLAY_RESULTS, Shard};
 
 /// The exposition format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -24,7 +24,7 @@ pub fn text(observed: &Observation) -> String {
     TextEncoder::new().encode_to_string(&families).expect("every family has a name, samples and one type")
 }
 
-fn traffic(observed: &Observation) -> [MetricFamily; 4] {
+fn traffic(observed: &Observation) -> [MetricFamily; 5] {
     let each = || {
         let colors = |(name, stats): &'_ (String, [_; 2])| (name.clone(), stats.clone());
         observed.stats.iter().map(colors).flat_map(|(name, stats)| {
@@ -49,6 +49,10 @@ fn traffic(observed: &Observation) -> [MetricFamily; 4] {
         let results = REPLAY_RESULTS.iter().enumerate();
         results.map(|(at, result)| counter(&[("service", name), ("result", result)], count(at))).collect::<Vec<_>>()
     });
+    let rehearsals = observed.rehearsals.iter().flat_map(|(name, counts)| {
+        let results = REHEARSAL_RESULTS.iter().zip(counts);
+        results.map(|(result, count)| counter(&[("service", name), ("result", result)], *count)).collect::<Vec<_>>()
+    });
     let in_flight = each()
         .map(|(name, color, stats)| gauge(&[("service", &name), ("color", color.as_str())], stats.in_flight() as f64));
     [
@@ -64,6 +68,12 @@ fn traffic(observed: &Observation) -> [MetricFamily; 4] {
             "Failures of a watched color that the other one was asked to answer.",
             MetricType::COUNTER,
             replays,
+        ),
+        family(
+            "rehearsals_total",
+            "Requests copied to the idle color, by how the answers compare.",
+            MetricType::COUNTER,
+            rehearsals,
         ),
         family("in_flight", "Requests and tunnels in flight now.", MetricType::GAUGE, in_flight),
     ]
@@ -236,6 +246,7 @@ mod tests {
             summary: "a summary".into(),
             watch: Some(WatchStatus { remaining_seconds: 1.0, answered: 4, failed: 1, evidence: 0.25 }),
             last_verdict: None,
+            rehearsal: None,
             colors: [
                 (Color::Blue, color("127.0.0.1:8000", true)),
                 (Color::Green, color("name\"with\\quote:8001", false)),
@@ -253,9 +264,10 @@ mod tests {
             ledger: vec![],
         };
         let flips = vec![("recall".into(), Color::Green, "operator", 4), ("recall".into(), Color::Blue, "verdict", 2)];
+        let rehearsals = vec![("recall".into(), [5, 4, 3, 2, 1])];
         let watch_ends = vec![("recall".into(), "keep", 2), ("recall".into(), "not-enough-traffic", 0)];
         let stats = vec![("recall".into(), stats)];
-        Observation { status, stats, flips, watch_ends, ledger_ok: false, reloads_ok: 3, reloads_failed: 1 }
+        Observation { status, stats, rehearsals, flips, watch_ends, ledger_ok: false, reloads_ok: 3, reloads_failed: 1 }
     }
 
     #[test]
@@ -274,6 +286,8 @@ mod tests {
             "cutover_request_duration_seconds_count{color=\"green\",service=\"recall\"} 0",
             "cutover_replays_total{service=\"recall\",result=\"answered\"} 5",
             "cutover_replays_total{service=\"recall\",result=\"over_budget\"} 0",
+            "cutover_rehearsals_total{service=\"recall\",result=\"same\"} 5",
+            "cutover_rehearsals_total{service=\"recall\",result=\"dropped\"} 1",
             "cutover_in_flight{color=\"blue\",service=\"recall\"} 1",
             "cutover_in_flight{color=\"green\",service=\"recall\"} 0",
             "cutover_active{color=\"blue\",service=\"recall\"} 0",
@@ -325,6 +339,7 @@ mod tests {
                 "requests_total counter",
                 "request_duration_seconds histogram",
                 "replays_total counter",
+                "rehearsals_total counter",
                 "in_flight gauge",
                 "active gauge",
                 "epoch gauge",
@@ -346,6 +361,7 @@ mod tests {
     fn are_there_before_the_first_request_and_service() {
         let mut quiet = example();
         quiet.stats.clear();
+        quiet.rehearsals.clear();
         quiet.status.services.clear();
         assert!(text(&quiet).contains("cutover_build_info{version=\"0.1.0\"} 1\n"));
     }

@@ -47,6 +47,9 @@ pub struct ServiceStatus {
     /// How the last watch ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_verdict: Option<String>,
+    /// While the idle color is rehearsed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearsal: Option<RehearsalStatus>,
     /// `blue` and `green`.
     pub colors: BTreeMap<Color, ColorStatus>,
 }
@@ -90,10 +93,113 @@ pub struct WatchStatus {
     pub evidence: f64,
 }
 
+/// A running rehearsal in short.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RehearsalStatus {
+    /// Requests that both colors have answered.
+    pub compared: u64,
+    /// Those answered differently, without noise.
+    pub different: u64,
+    /// Median time of the idle color over that of the active one; `None` before the first comparison.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_ratio: Option<f64>,
+    /// Why a flip would be refused now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refuses: Option<String>,
+}
+
+/// `GET /v1/services/{name}/rehearsal`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RehearsalReport {
+    /// The service.
+    pub service: String,
+    /// The color whose answers are the yardstick.
+    pub active: Color,
+    /// The color that is rehearsed.
+    pub idle: Color,
+    /// Whether copies are being made.
+    pub running: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why_not: Option<String>,
+    /// Requests that both colors have answered, since this rehearsal began.
+    pub compared: u64,
+    /// Those answered differently, without noise.
+    pub different: u64,
+    /// Those that differ only in what differs on the active color as well.
+    pub noise: u64,
+    /// Copies without anything to compare: the active color failed too, or a color could not be connected to.
+    pub failed: u64,
+    /// Copies that found no room.
+    pub dropped: u64,
+    /// `rehearse.max_differences`
+    pub max_differences: f64,
+    /// `rehearse.min_requests`
+    pub min_requests: u64,
+    /// Why a flip would be refused now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refuses: Option<String>,
+    /// Over the last 500 comparisons; `None` before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<Latency>,
+    /// Routes with differences, those with the most first.
+    pub findings: Vec<RehearsalFinding>,
+    /// What is not counted, because it differs on the active color as well.
+    pub noise_fields: Vec<Noise>,
+}
+
+/// How long answers take.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Median of the active color.
+    pub active_seconds: f64,
+    /// Median of the idle color.
+    pub idle_seconds: f64,
+    /// The second over the first.
+    pub ratio: f64,
+}
+
+/// A route that the colors answer differently.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RehearsalFinding {
+    /// Method and path, with `*` for what looks like an id.
+    pub route: String,
+    /// Requests compared on it.
+    pub compared: u64,
+    /// Those answered differently.
+    pub different: u64,
+    /// One of them, without the values of its query.
+    pub example: String,
+    /// In what it differs.
+    pub differences: Vec<RehearsedDifference>,
+}
+
+/// One thing in which two answers differ.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RehearsedDifference {
+    /// `status`, `header location`, `body`, or a path in the JSON: `$.items[].price`.
+    pub field: String,
+    /// What the active color said; of JSON, the types.
+    pub was: String,
+    /// What the idle color says.
+    pub is: String,
+}
+
+/// What is no difference on a route, because the active color shows it in turns.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Noise {
+    /// Method and path.
+    pub route: String,
+    /// As in [`RehearsedDifference::field`].
+    pub field: String,
+    /// `missing or object`
+    pub seen: String,
+}
+
 /// One color of a service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ColorStatus {
-    /// Every upstream is ready: a flip to this color would pass the gate.
+    /// Every upstream is ready: the first thing that a flip to this color needs.
     pub ready: bool,
     /// Requests and tunnels in flight now.
     pub in_flight: u64,
@@ -206,6 +312,8 @@ pub enum RefusalCode {
     UnknownService,
     /// The target color is not ready.
     NotReady,
+    /// The target color answered copied requests otherwise than the active one.
+    RehearsalFailed,
     /// The target color is active already, and nothing is under way.
     AlreadyActive,
     /// Another cutover of this service is under way.
@@ -232,6 +340,7 @@ impl RefusalCode {
             RefusalCode::BadConfig => 422,
             RefusalCode::StateUnwritable | RefusalCode::Stopping => 503,
             RefusalCode::NotReady
+            | RefusalCode::RehearsalFailed
             | RefusalCode::AlreadyActive
             | RefusalCode::CutoverUnderWay
             | RefusalCode::NothingToRollBack => 409,
@@ -243,6 +352,7 @@ impl RefusalCode {
         match self {
             RefusalCode::BadRequest | RefusalCode::UnknownService | RefusalCode::BadConfig => 2,
             RefusalCode::NotReady
+            | RefusalCode::RehearsalFailed
             | RefusalCode::AlreadyActive
             | RefusalCode::NothingToRollBack
             | RefusalCode::StaleEpoch => 3,

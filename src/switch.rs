@@ -21,6 +21,10 @@ use tokio::sync::{Notify, mpsc};
 use crate::config;
 use crate::domain::Color;
 
+mod tap;
+
+pub use tap::{Copied, REHEARSAL_RESULTS, Tap};
+
 /// A number that one thread adds to and any thread reads: no locked instruction, no shared write.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -272,6 +276,8 @@ pub struct ServiceInfo {
     pub upstream: config::Upstream,
     /// What may be replayed.
     pub replay: config::Replay,
+    /// Where copies of its requests are left for a rehearsal.
+    pub tap: Arc<Tap>,
 }
 
 /// One request (or tunnel) in flight on one color. It ends when this is dropped, which is after the last byte.
@@ -584,7 +590,12 @@ mod tests {
     fn service(name: &str) -> (Arc<Service>, Tenure) {
         let timeout = Duration::from_secs(1);
         let upstream = config::Upstream { connect_timeout: timeout, response_timeout: timeout, idle_timeout: timeout };
-        let info = Arc::new(ServiceInfo { name: name.into(), upstream, replay: config::Replay::default() });
+        let info = Arc::new(ServiceInfo {
+            name: name.into(),
+            upstream,
+            replay: config::Replay::default(),
+            tap: Arc::default(),
+        });
         let stats = [1, 2].map(|_| Arc::new(ColorStats::new(2)));
         Service::new(info, stats, Arc::default(), Color::Blue, 1, upstreams(), false)
     }
@@ -602,6 +613,7 @@ mod tests {
             health: config::Health { path: "/".into(), interval: timeout, timeout, rise: 1, fall: 1 },
             watch: config::Watch { window: timeout },
             replay: config::Replay::default(),
+            rehearse: config::Rehearse::default(),
             drain: config::Drain { timeout },
             deploy: config::Deploy::default(),
         }

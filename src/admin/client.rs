@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use crate::config;
 use crate::http::send;
-use crate::status::{ChangeRequest, Changed, Drained, Refusal, Reloaded, Status};
+use crate::status::{ChangeRequest, Changed, Drained, Refusal, RehearsalReport, Reloaded, Status};
 
 /// For a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -170,6 +170,15 @@ impl Client {
     pub async fn drain(&self, service: &str) -> Result<Drained, ClientError> {
         let path = format!("/v1/services/{service}/{}", Verb::Drain.as_str());
         self.ask(Method::POST, &path, Vec::new(), None, DRAIN_TIMEOUT).await
+    }
+
+    /// What the rehearsal of the idle color of `service` has shown.
+    ///
+    /// # Errors
+    /// [`ClientError`]; within 15 s.
+    pub async fn rehearsal(&self, service: &str) -> Result<RehearsalReport, ClientError> {
+        let path = format!("/v1/services/{service}/rehearsal");
+        self.ask(Method::GET, &path, Vec::new(), None, ANSWER_TIMEOUT).await
     }
 
     /// Makes the proxy read its config again; `by` goes into its log.

@@ -33,6 +33,7 @@ enum Route<'a> {
     Metrics,
     Status,
     Service(&'a str),
+    Rehearsal(&'a str),
     Events,
     Change(&'a str, Verb),
     Reload,
@@ -51,6 +52,7 @@ impl<'a> Route<'a> {
             ["v1", "events"] => Route::Events,
             ["v1", "reload"] => Route::Reload,
             ["v1", "services", name] if !name.is_empty() => Route::Service(name),
+            ["v1", "services", name, "rehearsal"] if !name.is_empty() => Route::Rehearsal(name),
             ["v1", "services", name, verb] if !name.is_empty() => {
                 Route::Change(name, Verb::ALL.into_iter().find(|known| known.as_str() == verb)?)
             }
@@ -62,9 +64,13 @@ impl<'a> Route<'a> {
     fn is_open(self) -> bool {
         match self {
             Route::Dashboard | Route::Healthz | Route::Readyz | Route::Version => true,
-            Route::Metrics | Route::Status | Route::Service(_) | Route::Events | Route::Change(..) | Route::Reload => {
-                false
-            }
+            Route::Metrics
+            | Route::Status
+            | Route::Service(_)
+            | Route::Rehearsal(_)
+            | Route::Events
+            | Route::Change(..)
+            | Route::Reload => false,
         }
     }
 
@@ -78,6 +84,7 @@ impl<'a> Route<'a> {
             | Route::Metrics
             | Route::Status
             | Route::Service(_)
+            | Route::Rehearsal(_)
             | Route::Events => "GET, HEAD",
         }
     }
@@ -145,6 +152,7 @@ async fn route(context: &Context, door: Door, request: Request<Incoming>) -> Res
             let service = service(context, name).await?;
             Ok(answer::with_epoch(answer::json(StatusCode::OK, &service), service.epoch))
         }
+        Route::Rehearsal(name) => Ok(answer::json(StatusCode::OK, &context.handle.rehearsal(name.to_owned()).await?)),
         Route::Events => {
             let permit = context.readers.clone().try_acquire_owned();
             let permit = permit.map_err(|_| Failure::too_many_readers(READERS_MAX))?;
@@ -267,6 +275,7 @@ mod route {
             ("/v1/services/recall", Some(Route::Service("recall"))),
             ("/v1/services/recall/flip", Some(Route::Change("recall", Verb::Flip))),
             ("/v1/services/recall/rollback", Some(Route::Change("recall", Verb::Rollback))),
+            ("/v1/services/recall/rehearsal", Some(Route::Rehearsal("recall"))),
             ("/v1/services/recall/drain", Some(Route::Change("recall", Verb::Drain))),
             ("/v1/services/recall/flip/", None),
             ("/v1/services/", None),

@@ -45,6 +45,7 @@ fn service(active: Color, ready: bool) -> ServiceStatus {
         summary: "a summary".into(),
         watch: None,
         last_verdict: None,
+        rehearsal: None,
         colors: [(Color::Blue, color(8000)), (Color::Green, color(8001))].into(),
     }
 }
@@ -63,6 +64,7 @@ fn observation(ready: bool) -> Observation {
     Observation {
         status,
         stats: vec![],
+        rehearsals: vec![],
         flips: vec![],
         watch_ends: vec![],
         ledger_ok: true,
@@ -99,6 +101,10 @@ async fn stand_in(mut commands: mpsc::Receiver<Command>, ready: bool) {
                 drop(answer.send(Err(Refusal { code: RefusalCode::NothingToRollBack, message })));
             }
             Command::Drain(_, answer) => drop(answer.send(Ok(Drained { seconds: 0.5, cut: 0 }))),
+            Command::Rehearsal(_, answer) => {
+                let message = "none in this stand-in".into();
+                drop(answer.send(Err(Refusal { code: RefusalCode::UnknownService, message })));
+            }
             Command::Reload { by, answer } => drop(answer.send(Ok(Reloaded { changes: vec![by] }))),
         }
     }

@@ -99,6 +99,13 @@ pub(super) enum Verb {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Show how the idle color answers copies of live requests, beside the active one
+    #[command(after_help = "Example: cutover rehearsal recall --json\n\
+                            It runs while the idle color is ready and rehearse.share is above 0.")]
+    Rehearsal {
+        /// The service; may be left out when there is one
+        service: Option<String>,
+    },
     /// Wait until the idle color holds no request, so that it may be stopped
     #[command(after_help = "Example: cutover flip green --no-wait && cutover drain")]
     Drain {
@@ -188,7 +195,7 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
 /// How a change is made.
 #[derive(Debug, Args)]
 pub(super) struct How {
-    /// Do it although the color is not ready; the ledger says so
+    /// Do it although the color is not ready or failed its rehearsal; the ledger says so
     #[arg(long)]
     pub(super) force: bool,
     /// Return at once, not when the old color is drained

@@ -282,6 +282,7 @@ mod tests {
             summary: "a summary".into(),
             watch: None,
             last_verdict: (phase == Phase::RolledBack).then(|| "a verdict".into()),
+            rehearsal: None,
             colors: [].into(),
         };
         assert_eq!(ended_early(&service(2, Phase::Watching), 2), None);

@@ -102,6 +102,7 @@ fn perform(cli: Cli, form: Form) -> Result<ExitCode, Failure> {
                 changed => changed,
             };
         }
+        Verb::Rehearsal { service } => in_runtime(rehearsal(&client(&path()?)?, service.as_deref(), form))?,
         Verb::Drain { service, dry_run } => {
             in_runtime(change::drain(&client(&path()?)?, service.as_deref(), dry_run, form))?;
         }
@@ -193,6 +194,17 @@ fn only(mut status: Status, service: Option<&str>) -> Result<Status, Failure> {
         status.services.retain(|known, _| known == name);
     }
     Ok(status)
+}
+
+async fn rehearsal(client: &Client, service: Option<&str>, form: Form) -> Result<(), Failure> {
+    let status = client.status().await?;
+    let known: Vec<_> = status.services.keys().map(String::as_str).collect();
+    let report = client.rehearsal(args::pick(service, &known).map_err(Failure::Usage)?).await?;
+    match form {
+        Form::Text => print(&screen::rehearsal(&report)),
+        Form::Json => print_json(&report),
+    }
+    Ok(())
 }
 
 async fn reload(client: &Client, form: Form) -> Result<(), Failure> {

@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 
 use crate::config::Config;
 use crate::domain::Color;
-use crate::status::{ColorStatus, ServiceStatus, Status};
+use crate::domain::rehearsal::percent;
+use crate::status::{
+    ColorStatus, Latency, Noise, RehearsalReport, RehearsalStatus, RehearsedDifference, ServiceStatus, Status,
+};
 
 /// Whether terminal colors are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +30,9 @@ impl Paint {
         }
     }
 }
+
+/// Routes, and fields that are noise, in the report of a rehearsal.
+const ROUTES_SHOWN: usize = 10;
 
 const BOLD: &str = "1";
 const DIM: &str = "2";
@@ -66,7 +72,7 @@ pub(super) fn status(status: &Status, paint: Paint) -> String {
 }
 
 fn write_service(out: &mut String, name: &str, service: &ServiceStatus, paint: Paint) {
-    let ServiceStatus { active, epoch, phase, summary, watch, last_verdict, colors } = service;
+    let ServiceStatus { active, epoch, phase, summary, watch, last_verdict, rehearsal, colors } = service;
     let (name, color) = (paint.with(BOLD, name), paint.with(code(*active), active.as_str()));
     line!(out, "{name}  {color} is active, epoch {epoch}, {}", phase.as_str().replace('_', " "));
     line!(out, "  {summary}");
@@ -75,10 +81,69 @@ fn write_service(out: &mut String, name: &str, service: &ServiceStatus, paint: P
         let (failed, answered) = (grouped(watch.failed), grouped(watch.answered));
         line!(out, "  watch: {left} left, {failed} of {answered} failed, evidence {}", bar(watch.evidence));
     }
+    if let Some(rehearsal) = rehearsal {
+        line!(out, "  rehearsal: {}", rehearsed(rehearsal));
+    }
     if let Some(verdict) = last_verdict {
         line!(out, "  last verdict: {verdict}");
     }
     write_table(out, *active, colors.iter().map(|(color, status)| (*color, status)), paint);
+}
+
+fn rehearsed(rehearsal: &RehearsalStatus) -> String {
+    let RehearsalStatus { compared, different, latency_ratio, refuses } = rehearsal;
+    let latency = latency_ratio.map_or(String::new(), |ratio| format!(", {ratio} times the latency"));
+    let gate = if refuses.is_some() { "; a flip would be refused, see `cutover rehearsal`" } else { "" };
+    format!("{} of {} answers differ{latency}{gate}", grouped(*different), grouped(*compared))
+}
+
+/// What `cutover rehearsal` prints.
+pub(super) fn rehearsal(report: &RehearsalReport) -> String {
+    let mut out = String::new();
+    let RehearsalReport { service, active, idle, compared, different, noise, failed, dropped, .. } = report;
+    if let Some(why_not) = &report.why_not {
+        line!(out, "{service}: {idle} is not being rehearsed: {why_not}");
+        return out;
+    }
+    line!(out, "{service}: {idle} is asked what {active} is asked");
+    line!(
+        out,
+        "  {} compared, {} differ, {} only in noise; {} could not be compared, {} dropped",
+        grouped(*compared),
+        grouped(*different),
+        grouped(*noise),
+        grouped(*failed),
+        grouped(*dropped)
+    );
+    if let Some(Latency { active_seconds, idle_seconds, ratio }) = report.latency {
+        let ms = |seconds: f64| format!("{:.1}ms", seconds * 1000.0);
+        line!(out, "  median latency: {active} {}, {idle} {}: {ratio} times", ms(active_seconds), ms(idle_seconds));
+    }
+    let allowed = percent(report.max_differences);
+    match &report.refuses {
+        Some(why) => line!(out, "  a flip would be REFUSED: {why}"),
+        None if *compared < report.min_requests => {
+            line!(out, "  a flip would pass: fewer than {} compared, which proves nothing", report.min_requests);
+        }
+        None => line!(out, "  a flip would pass: at most {allowed} differ"),
+    }
+    for finding in report.findings.iter().take(ROUTES_SHOWN) {
+        line!(out, "\n  {}  {} of {} differ, such as", finding.route, finding.different, finding.compared);
+        line!(out, "    {}", finding.example);
+        for RehearsedDifference { field, was, is } in &finding.differences {
+            line!(out, "      {field} was {was}, is {is}");
+        }
+    }
+    if let Some(more) = report.findings.len().checked_sub(ROUTES_SHOWN).filter(|more| *more > 0) {
+        line!(out, "\n  and {more} more routes, see --json");
+    }
+    if !report.noise_fields.is_empty() {
+        line!(out, "\n  not counted, because it differs on {active} as well:");
+        for Noise { route, field, seen } in report.noise_fields.iter().take(ROUTES_SHOWN) {
+            line!(out, "    {route}  {field}: {seen}");
+        }
+    }
+    out
 }
 
 /// One row a color, columns as wide as their widest cell, numbers to the right; `>` marks the active one.
@@ -205,6 +270,7 @@ mod tests {
             summary: "green takes every new request and is watched for 14m 3s more".into(),
             watch: Some(WatchStatus { remaining_seconds: 842.6, answered: 1245, failed: 3, evidence: 0.31 }),
             last_verdict: None,
+            rehearsal: None,
             colors: [
                 (Color::Blue, color(false, Some("connection refused"), "127.0.0.1:8000")),
                 (Color::Green, color(true, None, "[fd00::1]:8001")),

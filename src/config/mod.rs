@@ -201,6 +201,8 @@ pub struct Service {
     pub watch: Watch,
     /// `[service.NAME.replay]`
     pub replay: Replay,
+    /// `[service.NAME.rehearse]`
+    pub rehearse: Rehearse,
     /// `[service.NAME.drain]`
     pub drain: Drain,
     /// `[service.NAME.deploy]`
@@ -312,6 +314,42 @@ pub struct Replay {
 impl Default for Replay {
     fn default() -> Self {
         Replay { safe: true, idempotent: false }
+    }
+}
+
+/// `[service.NAME.rehearse]`: before a flip, live safe requests are copied to the idle color, and the answers compared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rehearse {
+    /// Of GET and HEAD requests, 0.0 to 1.0. Default 0.0: off.
+    pub share: f64,
+    /// Copies per second at most. Default 10.
+    pub rate: u32,
+    /// For each answer to a copy, to its last byte. Default 5 s.
+    pub timeout: Duration,
+    /// Globs of the paths that are copied; empty (the default): every path.
+    pub allow: Vec<String>,
+    /// Globs of the paths that are not. Empty by default.
+    pub deny: Vec<String>,
+    /// Headers that are compared, in lower case. Default `content-type`, `location`, `cache-control`.
+    pub headers: Vec<String>,
+    /// The share of differing answers that still lets a flip through. Default 0.01.
+    pub max_differences: f64,
+    /// Fewer comparisons refuse no flip. Default 20.
+    pub min_requests: u64,
+}
+
+impl Default for Rehearse {
+    fn default() -> Self {
+        Rehearse {
+            share: 0.0,
+            rate: 10,
+            timeout: Duration::from_secs(5),
+            allow: Vec::new(),
+            deny: Vec::new(),
+            headers: ["content-type", "location", "cache-control"].map(str::to_owned).to_vec(),
+            max_differences: 0.01,
+            min_requests: 20,
+        }
     }
 }
 

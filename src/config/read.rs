@@ -12,8 +12,8 @@ use super::env_file::EnvFile;
 use super::problem::Problem;
 use super::section::{Section, Source, Value, integer, kind};
 use super::{
-    AccessLog, Address, Admin, Cidr, ColorConfig, Config, Drain, Health, LEDGER, Log, Proxy, Replay, Service, State,
-    Upstream, Watch,
+    AccessLog, Address, Admin, Cidr, ColorConfig, Config, Drain, Health, LEDGER, Log, Proxy, Rehearse, Replay, Service,
+    State, Upstream, Watch,
 };
 use crate::domain::Color;
 
@@ -286,6 +286,7 @@ fn service(name: &str, section: &Section<'_, '_>, place: &Range<usize>) -> Servi
     let health = section.section("health");
     let watch = section.section("watch");
     let replay = section.section("replay");
+    let rehearsal = section.section("rehearse");
     let drain = section.section("drain");
     let deploy = super::deploy::deploy(&section.section("deploy"), &colors);
     let service = Service {
@@ -308,13 +309,54 @@ fn service(name: &str, section: &Section<'_, '_>, place: &Range<usize>) -> Servi
         },
         watch: Watch { window: watch.duration_or_zero("window", seconds(900)).unwrap_or(seconds(900)) },
         replay: Replay { safe: replay.boolean("safe", true), idempotent: replay.boolean("idempotent", false) },
+        rehearse: rehearse(&rehearsal),
         drain: Drain { timeout: drain.duration("timeout", seconds(30)) },
         deploy,
     };
-    for section in [section, &upstream, &health, &watch, &replay, &drain] {
+    for section in [section, &upstream, &health, &watch, &replay, &rehearsal, &drain] {
         section.refuse_unknown();
     }
     service
+}
+
+fn rehearse(section: &Section<'_, '_>) -> Rehearse {
+    let default = Rehearse::default();
+    Rehearse {
+        share: section.fraction("share", 0.0..=1.0, default.share),
+        rate: u32::try_from(section.integer("rate", 1..=1000, default.rate.into())).unwrap_or(default.rate),
+        timeout: section.duration("timeout", default.timeout),
+        allow: globs(section, "allow", "[\"/api/**\"]"),
+        deny: globs(section, "deny", "[\"/logout\", \"/admin/**\"]"),
+        headers: header_names(section, default.headers),
+        max_differences: section.fraction("max_differences", 0.0..=1.0, default.max_differences),
+        min_requests: section.integer("min_requests", 1..=1_000_000, default.min_requests),
+    }
+}
+
+fn globs(section: &Section<'_, '_>, key: &'static str, example: &str) -> Vec<String> {
+    let glob = |(text, value): (&str, &Value<'_>)| {
+        if !text.starts_with(['/', '*']) {
+            section.problem(key, value, "has a glob that no path begins like", "begin it with / or **: \"/admin/**\"");
+        } else if let Err(error) = globset::Glob::new(text) {
+            let help = "* and ? stay within a segment, ** does not: \"/admin/**\", \"/*.png\"";
+            section.problem(key, value, &format!("is not a glob: {}", error.kind()), help);
+        }
+        text.to_owned()
+    };
+    section.strings(key, example).unwrap_or_default().into_iter().map(glob).collect()
+}
+
+fn header_names(section: &Section<'_, '_>, default: Vec<String>) -> Vec<String> {
+    const KEY: &str = "headers";
+    let name = |(text, value): (&str, &Value<'_>)| {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        if text.is_empty() || !text.bytes().all(is_name) {
+            section.problem(KEY, value, "has something that is not a header's name", "for example \"content-type\"");
+        }
+        text.to_ascii_lowercase()
+    };
+    let names = section.strings(KEY, "[\"content-type\", \"location\"]");
+    names.map_or(default, |names| names.into_iter().map(name).collect())
 }
 
 fn hosts(section: &Section<'_, '_>) -> Vec<String> {

@@ -157,6 +157,27 @@ impl<'a, 'i> Section<'a, 'i> {
         }
     }
 
+    /// A number within `range`, with or without a fraction.
+    pub fn fraction(&self, key: &'static str, range: std::ops::RangeInclusive<f64>, default: f64) -> f64 {
+        let Some(value) = self.get(key) else { return default };
+        let number = match value.get_ref() {
+            DeValue::Float(number) => number.as_str().parse().ok(),
+            DeValue::Integer(number) => integer(number.as_str(), number.radix()).map(|number| number as f64),
+            _ => {
+                self.wrong_kind(key, value, "a number", &default.to_string());
+                return default;
+            }
+        };
+        match number.filter(|number| range.contains(number)) {
+            Some(number) => number,
+            None => {
+                let message = format!("must be from {} to {}", range.start(), range.end());
+                self.problem(key, value, &message, format!("the default is {default}"));
+                default
+            }
+        }
+    }
+
     /// `true` or `false`.
     pub fn boolean(&self, key: &'static str, default: bool) -> bool {
         match self.get(key) {

@@ -357,3 +357,34 @@ fn networks_contain_their_addresses() {
         assert_eq!(network.contains(ip.parse().expect("an address")), want, "{network:?} {ip}");
     }
 }
+
+#[test]
+fn a_rehearsal_is_off_until_it_is_given_a_share() {
+    assert_eq!(parse(MINIMAL).expect("valid").services[0].rehearse, Rehearse::default());
+    let text = format!(
+        "{MINIMAL}[service.recall.rehearse]\nshare = 1\nmax_differences = 0.25\nheaders = [\"ETag\"]\nallow = \"/a/**\"\n"
+    );
+    let rehearse = parse(&text).expect("valid").services.remove(0).rehearse;
+    assert_eq!((rehearse.share, rehearse.max_differences), (1.0, 0.25));
+    assert_eq!((rehearse.headers, rehearse.allow), (vec!["etag".to_owned()], vec!["/a/**".to_owned()]));
+}
+
+#[test]
+fn what_is_wrong_with_a_rehearsal_is_said() {
+    for (line, message) in [
+        ("share = 1.5", "service.recall.rehearse.share must be from 0 to 1"),
+        ("share = nan", "service.recall.rehearse.share must be from 0 to 1"),
+        ("share = \"5%\"", "service.recall.rehearse.share is a string, and must be a number"),
+        ("max_differences = -1", "service.recall.rehearse.max_differences must be from 0 to 1"),
+        ("rate = 0", "service.recall.rehearse.rate must be from 1 to 1000"),
+        ("timeout = \"0s\"", "service.recall.rehearse.timeout must be more than zero"),
+        ("min_requests = 0", "service.recall.rehearse.min_requests must be from 1 to 1000000"),
+        ("deny = [\"logout\"]", "service.recall.rehearse.deny has a glob that no path begins like"),
+        ("allow = [\"/a/[z\"]", "service.recall.rehearse.allow is not a glob: unclosed character class; missing ']'"),
+        ("headers = [\"a b\"]", "service.recall.rehearse.headers has something that is not a header's name"),
+        ("percent = 5", "unknown key service.recall.rehearse.percent"),
+    ] {
+        let found = problems(&format!("{MINIMAL}[service.recall.rehearse]\n{line}\n"));
+        assert_eq!(found.iter().map(|(_, _, message)| message.as_str()).collect::<Vec<_>>(), [message], "{line}");
+    }
+}

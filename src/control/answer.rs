@@ -10,7 +10,7 @@ use super::words::{WATCH_ENDS, refusal};
 use super::{Change, Command, Observation, report};
 use crate::clock;
 use crate::domain::Color;
-use crate::domain::cutover::{Ask, Effect, Event, Made, Reason, Refused, Told, Wanted};
+use crate::domain::cutover::{Ask, Closed, Effect, Event, Made, Reason, Refused, Told, Wanted};
 use crate::status::{Changed, Refusal, RefusalCode, Status};
 
 impl Task {
@@ -30,6 +30,10 @@ impl Task {
                     self.reply(answer, Ok(drained));
                 }
             },
+            Command::Rehearsal(name, answer) => {
+                let report = self.services.get(&name).map(Managed::rehearsal_report);
+                drop(answer.send(report.ok_or_else(|| unknown(&name))));
+            }
             Command::Reload { by, answer } => self.request_reload(&by, Some(answer)),
         }
     }
@@ -42,7 +46,7 @@ impl Task {
             return self.reply(answer, Err(Refusal { code: RefusalCode::BadRequest, message }));
         };
         let by = request.by.unwrap_or_else(|| "api".into());
-        let ask = Ask { by, if_epoch, force: request.force, gate: managed.flip_gate(to) };
+        let ask = Ask { by, if_epoch, force: request.force, gate: managed.gate(to) };
         if request.dry_run {
             let would = managed.machine.check_flip(to, &ask).map(|()| would_be(&name, managed, to));
             return self.reply(answer, would.map_err(|why| refusal(&name, &why)));
@@ -64,7 +68,7 @@ impl Task {
         let Change { service: name, if_epoch, request } = change;
         let Some(managed) = self.services.get_mut(&name) else { return self.reply(answer, Err(unknown(&name))) };
         let by = request.by.unwrap_or_else(|| "api".into());
-        let gate = managed.rollback_gate(managed.machine.active().other());
+        let gate = managed.rollback_gate(managed.machine.active().other()).map_err(Closed::NotReady);
         let ask = Ask { by, if_epoch, force: request.force, gate };
         if request.dry_run {
             let would = managed.machine.check_rollback(&ask).map(|to| would_be(&name, managed, to));
@@ -111,6 +115,7 @@ impl Task {
             ledger: self.ledger.tail(5),
         };
         let stats = |(name, managed): (&String, &Managed)| (name.clone(), managed.service.stats.clone());
+        let rehearsals = |(name, managed): (&String, &Managed)| (name.clone(), managed.service.info.tap.counts());
         let flips = |((name, to, reason), count): (&(String, Color, Reason), &u64)| {
             (name.clone(), *to, reason.as_str(), *count)
         };
@@ -123,6 +128,7 @@ impl Task {
         Observation {
             status,
             stats: self.services.iter().map(stats).collect(),
+            rehearsals: self.services.iter().map(rehearsals).collect(),
             flips: self.flips.iter().map(flips).collect(),
             watch_ends: watch_ends.collect(),
             ledger_ok,

@@ -6,6 +6,7 @@
 mod answer;
 mod files;
 mod probe;
+mod rehearsal;
 mod reload;
 mod report;
 mod sampler;
@@ -32,8 +33,8 @@ use crate::config::Config;
 use crate::domain::Color;
 use crate::domain::cutover::Cutover;
 use crate::ledger::Ledger;
-use crate::status::{ChangeRequest, Changed, Drained, Event, Refusal, RefusalCode, Reloaded, Status};
-use crate::switch::{ColorStats, Table};
+use crate::status::{ChangeRequest, Changed, Drained, Event, Refusal, RefusalCode, RehearsalReport, Reloaded, Status};
+use crate::switch::{ColorStats, REHEARSAL_RESULTS, Table};
 
 pub use reload::Load;
 use service::{Managed, timing};
@@ -52,6 +53,7 @@ pub(crate) enum Command {
     Rollback(Change, oneshot::Sender<Result<Changed, Refusal>>),
     /// Waits until the idle color holds no lease.
     Drain(String, oneshot::Sender<Result<Drained, Refusal>>),
+    Rehearsal(String, oneshot::Sender<Result<RehearsalReport, Refusal>>),
     Reload {
         by: String,
         answer: oneshot::Sender<Result<Reloaded, Refusal>>,
@@ -72,6 +74,8 @@ pub struct Observation {
     pub status: Status,
     /// Counters of the data plane, by service name, indexed by [`Color::index`].
     pub stats: Vec<(String, [Arc<ColorStats>; 2])>,
+    /// Copies of requests by service name, indexed like [`REHEARSAL_RESULTS`].
+    pub rehearsals: Vec<(String, [u64; REHEARSAL_RESULTS.len()])>,
     /// `(service, to, reason, count)`; reasons are "operator", "config", "verdict".
     pub flips: Vec<(String, Color, &'static str, u64)>,
     /// Watches that ended without taking traffic back: `(service, end, count)`, every end of every service; ends are
@@ -133,6 +137,14 @@ impl Handle {
     /// [`RefusalCode::UnknownService`], [`RefusalCode::Stopping`].
     pub async fn drain(&self, service: String) -> Result<Drained, Refusal> {
         self.ask(|answer| Command::Drain(service, answer)).await?
+    }
+
+    /// What the rehearsal of the idle color has shown so far.
+    ///
+    /// # Errors
+    /// [`RefusalCode::UnknownService`], [`RefusalCode::Stopping`].
+    pub async fn rehearsal(&self, service: String) -> Result<RehearsalReport, Refusal> {
+        self.ask(|answer| Command::Rehearsal(service, answer)).await?
     }
 
     /// Reads the config again; `by` is "HUP", "file change" or "api", for the log.

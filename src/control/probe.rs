@@ -106,7 +106,8 @@ async fn exchange(address: &Address, path: &str) -> Probe {
     }
 }
 
-async fn connect(address: &Address) -> io::Result<TcpStream> {
+/// A connection to `address`.
+pub(super) async fn connect(address: &Address) -> io::Result<TcpStream> {
     match address.socket() {
         Some(socket) => TcpStream::connect(socket).await,
         None => TcpStream::connect((address.host.as_str(), address.port)).await,

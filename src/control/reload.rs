@@ -172,6 +172,7 @@ impl Task {
                 Some(managed) => {
                     describe(&managed.config, config, &mut changes);
                     let replaced = managed.reconfigure(config.clone(), &self.bell, now);
+                    managed.set_rehearsal();
                     let service = config.name.clone();
                     self.leaving.extend(replaced.map(|tenure| Leaving { service, tenure }));
                 }
@@ -276,6 +277,7 @@ fn describe(old: &config::Service, new: &config::Service, changes: &mut Vec<Stri
         ("upstream", old.upstream != new.upstream),
         ("health", old.health != new.health),
         ("watch", old.watch != new.watch),
+        ("rehearse", old.rehearse != new.rehearse),
         ("drain", old.drain != new.drain),
     ];
     let changed = differs.into_iter().filter(|(_, differs)| *differs);

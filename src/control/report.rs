@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::service::Managed;
 use super::words::{seconds, span};
 use crate::domain::Color;
-use crate::domain::cutover;
+use crate::domain::cutover::{self, Closed};
 use crate::domain::health::Standing;
 use crate::status::{ColorStatus, Phase, ServiceStatus, UpstreamStatus, WatchStatus};
 
@@ -30,6 +30,7 @@ pub(super) fn service_status(managed: &Managed, now: Duration) -> ServiceStatus 
         summary: summary(managed, now),
         watch,
         last_verdict: managed.last_verdict.clone(),
+        rehearsal: managed.rehearsal_status(),
         colors: Color::BOTH.into_iter().map(|color| (color, color_status(managed, color))).collect::<BTreeMap<_, _>>(),
     }
 }
@@ -72,9 +73,10 @@ fn summary(managed: &Managed, now: Duration) -> String {
     let draining: String = draining.collect();
     match machine.phase() {
         cutover::Phase::Steady if machine.drains().is_empty() => {
-            let next = match managed.flip_gate(idle) {
+            let next = match managed.gate(idle) {
                 Ok(()) => format!("{idle} is ready to flip to"),
-                Err(why) => format!("{idle} is not ready ({why})"),
+                Err(Closed::NotReady(why)) => format!("{idle} is not ready ({why})"),
+                Err(Closed::RehearsalFailed(why)) => format!("{idle} is ready, but failed its rehearsal ({why})"),
             };
             format!("{active} takes every request{unwell}; {next}")
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::probe::{Found, Prober};
+use super::rehearsal::Rehearsal;
 use super::sampler::History;
 use crate::config;
 use crate::domain::Color;
@@ -14,7 +15,7 @@ use crate::domain::cutover::{Cutover, Timing};
 use crate::domain::health::{Health, Standing};
 use crate::domain::watch::{Counts, Sample};
 use crate::status::{Changed, Drained, Refusal};
-use crate::switch::{ColorStats, Service, ServiceInfo, Tally, Tenure, Upstream};
+use crate::switch::{ColorStats, Service, ServiceInfo, Tally, Tap, Tenure, Upstream};
 
 /// One upstream and what its probes say.
 pub(super) struct Probed {
@@ -58,6 +59,8 @@ pub(super) struct Managed {
     /// The last tally of `tenure`, for the difference that goes into the history.
     seen: Tally,
     history: [History; 2],
+    /// While the idle color is ready and nothing else goes on.
+    pub(super) rehearsal: Option<Rehearsal>,
     /// Who waits for the flip that is being saved.
     pub(super) asker: Option<Asker>,
     pub(super) waiters: Vec<Waiter>,
@@ -82,7 +85,7 @@ impl Managed {
         let stats = Color::BOTH.map(|_| Arc::new(ColorStats::new(workers)));
         let route = upstreams.each_ref().map(|probed| route_of(probed));
         let (service, tenure) = Service::new(
-            info(&config),
+            info(&config, Arc::default()),
             stats,
             Arc::clone(bell),
             machine.active(),
@@ -99,6 +102,7 @@ impl Managed {
             carried: Tally::default(),
             seen: Tally::default(),
             history: Default::default(),
+            rehearsal: None,
             asker: None,
             waiters: Vec::new(),
             drain_waiters: Vec::new(),
@@ -225,9 +229,9 @@ impl Managed {
         let tenure = if same_info {
             self.service.publish(active, epoch, route, watched)
         } else {
-            let stats = self.service.stats.clone();
+            let (stats, tap) = (self.service.stats.clone(), Arc::clone(&self.service.info.tap));
             let (service, tenure) =
-                Service::new(info(&self.config), stats, Arc::clone(bell), active, epoch, route, watched);
+                Service::new(info(&self.config, tap), stats, Arc::clone(bell), active, epoch, route, watched);
             self.service = service;
             tenure
         };
@@ -240,8 +244,8 @@ pub(super) fn timing(config: &config::Service) -> Timing {
     Timing { watch: config.watch.window, drain: config.drain.timeout }
 }
 
-fn info(config: &config::Service) -> Arc<ServiceInfo> {
-    Arc::new(ServiceInfo { name: config.name.clone(), upstream: config.upstream.clone(), replay: config.replay })
+fn info(config: &config::Service, tap: Arc<Tap>) -> Arc<ServiceInfo> {
+    Arc::new(ServiceInfo { name: config.name.clone(), upstream: config.upstream.clone(), replay: config.replay, tap })
 }
 
 fn fresh_upstreams(config: &config::Service, color: Color) -> Vec<Probed> {
@@ -253,6 +257,6 @@ fn fresh_upstreams(config: &config::Service, color: Color) -> Vec<Probed> {
     config.colors[color.index()].upstreams.iter().map(fresh).collect()
 }
 
-fn route_of(upstreams: &[Probed]) -> Arc<[Arc<Upstream>]> {
+pub(super) fn route_of(upstreams: &[Probed]) -> Arc<[Arc<Upstream>]> {
     upstreams.iter().map(|probed| Arc::clone(&probed.upstream)).collect()
 }

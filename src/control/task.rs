@@ -248,8 +248,9 @@ impl Task {
                 Effect::Tell(told) => self.tell(name, &told),
             }
         }
-        if let Some(managed) = self.services.get(name) {
+        if let Some(managed) = self.services.get_mut(name) {
             managed.set_standby();
+            managed.set_rehearsal();
         }
     }
 
@@ -377,7 +378,11 @@ impl Task {
         let (rise, fall) = (managed.config.health.rise, managed.config.health.fall);
         // A probe of an upstream that a reload has just removed.
         let Some(probed) = managed.upstream(upstream) else { return };
-        let Some(standing) = probed.health.on(probe, rise, fall) else { return };
+        let changed = probed.health.on(probe, rise, fall);
+        // Also by a probe that changed no standing: after one that failed, another release may be there.
+        managed.set_rehearsal();
+        let Some(standing) = changed else { return };
+        let Some(probed) = managed.upstream(upstream) else { return };
         probed.upstream.set_down(standing == Standing::Down);
         let (address, why) = (probed.upstream.address.to_string(), probed.health.reason().unwrap_or_default());
         let message = match standing {
@@ -397,7 +402,7 @@ impl Task {
         let Some(managed) = self.services.get_mut(name) else { return };
         managed.config_flip_due = false;
         let active = managed.config.active;
-        let ask = Ask { by: by.to_owned(), if_epoch: None, force: false, gate: managed.flip_gate(active) };
+        let ask = Ask { by: by.to_owned(), if_epoch: None, force: false, gate: managed.gate(active) };
         self.feed(name, Event::ConfigActive { active, ask });
     }
 

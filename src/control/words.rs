@@ -13,6 +13,12 @@ pub(super) fn refusal(service: &str, why: &Refused) -> Refusal {
             RefusalCode::NotReady,
             format!("{service}: {color} is not ready: {why}. Nothing was changed; fix it, or use --force"),
         ),
+        Refused::RehearsalFailed { color, why } => (
+            RefusalCode::RehearsalFailed,
+            format!(
+                "{service}: {color} answers otherwise than the active color: {why}. Nothing was changed; see `cutover rehearsal`, deploy a better release, or use --force"
+            ),
+        ),
         Refused::AlreadyActive { color } => {
             (RefusalCode::AlreadyActive, format!("{service}: {color} is active already, nothing was changed"))
         }

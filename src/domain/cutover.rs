@@ -72,8 +72,17 @@ pub struct Ask {
     pub if_epoch: Option<u64>,
     /// Go although the gate says no.
     pub force: bool,
-    /// What the gate says of the target; the error names the upstream and why.
-    pub gate: Result<(), String>,
+    /// What the gate says of the target.
+    pub gate: Result<(), Closed>,
+}
+
+/// Why a color may not be flipped to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// An upstream is not ready: which, and why.
+    NotReady(String),
+    /// It answered copied requests otherwise than the active color: how many, and one of them.
+    RehearsalFailed(String),
 }
 
 /// What the machine is told.
@@ -245,6 +254,13 @@ pub enum Refused {
         /// The target.
         color: Color,
         /// "127.0.0.1:8001: connection refused"
+        why: String,
+    },
+    /// The target's rehearsal.
+    RehearsalFailed {
+        /// The target.
+        color: Color,
+        /// "3 of 120 answers differ …"
         why: String,
     },
     /// It is active, and nothing is under way.
@@ -670,7 +686,10 @@ impl Cutover {
 
 fn check_gate(to: Color, ask: &Ask) -> Result<(), Refused> {
     match &ask.gate {
-        Err(why) if !ask.force => Err(Refused::NotReady { color: to, why: why.clone() }),
+        Err(Closed::NotReady(why)) if !ask.force => Err(Refused::NotReady { color: to, why: why.clone() }),
+        Err(Closed::RehearsalFailed(why)) if !ask.force => {
+            Err(Refused::RehearsalFailed { color: to, why: why.clone() })
+        }
         Ok(()) | Err(_) => Ok(()),
     }
 }

@@ -3,6 +3,7 @@
 pub mod color;
 pub mod cutover;
 pub mod health;
+pub mod rehearsal;
 pub mod release;
 pub mod watch;
 

@@ -39,7 +39,8 @@ pub enum Field {
     ForwardedPort,
     /// `Forwarded` (RFC 7239)
     Forwarded,
-    /// Any other `X-Forwarded-*`, and `X-Real-IP`: believed from a trusted proxy, dropped otherwise.
+    /// Any other `X-Forwarded-*`, `X-Real-IP`, and our own mark on copies of requests: believed from a trusted proxy,
+    /// dropped otherwise.
     Claim,
     /// `Max-Forwards`
     MaxForwards,
@@ -76,6 +77,7 @@ impl Field {
             (16, b'x') if is("x-forwarded-port") => Field::ForwardedPort,
             (17, b't') if is("transfer-encoding") => Field::TransferEncoding,
             (17, b'x') if is("x-forwarded-proto") => Field::ForwardedProto,
+            (19, b'x') if is("x-cutover-rehearsal") => Field::Claim,
             (12.., b'x') if name[..12].eq_ignore_ascii_case(b"x-forwarded-") => Field::Claim,
             _ if memchr::memchr(b'_', name).is_some() => Field::of_underscored(name),
             _ => Field::Other,
@@ -110,6 +112,7 @@ mod tests {
         assert_eq!(Field::of("TRANSFER-encoding"), Field::TransferEncoding);
         assert_eq!(Field::of("X-Forwarded-Server"), Field::Claim);
         assert_eq!(Field::of("X-Forwarded-"), Field::Claim);
+        assert_eq!(Field::of("X-Cutover-Rehearsal"), Field::Claim);
         assert_eq!(Field::of("traceparent"), Field::Other);
     }
 

@@ -11,7 +11,7 @@ use super::exchange::{Done, Exchange, Limits, Seen, answer_pump};
 use super::fault::Fault;
 use super::pump::Pump;
 use super::upstream::{self, Share};
-use super::{tunnel, worker};
+use super::{rehearse, tunnel, worker};
 use crate::domain::Color;
 use crate::switch::{Outcome, Standby, Upstream, Visit};
 
@@ -58,6 +58,7 @@ impl<S: Transport> Connection<S> {
     pub(super) async fn forward(&mut self, mut accepted: Accepted) -> Next {
         let worker = Rc::clone(&self.worker);
         let encoding = if matches!(accepted.body, Decoder::Chunked(_)) { Encoding::Chunked } else { Encoding::Plain };
+        rehearse::offer(&accepted);
         let head = std::mem::take(&mut accepted.head);
         let mut way = Way {
             up: Pump::new(accepted.body.clone(), encoding, head, worker.proxy.max_body_bytes),

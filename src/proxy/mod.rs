@@ -15,6 +15,7 @@ mod field;
 mod forward;
 mod listener;
 mod pump;
+mod rehearse;
 mod request;
 mod tunnel;
 mod upstream;

@@ -14,6 +14,7 @@ mod ledger;
 mod peers;
 mod proxying;
 mod refusals;
+mod rehearse;
 mod reloads;
 mod replay;
 mod smoke;

@@ -8,7 +8,7 @@ use super::*;
 
 const TIMING: Timing = Timing { watch: Duration::from_secs(60), drain: Duration::from_secs(5) };
 
-fn ask(gate: Result<(), String>) -> Ask {
+fn ask(gate: Result<(), Closed>) -> Ask {
     Ask { by: "test".into(), if_epoch: None, force: false, gate }
 }
 
@@ -93,7 +93,7 @@ mod flip {
 
     #[test]
     fn is_refused_for_each_reason() {
-        let not_ready = || ask(Err("127.0.0.1:8001: connection refused".into()));
+        let not_ready = || ask(Err(Closed::NotReady("127.0.0.1:8001: connection refused".into())));
         let stale = Ask { if_epoch: Some(7), ..ready() };
         for (case, mut machine, to, ask, want) in [
             (
@@ -102,6 +102,13 @@ mod flip {
                 Color::Green,
                 not_ready(),
                 Refused::NotReady { color: Color::Green, why: "127.0.0.1:8001: connection refused".into() },
+            ),
+            (
+                "the rehearsal",
+                fresh(),
+                Color::Green,
+                ask(Err(Closed::RehearsalFailed("9 of 20 differ".into()))),
+                Refused::RehearsalFailed { color: Color::Green, why: "9 of 20 differ".into() },
             ),
             ("already there", fresh(), Color::Blue, ready(), Refused::AlreadyActive { color: Color::Blue }),
             ("stale", fresh(), Color::Green, stale, Refused::StaleEpoch { asked: 7, epoch: 1 }),
@@ -223,7 +230,8 @@ mod config_active {
     #[test]
     fn does_not_come_back_later_when_it_was_refused() {
         let mut machine = fresh();
-        let refused = machine.on(Event::ConfigActive { active: Color::Green, ask: ask(Err("503".into())) }, secs(1));
+        let refused = machine
+            .on(Event::ConfigActive { active: Color::Green, ask: ask(Err(Closed::NotReady("503".into()))) }, secs(1));
         assert!(matches!(refusal(&refused), Some(Refused::NotReady { .. })));
         assert!(matches!(&refused[0], Effect::Save { record, .. } if record.config_active == Color::Green));
         assert_eq!(machine.on(Event::ConfigActive { active: Color::Green, ask: ready() }, secs(2)), []);
@@ -340,7 +348,7 @@ impl World {
     }
 
     fn ask(&mut self) -> Ask {
-        let gate = if self.chance(70) { Ok(()) } else { Err("503".into()) };
+        let gate = if self.chance(70) { Ok(()) } else { Err(Closed::NotReady("503".into())) };
         let if_epoch = self.chance(10).then(|| self.machine.epoch() - self.roll(2));
         Ask { by: "walk".into(), if_epoch, force: self.chance(10), gate }
     }

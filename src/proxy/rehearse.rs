@@ -1,0 +1,21 @@
+//! Leaves copies of safe requests at the tap while a rehearsal is open. It never waits, and never touches an answer.
+
+use super::connection::Accepted;
+use crate::switch::METHODS;
+
+/// Leaves a copy of `accepted`, if one is wanted. Call it before the head is used up.
+pub(super) fn offer(accepted: &Accepted) {
+    let tap = &accepted.lease.lane().service.tap;
+    if !tap.is_open() || accepted.asked.upgrade || !accepted.body.is_done() {
+        return;
+    }
+    if !matches!(METHODS[accepted.method_index], "GET" | "HEAD") {
+        return;
+    }
+    let head = accepted.head.filled();
+    let target = head.split(|&byte| byte == b' ').nth(1).unwrap_or_default();
+    let path = target.split(|&byte| byte == b'?').next().unwrap_or_default();
+    if let Ok(path) = std::str::from_utf8(path) {
+        tap.offer(path, head);
+    }
+}
