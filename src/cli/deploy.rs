@@ -54,6 +54,7 @@ pub(super) fn bring_back(
         RefusalCode::BadRequest
         | RefusalCode::UnknownService
         | RefusalCode::AlreadyActive
+        | RefusalCode::RehearsalFailed
         | RefusalCode::CutoverUnderWay
         | RefusalCode::StaleEpoch
         | RefusalCode::StateUnwritable

@@ -25,6 +25,8 @@ pub struct Deploy {
     pub ready_timeout: Duration,
     /// How long the old color is looked at after a migration. Default 3 s.
     pub settle: Duration,
+    /// How long a rehearsal may take to compare enough answers, where `rehearse.share` is above 0. Default 30 s.
+    pub rehearse: Duration,
     /// `[service.NAME.deploy.migrate]`
     pub migrate: Migrate,
     /// `[service.NAME.deploy.backup]`
@@ -83,6 +85,7 @@ impl Default for Deploy {
             up_timeout: seconds(300),
             ready_timeout: seconds(120),
             settle: seconds(3),
+            rehearse: seconds(30),
             migrate: Migrate {
                 command: ["flask", "db", "upgrade"].map(str::to_owned).into(),
                 required: false,
@@ -107,6 +110,7 @@ pub(super) fn deploy(section: &Section<'_, '_>, colors: &[ColorConfig; 2]) -> De
         up_timeout: section.duration("up_timeout", default.up_timeout),
         ready_timeout: section.duration("ready_timeout", default.ready_timeout),
         settle: section.duration_or_zero("settle", default.settle).unwrap_or(default.settle),
+        rehearse: section.duration_or_zero("rehearse", default.rehearse).unwrap_or(default.rehearse),
         migrate: Migrate {
             command: command(&migrate, "[\"flask\", \"db\", \"upgrade\"]").unwrap_or(default.migrate.command),
             required: migrate.boolean("required", default.migrate.required),

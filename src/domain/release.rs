@@ -79,6 +79,8 @@ pub enum Step {
     OldColor,
     /// The idle color answers as this release does.
     Smoke,
+    /// The idle color answers copies of live requests as the active one does.
+    Rehearse,
     /// The env file with the new tag comes into force.
     EnvFile,
     /// Traffic goes to it.
@@ -104,7 +106,7 @@ pub enum Undo {
 
 impl Step {
     /// Every step in order.
-    pub const ALL: [Step; 13] = [
+    pub const ALL: [Step; 14] = [
         Step::Candidate,
         Step::Image,
         Step::Up,
@@ -113,6 +115,7 @@ impl Step {
         Step::Migrate,
         Step::OldColor,
         Step::Smoke,
+        Step::Rehearse,
         Step::EnvFile,
         Step::Flip,
         Step::Watch,
@@ -131,6 +134,7 @@ impl Step {
             Step::Migrate => "migrate",
             Step::OldColor => "old-color",
             Step::Smoke => "smoke",
+            Step::Rehearse => "rehearse",
             Step::EnvFile => "env-file",
             Step::Flip => "flip",
             Step::Watch => "watch",
@@ -151,6 +155,7 @@ impl Step {
             | Step::Migrate
             | Step::OldColor
             | Step::Smoke
+            | Step::Rehearse
             | Step::Flip
             | Step::Watch
             | Step::Drain
@@ -169,6 +174,7 @@ impl Step {
             | Step::Healthy
             | Step::OldColor
             | Step::Smoke
+            | Step::Rehearse
             | Step::EnvFile
             | Step::Flip
             | Step::Watch
@@ -180,7 +186,7 @@ impl Step {
     /// Whether its failure says something about the release, not about the tools.
     pub fn is_gate(self) -> bool {
         match self {
-            Step::Healthy | Step::OldColor | Step::Smoke | Step::Flip => true,
+            Step::Healthy | Step::OldColor | Step::Smoke | Step::Rehearse | Step::Flip => true,
             Step::Candidate
             | Step::Image
             | Step::Up

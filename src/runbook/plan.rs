@@ -19,6 +19,7 @@ pub fn plan(site: &Site<'_>, order: &Order, color: Color, ran_before: bool, show
     let deploy = site.deploy();
     let migrates = order.intent == Intent::Deploy && !deploy.migrate.command.is_empty();
     let backs_up = order.intent == Intent::Deploy && !deploy.backup.command.is_empty();
+    let rehearses = order.intent == Intent::Deploy && site.service.rehearse.share > 0.0;
     for step in order.strategy.steps() {
         let (what, command) = match *step {
             Step::Candidate => {
@@ -36,7 +37,8 @@ pub fn plan(site: &Site<'_>, order: &Order, color: Color, ran_before: bool, show
             }
             Step::Migrate if migrates => ("inside api".into(), Some(compose.exec(&deploy.migrate.command))),
             Step::OldColor if migrates => (format!("see that {old} lives with it"), None),
-            Step::Backup | Step::Migrate | Step::OldColor => continue,
+            Step::Rehearse if rehearses => (format!("compare its answers with those of {old}"), None),
+            Step::Backup | Step::Migrate | Step::OldColor | Step::Rehearse => continue,
             Step::Smoke => (format!("ask {color} whether it is ready and is {}", order.tag), None),
             Step::EnvFile => (format!("put it in force as {}", site.env_file(color).display()), None),
             Step::Flip => (format!("{old} -> {color}"), None),

@@ -19,7 +19,7 @@ use crate::config::{Retire, Version};
 use crate::domain::Color;
 use crate::domain::release::{Answers, Decided, Step, Strategy, hurt};
 use crate::ledger::Line;
-use crate::status::{ChangeRequest, Phase, ServiceStatus};
+use crate::status::{ChangeRequest, Phase, RefusalCode, ServiceStatus};
 
 /// Between two looks at something that is waited for.
 const LOOK: Duration = Duration::from_millis(200);
@@ -92,6 +92,7 @@ impl Run<'_> {
             Step::Migrate => self.migrate().await,
             Step::OldColor => self.old_color().await,
             Step::Smoke => self.smoke().await,
+            Step::Rehearse => self.rehearse().await,
             Step::EnvFile => self.env_file(),
             Step::Flip => self.flip().await,
             Step::Watch => self.watch().await,
@@ -297,6 +298,34 @@ impl Run<'_> {
         }
     }
 
+    async fn rehearse(&mut self) -> Result<String, Halt> {
+        if self.site.service.rehearse.share <= 0.0 {
+            return Ok("rehearse.share is 0, nothing is compared".into());
+        }
+        if self.journal.intent == Intent::Rollback {
+            return Ok("a rollback is meant to answer otherwise".into());
+        }
+        let mut deadline = None;
+        let mut before = None;
+        loop {
+            let report = self.site.client.rehearsal(&self.journal.service).await.map_err(Halt::Lost)?;
+            if let Some(why) = report.refuses {
+                return Err(format!("{why}; see `cutover rehearsal`").into());
+            }
+            // What was compared with the containers before these says nothing. A rehearsal that began anew counts from 0.
+            let before = before.insert(before.unwrap_or(report.compared).min(report.compared));
+            let compared = report.compared - *before;
+            if compared >= report.min_requests {
+                return Ok(format!("{compared} answers compared, {} differ", report.different));
+            }
+            if Instant::now() >= *deadline.get_or_insert_with(|| Instant::now() + self.site.deploy().rehearse) {
+                return Ok(format!("only {compared} answers compared: too few to tell"));
+            }
+            self.show.wait(Step::Rehearse, &format!("{compared} of {} answers compared", report.min_requests));
+            sleep(LOOK).await;
+        }
+    }
+
     fn env_file(&mut self) -> Result<String, Halt> {
         let (path, kept) = (self.site.env_file(self.color()), self.lock.kept_env());
         let trouble = |error| format!("{}: {error}", path.display());
@@ -317,7 +346,17 @@ impl Run<'_> {
         } else {
             let by = Some(self.journal.by.clone());
             let request = ChangeRequest { to: Some(color), wait: Some(false), by, ..ChangeRequest::default() };
-            match self.site.client.flip(&self.journal.service, &request, Some(status.epoch)).await {
+            let (client, service) = (&self.site.client, &self.journal.service);
+            let mut flipped = client.flip(service, &request, Some(status.epoch)).await;
+            if let Err(ClientError::Refused(refusal)) = &flipped
+                && refusal.code == RefusalCode::RehearsalFailed
+                && self.journal.intent == Intent::Rollback
+            {
+                // It is meant to answer otherwise; everything else was seen to be well just now.
+                let request = ChangeRequest { force: true, ..request };
+                flipped = client.flip(service, &request, Some(status.epoch)).await;
+            }
+            match flipped {
                 Ok(changed) => changed.epoch,
                 Err(ClientError::Refused(refusal)) => {
                     return Err(Halt::Refused(refusal.code.exit_code(), refusal.message));

@@ -31,6 +31,7 @@ pub async fn ask(step: Step, stop: &mut Stop) -> Answer {
         | Step::Migrate
         | Step::OldColor
         | Step::Smoke
+        | Step::Rehearse
         | Step::EnvFile
         | Step::Flip => ("[g]o on, or [u]ndo it all? Nothing has been switched yet.", false),
     };

@@ -62,6 +62,22 @@ fn that_fails_after_its_start_is_taken_back() {
 }
 
 #[test]
+fn that_answers_otherwise_gets_no_traffic() {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[("rehearse.share", "1.0"), ("rehearse.rate", "100"), ("deploy.rehearse", "'20s'")]);
+    let (before, load) = (stage.files(), stage.load());
+    let (code, said) = stage.deploy("fail-after-start");
+    assert!(code == 3 && said.contains("answers differ"), "{code} {said}");
+    assert_eq!(stage.cutover.app()["epoch"], 1, "users never met it");
+    assert_eq!(stage.files(), before);
+    let (code, said) = stage.deploy("sha-2");
+    assert!(code == 0 && said.contains("0 differ"), "{code} {said}");
+    none_failed(load);
+}
+
+#[test]
 fn whose_image_is_nowhere_changes_nothing() {
     if !have_images() {
         return;

@@ -75,6 +75,7 @@ fn is_told_in_events() {
         "migrate",
         "old-color",
         "smoke",
+        "rehearse",
         "env-file",
         "flip",
         "watch",

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Files, Stage, have_images, none_failed};
 
-const STEPS: [&str; 13] = [
+const STEPS: [&str; 14] = [
     "candidate",
     "image",
     "up",
@@ -15,6 +15,7 @@ const STEPS: [&str; 13] = [
     "migrate",
     "old-color",
     "smoke",
+    "rehearse",
     "env-file",
     "flip",
     "watch",
