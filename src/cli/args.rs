@@ -276,6 +276,11 @@ mod tests {
             "cutover flip a b c",
             "cutover ledger -n -1",
             "cutover smoke 127.0.0.1:8001",
+            "cutover deploy",
+            "cutover deploy --image-tag -x",
+            "cutover deploy --image-tag a:b",
+            "cutover deploy --image-tag a --strategy canary",
+            "cutover rollback --to-tag a --force",
             "cutover smoke http://h --timeout 30",
             "cutover smoke http://h --container a --project b",
         ] {

@@ -12,10 +12,11 @@ use serde_json::json;
 use super::args::{How, pick};
 use super::failure::{Failure, ROLLED_BACK, UNDER_WAY};
 use super::{Form, complain, print, print_json};
-use crate::admin::client::Client;
+use crate::admin::client::{Client, ClientError};
 use crate::config::Config;
 use crate::domain::Color;
-use crate::status::{Changed, Drained, Phase, ServiceStatus};
+use crate::runbook::journal::Journal;
+use crate::status::{Changed, Drained, Phase, Refusal, RefusalCode, ServiceStatus};
 
 /// Between two looks at a drain.
 const LOOK: Duration = Duration::from_millis(100);
@@ -49,6 +50,10 @@ pub(super) async fn change(
     let known: Vec<_> = status.services.keys().map(String::as_str).collect();
     let service = pick(service, &known).map_err(Failure::Usage)?;
     let request = what.how.request(what.to);
+    if !request.force {
+        let target = what.to.unwrap_or(status.services[service].active.other());
+        refuse_unproven(config, service, target)?;
+    }
     let mut changed = match what.to {
         Some(_) => client.flip(service, &request, None).await?,
         None => client.rollback(service, &request, None).await?,
@@ -68,6 +73,21 @@ pub(super) async fn change(
         End::TakenBack(_) => ExitCode::from(ROLLED_BACK),
         End::Overtaken(_) => ExitCode::from(UNDER_WAY),
     })
+}
+
+/// A deploy may be bringing a release up in the color that is meant, or have been killed while it did: ready is not
+/// proven.
+fn refuse_unproven(config: &Config, service: &str, target: Color) -> Result<(), Failure> {
+    let journal = Journal::peek(&config.state.dir, service);
+    let Some(journal) = journal.filter(|journal| journal.color == target && journal.is_unproven()) else {
+        return Ok(());
+    };
+    let (tag, reached) = (&journal.tag, journal.reached);
+    let message = format!(
+        "{service}: a deploy of {tag} to {target} is under way, at {reached}: what runs there has not passed its gates. \
+         Wait for it; if it was killed, `cutover deploy` goes on or undoes it; or use --force"
+    );
+    Err(Failure::Client(ClientError::Refused(Refusal { code: RefusalCode::CutoverUnderWay, message })))
 }
 
 /// Waits for the drain. `limit` is the configured one, for the display only.

@@ -125,11 +125,30 @@ impl Journal {
         }
     }
 
+    /// The journal of `service` under `state_dir`, whoever holds the lock; `None` when no deploy is under way, or nobody
+    /// can tell.
+    pub fn peek(state_dir: &Path, service: &str) -> Option<Journal> {
+        let text = fs::read(folder_of(state_dir).join(format!("{service}.json"))).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// Whether its color runs a release that has not passed the gates.
+    pub fn is_unproven(&self) -> bool {
+        match self.strategy {
+            Strategy::BlueGreen => !self.strategy.has_begun(self.reached, Step::Flip),
+            Strategy::Recreate => false,
+        }
+    }
+
     /// How far it got, for [`crate::domain::release::next`].
     pub fn interrupted(&self) -> Interrupted {
         let decided = self.decided.as_ref().map(|(decided, _)| *decided);
         Interrupted { strategy: self.strategy, color: self.color, epoch: self.epoch, reached: self.reached, decided }
     }
+}
+
+fn folder_of(state_dir: &Path) -> PathBuf {
+    state_dir.join("deploy")
 }
 
 /// The right to deploy one service, held until dropped. It ends with the process, however that ends.
@@ -178,7 +197,7 @@ impl Lock {
     /// # Errors
     /// [`Trouble::Held`], [`Trouble::File`].
     pub fn take(state_dir: &Path, service: &str) -> Result<Lock, Trouble> {
-        let folder = state_dir.join("deploy");
+        let folder = folder_of(state_dir);
         let path = folder.join(format!("{service}.lock"));
         let trouble = |error| Trouble::File(path.clone(), error);
         fs::create_dir_all(&folder).map_err(trouble)?;

@@ -157,6 +157,26 @@ fn without_a_proxy_the_exit_code_is_6() {
     }
 }
 
+#[test]
+fn a_deploy_without_a_proxy_does_nothing() {
+    let (admin, folder) = (free_port(), tempfile::tempdir().unwrap());
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("blue.env", "HOST_PORT=8000\n");
+    write("green.env", "HOST_PORT=8001\n");
+    let text = format!(
+        "admin.listen = '127.0.0.1:{admin}'\n[service.shop]\nblue = {{env_file = 'blue.env'}}\ngreen = {{env_file = 'green.env'}}\n"
+    );
+    write("cutover.toml", &text);
+    let (code, said) = run_in(folder.path(), &["deploy", "--image-tag", "sha-1"], &[]);
+    assert!(code == 6 && said.contains(&admin.to_string()), "{code}: {said}");
+    let (code, said) = run_in(folder.path(), &["deploy", "--image-tag", "sha-1", "--json"], &[]);
+    let event: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+    assert_eq!((code, &event["outcome"]), (6, &json!("no_answer")));
+    assert_eq!(std::fs::read_to_string(folder.path().join("green.env")).unwrap(), "HOST_PORT=8001\n");
+    let (code, said) = run_in(folder.path(), &["deploy", "shpo", "--image-tag", "sha-1"], &[]);
+    assert!(code == 2 && said.contains("shop"), "{code}: {said}");
+}
+
 mod start {
     use super::*;
 

@@ -162,6 +162,22 @@ fn or_not_there_is_only_one_at_a_time() {
 }
 
 #[test]
+fn what_it_brought_up_gets_no_traffic_by_hand() {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[]);
+    kill_at(&stage, "wrong-version", "smoke");
+    stage.cutover.until_app("green is ready", |app| app["colors"]["green"]["ready"] == true);
+    for args in [&["flip", "green"][..], &["rollback"], &["rollback", "--json"]] {
+        let (code, said) = stage.cutover.cli_code(args);
+        assert!(code == 5 && said.contains("has not passed its gates"), "{args:?}: {code} {said}");
+    }
+    assert_eq!(stage.cutover.app()["epoch"], 1);
+    assert_eq!(stage.deploy("wrong-version").0, 3);
+}
+
+#[test]
 fn politely_it_undoes_before_the_flip_and_leaves_the_watch_to_the_proxy() {
     if !have_images() {
         return;
