@@ -108,12 +108,14 @@ pub async fn run(config: &Config, service: &Service, order: &Order, show: &mut S
         Ok(Some(journal)) => {
             let is_wanted =
                 journal.tag == order.tag && journal.intent == order.intent && journal.strategy == order.strategy;
+            let had_failed = matches!(journal.decided, Some((Decided::Undo, _)));
             let end = go_on(&site, &lock, journal, is_wanted, show, &mut stop).await;
-            match end.0 {
-                Ended::NoAnswer | Ended::Left | Ended::UnderWay => return end,
-                Ended::Kept | Ended::Failed | Ended::GateSaidNo | Ended::TakenBack if is_wanted => return end,
-                Ended::Kept | Ended::Failed | Ended::GateSaidNo | Ended::TakenBack => show.say(&end.1),
+            // While there is a journal there is something left to do, which a new deploy would make impossible.
+            let is_over = matches!(lock.load(), Ok(None));
+            if !is_over || (is_wanted && !had_failed) {
+                return end;
             }
+            show.say(&end.1);
         }
         Ok(None) => {}
     }

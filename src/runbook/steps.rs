@@ -179,7 +179,10 @@ impl Run<'_> {
         if let Err(why) = self.site.ask_ready(color).await {
             return Ok(Err(why));
         }
-        let status = self.site.status().await.map_err(Halt::Lost)?;
+        let status = match self.site.status().await {
+            Ok(status) => status,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
         let found = status.colors.get(&color).is_some_and(|status| status.ready);
         if !found {
             return Ok(Err(format!("the proxy has not found {color} ready yet")));
