@@ -246,6 +246,7 @@ mod tests {
             summary: "a summary".into(),
             watch: Some(WatchStatus { remaining_seconds: 1.0, answered: 4, failed: 1, evidence: 0.25 }),
             last_verdict: None,
+            verdict: None,
             rehearsal: None,
             colors: [
                 (Color::Blue, color("127.0.0.1:8000", true)),

@@ -47,6 +47,9 @@ pub struct ServiceStatus {
     /// How the last watch ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_verdict: Option<String>,
+    /// The same in one word, where the watch left the color as it was; `None` after a rollback as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
     /// While the idle color is rehearsed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rehearsal: Option<RehearsalStatus>,
@@ -78,6 +81,20 @@ impl Phase {
             Phase::RolledBack => "rolled_back",
         }
     }
+}
+
+/// How a watch ended that left the color as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// The color is good.
+    Keep,
+    /// Too little was answered to know.
+    NotEnoughTraffic,
+    /// The color is bad, and there was no better place to go.
+    NowhereToGo,
+    /// Somebody moved the traffic.
+    Superseded,
 }
 
 /// A running watch.

@@ -302,6 +302,7 @@ mod tests {
             summary: "a summary".into(),
             watch: None,
             last_verdict: (phase == Phase::RolledBack).then(|| "a verdict".into()),
+            verdict: None,
             rehearsal: None,
             colors: [].into(),
         };

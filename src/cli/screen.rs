@@ -72,7 +72,7 @@ pub(super) fn status(status: &Status, paint: Paint) -> String {
 }
 
 fn write_service(out: &mut String, name: &str, service: &ServiceStatus, paint: Paint) {
-    let ServiceStatus { active, epoch, phase, summary, watch, last_verdict, rehearsal, colors } = service;
+    let ServiceStatus { active, epoch, phase, summary, watch, last_verdict, verdict: _, rehearsal, colors } = service;
     let (name, color) = (paint.with(BOLD, name), paint.with(code(*active), active.as_str()));
     line!(out, "{name}  {color} is active, epoch {epoch}, {}", phase.as_str().replace('_', " "));
     line!(out, "  {summary}");
@@ -270,6 +270,7 @@ mod tests {
             summary: "green takes every new request and is watched for 14m 3s more".into(),
             watch: Some(WatchStatus { remaining_seconds: 842.6, answered: 1245, failed: 3, evidence: 0.31 }),
             last_verdict: None,
+            verdict: None,
             rehearsal: None,
             colors: [
                 (Color::Blue, color(false, Some("connection refused"), "127.0.0.1:8000")),

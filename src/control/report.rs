@@ -30,6 +30,7 @@ pub(super) fn service_status(managed: &Managed, now: Duration) -> ServiceStatus 
         summary: summary(managed, now),
         watch,
         last_verdict: managed.last_verdict.clone(),
+        verdict: managed.verdict,
         rehearsal: managed.rehearsal_status(),
         colors: Color::BOTH.into_iter().map(|color| (color, color_status(managed, color))).collect::<BTreeMap<_, _>>(),
     }

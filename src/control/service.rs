@@ -14,7 +14,7 @@ use crate::domain::Color;
 use crate::domain::cutover::{Cutover, Timing};
 use crate::domain::health::{Health, Standing};
 use crate::domain::watch::{Counts, Sample};
-use crate::status::{Changed, Drained, Refusal};
+use crate::status::{Changed, Drained, Refusal, Verdict};
 use crate::switch::{ColorStats, Service, ServiceInfo, Tally, Tap, Tenure, Upstream};
 
 /// One upstream and what its probes say.
@@ -69,6 +69,7 @@ pub(super) struct Managed {
     pub(super) cut: BTreeMap<u64, u64>,
     pub(super) last_drain: Drained,
     pub(super) last_verdict: Option<String>,
+    pub(super) verdict: Option<Verdict>,
     /// The config's `active` was changed while nobody was running: it is a flip as soon as its color is known.
     pub(super) config_flip_due: bool,
     /// Nothing of it has been saved yet: neither the color it starts with nor the config's `active`, without which a later
@@ -109,6 +110,7 @@ impl Managed {
             cut: BTreeMap::new(),
             last_drain: Drained { seconds: 0.0, cut: 0 },
             last_verdict: None,
+            verdict: None,
             config_flip_due: false,
             is_unsaved: false,
             save_problem: None,

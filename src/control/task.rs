@@ -21,7 +21,7 @@ use super::probe::Found;
 use super::reload::{Loaded, ReloadRequest};
 use super::sampler::{BELL_TICK, HISTORY_TICK, WATCH_TICK};
 use super::service::{Leaving, Managed};
-use super::words::{refusal, seconds, verdict, words};
+use super::words::{api_verdict, refusal, seconds, verdict, words};
 use super::{Command, Control};
 use crate::clock;
 use crate::config::Config;
@@ -327,7 +327,7 @@ impl Task {
         let Some(managed) = self.services.get_mut(name) else { return };
         match told {
             Told::Flipped { made, .. } => {
-                managed.last_verdict = None;
+                (managed.last_verdict, managed.verdict) = (None, None);
                 *self.flips.entry((name.to_owned(), made.to, made.reason)).or_default() += 1;
                 if let Some(asker) = managed.asker.take() {
                     self.answer_made(name, asker, made);
@@ -335,7 +335,7 @@ impl Task {
             }
             Told::RolledBack { made, finding, .. } => {
                 if finding.is_some() {
-                    managed.last_verdict = Some(words.sentence);
+                    (managed.last_verdict, managed.verdict) = (Some(words.sentence), None);
                     managed.forget_history(made.from);
                 }
                 *self.flips.entry((name.to_owned(), made.to, made.reason)).or_default() += 1;
@@ -350,7 +350,7 @@ impl Task {
             }
             Told::Refused { .. } => {}
             Told::WatchEnded { end, .. } => {
-                managed.last_verdict = Some(words.sentence);
+                (managed.last_verdict, managed.verdict) = (Some(words.sentence), Some(api_verdict(end)));
                 *self.watch_ends.entry((name.to_owned(), verdict(end).0)).or_default() += 1;
             }
             Told::Drained { color, epoch, took, cut } => {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::domain::cutover::{Made, Reason, Refused, Told, UnderWay, Wanted, WatchEnd};
 use crate::ledger::Line;
-use crate::status::{EventKind, Refusal, RefusalCode};
+use crate::status::{EventKind, Refusal, RefusalCode, Verdict};
 
 /// A refusal as the API says it.
 pub(super) fn refusal(service: &str, why: &Refused) -> Refusal {
@@ -135,6 +135,16 @@ fn moved(service: &str, made: &Made, forced: bool, kind: EventKind) -> Words {
 
 /// The words for how a watch ends without taking traffic back, in the ledger and in the metrics.
 pub(super) const WATCH_ENDS: [&str; 4] = ["keep", "not-enough-traffic", "nowhere-to-go", "superseded"];
+
+/// The end of a watch as the API says it.
+pub(super) fn api_verdict(end: &WatchEnd) -> Verdict {
+    match end {
+        WatchEnd::Kept => Verdict::Keep,
+        WatchEnd::NotEnoughTraffic => Verdict::NotEnoughTraffic,
+        WatchEnd::NowhereToGo(_) => Verdict::NowhereToGo,
+        WatchEnd::Superseded => Verdict::Superseded,
+    }
+}
 
 /// One of [`WATCH_ENDS`], and a sentence.
 pub(super) fn verdict(end: &WatchEnd) -> (&'static str, String) {

@@ -348,6 +348,14 @@ impl Run<'_> {
                 self.show.end(step, false, &why);
                 return self.take_back(&why, stop).await;
             }
+            Halt::NowhereToGo(why) => {
+                self.show.end(step, false, &why);
+                self.show_log().await;
+                // Nothing is undone and nothing is stopped: what is there is all there is.
+                let Journal { service, tag, color, .. } = &self.journal;
+                let sentence = format!("{service}: {tag} is bad and keeps the traffic on {color}: {why}");
+                return self.over(Ended::Failed, sentence, self.line("bad, and nowhere to go").with("why", why));
+            }
             Halt::BackWanted => return self.roll_back(step, stop).await,
             Halt::Refused(code, why) => {
                 self.show.end(step, false, &why);

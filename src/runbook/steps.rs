@@ -19,7 +19,7 @@ use crate::config::{Retire, Version};
 use crate::domain::Color;
 use crate::domain::release::{Answers, Decided, Step, Strategy, hurt};
 use crate::ledger::Line;
-use crate::status::{ChangeRequest, Phase, RefusalCode, ServiceStatus};
+use crate::status::{ChangeRequest, Phase, RefusalCode, ServiceStatus, Verdict};
 
 /// Between two looks at something that is waited for.
 const LOOK: Duration = Duration::from_millis(200);
@@ -43,6 +43,8 @@ pub enum Halt {
     Refused(u8, String),
     /// Traffic is back on the old color.
     TakenBack(String),
+    /// It is bad, and the old color is no better place to go.
+    NowhereToGo(String),
     /// The proxy does not answer, so that nobody knows where the traffic is.
     Lost(ClientError),
     /// Somebody asked us to stop: the signal's name.
@@ -417,7 +419,11 @@ impl Run<'_> {
                 }
                 (Phase::Watching, None) => {}
                 (Phase::Steady | Phase::Draining | Phase::RolledBack, _) => {
-                    return Ok(status.last_verdict.unwrap_or_else(|| "over".into()));
+                    let said = status.last_verdict.unwrap_or_else(|| "over".into());
+                    return match status.verdict {
+                        Some(Verdict::NowhereToGo) => Err(Halt::NowhereToGo(said)),
+                        Some(Verdict::Keep | Verdict::NotEnoughTraffic | Verdict::Superseded) | None => Ok(said),
+                    };
                 }
             }
             sleep(LOOK).await;

@@ -78,6 +78,29 @@ fn that_answers_otherwise_gets_no_traffic() {
 }
 
 #[test]
+fn with_nowhere_to_go_back_to_is_no_success() {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[]);
+    stage.compose("blue", &["stop"]);
+    stage.cutover.until_app("blue is found down", |app| app["colors"]["blue"]["upstreams"][0]["ready"] == false);
+    let deploy = stage.begin_deploy("fail-after-start");
+    stage.cutover.until_app("green is watched", |app| app["phase"] == "watching");
+    // Not before: users who only ever saw failures are no yardstick.
+    let load = stage.load();
+    let output = deploy.wait_with_output().unwrap();
+    drop(load.end());
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.code() == Some(1) && said.contains("keeps the traffic on green"), "{said}");
+    assert_eq!(stage.running("green"), "fail-after-start", "it is all there is");
+    assert!(stage.ledger().contains("] deploy app: bad, and nowhere to go tag=fail-after-start"), "{}", stage.ledger());
+    // The way out is the next release.
+    let (code, said) = stage.deploy("sha-2");
+    assert_eq!(code, 0, "{said}");
+}
+
+#[test]
 fn whose_image_is_nowhere_changes_nothing() {
     if !have_images() {
         return;

@@ -26,7 +26,7 @@ fn is_kept_and_costs_no_request() {
         "] deploy app: begin tag=sha-2 color=green before=sha-1",
         "] smoke http://127.0.0.1:",
         "] flip app: blue -> green epoch=2",
-        "] verdict app: green keep",
+        "] verdict app: green ",
         "] deploy app: kept tag=sha-2 color=green",
     ] {
         assert!(ledger.contains(line), "{line}: {ledger}");
