@@ -42,6 +42,8 @@ pub enum Ended {
     GateSaidNo,
     /// It was flipped to, and traffic went back.
     TakenBack,
+    /// The config does not say what is needed.
+    Config,
     /// Another cutover of the service is under way.
     UnderWay,
     /// The proxy does not answer. What was begun is in the journal.
@@ -58,6 +60,7 @@ impl Ended {
             Ended::Failed => "failed",
             Ended::GateSaidNo => "gate_said_no",
             Ended::TakenBack => "taken_back",
+            Ended::Config => "config",
             Ended::UnderWay => "under_way",
             Ended::NoAnswer => "no_answer",
             Ended::Left => "left",
@@ -71,6 +74,7 @@ impl Ended {
             Ended::Failed | Ended::Left => 1,
             Ended::GateSaidNo => 3,
             Ended::TakenBack => 4,
+            Ended::Config => 2,
             Ended::UnderWay => 5,
             Ended::NoAnswer => 6,
         }
@@ -86,7 +90,7 @@ pub type End = (Ended, String);
 pub async fn run(config: &Config, service: &Service, order: &Order, show: &mut Show) -> End {
     let site = match Site::new(config, service, order.strategy) {
         Ok(site) => site,
-        Err(why) => return (Ended::Failed, why),
+        Err(why) => return (Ended::Config, why),
     };
     let lock = match Lock::take(&config.state.dir, &service.name) {
         Ok(lock) => lock,
@@ -138,7 +142,7 @@ async fn go_on(
 ) -> End {
     show.say(&was_interrupted(&journal));
     if let Err(why) = site.check_env_file(journal.color) {
-        return (Ended::Failed, why);
+        return (Ended::Config, why);
     }
     let status = match site.status().await {
         Ok(status) => status,
@@ -203,7 +207,7 @@ async fn begin(site: &Site<'_>, lock: &Lock, order: &Order, show: &mut Show, sto
         Strategy::Recreate => status.active,
     };
     if let Err(why) = site.check_env_file(color) {
-        return (Ended::Failed, why);
+        return (Ended::Config, why);
     }
     let (tag_before, active_tag) = match (site.tag(color), site.tag(status.active)) {
         (Ok(before), Ok(active)) => (before, active),

@@ -173,6 +173,13 @@ fn a_deploy_without_a_proxy_does_nothing() {
     let event: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
     assert_eq!((code, &event["outcome"]), (6, &json!("no_answer")));
     assert_eq!(std::fs::read_to_string(folder.path().join("green.env")).unwrap(), "HOST_PORT=8001\n");
+    let flag = ["deploy", "--strategy", "blue-green", "--image-tag", "sha-1"];
+    write("green.env", "HOST_PORT=8001\nCOMPOSE_PROJECT_NAME=shop_blue\n");
+    let (code, said) = run_in(folder.path(), &flag, &[]);
+    assert!(code == 2 && said.contains("both colors are the Compose project shop_blue"), "{code}: {said}");
+    write("cutover.toml", &format!("admin.listen = '127.0.0.1:{admin}'\n[service.shop]\nblue = 1\ngreen = 2\n"));
+    let (code, said) = run_in(folder.path(), &flag, &[]);
+    assert!(code == 2 && said.contains("blue has no env_file"), "{code}: {said}");
     let (code, said) = run_in(folder.path(), &["deploy", "shpo", "--image-tag", "sha-1"], &[]);
     assert!(code == 2 && said.contains("shop"), "{code}: {said}");
 }

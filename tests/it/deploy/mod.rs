@@ -9,6 +9,7 @@ mod data;
 mod good;
 mod killed;
 mod recreate;
+mod shipped;
 
 use std::fs;
 use std::path::Path;

@@ -83,8 +83,11 @@ fn import(image: &str, changes: &[&str]) {
         printf 'GET /%s HTTP/1.0\\r\\n\\r\\n' \"${rest#*/}\" | nc \"${at%:*}\" \"${at#*:}\" | head -n 1 | grep -q ' 200 '\n";
     fs::write(bin.join("curl"), curl).expect("a folder of our own");
     fs::set_permissions(bin.join("curl"), fs::Permissions::from_mode(0o755)).expect("a file of our own");
+    let tmp = root.path().join("tmp");
+    fs::create_dir(&tmp).expect("a folder of our own");
+    fs::set_permissions(&tmp, fs::Permissions::from_mode(0o1777)).expect("a folder of our own");
     let archive = root.path().join("image.tar");
-    let tar = Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(root.path()).arg("bin").status();
+    let tar = Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(root.path()).args(["bin", "tmp"]).status();
     assert!(tar.expect("tar starts").success());
     let archive = archive.to_str().expect("a plain path");
     docker(&[&["import"], changes, &[archive, image]].concat(), Path::new("/"));
