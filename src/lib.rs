@@ -16,3 +16,4 @@ pub mod proxy;
 pub mod serve;
 pub mod status;
 pub mod switch;
+pub mod tls;
