@@ -145,14 +145,23 @@ fn upstreams(status: &Status) -> Vec<Metric> {
     metrics
 }
 
-fn proxy(observed: &Observation) -> [MetricFamily; 3] {
+fn proxy(observed: &Observation) -> [MetricFamily; 5] {
     let reloads = [("ok", observed.reloads_ok), ("failed", observed.reloads_failed)];
     let reloads = reloads.map(|(result, count)| counter(&[("result", result)], count));
     let connections = [gauge(&[], observed.status.connections as f64)];
+    let certificates = observed.certificates.iter().map(|(file, end)| gauge(&[("cert", file)], *end as f64));
+    let handshakes = observed.handshakes.iter().map(|(how, count)| counter(&[("result", how)], *count));
     let build = [gauge(&[("version", &observed.status.version)], 1.0)];
     [
         family("config_reloads_total", "Reloads of the config.", MetricType::COUNTER, reloads),
         family("connections", "Client connections open now.", MetricType::GAUGE, connections),
+        family(
+            "certificate_expiry_timestamp_seconds",
+            "Unix time of a certificate's last second.",
+            MetricType::GAUGE,
+            certificates,
+        ),
+        family("tls_handshakes_total", "TLS handshakes that ended, by how.", MetricType::COUNTER, handshakes),
         family("build_info", "Always 1; the version is the label.", MetricType::GAUGE, build),
     ]
 }
@@ -244,10 +253,19 @@ mod tests {
             connections: 12,
             problems: vec![],
             services: [("recall".to_owned(), service)].into(),
+            certificates: vec![],
             ledger: vec![],
         };
         let flips = vec![("recall".into(), Color::Green, "operator", 4), ("recall".into(), Color::Blue, "verdict", 2)];
-        Observation { status, stats: vec![("recall".into(), stats)], flips, reloads_ok: 3, reloads_failed: 1 }
+        Observation {
+            status,
+            stats: vec![("recall".into(), stats)],
+            flips,
+            certificates: vec![("a.pem".into(), 2_000_000_000)],
+            handshakes: vec![("full", 5), ("timed_out", 0)],
+            reloads_ok: 3,
+            reloads_failed: 1,
+        }
     }
 
     #[test]
@@ -282,6 +300,9 @@ mod tests {
             "cutover_config_reloads_total{result=\"ok\"} 3",
             "cutover_config_reloads_total{result=\"failed\"} 1",
             "cutover_connections 12",
+            "cutover_certificate_expiry_timestamp_seconds{cert=\"a.pem\"} 2000000000",
+            "cutover_tls_handshakes_total{result=\"full\"} 5",
+            "cutover_tls_handshakes_total{result=\"timed_out\"} 0",
             "cutover_build_info{version=\"0.1.0\"} 1",
         ] {
             assert!(text.lines().any(|have| sorted(have) == sorted(line)), "{line}\nis not in\n{text}");
@@ -322,6 +343,8 @@ mod tests {
                 "upstream_up gauge",
                 "config_reloads_total counter",
                 "connections gauge",
+                "certificate_expiry_timestamp_seconds gauge",
+                "tls_handshakes_total counter",
                 "build_info gauge",
             ]
         );

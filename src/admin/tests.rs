@@ -58,9 +58,18 @@ fn observation(ready: bool) -> Observation {
         connections: 0,
         problems: vec![],
         services: [("recall".to_owned(), service(Color::Blue, ready))].into(),
+        certificates: vec![],
         ledger: vec![],
     };
-    Observation { status, stats: vec![], flips: vec![], reloads_ok: 0, reloads_failed: 0 }
+    Observation {
+        status,
+        stats: vec![],
+        flips: vec![],
+        certificates: vec![],
+        handshakes: vec![],
+        reloads_ok: 0,
+        reloads_failed: 0,
+    }
 }
 
 /// Answers like a control task with one service at epoch 3, blue active; `ready` is whether its upstreams are.

@@ -217,6 +217,7 @@ mod tests {
             started: "2026-01-01T00:00:00Z".into(),
             config: "/etc/cutover/cutover.toml".into(),
             connections: 4,
+            certificates: vec![],
             problems: vec!["state: the disk is full".into()],
             services: [("recall".to_owned(), service)].into(),
             ledger: vec!["[2026-01-01T00:00:01Z] flip recall: blue -> green epoch=2".into()],

@@ -9,6 +9,7 @@ mod read;
 mod section;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod units;
 
 pub use problem::{Problem, Problems};
@@ -19,6 +20,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::domain::Color;
+use crate::tls::Settings;
 
 /// Everything that was configured, valid, with defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +29,8 @@ pub struct Config {
     pub path: PathBuf,
     /// `[proxy]`
     pub proxy: Proxy,
+    /// `[tls]`
+    pub tls: Settings,
     /// `[admin]`
     pub admin: Admin,
     /// `[state]`
@@ -99,8 +103,12 @@ pub fn find(named: Option<&Path>) -> Result<PathBuf, Problems> {
 /// `[proxy]`: the listeners and what is asked of clients.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Proxy {
-    /// Default `0.0.0.0:8080`.
+    /// Plain HTTP. Default `0.0.0.0:8080`.
     pub listen: Vec<SocketAddr>,
+    /// HTTP over TLS; none by default.
+    pub listen_tls: Vec<SocketAddr>,
+    /// The port that plain requests are redirected to; `None` by default: they are served.
+    pub redirect_to_tls: Option<u16>,
     /// Worker threads, at least 1; a configured 0 has become the number of cores.
     pub workers: usize,
     /// Peers whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are believed; nobody by default.

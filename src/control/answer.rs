@@ -94,6 +94,7 @@ impl Task {
             Some(format!("state of {name} is not saved ({why}): a restart would restore an older one; trying again"))
         }));
         problems.extend(self.ledger.problem());
+        problems.extend(self.config.tls.warnings(report::unix_now()));
         let status = Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
@@ -106,6 +107,7 @@ impl Task {
                 .iter()
                 .map(|(name, managed)| (name.clone(), report::service_status(managed, now)))
                 .collect(),
+            certificates: self.config.tls.identities.iter().map(report::certificate_status).collect(),
             ledger: self.ledger.tail(5),
         };
         let stats = |(name, managed): (&String, &Managed)| (name.clone(), managed.service.stats.clone());
@@ -116,6 +118,8 @@ impl Task {
             status,
             stats: self.services.iter().map(stats).collect(),
             flips: self.flips.iter().map(flips).collect(),
+            certificates: self.config.tls.identities.iter().map(report::certificate_end).collect(),
+            handshakes: self.terminator.iter().flat_map(|tls| tls.handshakes()).map(report::handshake).collect(),
             reloads_ok: self.reloads_ok,
             reloads_failed: self.reloads_failed,
         }

@@ -5,10 +5,33 @@ use std::time::Duration;
 
 use super::service::Managed;
 use super::words::{seconds, span};
+use crate::clock;
 use crate::domain::Color;
 use crate::domain::cutover;
 use crate::domain::health::Standing;
-use crate::status::{ColorStatus, Phase, ServiceStatus, UpstreamStatus, WatchStatus};
+use crate::status::{CertificateStatus, ColorStatus, Phase, ServiceStatus, UpstreamStatus, WatchStatus};
+use crate::tls::{Handshake, Identity};
+
+/// One certificate.
+pub(super) fn certificate_status(identity: &Identity) -> CertificateStatus {
+    let (file, _) = certificate_end(identity);
+    CertificateStatus { file, names: identity.names.clone(), expires: identity.expires() }
+}
+
+/// Its file, and the unix time of its last second.
+pub(super) fn certificate_end(identity: &Identity) -> (String, i64) {
+    (identity.cert.display().to_string(), identity.not_after)
+}
+
+/// A count with its word.
+pub(super) fn handshake((end, count): (Handshake, u64)) -> (&'static str, u64) {
+    (end.as_str(), count)
+}
+
+/// Seconds since 1970.
+pub(super) fn unix_now() -> i64 {
+    i64::try_from(clock::unix_ms() / 1000).unwrap_or(i64::MAX)
+}
 
 /// The status of one service.
 pub(super) fn service_status(managed: &Managed, now: Duration) -> ServiceStatus {

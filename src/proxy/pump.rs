@@ -115,6 +115,8 @@ pub struct Pump {
     /// Payload at the front of the source's buffer that goes to the sink without a copy.
     direct: usize,
     ended: bool,
+    /// The sink has taken bytes that it may not have passed on yet, as TLS does while the socket is full.
+    unflushed: bool,
     /// All that was ever to be written is still in `pending`: it can be sent again.
     pub intact: bool,
     /// Payload bytes taken from the source.
@@ -134,6 +136,7 @@ impl Pump {
             sent: 0,
             direct: 0,
             ended: false,
+            unflushed: false,
             intact: true,
             payload: 0,
             written: 0,
@@ -153,7 +156,7 @@ impl Pump {
 
     /// Whether something waits to be written.
     pub fn is_blocked(&self) -> bool {
-        self.sent < self.pending.filled().len() || self.direct > 0
+        self.sent < self.pending.filled().len() || self.direct > 0 || self.unflushed
     }
 
     /// Whether nothing was put into it to be written.
@@ -187,10 +190,14 @@ impl Pump {
     {
         loop {
             self.gather(source)?;
-            if self.is_blocked() {
+            if self.sent < self.pending.filled().len() || self.direct > 0 {
                 ready!(self.poll_write(cx, source, sink)).map_err(|_| Stop::Sink)?;
-                *progress = true;
+                (self.unflushed, *progress) = (true, true);
                 continue;
+            }
+            if self.unflushed {
+                ready!(Pin::new(&mut *sink).poll_flush(cx)).map_err(|_| Stop::Sink)?;
+                self.unflushed = false;
             }
             if self.ended {
                 return Poll::Ready(Ok(()));

@@ -97,8 +97,9 @@ impl Identity {
         let names: BTreeSet<_> = self.names.iter().collect();
         let shared: Vec<_> = later.names.iter().filter(|name| names.contains(name)).map(String::as_str).collect();
         let (first, second) = (self.cert.display(), later.cert.display());
-        (!shared.is_empty())
-            .then(|| format!("certificates {first} and {second} are both for {}: the first is served", shared.join(", ")))
+        (!shared.is_empty()).then(|| {
+            format!("certificates {first} and {second} are both for {}: the first is served", shared.join(", "))
+        })
     }
 }
 
@@ -156,7 +157,8 @@ mod tests {
 
         /// Writes a certificate for `names` and its key.
         fn made(&self, file: &str, names: &[&str], until: i32) -> (PathBuf, PathBuf) {
-            let mut params = rcgen::CertificateParams::new(names.iter().map(|&n| n.into()).collect::<Vec<_>>()).unwrap();
+            let mut params =
+                rcgen::CertificateParams::new(names.iter().map(|&n| n.into()).collect::<Vec<_>>()).unwrap();
             params.not_after = rcgen::date_time_ymd(until, 1, 1);
             let key = rcgen::KeyPair::generate().unwrap();
             let paths = (self.0.path().join(format!("{file}.pem")), self.0.path().join(format!("{file}.key")));
