@@ -179,7 +179,7 @@ fn each_problem_has_its_place() {
             "proxy.trusted_proxies is not a network",
         ),
         (
-            "[proxy]\nlisten_tls = [\"0.0.0.0:1\"]\n[service.a]\nblue = 1\ngreen = 2\n",
+            "[proxy]\nlisten_tls = [\"0.0.0.0:9\"]\n[service.a]\nblue = 1\ngreen = 2\n",
             2,
             14,
             "proxy.listen_tls needs a certificate, and tls.certificates has none",

@@ -17,4 +17,5 @@ mod replay;
 mod state;
 mod stop;
 mod tidy;
+mod tls;
 mod watch;

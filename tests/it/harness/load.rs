@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 
 use super::Client;
+use std::io::{self, Read, Write};
 
 /// Running clients. Each waits for its answer before it asks again.
 pub struct Load {
@@ -21,10 +22,21 @@ struct Shared {
 impl Load {
     /// `clients` connections to `port`; every third request is a POST with a body.
     pub fn start(port: u16, clients: usize) -> Load {
+        Self::over(clients, move || Client::try_connect(("127.0.0.1", port)))
+    }
+
+    /// The same over connections of any kind.
+    pub fn over<S, C>(clients: usize, connect: C) -> Load
+    where
+        S: Read + Write + 'static,
+        C: Fn() -> io::Result<Client<S>> + Send + Sync + 'static,
+    {
+        let connect = Arc::new(connect);
         let shared = Arc::<Shared>::default();
         let client = |_| {
             let shared = Arc::clone(&shared);
-            std::thread::spawn(move || run(port, &shared))
+            let connect = Arc::clone(&connect);
+            std::thread::spawn(move || run(&*connect, &shared))
         };
         Load { clients: (0..clients).map(client).collect(), shared }
     }
@@ -42,7 +54,7 @@ impl Load {
     }
 }
 
-fn run(port: u16, shared: &Shared) -> Vec<String> {
+fn run<S: Read + Write>(connect: &dyn Fn() -> io::Result<Client<S>>, shared: &Shared) -> Vec<String> {
     let mut failures = Vec::new();
     let mut client = None;
     let mut count = 0_u64;
@@ -55,7 +67,7 @@ fn run(port: u16, shared: &Shared) -> Vec<String> {
         };
         let mut ask = || {
             if client.is_none() {
-                client = Some(Client::try_connect(("127.0.0.1", port))?);
+                client = Some(connect()?);
             }
             let connection = client.as_mut().expect("just connected");
             connection.try_send(request.as_bytes())?;

@@ -3,11 +3,13 @@
 mod client;
 mod cutover;
 mod load;
+mod tls;
 mod upstream;
 
 pub use client::{Answer, Client, End};
 pub use cutover::{Cutover, Setup};
 pub use load::Load;
+pub use tls::{Authority, Secured, secured};
 pub use upstream::{Conn, Upstream, plain};
 
 use std::net::TcpStream;
