@@ -391,7 +391,11 @@ fn large_bodies_arrive_as_they_were_sent() {
             loop {
                 let request = conn.request()?;
                 let body = conn.body(&request)?;
-                conn.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()))?;
+                let framing = match request.header("transfer-encoding") {
+                    Some(_) => "Transfer-Encoding: chunked".to_owned(),
+                    None => format!("Content-Length: {}", body.len()),
+                };
+                conn.send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n"))?;
                 conn.send(&body)?;
             }
         }),
@@ -452,7 +456,7 @@ fn close_notify_ends_what_is_whole_and_nothing_else() {
 
     stage.blue.behave(|conn| {
         let request = conn.request()?;
-        let framing = if request.target() == "/length" { "Content-Length: 10" } else { "Transfer-Encoding: chunked" };
+        let framing = if request.target() == "/length" { "Content-Length: 99" } else { "Transfer-Encoding: chunked" };
         conn.send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n5\r\nabcde\r\n"))?;
         std::thread::sleep(Duration::from_millis(100));
         Ok(())
