@@ -329,3 +329,49 @@ fn put_chunk_size(out: &mut Buffer, size: usize) {
     }
     out.put(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// Takes bytes at once and passes them on when it is flushed, as TLS may.
+    #[derive(Default)]
+    struct Holding {
+        held: Vec<u8>,
+        passed_on: Vec<u8>,
+    }
+
+    impl AsyncWrite for Holding {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.held.extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            let held = std::mem::take(&mut self.held);
+            self.passed_on.extend(held);
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_held_back_while_more_is_waited_for_nor_at_the_end() {
+        let (mut far, near) = tokio::io::duplex(64);
+        let (buffers, mut source, mut sink) = (Buffers::default(), Wire::new(near), Holding::default());
+        let mut pump = Pump::new(Decoder::Length(6), Encoding::Plain, buffers.tiny(), 0);
+        for (sent, so_far, is_over) in [("abc", "abc", false), ("def", "abcdef", true)] {
+            far.write_all(sent.as_bytes()).await.expect("it is read");
+            let polled = poll_fn(|cx| Poll::Ready(pump.poll(cx, &mut source, &mut sink, &buffers, &mut false))).await;
+            assert_eq!((polled.is_ready(), &*sink.passed_on), (is_over, so_far.as_bytes()));
+            assert!(!pump.is_blocked(), "all of it is gone");
+        }
+    }
+}

@@ -9,7 +9,7 @@ mod upstream;
 pub use client::{Answer, Client, End};
 pub use cutover::{Cutover, Setup};
 pub use load::Load;
-pub use tls::{Authority, Secured, secured};
+pub use tls::{Authority, Secured, secured, secured_over};
 pub use upstream::{Conn, Upstream, plain};
 
 use std::net::TcpStream;

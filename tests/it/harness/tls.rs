@@ -68,7 +68,11 @@ impl Authority {
 
 /// Connects to a port of this machine by `name` and shakes hands.
 pub fn secured(port: u16, name: &str, config: &Arc<ClientConfig>) -> io::Result<Client<Secured>> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    secured_over(TcpStream::connect(("127.0.0.1", port))?, name, config)
+}
+
+/// Shakes hands on a connection.
+pub fn secured_over(mut stream: TcpStream, name: &str, config: &Arc<ClientConfig>) -> io::Result<Client<Secured>> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
