@@ -193,8 +193,7 @@ fn say_what_is_served(config: &Config) {
     for address in &config.proxy.listen {
         tracing::info!(%address, workers = config.proxy.workers, "proxy listens");
     }
-    let now = i64::try_from(clock::unix_ms() / 1000).unwrap_or(i64::MAX);
-    for warning in config.tls.warnings(now) {
+    for warning in config.tls.warnings(clock::unix_seconds()) {
         tracing::warn!("{warning}");
     }
     for address in &config.proxy.listen_tls {

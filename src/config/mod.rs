@@ -13,6 +13,7 @@ mod tls;
 mod units;
 
 pub use problem::{Problem, Problems};
+use section::Reader;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -58,19 +59,19 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, Problems> {
-        match read::config(text, path) {
+        match read::config(text, path, Reader::Proxy) {
             (Some(config), problems) if problems.is_empty() => Ok(config),
             (_, problems) => Err(Problems(problems)),
         }
     }
 
     /// For a client of a running proxy, which may well run although its file has been broken since: whatever can be
-    /// read of it, and its problems.
+    /// read of it, and its problems. Certificates and keys are not read.
     ///
     /// # Errors
     /// There is nothing to be read: no file, or no TOML in it.
     pub fn load_for_client(path: &Path) -> Result<(Self, Option<Problems>), Problems> {
-        match read::config(&text_of(path)?, path) {
+        match read::config(&text_of(path)?, path, Reader::Client) {
             (Some(config), problems) if problems.is_empty() => Ok((config, None)),
             (Some(config), problems) => Ok((config, Some(Problems(problems)))),
             (None, problems) => Err(Problems(problems)),

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::env_file::EnvFile;
 use super::problem::Problem;
-use super::section::{Section, Source, Value, integer, kind};
+use super::section::{Reader, Section, Source, Value, integer, kind};
 use super::tls::tls;
 use super::{
     AccessLog, Address, Admin, Cidr, ColorConfig, Config, Drain, Health, Log, Proxy, Replay, Service, State, Upstream,
@@ -20,8 +20,8 @@ use crate::domain::Color;
 
 /// Parses `text`, the content of `path`: what could be made of it, with defaults in place of what is wrong, and every
 /// problem of the file and of the files it names. `None` when it is not TOML.
-pub fn config(text: &str, path: &Path) -> (Option<Config>, Vec<Problem>) {
-    let source = Source { path, text, problems: Default::default() };
+pub fn config(text: &str, path: &Path, reader: Reader) -> (Option<Config>, Vec<Problem>) {
+    let source = Source { path, text, reader, problems: Default::default() };
     let table = match DeTable::parse(text) {
         Ok(table) => table,
         Err(error) => {

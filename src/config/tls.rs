@@ -5,7 +5,7 @@ use std::path::Path;
 use toml::de::DeValue;
 
 use super::read::{path, seconds};
-use super::section::{Section, Value, kind};
+use super::section::{Reader, Section, Value, kind};
 use crate::tls::{ClientCertificates, Clients, Identity, Settings, UnknownName, Unusable};
 
 /// How one certificate is written.
@@ -65,14 +65,14 @@ fn identity(section: &Section<'_, '_>, key: &str, value: &Value<'_>) -> Option<I
         }
         return None;
     };
-    usable(section, value, Identity::load(&cert, &secret))
+    if reads_files(section) { usable(section, value, Identity::load(&cert, &secret)) } else { None }
 }
 
 fn clients(section: &Section<'_, '_>) -> Option<Clients> {
     let words = [("required", ClientCertificates::Required), ("optional", ClientCertificates::Optional)];
     let certificates = word(section, "client_certificates", words);
     match (path(section, "client_ca", "\"/etc/cutover/clients.pem\""), section.get("client_ca")) {
-        (Some(ca), Some(value)) => usable(section, value, Clients::load(&ca, certificates)),
+        (Some(ca), Some(value)) if reads_files(section) => usable(section, value, Clients::load(&ca, certificates)),
         (_, None) if certificates == ClientCertificates::Optional => {
             let value = section.get("client_certificates")?;
             let help = "set tls.client_ca to the authorities that sign them";
@@ -95,6 +95,11 @@ fn word<T: Copy, const N: usize>(section: &Section<'_, '_>, key: &'static str, w
         },
         |(_, meaning)| *meaning,
     )
+}
+
+/// Whether the files that are named are read.
+fn reads_files(section: &Section<'_, '_>) -> bool {
+    section.source.reader == Reader::Proxy
 }
 
 /// What was read, or a problem where the file is named.

@@ -94,7 +94,7 @@ impl Task {
             Some(format!("state of {name} is not saved ({why}): a restart would restore an older one; trying again"))
         }));
         problems.extend(self.ledger.problem());
-        problems.extend(self.config.tls.warnings(report::unix_now()));
+        problems.extend(self.config.tls.warnings(clock::unix_seconds()));
         let status = Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),

@@ -11,7 +11,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::answer::unknown;
 use super::files::{self, Contents};
-use super::report::unix_now;
 use super::service::{Leaving, Managed, timing};
 use super::state::Store;
 use super::task::Task;
@@ -217,7 +216,7 @@ impl Task {
         match self.terminator.as_ref().map(|tls| tls.publish(&new.tls)) {
             Some(Ok(())) => {
                 describe_tls(&self.config.tls, &new.tls, changes);
-                for warning in new.tls.warnings(unix_now()) {
+                for warning in new.tls.warnings(clock::unix_seconds()) {
                     tracing::warn!("{warning}");
                     changes.push(warning);
                 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::service::Managed;
 use super::words::{seconds, span};
-use crate::clock;
 use crate::domain::Color;
 use crate::domain::cutover;
 use crate::domain::health::Standing;
@@ -26,11 +25,6 @@ pub(super) fn certificate_end(identity: &Identity) -> (String, i64) {
 /// A count with its word.
 pub(super) fn handshake((end, count): (Handshake, u64)) -> (&'static str, u64) {
     (end.as_str(), count)
-}
-
-/// Seconds since 1970.
-pub(super) fn unix_now() -> i64 {
-    i64::try_from(clock::unix_ms() / 1000).unwrap_or(i64::MAX)
 }
 
 /// The status of one service.

@@ -218,6 +218,8 @@ fn a_bad_new_certificate_leaves_the_old_one_in_force() {
         let (code, answer) = stage.cutover.cli_code(&["reload"]);
         assert!(code == 2 && answer.contains(said) && answer.contains("help: "), "{case}: {code} {answer}");
         assert_eq!(stage.met_with(), in_force, "{case}");
+        let (code, said) = stage.cutover.cli_code(&["status"]);
+        assert!(code == 0 && !said.contains("the config is not valid"), "a client needs no certificate: {said}");
         stage.cutover.must_flip("green");
         stage.cutover.must_flip("blue");
     }
@@ -249,6 +251,9 @@ fn what_is_odd_and_yet_usable_is_said() {
     let problems = stage.problems();
     assert!(problems.contains("certificate old.pem expired on 2020-01-01"), "{problems}");
     assert!(problems.contains("certificates app.pem and twin.pem are both for app.example"), "{problems}");
+    let (code, said) = stage.cutover.cli_code(&["check"]);
+    assert!(code == 0 && said.contains("warning: certificate old.pem expired on"), "{code} {said}");
+    assert!(said.contains("app.pem: app.example, until 2040-01-01T00:00:00Z"), "{said}");
     assert_eq!(stage.client().ask(GET).text(), "blue");
     assert!(stage.try_client("old.example").is_err(), "clients refuse it");
     stage.until_handshakes("refused_by_client", 1.0);
