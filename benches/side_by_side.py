@@ -32,6 +32,9 @@ WORKS = {
     "64k": "answers of 64 KiB, 64 kept connections",
     "1m": "answers of 1 MiB, 16 kept connections",
     "close": "a new connection for every request",
+    "tls": "small, over TLS 1.3",
+    "handshake": "a new connection and a full TLS handshake for every request",
+    "tls-1m": "1m, over TLS 1.3",
     "idle": "memory of a kept connection on which nothing happens",
     "services": "small, with 1 service and with 1,000 services",
     "connections": "small, with 64 and with 4,000 connections",
@@ -66,6 +69,7 @@ class Proxy:
 
     name: str
     port: int
+    tls_port: int
     process: subprocess.Popen
 
 
@@ -91,6 +95,7 @@ class Bench:
         www.mkdir()
         (www / "64k").write_bytes(b"a" * (64 << 10))
         (www / "1m").write_bytes(b"a" * (1 << 20))
+        self.make_certificate()
         self.upstream_port = free_port()
         config = self.write("upstream.conf", self.nginx("upstream", f"""
             server {{
@@ -102,6 +107,18 @@ class Bench:
             }}"""))
         self.start("upstream", LOAD_CORE, [find("nginx"), "-c", config])
         self.wait_ready(self.upstream_port, "upstream")
+
+    def make_certificate(self):
+        """One for all three: ECDSA on P-256, which is what authorities hand out by default."""
+        self.cert, self.key = str(self.folder / "cert.pem"), str(self.folder / "key.pem")
+        command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=bench"
+        names = ["-addext", f"subjectAltName=DNS:{host(0)}"]
+        made = subprocess.run(
+            [*command.split(), *names, "-keyout", self.key, "-out", self.cert], capture_output=True, text=True
+        )
+        if made.returncode != 0:
+            sys.exit(f"openssl makes no certificate:\n{made.stderr}")
+        self.both = self.write("both.pem", Path(self.cert).read_text() + Path(self.key).read_text())
 
     def write(self, name, text):
         path = self.folder / name
@@ -138,11 +155,14 @@ class Bench:
         return process
 
     def start_nginx(self, services):
-        port, name = free_port(), f"nginx-{services}"
+        port, tls_port, name = free_port(), free_port(), f"nginx-{services}"
         # nginx takes the options of an address once.
+        tls = f"""
+                listen 127.0.0.1:{tls_port} ssl backlog=4096;
+                ssl_certificate {self.cert}; ssl_certificate_key {self.key}; ssl_protocols TLSv1.2 TLSv1.3;"""
         server = "".join(f"""
             server {{
-                listen 127.0.0.1:{port}{" backlog=4096" if n == 0 else ""};
+                listen 127.0.0.1:{port}{" backlog=4096" if n == 0 else ""};{tls if n == 0 else ""}
                 server_name {host(n)};
                 location / {{
                     proxy_pass http://upstream;
@@ -161,10 +181,10 @@ class Bench:
                 keepalive 4096; keepalive_requests 1000000000;
             }}"""
         config = self.write(f"{name}.conf", self.nginx(name, upstream + server))
-        return Proxy("nginx", port, self.start(name, PROXY_CORE, [find("nginx"), "-c", config]))
+        return Proxy("nginx", port, tls_port, self.start(name, PROXY_CORE, [find("nginx"), "-c", config]))
 
     def start_haproxy(self, services):
-        port, name = free_port(), f"haproxy-{services}"
+        port, tls_port, name = free_port(), free_port(), f"haproxy-{services}"
         hosts = self.write(f"{name}.map", "".join(f"{host(n)} app\n" for n in range(services)))
         # One service needs no map, as cutover and nginx have nothing to look up either.
         choose = "default_backend app" if services == 1 else f"use_backend %[req.hdr(host),field(1,:),lower,map({hosts})]"
@@ -187,13 +207,20 @@ frontend web
     http-request set-header X-Forwarded-Host %[req.hdr(host)]
     http-request set-header X-Request-Id %[uuid]
     {choose}
+frontend secure
+    bind 127.0.0.1:{tls_port} ssl crt {self.both} alpn http/1.1 backlog 4096
+    http-request set-header X-Forwarded-For %[src]
+    http-request set-header X-Forwarded-Proto https
+    http-request set-header X-Forwarded-Host %[req.hdr(host)]
+    http-request set-header X-Request-Id %[uuid]
+    {choose}
 backend app
     server upstream 127.0.0.1:{self.upstream_port} pool-max-conn 4096
 """)
-        return Proxy("haproxy", port, self.start(name, PROXY_CORE, [find("haproxy"), "-db", "-f", config]))
+        return Proxy("haproxy", port, tls_port, self.start(name, PROXY_CORE, [find("haproxy"), "-db", "-f", config]))
 
     def start_cutover(self, services):
-        port, name = free_port(), f"cutover-{services}"
+        port, tls_port, name = free_port(), free_port(), f"cutover-{services}"
         spare = self.spare_port()
         tables = "".join(
             f'[service.s{n}]\nhosts = ["{host(n)}"]\nblue = {self.upstream_port}\ngreen = {spare}\n'
@@ -206,13 +233,16 @@ backend app
 listen = ["127.0.0.1:{port}"]
 workers = 1
 idle_timeout = "10m"
+listen_tls = ["127.0.0.1:{tls_port}"]
+[tls]
+certificates = [{{ cert = "{self.cert}", key = "{self.key}" }}]
 [admin]
 listen = "127.0.0.1:{free_port()}"
 [state]
 dir = "{self.folder}/{name}.state"
 ledger = "{self.folder}/{name}.ledger"
 {tables}""")
-        return Proxy("cutover", port, self.start(name, PROXY_CORE, [self.binary, "serve", "--config", config]))
+        return Proxy("cutover", port, tls_port, self.start(name, PROXY_CORE, [self.binary, "serve", "--config", config]))
 
     def requests_so_far(self):
         """What the upstream has been asked, as its stub_status page has it: accepted, handled, requests."""
@@ -293,12 +323,13 @@ def microseconds(text):
     return float(value) * {"us": 1, "ms": 1e3, "s": 1e6, "m": 6e7}[unit]
 
 
-def measure(bench, proxy, path, connections, seconds, headers=(), service=0):
+def measure(bench, proxy, path, connections, seconds, headers=(), service=0, tls=False):
     """One round of wrk on one proxy, measured after the warm-up and before the end."""
     command = ["taskset", "-c", LOAD_CORE, find("wrk"), "-t1", f"-c{connections}", "--latency"]
     for header in (f"Host: {host(service)}", *headers):
         command += ["-H", header]
-    command += [f"-d{WARM_SECONDS + seconds + 1}s", f"http://127.0.0.1:{proxy.port}{path}"]
+    url = f"https://127.0.0.1:{proxy.tls_port}{path}" if tls else f"http://127.0.0.1:{proxy.port}{path}"
+    command += [f"-d{WARM_SECONDS + seconds + 1}s", url]
     wrk = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     try:
         marks = []
@@ -354,11 +385,11 @@ def show_ratios(work, unit, figures):
     print(f"ratio       {work}: cutover / the better of both {figures['cutover'] / better:.2f} ({unit})")
 
 
-def compare(bench, work, options, path="/", connections=64, headers=()):
+def compare(bench, work, options, path="/", connections=64, headers=(), tls=False):
     """The three proxies on the same load."""
     proxies = bench.start_all()
     cases = {
-        proxy.name: lambda proxy=proxy: measure(bench, proxy, path, connections, options.seconds, headers)
+        proxy.name: lambda proxy=proxy: measure(bench, proxy, path, connections, options.seconds, headers, tls=tls)
         for proxy in proxies
     }
     figures = show(work, interleave(cases, options.rounds))
@@ -433,6 +464,12 @@ def run(bench, work, options):
             compare(bench, work, options, path="/1m", connections=16)
         case "close":
             compare(bench, work, options, headers=("Connection: close",))
+        case "tls":
+            compare(bench, work, options, tls=True)
+        case "handshake":
+            compare(bench, work, options, headers=("Connection: close",), tls=True)
+        case "tls-1m":
+            compare(bench, work, options, path="/1m", connections=16, tls=True)
         case "idle":
             compare_idle(bench, options)
         case "services":
@@ -456,7 +493,7 @@ def main():
     if unknown:
         parser.error(f"unknown work {', '.join(unknown)}; known: {', '.join(WORKS)}")
 
-    missing = [tool for tool in ("nginx", "haproxy", "wrk", "taskset") if not find(tool)]
+    missing = [tool for tool in ("nginx", "haproxy", "openssl", "wrk", "taskset") if not find(tool)]
     if missing:
         sys.exit(f"not installed: {', '.join(missing)}; there is no comparison without all of them")
     if not os.access(options.bin, os.X_OK):

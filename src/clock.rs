@@ -13,6 +13,11 @@ pub fn utc() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
+/// Now in UTC, in seconds since 1970, as certificates have it.
+pub fn unix_seconds() -> i64 {
+    i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX)
+}
+
 /// Now in UTC, in milliseconds since 1970; 0 for a clock before that. For what must survive a restart.
 pub fn unix_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();

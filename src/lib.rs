@@ -18,3 +18,4 @@ pub mod runbook;
 pub mod serve;
 pub mod status;
 pub mod switch;
+pub mod tls;

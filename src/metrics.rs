@@ -157,18 +157,27 @@ fn upstreams(status: &Status) -> Vec<Metric> {
     metrics
 }
 
-fn proxy(observed: &Observation) -> [MetricFamily; 5] {
+fn proxy(observed: &Observation) -> [MetricFamily; 7] {
     let reloads = [("ok", observed.reloads_ok), ("failed", observed.reloads_failed)];
     let reloads = reloads.map(|(result, count)| counter(&[("result", result)], count));
     let connections = [gauge(&[], observed.status.connections as f64)];
     let ledger = [gauge(&[], f64::from(u8::from(observed.ledger_ok)))];
     let problems = [gauge(&[], observed.status.problems.len() as f64)];
+    let certificates = observed.certificates.iter().map(|(file, end)| gauge(&[("cert", file)], *end as f64));
+    let handshakes = observed.handshakes.iter().map(|(how, count)| counter(&[("result", how)], *count));
     let build = [gauge(&[("version", &observed.status.version)], 1.0)];
     [
         family("config_reloads_total", "Reloads of the config.", MetricType::COUNTER, reloads),
         family("connections", "Client connections open now.", MetricType::GAUGE, connections),
         family("ledger_ok", "1 when the ledger's last line got to the disk.", MetricType::GAUGE, ledger),
         family("problems", "What the status complains of now.", MetricType::GAUGE, problems),
+        family(
+            "certificate_expiry_timestamp_seconds",
+            "Unix time of a certificate's last second.",
+            MetricType::GAUGE,
+            certificates,
+        ),
+        family("tls_handshakes_total", "TLS handshakes that ended, by how.", MetricType::COUNTER, handshakes),
         family("build_info", "Always 1; the version is the label.", MetricType::GAUGE, build),
     ]
 }
@@ -262,13 +271,25 @@ mod tests {
             connections: 12,
             problems: vec!["the ledger is on fire".into()],
             services: [("recall".to_owned(), service)].into(),
+            certificates: vec![],
             ledger: vec![],
         };
         let flips = vec![("recall".into(), Color::Green, "operator", 4), ("recall".into(), Color::Blue, "verdict", 2)];
         let rehearsals = vec![("recall".into(), [5, 4, 3, 2, 1])];
         let watch_ends = vec![("recall".into(), "keep", 2), ("recall".into(), "not-enough-traffic", 0)];
         let stats = vec![("recall".into(), stats)];
-        Observation { status, stats, rehearsals, flips, watch_ends, ledger_ok: false, reloads_ok: 3, reloads_failed: 1 }
+        Observation {
+            status,
+            stats,
+            rehearsals,
+            flips,
+            watch_ends,
+            ledger_ok: false,
+            certificates: vec![("a.pem".into(), 2_000_000_000)],
+            handshakes: vec![("full", 5), ("timed_out", 0)],
+            reloads_ok: 3,
+            reloads_failed: 1,
+        }
     }
 
     #[test]
@@ -309,6 +330,9 @@ mod tests {
             "cutover_watch_ends_total{service=\"recall\",end=\"not-enough-traffic\"} 0",
             "cutover_ledger_ok 0",
             "cutover_problems 1",
+            "cutover_certificate_expiry_timestamp_seconds{cert=\"a.pem\"} 2000000000",
+            "cutover_tls_handshakes_total{result=\"full\"} 5",
+            "cutover_tls_handshakes_total{result=\"timed_out\"} 0",
             "cutover_build_info{version=\"0.1.0\"} 1",
         ] {
             assert!(text.lines().any(|have| sorted(have) == sorted(line)), "{line}\nis not in\n{text}");
@@ -353,6 +377,8 @@ mod tests {
                 "connections gauge",
                 "ledger_ok gauge",
                 "problems gauge",
+                "certificate_expiry_timestamp_seconds gauge",
+                "tls_handshakes_total counter",
                 "build_info gauge",
             ]
         );

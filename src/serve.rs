@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal};
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -18,7 +18,8 @@ use tracing_subscriber::EnvFilter;
 use crate::config::Config;
 use crate::control::{self, Control, Handle};
 use crate::lines::Lines;
-use crate::proxy::{self, AccessLog, Plane};
+use crate::proxy::{self, AccessLog, Listener, Plane, Scheme};
+use crate::tls::Terminator;
 use crate::{admin, clock};
 
 /// Why the proxy could not start: what, and what now.
@@ -86,6 +87,9 @@ fn start(config: &Config) -> Result<Running, StartError> {
             None => format!("the access log: {error}"),
         })
     })?;
+    let terminator = (!config.proxy.listen_tls.is_empty()).then(|| Terminator::new(&config.tls)).transpose();
+    let terminator =
+        terminator.map_err(|error| StartError(format!("cannot make keys for TLS sessions: {error}")))?.map(Arc::new);
     let admin = admin::bind(&config.admin).map_err(|error| StartError(error.to_string()))?;
 
     // The control plane needs the data plane's wakers, and the data plane needs the control plane's table.
@@ -101,6 +105,7 @@ fn start(config: &Config) -> Result<Running, StartError> {
         }),
         Arc::new(move || count.get().map_or(0, |plane| (plane.connections)())),
         Arc::new(|path| Config::load(path).map_err(|problems| problems.to_string())),
+        terminator.clone(),
     )
     .map_err(|error| StartError(error.to_string()))?;
 
@@ -119,7 +124,7 @@ fn start(config: &Config) -> Result<Running, StartError> {
     if heard.recv().is_err() {
         return Err(StartError("the control plane did not start".into()));
     }
-    let plane = Plane::start(&config.proxy, &table, listeners, &log)
+    let plane = Plane::start(&config.proxy, &table, listeners, terminator.as_ref(), &log)
         .map_err(|error| StartError(format!("cannot start the workers: {error}")))?;
     let _ = plane_cell.set(PlaneHandles { wake: Box::new(plane.waker()), connections: Box::new(plane.connections()) });
     say_what_is_served(config);
@@ -167,24 +172,32 @@ fn raise_file_limit() {
     }
 }
 
-fn bind(config: &Config) -> Result<Vec<TcpListener>, StartError> {
-    let bind = |&address| {
-        proxy::bind(address).map_err(|error| {
+fn bind(config: &Config) -> Result<Vec<Listener>, StartError> {
+    let bind = |(address, scheme, key): (SocketAddr, Scheme, &str)| {
+        proxy::bind(address, scheme).map_err(|error| {
             let help = match error.kind() {
                 io::ErrorKind::AddrInUse => "; another process listens there: `ss -ltnp` names it",
                 io::ErrorKind::PermissionDenied => "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
                 io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address",
                 _ => "",
             };
-            StartError(format!("proxy.listen {address}: {error}{help}"))
+            StartError(format!("{key} {address}: {error}{help}"))
         })
     };
-    config.proxy.listen.iter().map(bind).collect()
+    let plain = config.proxy.listen.iter().map(|&address| (address, Scheme::Http, "proxy.listen"));
+    let secured = config.proxy.listen_tls.iter().map(|&address| (address, Scheme::Https, "proxy.listen_tls"));
+    plain.chain(secured).map(bind).collect()
 }
 
 fn say_what_is_served(config: &Config) {
     for address in &config.proxy.listen {
         tracing::info!(%address, workers = config.proxy.workers, "proxy listens");
+    }
+    for warning in config.tls.warnings(clock::unix_seconds()) {
+        tracing::warn!("{warning}");
+    }
+    for address in &config.proxy.listen_tls {
+        tracing::info!(%address, workers = config.proxy.workers, "proxy listens for TLS");
     }
     tracing::info!(address = %config.admin.listen, socket = ?config.admin.socket, "admin listens");
 }

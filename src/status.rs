@@ -26,8 +26,22 @@ pub struct Status {
     pub problems: Vec<String>,
     /// By name.
     pub services: BTreeMap<String, ServiceStatus>,
+    /// Of TLS listeners, in the order of the config.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateStatus>,
     /// The last lines of the ledger, oldest first; at most 5.
     pub ledger: Vec<String>,
+}
+
+/// A certificate in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// The file of the chain, as it was configured.
+    pub file: String,
+    /// The DNS names it is for.
+    pub names: Vec<String>,
+    /// Its last second, RFC 3339 in UTC.
+    pub expires: String,
 }
 
 /// One service.

@@ -60,6 +60,7 @@ fn observation(ready: bool) -> Observation {
         connections: 0,
         problems: vec![],
         services: [("recall".to_owned(), service(Color::Blue, ready))].into(),
+        certificates: vec![],
         ledger: vec![],
     };
     Observation {
@@ -69,6 +70,8 @@ fn observation(ready: bool) -> Observation {
         flips: vec![],
         watch_ends: vec![],
         ledger_ok: true,
+        certificates: vec![],
+        handshakes: vec![],
         reloads_ok: 0,
         reloads_failed: 0,
     }

@@ -2,11 +2,13 @@
 
 use std::fmt::Write as _;
 
+use crate::clock;
 use crate::config::Config;
 use crate::domain::Color;
 use crate::domain::rehearsal::percent;
 use crate::status::{
-    ColorStatus, Latency, Noise, RehearsalReport, RehearsalStatus, RehearsedDifference, ServiceStatus, Status,
+    CertificateStatus, ColorStatus, Latency, Noise, RehearsalReport, RehearsalStatus, RehearsedDifference,
+    ServiceStatus, Status,
 };
 
 /// Whether terminal colors are used.
@@ -58,6 +60,9 @@ pub(super) fn status(status: &Status, paint: Paint) -> String {
     let Status { version, pid, started, connections, config, .. } = status;
     line!(out, "cutover {version}, pid {pid}, up since {started}, {} connections", grouped(*connections));
     line!(out, "{}", paint.with(DIM, config));
+    for CertificateStatus { file, names, expires } in &status.certificates {
+        line!(out, "certificate {}", certificate(file, names, expires));
+    }
     for (name, service) in &status.services {
         out.push('\n');
         write_service(&mut out, name, service, paint);
@@ -200,6 +205,20 @@ pub(super) fn config(config: &Config) -> String {
     };
     line!(out, "{} is valid", config.path.display());
     line!(out, "  proxy   {}, {workers}", listen.join(", "));
+    let secured: Vec<_> = config.proxy.listen_tls.iter().map(ToString::to_string).collect();
+    if !secured.is_empty() {
+        line!(out, "  tls     {}", secured.join(", "));
+    }
+    for identity in &config.tls.identities {
+        line!(
+            out,
+            "          {}",
+            certificate(&identity.cert.display().to_string(), &identity.names, &identity.expires())
+        );
+    }
+    for warning in config.tls.warnings(clock::unix_seconds()) {
+        line!(out, "  warning: {warning}");
+    }
     let token = if config.admin.token.is_some() { ", with a token" } else { "" };
     let socket = config.admin.socket.as_ref().map_or(String::new(), |path| format!(", {}", path.display()));
     line!(out, "  admin   {}{token}{socket}", config.admin.listen);
@@ -216,6 +235,12 @@ pub(super) fn config(config: &Config) -> String {
         }
     }
     out
+}
+
+/// A certificate in one line.
+fn certificate(file: &str, names: &[String], expires: &str) -> String {
+    let names = if names.is_empty() { "no name".to_owned() } else { names.join(", ") };
+    format!("{file}: {names}, until {expires}")
 }
 
 /// `1234567` as `1,234,567`.
@@ -284,6 +309,7 @@ mod tests {
             started: "2026-01-01T00:00:00Z".into(),
             config: "/etc/cutover/cutover.toml".into(),
             connections: 4,
+            certificates: vec![],
             problems: vec!["state: the disk is full".into()],
             services: [("recall".to_owned(), service)].into(),
             ledger: vec!["[2026-01-01T00:00:01Z] flip recall: blue -> green epoch=2".into()],

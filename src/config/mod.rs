@@ -10,11 +10,13 @@ mod read;
 mod section;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod units;
 
 pub use deploy::{Backup, Deploy, Migrate, Retire, Version};
 pub use env_file::EnvFile;
 pub use problem::{Problem, Problems};
+use section::Reader;
 pub use units::duration;
 
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +25,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::domain::Color;
+use crate::tls::Settings;
 
 /// Everything that was configured, valid, with defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +34,8 @@ pub struct Config {
     pub path: PathBuf,
     /// `[proxy]`
     pub proxy: Proxy,
+    /// `[tls]`
+    pub tls: Settings,
     /// `[admin]`
     pub admin: Admin,
     /// `[state]`
@@ -61,19 +66,19 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, Problems> {
-        match read::config(text, path) {
+        match read::config(text, path, Reader::Proxy) {
             (Some(config), problems) if problems.is_empty() => Ok(config),
             (_, problems) => Err(Problems(problems)),
         }
     }
 
     /// For a client of a running proxy, which may well run although its file has been broken since: whatever can be
-    /// read of it, and its problems.
+    /// read of it, and its problems. Certificates and keys are not read.
     ///
     /// # Errors
     /// There is nothing to be read: no file, or no TOML in it.
     pub fn load_for_client(path: &Path) -> Result<(Self, Option<Problems>), Problems> {
-        match read::config(&text_of(path)?, path) {
+        match read::config(&text_of(path)?, path, Reader::Client) {
             (Some(config), problems) if problems.is_empty() => Ok((config, None)),
             (Some(config), problems) => Ok((config, Some(Problems(problems)))),
             (None, problems) => Err(Problems(problems)),
@@ -106,8 +111,12 @@ pub fn find(named: Option<&Path>) -> Result<PathBuf, Problems> {
 /// `[proxy]`: the listeners and what is asked of clients.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Proxy {
-    /// Default `0.0.0.0:8080`.
+    /// Plain HTTP. Default `0.0.0.0:8080`.
     pub listen: Vec<SocketAddr>,
+    /// HTTP over TLS; none by default.
+    pub listen_tls: Vec<SocketAddr>,
+    /// The port that plain requests are redirected to; `None` by default: they are served.
+    pub redirect_to_tls: Option<u16>,
     /// Worker threads, at least 1; a configured 0 has become the number of cores.
     pub workers: usize,
     /// Peers whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are believed; nobody by default.

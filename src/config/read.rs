@@ -10,7 +10,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::env_file::EnvFile;
 use super::problem::Problem;
-use super::section::{Section, Source, Value, integer, kind};
+use super::section::{Reader, Section, Source, Value, integer, kind};
+use super::tls::tls;
 use super::{
     AccessLog, Address, Admin, Cidr, ColorConfig, Config, Drain, Health, LEDGER, Log, Proxy, Rehearse, Replay, Service,
     State, Upstream, Watch,
@@ -19,8 +20,8 @@ use crate::domain::Color;
 
 /// Parses `text`, the content of `path`: what could be made of it, with defaults in place of what is wrong, and every
 /// problem of the file and of the files it names. `None` when it is not TOML.
-pub fn config(text: &str, path: &Path) -> (Option<Config>, Vec<Problem>) {
-    let source = Source { path, text, problems: Default::default() };
+pub fn config(text: &str, path: &Path, reader: Reader) -> (Option<Config>, Vec<Problem>) {
+    let source = Source { path, text, reader, problems: Default::default() };
     let table = match DeTable::parse(text) {
         Ok(table) => table,
         Err(error) => {
@@ -31,7 +32,7 @@ pub fn config(text: &str, path: &Path) -> (Option<Config>, Vec<Problem>) {
     };
     let top = Section::top(&source, &table);
     let proxy = proxy(&top.section("proxy"));
-    tls(&top.section("tls"));
+    let tls = tls(&top.section("tls"), top.section("proxy").get("listen_tls"));
     let config = Config {
         path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
         admin: admin(&top.section("admin"), &proxy),
@@ -39,6 +40,7 @@ pub fn config(text: &str, path: &Path) -> (Option<Config>, Vec<Problem>) {
         log: log(&top.section("log")),
         services: services(&top, &proxy),
         proxy,
+        tls,
     };
     top.refuse_unknown();
     let mut problems = source.problems.into_inner();
@@ -53,8 +55,11 @@ pub(super) const fn seconds(n: u64) -> Duration {
 fn proxy(section: &Section<'_, '_>) -> Proxy {
     let default = vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080))];
     let workers = section.integer("workers", 0..=1024, 0);
+    let listen_tls = addresses(section, "listen_tls", "0.0.0.0:8443").unwrap_or_default();
     let proxy = Proxy {
-        listen: addresses(section, "listen").unwrap_or(default),
+        listen: addresses(section, "listen", "0.0.0.0:8080").unwrap_or(default),
+        redirect_to_tls: redirect_to_tls(section, &listen_tls),
+        listen_tls,
         workers: if workers == 0 { cores() } else { usize::try_from(workers).unwrap_or(1) },
         trusted_proxies: networks(section),
         header_timeout: section.duration("header_timeout", seconds(10)),
@@ -66,30 +71,45 @@ fn proxy(section: &Section<'_, '_>) -> Proxy {
         max_body_bytes: section.bytes("max_body_bytes", 0),
         via: section.boolean("via", true),
     };
-    if let Some(listen) = section.strings("listen_tls", "[\"0.0.0.0:8443\"]").and_then(|list| list.first().copied()) {
-        section.problem(
-            "listen_tls",
-            listen.1,
-            "needs TLS, which this version does not terminate yet",
-            "leave it empty",
-        );
+    if let (Some(value), []) = (section.get("listen"), &proxy.listen[..])
+        && matches!(value.get_ref(), DeValue::Array(list) if list.is_empty())
+        && proxy.listen_tls.is_empty()
+    {
+        section.problem("listen", value, "is empty: nobody could reach the proxy", "the default is [\"0.0.0.0:8080\"]");
+    }
+    if let (Some(value), Some(both)) =
+        (section.get("listen_tls"), proxy.listen_tls.iter().find(|address| proxy.listen.contains(address)))
+    {
+        section.problem("listen_tls", value, &format!("has {both}, and so has proxy.listen"), "give it another port");
     }
     section.refuse_unknown();
     proxy
 }
 
-fn tls(section: &Section<'_, '_>) {
-    if let Some(value) = section.get("certificates")
-        && !matches!(value.get_ref(), DeValue::Array(list) if list.is_empty())
-    {
-        section.problem(
-            "certificates",
-            value,
-            "needs TLS, which this version does not terminate yet",
-            "leave it empty",
-        );
+/// `true`, or the port that clients reach us at where that is another than the one we listen on.
+fn redirect_to_tls(section: &Section<'_, '_>, listen_tls: &[SocketAddr]) -> Option<u16> {
+    const KEY: &str = "redirect_to_tls";
+    let value = section.get(KEY)?;
+    let port = match value.get_ref() {
+        DeValue::Boolean(false) => return None,
+        DeValue::Boolean(true) => listen_tls.first().map(SocketAddr::port),
+        DeValue::Integer(number) => integer(number.as_str(), number.radix())
+            .and_then(|port| u16::try_from(port).ok().filter(|&port| port > 0))
+            .or_else(|| {
+                section.problem(KEY, value, "is not a port from 1 to 65535", "for example `redirect_to_tls = 443`");
+                None
+            }),
+        _ => {
+            let help = "write true, or the port that clients use: 443";
+            section.problem(KEY, value, "is neither true, false nor a port", help);
+            None
+        }
+    };
+    if listen_tls.is_empty() {
+        let help = "set proxy.listen_tls and tls.certificates";
+        section.problem(KEY, value, "leads to nowhere: there is no TLS listener", help);
     }
-    section.refuse_unknown();
+    port
 }
 
 fn cores() -> usize {
@@ -105,8 +125,8 @@ fn header_bytes(section: &Section<'_, '_>) -> usize {
     usize::try_from(bytes).unwrap_or(65_536)
 }
 
-fn addresses(section: &Section<'_, '_>, key: &'static str) -> Option<Vec<SocketAddr>> {
-    let list = section.strings(key, "[\"0.0.0.0:8080\"]")?;
+fn addresses(section: &Section<'_, '_>, key: &'static str, example: &str) -> Option<Vec<SocketAddr>> {
+    let list = section.strings(key, &format!("[{example:?}]"))?;
     let mut addresses = Vec::new();
     for (text, value) in &list {
         match text.parse::<SocketAddr>() {
@@ -118,14 +138,9 @@ fn addresses(section: &Section<'_, '_>, key: &'static str) -> Option<Vec<SocketA
                 key,
                 value,
                 "is not an address",
-                "an IP address and a port: \"0.0.0.0:8080\", \"[::]:8080\"",
+                format!("an IP address and a port: {example:?}, \"[::]:8080\""),
             ),
         }
-    }
-    if list.is_empty()
-        && let Some(value) = section.get(key)
-    {
-        section.problem(key, value, "is empty: nobody could reach the proxy", "the default is [\"0.0.0.0:8080\"]");
     }
     Some(addresses)
 }
@@ -151,12 +166,11 @@ fn admin(section: &Section<'_, '_>, proxy: &Proxy) -> Admin {
         }),
     };
     let place = section.get("listen").map_or_else(|| section.span.clone(), Value::span);
-    if listen.port() != 0 && proxy.listen.contains(&listen) {
-        section.source.problem(
-            place.clone(),
-            "admin.listen is also an address of proxy.listen",
-            "give it a port of its own",
-        );
+    for (key, taken) in [("listen", &proxy.listen), ("listen_tls", &proxy.listen_tls)] {
+        if listen.port() != 0 && taken.contains(&listen) {
+            let message = format!("admin.listen is also an address of proxy.{key}");
+            section.source.problem(place.clone(), message, "give it a port of its own");
+        }
     }
     let token =
         section.string("token_file", "\"/etc/cutover/token\"").and_then(|(path, value)| match std::fs::read_to_string(
@@ -227,7 +241,7 @@ fn is_own(proxy: &Proxy, address: &Address) -> bool {
             listen.port() == upstream.port()
                 && (listen.ip() == upstream.ip() || (listen.ip().is_unspecified() && upstream.ip().is_loopback()))
         };
-        proxy.listen.iter().any(reaches)
+        proxy.listen.iter().chain(&proxy.listen_tls).any(reaches)
     })
 }
 

@@ -16,12 +16,23 @@ use super::units;
 /// A value with its place in the file.
 pub type Value<'i> = Spanned<DeValue<'i>>;
 
+/// Who reads a config.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// The proxy, or whoever checks what it would say.
+    Proxy,
+    /// A client of a running one. It needs no certificates, and often may not read their keys.
+    Client,
+}
+
 /// The file being read, and what was found wrong with it.
 pub struct Source<'a> {
     /// Its path, for the problems.
     pub path: &'a Path,
     /// Its content.
     pub text: &'a str,
+    /// Who reads it.
+    pub reader: Reader,
     /// Found so far.
     pub problems: RefCell<Vec<Problem>>,
 }

@@ -223,10 +223,10 @@ fn each_problem_has_its_place() {
             "proxy.trusted_proxies is not a network",
         ),
         (
-            "[proxy]\nlisten_tls = [\"0.0.0.0:1\"]\n[service.a]\nblue = 1\ngreen = 2\n",
+            "[proxy]\nlisten_tls = [\"0.0.0.0:9\"]\n[service.a]\nblue = 1\ngreen = 2\n",
             2,
-            15,
-            "proxy.listen_tls needs TLS, which this version does not terminate yet",
+            14,
+            "proxy.listen_tls needs a certificate, and tls.certificates has none",
         ),
         (
             "[proxy]\nmax_header_bytes = 1\n[service.a]\nblue = 1\ngreen = 2\n",

@@ -100,6 +100,7 @@ impl Task {
         let ledger_problem = self.ledger.problem();
         let ledger_ok = ledger_problem.is_none();
         problems.extend(ledger_problem);
+        problems.extend(self.config.tls.warnings(clock::unix_seconds()));
         let status = Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
@@ -112,6 +113,7 @@ impl Task {
                 .iter()
                 .map(|(name, managed)| (name.clone(), report::service_status(managed, now)))
                 .collect(),
+            certificates: self.config.tls.identities.iter().map(report::certificate_status).collect(),
             ledger: self.ledger.tail(5),
         };
         let stats = |(name, managed): (&String, &Managed)| (name.clone(), managed.service.stats.clone());
@@ -132,6 +134,8 @@ impl Task {
             flips: self.flips.iter().map(flips).collect(),
             watch_ends: watch_ends.collect(),
             ledger_ok,
+            certificates: self.config.tls.identities.iter().map(report::certificate_end).collect(),
+            handshakes: self.terminator.iter().flat_map(|tls| tls.handshakes()).map(report::handshake).collect(),
             reloads_ok: self.reloads_ok,
             reloads_failed: self.reloads_failed,
         }

@@ -35,6 +35,7 @@ use crate::domain::cutover::Cutover;
 use crate::ledger::Ledger;
 use crate::status::{ChangeRequest, Changed, Drained, Event, Refusal, RefusalCode, RehearsalReport, Reloaded, Status};
 use crate::switch::{ColorStats, REHEARSAL_RESULTS, Table};
+use crate::tls::Terminator;
 
 pub use reload::Load;
 use service::{Managed, timing};
@@ -83,6 +84,10 @@ pub struct Observation {
     pub watch_ends: Vec<(String, &'static str, u64)>,
     /// Whether the ledger's last line got to the disk.
     pub ledger_ok: bool,
+    /// `(file, unix time)`: when each certificate ends.
+    pub certificates: Vec<(String, i64)>,
+    /// `(how, count)`: how TLS handshakes ended; empty without a TLS listener.
+    pub handshakes: Vec<(&'static str, u64)>,
     /// Reloads that took effect.
     pub reloads_ok: u64,
     /// Reloads that were refused.
@@ -221,6 +226,7 @@ pub struct Control {
 ///
 /// `workers` is the number of lanes of each route. `wake_workers` makes every connection of the data plane look at its
 /// lease again, after a cut. `connections` counts the open client connections. `load` reads the config at a reload.
+/// `terminator` is what TLS listeners meet their clients with; `None` where there are none.
 ///
 /// # Errors
 /// When the state folder cannot be written. A state file that cannot be read is only a problem in the status.
@@ -230,6 +236,7 @@ pub fn start(
     wake_workers: Arc<dyn Fn() + Send + Sync>,
     connections: Arc<dyn Fn() -> u64 + Send + Sync>,
     load: Load,
+    terminator: Option<Arc<Terminator>>,
 ) -> Result<Control, StartError> {
     let folder = config.state.dir.clone();
     let store = Store::open(&folder).map_err(|source| StartError::StateFolder { folder, source })?;
@@ -259,6 +266,7 @@ pub fn start(
         config,
         workers,
         table: Arc::clone(&table),
+        terminator,
         services,
         leaving: Vec::new(),
         bell,

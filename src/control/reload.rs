@@ -20,6 +20,7 @@ use crate::domain::Color;
 use crate::domain::cutover::{Cutover, Record};
 use crate::status::{EventKind, Refusal, RefusalCode, Reloaded};
 use crate::switch::Table;
+use crate::tls;
 
 /// Loads a config, or says everything that is wrong with it.
 pub type Load = Arc<dyn Fn(&Path) -> Result<Config, String> + Send + Sync>;
@@ -93,7 +94,10 @@ fn load_whole(load: &Load, path: &Path, files: Vec<PathBuf>) -> (Result<Config, 
 pub(super) fn files_of(config: &Config) -> Vec<PathBuf> {
     let env_files =
         config.services.iter().flat_map(|service| &service.colors).filter_map(|color| color.env_file.clone());
-    let files: BTreeSet<PathBuf> = env_files.chain([config.path.clone()]).collect();
+    let tls = &config.tls;
+    let pairs = tls.identities.iter().flat_map(|identity| [identity.cert.clone(), identity.key.clone()]);
+    let authorities = tls.clients.iter().map(|clients| clients.ca.clone());
+    let files: BTreeSet<PathBuf> = env_files.chain(pairs).chain(authorities).chain([config.path.clone()]).collect();
     files.into_iter().collect()
 }
 
@@ -164,6 +168,7 @@ impl Task {
         by: &str,
     ) -> Reloaded {
         let mut changes = needs_restart(&self.config, &new);
+        self.publish_tls(&new, &mut changes);
         self.remove_missing(&new, &mut changes);
         let now = clock::now();
         for config in &new.services {
@@ -204,6 +209,27 @@ impl Task {
         Reloaded { changes }
     }
 
+    /// New connections are met with what was loaded; those that are open keep what they have.
+    fn publish_tls(&mut self, new: &Config, changes: &mut Vec<String>) {
+        if new.tls == self.config.tls {
+            return;
+        }
+        match self.terminator.as_ref().map(|tls| tls.publish(&new.tls)) {
+            Some(Ok(())) => {
+                describe_tls(&self.config.tls, &new.tls, changes);
+                for warning in new.tls.warnings(clock::unix_seconds()) {
+                    tracing::warn!("{warning}");
+                    changes.push(warning);
+                }
+                self.config.tls = new.tls.clone();
+            }
+            Some(Err(error)) => {
+                changes.push(format!("tls: stays as it is, there are no keys for its sessions: {error}"))
+            }
+            None => self.config.tls = new.tls.clone(), // nobody is met with it until a restart
+        }
+    }
+
     fn remove_missing(&mut self, new: &Config, changes: &mut Vec<String>) {
         let kept: BTreeSet<&str> = new.services.iter().map(|config| config.name.as_str()).collect();
         let gone: Vec<String> = self.services.keys().filter(|name| !kept.contains(name.as_str())).cloned().collect();
@@ -232,6 +258,8 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     let (a, b) = (&old.proxy, &new.proxy);
     let differs = [
         ("proxy.listen", a.listen != b.listen),
+        ("proxy.listen_tls", a.listen_tls != b.listen_tls),
+        ("proxy.redirect_to_tls", a.redirect_to_tls != b.redirect_to_tls),
         ("proxy.workers", a.workers != b.workers),
         ("proxy.trusted_proxies", a.trusted_proxies != b.trusted_proxies),
         ("proxy.header_timeout", a.header_timeout != b.header_timeout),
@@ -251,6 +279,25 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     ];
     let changed = differs.into_iter().filter(|(_, differs)| *differs);
     changed.map(|(name, _)| format!("{name} changed: needs a restart")).collect()
+}
+
+/// A sentence for each certificate that differs, and one for the rest.
+fn describe_tls(old: &tls::Settings, new: &tls::Settings, changes: &mut Vec<String>) {
+    for identity in &new.identities {
+        let cert = identity.cert.display();
+        match old.identities.iter().find(|before| before.cert == identity.cert) {
+            Some(before) if before == identity => {}
+            Some(_) => changes.push(format!("tls: {cert} was renewed, it ends {}", identity.expires())),
+            None => changes.push(format!("tls: {cert} added, it ends {}", identity.expires())),
+        }
+    }
+    let stays = |gone: &tls::Identity| new.identities.iter().any(|identity| identity.cert == gone.cert);
+    let removed = old.identities.iter().filter(|identity| !stays(identity));
+    changes.extend(removed.map(|identity| format!("tls: {} removed", identity.cert.display())));
+    let rest = |tls: &tls::Settings| tls::Settings { identities: Vec::new(), ..tls.clone() };
+    if rest(old) != rest(new) {
+        changes.push("tls: settings changed, for new connections".into());
+    }
 }
 
 /// A sentence for each part of a service that differs.

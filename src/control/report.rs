@@ -8,7 +8,24 @@ use super::words::{seconds, span};
 use crate::domain::Color;
 use crate::domain::cutover::{self, Closed};
 use crate::domain::health::Standing;
-use crate::status::{ColorStatus, Phase, ServiceStatus, UpstreamStatus, WatchStatus};
+use crate::status::{CertificateStatus, ColorStatus, Phase, ServiceStatus, UpstreamStatus, WatchStatus};
+use crate::tls::{Handshake, Identity};
+
+/// One certificate.
+pub(super) fn certificate_status(identity: &Identity) -> CertificateStatus {
+    let (file, _) = certificate_end(identity);
+    CertificateStatus { file, names: identity.names.clone(), expires: identity.expires() }
+}
+
+/// Its file, and the unix time of its last second.
+pub(super) fn certificate_end(identity: &Identity) -> (String, i64) {
+    (identity.cert.display().to_string(), identity.not_after)
+}
+
+/// A count with its word.
+pub(super) fn handshake((end, count): (Handshake, u64)) -> (&'static str, u64) {
+    (end.as_str(), count)
+}
 
 /// The status of one service.
 pub(super) fn service_status(managed: &Managed, now: Duration) -> ServiceStatus {

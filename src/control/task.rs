@@ -31,6 +31,7 @@ use crate::domain::health::Standing;
 use crate::ledger::Ledger;
 use crate::status::{self, Drained, EventKind};
 use crate::switch::{Table, Tenure};
+use crate::tls::Terminator;
 
 /// How long an answer waits for its line to be in the ledger; a hanging disk must not keep a caller for ever.
 pub(super) const LEDGER_WAIT: Duration = Duration::from_secs(2);
@@ -62,6 +63,7 @@ pub(super) struct Task {
     pub(super) config: Config,
     pub(super) workers: usize,
     pub(super) table: Arc<ArcSwap<Table>>,
+    pub(super) terminator: Option<Arc<Terminator>>,
     pub(super) services: BTreeMap<String, Managed>,
     pub(super) leaving: Vec<Leaving>,
     pub(super) bell: Arc<Notify>,

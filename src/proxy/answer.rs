@@ -9,6 +9,9 @@ use super::field::Field;
 use super::request::{Fields, Space, length, list, put_field, put_length, text};
 use crate::domain::Color;
 
+/// RFC 6797 6.1.
+pub const HSTS: &str = "Strict-Transport-Security";
+
 /// What must be known of the request to read its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
@@ -37,6 +40,8 @@ pub struct Extra<'a> {
     pub date: &'a [u8],
     /// The color that answered in place of the active one.
     pub replayed_by: Option<Color>,
+    /// `Strict-Transport-Security`, unless the application has its own.
+    pub hsts: Option<&'a str>,
 }
 
 /// An answer head that passed every check.
@@ -164,6 +169,11 @@ impl<'h> Answer<'h> {
         if let Some(color) = extra.replayed_by {
             put_field(out, "X-Cutover-Replayed", color.as_str().as_bytes());
         }
+        if let Some(hsts) = extra.hsts
+            && !self.fields.iter().any(|(header, _)| header.name.eq_ignore_ascii_case(HSTS))
+        {
+            put_field(out, HSTS, hsts.as_bytes());
+        }
         match (self.encoding, self.length) {
             (Encoding::Chunked, _) => out.put(b"Transfer-Encoding: chunked\r\n"),
             (Encoding::Plain, Some(length)) => put_length(out, length),
@@ -276,7 +286,7 @@ mod tests {
         let mut space = Space::new();
         let answer = Answer::parse(head.as_bytes(), &mut space, GET).expect("a sound answer");
         let mut out = Buffer::default();
-        answer.write_final(&mut out, GET, &Extra { keep_alive: false, date: b"now", replayed_by: None });
+        answer.write_final(&mut out, GET, &Extra { keep_alive: false, date: b"now", replayed_by: None, hsts: None });
         let want = "HTTP/1.1 200 Fine\r\nA: b\r\nDate: now\r\nContent-Length: 5\r\nConnection: close\r\n\r\n";
         assert_eq!(String::from_utf8_lossy(out.filled()), want);
     }

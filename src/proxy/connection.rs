@@ -4,7 +4,8 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -12,7 +13,7 @@ use tokio::net::TcpStream;
 
 use super::access_log::Line;
 use super::alarm::Alarm;
-use super::answer::{Asked, Encoding};
+use super::answer::{Asked, Encoding, HSTS};
 use super::body::{Decoder, Step};
 use super::buffer::{Buffer, SMALL};
 use super::exchange::answer_pump;
@@ -23,6 +24,7 @@ use super::request::{self, BareLf, Origin, Request, Scan, Space};
 use super::worker::{Admission, Context};
 use crate::config;
 use crate::switch::{Lane, Lease};
+use crate::tls::Current;
 
 /// How long a closing connection goes on reading what the client still sends, so that it can read our last answer.
 const LINGER: Duration = Duration::from_secs(2);
@@ -41,6 +43,9 @@ const REQUEST_ID_MAX: usize = 128;
 pub trait Transport: AsyncRead + AsyncWrite + Unpin {
     /// Makes the close a reset: for an answer whose only end is the close, and which is not complete.
     fn reset_on_close(&self);
+
+    /// Says that all was said, where the protocol has a word for it; without it the end looks like a cut.
+    fn poll_goodbye(&mut self, cx: &mut TaskContext<'_>) -> Poll<()>;
 }
 
 impl Transport for TcpStream {
@@ -48,42 +53,63 @@ impl Transport for TcpStream {
         // If it fails the connection is gone already.
         let _ = self.set_zero_linger();
     }
+
+    /// The close itself is the word.
+    fn poll_goodbye(&mut self, _cx: &mut TaskContext<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
 }
 
-/// Serves a connection to its end.
-pub async fn serve(stream: TcpStream, peer: SocketAddr, local: SocketAddr, admission: Admission, worker: Rc<Context>) {
+/// A connection as it was accepted, or made out of one that was.
+pub struct Client<S> {
+    /// To read from and write to.
+    pub stream: S,
+    /// Who.
+    pub peer: SocketAddr,
+    /// The listener's address.
+    pub local: SocketAddr,
+    /// Whether it is served.
+    pub admission: Admission,
+    /// What it was met with; `None` without TLS.
+    pub security: Option<Arc<Current>>,
+}
+
+/// An alarm that wakes this task.
+pub async fn alarm(worker: &Context) -> Rc<Alarm> {
     let alarm = worker.alarms.add();
     poll_fn(|cx| {
         alarm.watch(cx.waker());
         Poll::Ready(())
     })
     .await;
-    let ip = peer.ip().to_canonical();
-    let origin = Origin {
-        ip: ip.to_string(),
-        trusted: worker.proxy.trusted_proxies.iter().any(|network| network.contains(ip)),
-        port: local.port(),
-        scheme: "http",
-        local: local.to_string(),
-    };
-    let mut connection = Connection { client: Wire::new(stream), peer, origin, alarm, worker };
-    let mut next = match admission {
+    alarm
+}
+
+/// Serves a connection to its end.
+pub async fn serve<S: Transport>(client: Client<S>, alarm: Rc<Alarm>, worker: Rc<Context>) {
+    let admission = client.admission;
+    let mut connection = Connection::new(client, alarm, worker);
+    let next = match admission {
         Admission::Welcome => Next::Request,
-        Admission::Refused => connection.refuse(Fault::TooManyConnections, false).await,
+        Admission::Refused => connection.refuse(Refused::with(Fault::TooManyConnections)).await,
     };
-    loop {
-        next = match next {
-            Next::Request => connection.next().await,
-            Next::Close => return,
-            Next::Linger => return connection.linger().await,
-        };
-    }
+    connection.run(next).await;
+}
+
+/// Answers a connection with nothing but `fault`.
+pub async fn refuse<S: Transport>(client: Client<S>, fault: Fault, alarm: Rc<Alarm>, worker: Rc<Context>) {
+    let mut connection = Connection::new(client, alarm, worker);
+    let next = connection.refuse(Refused::with(fault)).await;
+    connection.run(next).await;
 }
 
 /// What follows an exchange on the same connection.
 pub(super) enum Next {
     Request,
+    /// All was said.
     Close,
+    /// Something is missing, and nothing may look as if it were not; or the end was said already.
+    Cut,
     /// Close, but read on for a moment first.
     Linger,
 }
@@ -94,6 +120,21 @@ pub(super) struct Connection<S> {
     pub(super) origin: Origin,
     pub(super) alarm: Rc<Alarm>,
     pub(super) worker: Rc<Context>,
+    pub(super) security: Option<Arc<Current>>,
+}
+
+/// A request that takes no lease.
+struct Refused {
+    fault: Fault,
+    is_head: bool,
+    /// Where to go instead.
+    location: Option<String>,
+}
+
+impl Refused {
+    fn with(fault: Fault) -> Self {
+        Refused { fault, is_head: false, location: None }
+    }
 }
 
 /// A request that was accepted: leased, and rebuilt for the upstream.
@@ -115,19 +156,48 @@ pub(super) struct Accepted {
 }
 
 impl<S: Transport> Connection<S> {
+    fn new(client: Client<S>, alarm: Rc<Alarm>, worker: Rc<Context>) -> Self {
+        let Client { stream, peer, local, security, .. } = client;
+        let ip = peer.ip().to_canonical();
+        let origin = Origin {
+            ip: ip.to_string(),
+            trusted: worker.proxy.trusted_proxies.iter().any(|network| network.contains(ip)),
+            port: local.port(),
+            scheme: if security.is_some() { "https" } else { "http" },
+            local: local.to_string(),
+        };
+        Connection { client: Wire::new(stream), peer, origin, alarm, worker, security }
+    }
+
+    async fn run(&mut self, mut next: Next) {
+        loop {
+            next = match next {
+                Next::Request => self.next().await,
+                Next::Close => return self.say_goodbye().await,
+                Next::Cut => return,
+                Next::Linger => return self.linger().await,
+            };
+        }
+    }
+
+    /// The value of `Strict-Transport-Security`.
+    pub(super) fn hsts(&self) -> Option<&str> {
+        self.security.as_deref().and_then(|tls| tls.hsts.as_deref())
+    }
+
     async fn next(&mut self) -> Next {
         let end = match self.read_head().await {
             Ok(Some(end)) => end,
             Ok(None) => return Next::Close,
-            Err(fault) => return self.refuse(fault, false).await,
+            Err(fault) => return self.refuse(Refused::with(fault)).await,
         };
         let accepted = match self.accept(end) {
             Ok(accepted) => accepted,
-            Err((fault, is_head)) => return self.refuse(fault, is_head).await,
+            Err(refused) => return self.refuse(refused).await,
         };
         if let Err(fault) = self.first_chunk(&accepted).await {
             drop(accepted);
-            return self.refuse(fault, false).await;
+            return self.refuse(Refused::with(fault)).await;
         }
         self.forward(accepted).await
     }
@@ -182,16 +252,21 @@ impl<S: Transport> Connection<S> {
     }
 
     /// Checks the head, finds the service, takes a lease and rebuilds the head. Uses the head's bytes.
-    fn accept(&mut self, end: usize) -> Result<Accepted, (Fault, bool)> {
+    fn accept(&mut self, end: usize) -> Result<Accepted, Refused> {
         let head = &self.client.filled()[..end];
         let mut space = Space::new();
-        let request = Request::parse(head, &mut space).map_err(|fault| (fault, false))?;
+        let request = Request::parse(head, &mut space).map_err(Refused::with)?;
         let is_head = request.method == "HEAD";
+        let refused = |fault| Refused { is_head, ..Refused::with(fault) };
+        if let Some(port) = self.redirects(&request) {
+            let location = request.secure_url(port).ok_or(Fault::BadRequest("no Host")).map_err(refused)?;
+            return Err(Refused { location: Some(location), ..refused(Fault::Redirected) });
+        }
         let body_max = self.worker.proxy.max_body_bytes;
         if matches!(request.body, Decoder::Length(length) if body_max > 0 && length > body_max) {
-            return Err((Fault::BodyTooLarge, is_head));
+            return Err(refused(Fault::BodyTooLarge));
         }
-        let lease = self.lease(&request).ok_or((Fault::NoService, is_head))?;
+        let lease = self.lease(&request).ok_or(Fault::NoService).map_err(refused)?;
         let claimed = if self.origin.trusted { request.fields.values(Field::RequestId).next() } else { None };
         let request_id = match claimed {
             Some(id) if (1..=REQUEST_ID_MAX).contains(&id.len()) => String::from_utf8_lossy(id).into_owned(),
@@ -215,6 +290,13 @@ impl<S: Transport> Connection<S> {
         };
         self.client.consume(end);
         Ok(accepted)
+    }
+
+    /// The port of the redirect to TLS, for a request that came without. What a trusted proxy has taken out of TLS did.
+    fn redirects(&self, request: &Request<'_>) -> Option<u16> {
+        let port = self.worker.proxy.redirect_to_tls.filter(|_| self.security.is_none())?;
+        let came_over_tls = || request.fields.values(Field::ForwardedProto).next() == Some(b"https");
+        if self.origin.trusted && came_over_tls() { None } else { Some(port) }
     }
 
     /// The lease is taken while both guards live; see `switch`.
@@ -251,9 +333,12 @@ impl<S: Transport> Connection<S> {
     }
 
     /// Answers a request that took no lease, and ends the connection.
-    async fn refuse(&mut self, fault: Fault, is_head: bool) -> Next {
+    async fn refuse(&mut self, refused: Refused) -> Next {
+        let Refused { fault, is_head, location } = refused;
         let Some((status, _)) = fault.answer() else { return Next::Close };
-        self.worker.complaints.say(self.peer, status, fault.hint());
+        if fault != Fault::Redirected {
+            self.worker.complaints.say(self.peer, status, fault.hint());
+        }
         let request_id = new_request_id();
         if self.worker.log.is_on() {
             let client = self.origin.ip.clone();
@@ -261,8 +346,8 @@ impl<S: Transport> Connection<S> {
             self.worker.log.write(&line.ended(Duration::ZERO));
         }
         let mut down = answer_pump();
-        let tell = Tell { fault, is_head, keep: false, request_id: &request_id };
-        tell.write(&mut down.pending, &self.worker.date());
+        let tell = Tell { fault, is_head, keep: false, request_id: &request_id, location: location.as_deref() };
+        tell.write(&mut down.pending, &self.worker.date(), self.hsts());
         let sent = self.send(&mut down).await;
         self.worker.buffers.give_back(down.pending);
         if sent.is_ok() { Next::Linger } else { Next::Close }
@@ -280,6 +365,17 @@ impl<S: Transport> Connection<S> {
             Poll::Ready(result) => Poll::Ready(result.map_err(|_| ())),
         })
         .await
+    }
+
+    /// Says that all was said, for as long as that may take.
+    async fn say_goodbye(&mut self) {
+        self.alarm.set(Instant::now() + LINGER);
+        let (client, worker, alarm) = (&mut self.client, &self.worker, &self.alarm);
+        poll_fn(|cx| match client.io.poll_goodbye(cx) {
+            Poll::Pending if !alarm.is_late() && !worker.is_cutting() => Poll::Pending,
+            Poll::Pending | Poll::Ready(()) => Poll::Ready(()),
+        })
+        .await;
     }
 
     /// Says goodbye, then reads what the client still sends for a moment: a close with unread bytes would be a reset,
@@ -339,16 +435,22 @@ pub(super) struct Tell<'a> {
     pub(super) is_head: bool,
     pub(super) keep: bool,
     pub(super) request_id: &'a str,
+    pub(super) location: Option<&'a str>,
 }
 
 impl Tell<'_> {
-    pub(super) fn write(&self, out: &mut Buffer, date: &[u8]) {
+    pub(super) fn write(&self, out: &mut Buffer, date: &[u8], hsts: Option<&str>) {
         let Some((status, reason)) = self.fault.answer() else { return };
         let body = format!("{status} {reason}: {}\nrequest id: {}\n", self.fault.hint(), self.request_id);
         out.put(format!("HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain; charset=utf-8\r\n").as_bytes());
         request::put_field(out, "Date", date);
         request::put_field(out, "X-Request-Id", self.request_id.as_bytes());
         request::put_length(out, body.len() as u64);
+        for (name, value) in [("Location", self.location), (HSTS, hsts)] {
+            if let Some(value) = value {
+                request::put_field(out, name, value.as_bytes());
+            }
+        }
         if status == 503 {
             out.put(b"Retry-After: 1\r\n");
         }

@@ -68,6 +68,8 @@ pub struct Exchange<'a, S> {
     pub replaceable: bool,
     /// The color that answers in place of another, which the answer then says.
     pub replayed_by: Option<Color>,
+    /// `Strict-Transport-Security`, where the client came over TLS.
+    pub hsts: Option<&'a str>,
     /// Time-outs.
     pub limits: Limits,
     /// The lease; the exchange ends when it is cut.
@@ -246,8 +248,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
             status => {
                 // An answer before the end of the request: the rest of the request is not read.
                 self.keep_client &= self.up.has_all() && !answer.ends_with_close() && !self.worker.is_stopping();
-                let extra =
-                    Extra { keep_alive: self.keep_client, date: &self.worker.date(), replayed_by: self.replayed_by };
+                let extra = Extra {
+                    keep_alive: self.keep_client,
+                    date: &self.worker.date(),
+                    replayed_by: self.replayed_by,
+                    hsts: self.hsts,
+                };
                 answer.write_final(&mut self.down.pending, self.asked, &extra);
                 self.down.frame(answer.body.clone(), answer.encoding);
                 self.seen.status = Some(status);

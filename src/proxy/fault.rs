@@ -26,6 +26,10 @@ pub enum Fault {
     NoService,
     /// More than `max_connections`.
     TooManyConnections,
+    /// `proxy.redirect_to_tls`: the same is to be had over TLS only.
+    Redirected,
+    /// HTTP without TLS on a port for TLS.
+    PlainToTls,
     /// No upstream of the color could be connected to.
     ConnectFailed,
     /// The upstream closed or reset the connection before an answer.
@@ -50,7 +54,8 @@ impl Fault {
     /// What the client is answered while nothing of an answer has been sent; `None`: the connection just ends.
     pub fn answer(self) -> Option<(u16, &'static str)> {
         match self {
-            Fault::BadRequest(_) => Some((400, "Bad Request")),
+            Fault::Redirected => Some((308, "Permanent Redirect")),
+            Fault::BadRequest(_) | Fault::PlainToTls => Some((400, "Bad Request")),
             Fault::VersionUnknown => Some((505, "HTTP Version Not Supported")),
             Fault::MethodRefused => Some((405, "Method Not Allowed")),
             Fault::TargetTooLong => Some((414, "URI Too Long")),
@@ -85,6 +90,8 @@ impl Fault {
             | Fault::BodyTimedOut
             | Fault::NoService
             | Fault::TooManyConnections
+            | Fault::Redirected
+            | Fault::PlainToTls
             | Fault::ClientGone
             | Fault::ClientStalled
             | Fault::Drained
@@ -95,7 +102,8 @@ impl Fault {
     /// One word for the access log.
     pub fn word(self) -> &'static str {
         match self {
-            Fault::BadRequest(_) | Fault::VersionUnknown | Fault::MethodRefused => "bad_request",
+            Fault::BadRequest(_) | Fault::VersionUnknown | Fault::MethodRefused | Fault::PlainToTls => "bad_request",
+            Fault::Redirected => "redirected",
             Fault::TargetTooLong | Fault::HeadTooLarge | Fault::BodyTooLarge => "too_large",
             Fault::HeadTimedOut | Fault::BodyTimedOut => "client_timeout",
             Fault::NoService => "no_service",
@@ -124,6 +132,8 @@ impl Fault {
             Fault::BodyTimedOut => "the request body stopped coming",
             Fault::NoService => "no service here for this host and path",
             Fault::TooManyConnections => "too many connections, try again",
+            Fault::Redirected => "this is served over https",
+            Fault::PlainToTls => "this port speaks TLS, use https://",
             Fault::ConnectFailed | Fault::AnswerMissing | Fault::AnswerCut => "the application could not be reached",
             Fault::AnswerUnreadable(_) => "the application's answer was not readable",
             Fault::AnswerTimedOut => "the application did not answer in time",

@@ -141,6 +141,7 @@ impl<S: Transport> Connection<S> {
             keep_client: accepted.keep_alive,
             replaceable,
             replayed_by,
+            hsts: self.security.as_deref().and_then(|tls| tls.hsts.as_deref()),
             limits: Limits {
                 body: self.worker.proxy.body_timeout,
                 answer: accepted.lease.lane().service.upstream.response_timeout,
@@ -237,7 +238,7 @@ impl<S: Transport> Connection<S> {
                     }
                     None => Ok(()),
                 };
-                (Next::Close, end.map(|()| "tunnel"))
+                (Next::Cut, end.map(|()| "tunnel"))
             }
             Ok(Done::Answered | Done::Failed(_)) => {
                 if let Some((share, connection)) = held.filter(|_| seen.keep_upstream) {
@@ -281,7 +282,7 @@ impl<S: Transport> Connection<S> {
             if seen.ends_with_close {
                 self.client.io.reset_on_close();
             }
-            return Next::Close;
+            return Next::Cut;
         }
         if down.written == 0 {
             way.forget_answer(&self.worker);
@@ -292,8 +293,8 @@ impl<S: Transport> Connection<S> {
             self.worker.complaints.say(self.peer, status, fault.hint());
         }
         let keep = accepted.keep_alive && way.up.has_all() && !self.client.eof && !self.worker.is_stopping();
-        let tell = Tell { fault, is_head: accepted.asked.head, keep, request_id: &accepted.request_id };
-        tell.write(&mut way.down.pending, &self.worker.date());
+        let tell = Tell { fault, is_head: accepted.asked.head, keep, request_id: &accepted.request_id, location: None };
+        tell.write(&mut way.down.pending, &self.worker.date(), self.hsts());
         match self.send(&mut way.down).await {
             Ok(()) if keep => Next::Request,
             Ok(()) => Next::Linger,

@@ -5,7 +5,7 @@
 //! ends takes the connections waiting in its queue with it. See `docs/decisions/0002`.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,11 +23,26 @@ const REFUSED_MAX: usize = 128;
 /// Pause after an accept that failed for want of file descriptors or memory: they do not come back in a microsecond.
 const RETRY: Duration = Duration::from_millis(50);
 
+/// What is spoken on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// HTTP as it is.
+    Http,
+    /// HTTP over TLS.
+    Https,
+}
+
+/// A bound address, and what is spoken there.
+pub struct Listener {
+    socket: TcpListener,
+    scheme: Scheme,
+}
+
 /// Binds one address.
 ///
 /// # Errors
 /// As the system says it: the address is taken, or not ours to bind.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn bind(address: SocketAddr, scheme: Scheme) -> io::Result<Listener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restart must not wait for old connections to leave TIME_WAIT.
     socket.set_reuse_address(true)?;
@@ -37,11 +52,12 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(Listener { socket: socket.into(), scheme })
 }
 
 /// Accepts from one listener until the task is aborted, which closes it: new connections are refused from there on.
-pub async fn accept(listener: TcpListener, workers: Arc<[Worker]>, connections_max: usize) {
+pub async fn accept(listener: Listener, workers: Arc<[Worker]>, connections_max: usize) {
+    let Listener { socket: listener, scheme } = listener;
     let local = listener.local_addr();
     // SAFETY: a TcpListener keeps its descriptor open until it is dropped, and `AsyncFd` drops it last.
     let listener = unsafe { AsyncFd::register(listener) };
@@ -57,7 +73,9 @@ pub async fn accept(listener: TcpListener, workers: Arc<[Worker]>, connections_m
             Err(error) => Err(error),
         };
         match accepted {
-            Ok((stream, peer)) => hand_over(stream, peer, local, &workers, connections_max),
+            Ok((stream, peer)) => {
+                hand_over(|admission| Accepted { stream, peer, local, scheme, admission }, &workers, connections_max)
+            }
             Err(error) if is_connections_own(&error) => {}
             Err(error) => {
                 tracing::error!(%local, %error, "cannot accept a connection; trying again");
@@ -73,18 +91,19 @@ fn is_connections_own(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
-fn hand_over(stream: TcpStream, peer: SocketAddr, local: SocketAddr, workers: &[Worker], connections_max: usize) {
+fn hand_over(accepted: impl FnOnce(Admission) -> Accepted, workers: &[Worker], connections_max: usize) {
     let open: usize = workers.iter().map(Worker::open).sum();
-    if stream.set_nonblocking(true).is_err() {
-        return;
-    }
     // Those that are told so are connections too: a flood of them is dropped without a word.
     let admission = match open.checked_sub(connections_max) {
         None => Admission::Welcome,
         Some(over) if over < REFUSED_MAX => Admission::Refused,
         Some(_) => return,
     };
+    let accepted = accepted(admission);
+    if accepted.stream.set_nonblocking(true).is_err() {
+        return;
+    }
     if let Some(worker) = workers.iter().min_by_key(|worker| worker.open()) {
-        worker.serve(Accepted { stream, peer, local, admission });
+        worker.serve(accepted);
     }
 }

@@ -13,6 +13,7 @@ mod exchange;
 mod fault;
 mod field;
 mod forward;
+mod handshake;
 mod listener;
 mod pump;
 mod rehearse;
@@ -22,7 +23,7 @@ mod upstream;
 mod worker;
 
 pub use access_log::AccessLog;
-pub use listener::bind;
+pub use listener::{Listener, Scheme, bind};
 
 use std::io;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use arc_swap::ArcSwap;
 
 use crate::config;
 use crate::switch::Table;
+use crate::tls::Terminator;
 use worker::{Message, Worker};
 
 /// The running data plane.
@@ -54,13 +56,14 @@ impl Plane {
     pub fn start(
         config: &config::Proxy,
         table: &Arc<ArcSwap<Table>>,
-        listeners: Vec<std::net::TcpListener>,
+        listeners: Vec<Listener>,
+        terminator: Option<&Arc<Terminator>>,
         log: &AccessLog,
     ) -> io::Result<Self> {
         buffer::map_buffers();
         let config = Arc::new(config.clone());
         let workers = (0..config.workers)
-            .map(|index| Worker::start(index, Arc::clone(&config), Arc::clone(table), log.clone()))
+            .map(|index| Worker::start(index, Arc::clone(&config), Arc::clone(table), terminator.cloned(), log.clone()))
             .collect::<io::Result<Arc<[Worker]>>>()?;
         for (listener, worker) in listeners.into_iter().zip(workers.iter().cycle()) {
             worker.tell(Message::Accept(listener, Arc::clone(&workers), config.max_connections));

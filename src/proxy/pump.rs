@@ -115,6 +115,8 @@ pub struct Pump {
     /// Payload at the front of the source's buffer that goes to the sink without a copy.
     direct: usize,
     ended: bool,
+    /// The sink has taken bytes that it may not have passed on yet, as TLS does while the socket is full.
+    unflushed: bool,
     /// All that was ever to be written is still in `pending`: it can be sent again.
     pub intact: bool,
     /// Payload bytes taken from the source.
@@ -134,6 +136,7 @@ impl Pump {
             sent: 0,
             direct: 0,
             ended: false,
+            unflushed: false,
             intact: true,
             payload: 0,
             written: 0,
@@ -153,7 +156,7 @@ impl Pump {
 
     /// Whether something waits to be written.
     pub fn is_blocked(&self) -> bool {
-        self.sent < self.pending.filled().len() || self.direct > 0
+        self.sent < self.pending.filled().len() || self.direct > 0 || self.unflushed
     }
 
     /// Whether nothing was put into it to be written.
@@ -187,10 +190,14 @@ impl Pump {
     {
         loop {
             self.gather(source)?;
-            if self.is_blocked() {
+            if self.sent < self.pending.filled().len() || self.direct > 0 {
                 ready!(self.poll_write(cx, source, sink)).map_err(|_| Stop::Sink)?;
-                *progress = true;
+                (self.unflushed, *progress) = (true, true);
                 continue;
+            }
+            if self.unflushed {
+                ready!(Pin::new(&mut *sink).poll_flush(cx)).map_err(|_| Stop::Sink)?;
+                self.unflushed = false;
             }
             if self.ended {
                 return Poll::Ready(Ok(()));
@@ -321,4 +328,50 @@ fn put_chunk_size(out: &mut Buffer, size: usize) {
         out.put(&[DIGITS[size >> shift & 15]]);
     }
     out.put(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// Takes bytes at once and passes them on when it is flushed, as TLS may.
+    #[derive(Default)]
+    struct Holding {
+        held: Vec<u8>,
+        passed_on: Vec<u8>,
+    }
+
+    impl AsyncWrite for Holding {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.held.extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            let held = std::mem::take(&mut self.held);
+            self.passed_on.extend(held);
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_held_back_while_more_is_waited_for_nor_at_the_end() {
+        let (mut far, near) = tokio::io::duplex(64);
+        let (buffers, mut source, mut sink) = (Buffers::default(), Wire::new(near), Holding::default());
+        let mut pump = Pump::new(Decoder::Length(6), Encoding::Plain, buffers.tiny(), 0);
+        for (sent, so_far, is_over) in [("abc", "abc", false), ("def", "abcdef", true)] {
+            far.write_all(sent.as_bytes()).await.expect("it is read");
+            let polled = poll_fn(|cx| Poll::Ready(pump.poll(cx, &mut source, &mut sink, &buffers, &mut false))).await;
+            assert_eq!((polled.is_ready(), &*sink.passed_on), (is_over, so_far.as_bytes()));
+            assert!(!pump.is_blocked(), "all of it is gone");
+        }
+    }
 }

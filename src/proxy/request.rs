@@ -183,6 +183,17 @@ impl<'h> Request<'h> {
         self.authority.map_or("", |authority| split_port(authority).0)
     }
 
+    /// The same over TLS, at `port`; `None` for a client that named no host.
+    pub fn secure_url(&self, port: u16) -> Option<String> {
+        let authority = self.authority?;
+        let bare = match split_port(authority).1 {
+            Some(port) => &authority[..authority.len() - port.len() - 1],
+            None => authority,
+        };
+        let path = if self.path == "*" { "/" } else { self.path };
+        Some(if port == 443 { format!("https://{bare}{path}") } else { format!("https://{bare}:{port}{path}") })
+    }
+
     /// The value of a field that the proxy has no opinion about.
     pub fn value(&self, name: &str) -> Option<&'h [u8]> {
         self.fields.iter().map(|(header, _)| header).find(|h| h.name.eq_ignore_ascii_case(name)).map(|h| h.value)
@@ -333,7 +344,7 @@ pub struct Origin {
     pub trusted: bool,
     /// The port the client connected to.
     pub port: u16,
-    /// `http`
+    /// `http` or `https`
     pub scheme: &'static str,
     /// `Host` for an HTTP/1.0 client that named none.
     pub local: String,
@@ -552,6 +563,24 @@ mod tests {
         let mut out = Buffer::default();
         parse(head, |request| write_head(&mut out, request.expect("a sound request"), &origin, b"id", true));
         String::from_utf8(out.filled().to_vec()).expect("text")
+    }
+
+    #[test]
+    fn a_redirect_keeps_host_and_path_and_takes_the_port() {
+        for (target, host, port, want) in [
+            ("/a?b=c", "app.example", 443, "https://app.example/a?b=c"),
+            ("/", "app.example:8080", 443, "https://app.example/"),
+            ("/", "app.example:8080", 8443, "https://app.example:8443/"),
+            ("/", "app.example:", 443, "https://app.example/"),
+            ("/", "[::1]:8080", 8443, "https://[::1]:8443/"),
+            ("http://other.example:8080/x", "app.example", 443, "https://other.example/x"),
+        ] {
+            let head = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            let url = parse(&head, |request| request.expect("a sound request").secure_url(port));
+            assert_eq!(url.as_deref(), Some(want));
+        }
+        let nameless = "GET / HTTP/1.0\r\n\r\n";
+        assert_eq!(parse(nameless, |request| request.expect("a sound request").secure_url(443)), None);
     }
 
     #[test]

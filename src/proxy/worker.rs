@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream as StdStream};
+use std::net::{SocketAddr, TcpStream as StdStream};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -19,15 +19,18 @@ use tokio::task::AbortHandle;
 use super::access_log::AccessLog;
 use super::alarm::{Alarms, SWEEP};
 use super::buffer::Buffers;
+use super::connection::Client;
+use super::listener::Scheme;
 use super::upstream::Pool;
-use super::{connection, listener};
+use super::{connection, handshake, listener};
 use crate::config;
 use crate::switch::Table;
+use crate::tls::Terminator;
 
 /// What a worker is told.
 pub enum Message {
     /// Accept from this listener and hand the connections to these workers, of which there may be so many.
-    Accept(TcpListener, Arc<[Worker]>, usize),
+    Accept(listener::Listener, Arc<[Worker]>, usize),
     /// Serve this connection.
     Serve(Accepted),
     /// Make every connection look at its flags.
@@ -46,6 +49,8 @@ pub struct Accepted {
     pub peer: SocketAddr,
     /// The listener's address.
     pub local: SocketAddr,
+    /// What is spoken there.
+    pub scheme: Scheme,
     /// Whether it is served.
     pub admission: Admission,
 }
@@ -75,6 +80,7 @@ impl Worker {
         index: usize,
         proxy: Arc<config::Proxy>,
         table: Arc<ArcSwap<Table>>,
+        terminator: Option<Arc<Terminator>>,
         log: AccessLog,
     ) -> io::Result<Self> {
         let (messages, inbox) = unbounded_channel();
@@ -94,6 +100,7 @@ impl Worker {
                 index,
                 proxy,
                 table,
+                terminator,
                 log,
                 open: counted,
                 buffers: Buffers::default(),
@@ -146,6 +153,8 @@ pub struct Context {
     pub proxy: Arc<config::Proxy>,
     /// Which service a request is for.
     pub table: Arc<ArcSwap<Table>>,
+    /// Of listeners for TLS.
+    pub terminator: Option<Arc<Terminator>>,
     /// The access log.
     pub log: AccessLog,
     /// Free buffers.
@@ -260,13 +269,28 @@ impl Context {
 
     fn serve(self: &Rc<Self>, accepted: Accepted) {
         let guard = Open(Arc::clone(&self.open));
-        let Accepted { stream, peer, local, admission } = accepted;
+        let Accepted { stream, peer, local, scheme, admission } = accepted;
         let Ok(stream) = TcpStream::from_std(stream) else { return };
+        let client = Client { stream, peer, local, admission, security: None };
         let context = Rc::clone(self);
-        tokio::task::spawn_local(async move {
-            let _guard = guard;
-            connection::serve(stream, peer, local, admission, context).await;
-        });
+        // Two kinds of tasks, because each takes as much memory as the larger thing it may come to hold.
+        match (scheme, &self.terminator) {
+            (Scheme::Http, _) => {
+                tokio::task::spawn_local(async move {
+                    let _guard = guard;
+                    let alarm = connection::alarm(&context).await;
+                    connection::serve(client, alarm, context).await;
+                });
+            }
+            (Scheme::Https, Some(terminator)) => {
+                let terminator = Arc::clone(terminator);
+                tokio::task::spawn_local(async move {
+                    let _guard = guard;
+                    handshake::serve(client, context, &terminator).await;
+                });
+            }
+            (Scheme::Https, None) => tracing::error!("a connection for TLS, and nothing to meet it with"),
+        }
     }
 
     fn sweep(&self, sweeps: u32) {

@@ -21,4 +21,5 @@ mod smoke;
 mod state;
 mod stop;
 mod tidy;
+mod tls;
 mod watch;

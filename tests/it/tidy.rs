@@ -6,17 +6,18 @@
 use std::path::{Path, PathBuf};
 
 /// What each layer may name besides itself. A layer that is missing here is a finding: somebody has to place it.
-const LAYERS: [(&str, &[&str]); 16] = [
+const LAYERS: [(&str, &[&str]); 17] = [
     ("domain", &[]),
     ("clock", &[]),
     ("lines", &[]),
     ("http", &[]),
-    ("config", &["domain"]),
+    ("tls", &[]),
+    ("config", &["domain", "tls"]),
     ("status", &["domain"]),
     ("ledger", &["domain", "clock", "config", "lines", "status"]),
     ("switch", &["domain", "config"]),
-    ("proxy", &["switch", "config", "domain", "clock", "lines"]),
-    ("control", &["switch", "config", "domain", "status", "ledger", "clock"]),
+    ("proxy", &["switch", "config", "domain", "clock", "lines", "tls"]),
+    ("control", &["switch", "config", "domain", "status", "ledger", "clock", "tls"]),
     ("metrics", &["control", "status", "switch", "domain"]),
     ("admin", &["control", "status", "config", "domain", "metrics", "switch", "clock", "ledger", "http"]),
     ("demo", &["admin", "status", "domain", "config", "clock", "http"]),
@@ -31,7 +32,10 @@ const LAYERS: [(&str, &[&str]); 16] = [
     ),
     (
         "serve",
-        &["admin", "clock", "config", "control", "domain", "ledger", "lines", "metrics", "proxy", "status", "switch"],
+        &[
+            "admin", "clock", "config", "control", "domain", "ledger", "lines", "metrics", "proxy", "status", "switch",
+            "tls",
+        ],
     ),
 ];
 

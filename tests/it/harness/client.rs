@@ -6,8 +6,8 @@ use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use super::PATIENCE;
 
 /// One connection.
-pub struct Client {
-    stream: TcpStream,
+pub struct Client<S = TcpStream> {
+    stream: S,
     buffer: Vec<u8>,
 }
 
@@ -63,14 +63,21 @@ impl Client {
         Ok(Self::of(stream))
     }
 
-    /// A connection that is open already.
-    pub fn of(stream: TcpStream) -> Client {
-        Client { stream, buffer: Vec::new() }
-    }
-
     /// One GET on a connection of its own.
     pub fn get(port: u16, path: &str) -> Answer {
         Self::connect(port).ask(&format!("GET {path} HTTP/1.1\r\nHost: app\r\n\r\n"))
+    }
+
+    /// Says that no more will be sent; goes on reading.
+    pub fn close_sending(&mut self) {
+        self.stream.shutdown(Shutdown::Write).expect("an open connection");
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    /// A connection that is open already.
+    pub fn of(stream: S) -> Client<S> {
+        Client { stream, buffer: Vec::new() }
     }
 
     /// Sends these bytes.
@@ -209,13 +216,13 @@ impl Client {
         Ok(n)
     }
 
-    /// Says that no more will be sent; goes on reading.
-    pub fn close_sending(&mut self) {
-        self.stream.shutdown(Shutdown::Write).expect("an open connection");
+    /// The connection itself.
+    pub fn stream(&self) -> &S {
+        &self.stream
     }
 
-    /// The socket itself.
-    pub fn stream(&self) -> &TcpStream {
-        &self.stream
+    /// The connection itself, past what was read ahead.
+    pub fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
     }
 }

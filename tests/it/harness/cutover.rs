@@ -19,6 +19,7 @@ pub struct Setup {
     pub port: u16,
     pub admin_port: u16,
     lines: BTreeMap<String, String>,
+    files: BTreeMap<String, String>,
     /// The colors that [`Setup::start`] waits for.
     awaited: &'static [&'static str],
 }
@@ -32,7 +33,7 @@ impl Setup {
     /// One service, `app`, with a quick health check and one upstream a color.
     pub fn of(blue: &Upstream, green: &Upstream) -> Setup {
         let (port, admin_port) = (free_port(), free_port());
-        Setup { port, admin_port, lines: BTreeMap::new(), awaited: &["blue", "green"] }
+        Setup { port, admin_port, lines: BTreeMap::new(), files: BTreeMap::new(), awaited: &["blue", "green"] }
             .set("proxy.listen", format!("['127.0.0.1:{port}']"))
             .set("admin.listen", format!("'127.0.0.1:{admin_port}'"))
             .set("state.dir", "'state'")
@@ -56,6 +57,12 @@ impl Setup {
     /// Sets or replaces one key.
     pub fn set(mut self, key: &str, value: impl ToString) -> Setup {
         self.lines.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    /// A file that lies in the folder before the start.
+    pub fn file(mut self, name: &str, text: &str) -> Setup {
+        self.files.insert(name.to_owned(), text.to_owned());
         self
     }
 
@@ -85,6 +92,7 @@ impl Setup {
     /// Writes the config and starts nothing.
     pub fn prepared(self) -> Cutover {
         let cutover = Cutover { dir: folder(), setup: self, child: None };
+        cutover.setup.files.iter().for_each(|(name, text)| cutover.write(name, text));
         cutover.write_config();
         cutover
     }
@@ -106,6 +114,11 @@ impl Cutover {
     /// Writes the config as it is in `setup`.
     pub fn write_config(&self) {
         fs::write(self.path("cutover.toml"), self.setup.text()).expect("a folder of our own");
+    }
+
+    /// Writes a file in its folder, in place.
+    pub fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).expect("a folder of our own");
     }
 
     /// Changes one key and writes the config.

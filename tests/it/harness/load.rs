@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::Client;
+use std::io::{self, Read, Write};
 
 /// Running clients. Each waits for its answer before it asks again.
 pub struct Load {
@@ -22,19 +23,36 @@ struct Shared {
 impl Load {
     /// `clients` connections to `port`; every third request is a POST with a body.
     pub fn start(port: u16, clients: usize) -> Load {
-        Load::with(port, clients, 3, Duration::ZERO)
+        let connect = move || Client::try_connect(("127.0.0.1", port));
+        Load::with(clients, connect, 3, Duration::ZERO)
     }
 
     /// `clients` connections to `port` that only GET, each some twenty times a second.
     pub fn of_gets(port: u16, clients: usize) -> Load {
-        Load::with(port, clients, u64::MAX, Duration::from_millis(50))
+        let connect = move || Client::try_connect(("127.0.0.1", port));
+        Load::with(clients, connect, u64::MAX, Duration::from_millis(50))
     }
 
-    fn with(port: u16, clients: usize, post_every: u64, pause: Duration) -> Load {
+    /// The same as [`Load::start`] over connections of any kind.
+    pub fn over<S, C>(clients: usize, connect: C) -> Load
+    where
+        S: Read + Write + 'static,
+        C: Fn() -> io::Result<Client<S>> + Send + Sync + 'static,
+    {
+        Load::with(clients, connect, 3, Duration::ZERO)
+    }
+
+    fn with<S, C>(clients: usize, connect: C, post_every: u64, pause: Duration) -> Load
+    where
+        S: Read + Write + 'static,
+        C: Fn() -> io::Result<Client<S>> + Send + Sync + 'static,
+    {
+        let connect = Arc::new(connect);
         let shared = Arc::<Shared>::default();
         let client = |_| {
             let shared = Arc::clone(&shared);
-            std::thread::spawn(move || run(port, &shared, post_every, pause))
+            let connect = Arc::clone(&connect);
+            std::thread::spawn(move || run(&*connect, &shared, post_every, pause))
         };
         Load { clients: (0..clients).map(client).collect(), shared }
     }
@@ -52,7 +70,12 @@ impl Load {
     }
 }
 
-fn run(port: u16, shared: &Shared, post_every: u64, pause: Duration) -> Vec<String> {
+fn run<S: Read + Write>(
+    connect: &dyn Fn() -> io::Result<Client<S>>,
+    shared: &Shared,
+    post_every: u64,
+    pause: Duration,
+) -> Vec<String> {
     let mut failures = Vec::new();
     let mut client = None;
     let mut count = 0_u64;
@@ -65,7 +88,7 @@ fn run(port: u16, shared: &Shared, post_every: u64, pause: Duration) -> Vec<Stri
         };
         let mut ask = || {
             if client.is_none() {
-                client = Some(Client::try_connect(("127.0.0.1", port))?);
+                client = Some(connect()?);
             }
             let connection = client.as_mut().expect("just connected");
             connection.try_send(request.as_bytes())?;

@@ -4,12 +4,14 @@ mod client;
 mod cutover;
 mod docker;
 mod load;
+mod tls;
 mod upstream;
 
 pub use client::{Answer, Client, End};
 pub use cutover::{Cutover, Setup};
 pub use docker::{Project, box_image, docker, have_docker, test_api_image, try_docker};
 pub use load::Load;
+pub use tls::{Authority, Secured, secured, secured_over};
 pub use upstream::{Conn, Upstream, plain};
 
 use std::net::TcpStream;

@@ -1,0 +1,275 @@
+//! What new connections are met with, published as one value; and how handshakes ended.
+//!
+//! A connection keeps what it was met with: publishing touches none.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
+use tokio_rustls::rustls::sign::CertifiedKey;
+use tokio_rustls::rustls::{self, ServerConfig};
+
+use super::{Clients, Identity, Settings, UnknownName};
+
+/// The largest record that is sent. Together with what encryption adds it stays below the size from which our
+/// allocator maps every piece of memory on its own, which would cost more than the encryption.
+const RECORD_BYTES_MAX: usize = 16_000;
+
+/// The TLS side of every listener and worker.
+pub struct Terminator {
+    current: ArcSwap<Current>,
+    handshakes: [AtomicU64; Handshake::ALL.len()],
+}
+
+/// What a new connection is met with.
+pub struct Current {
+    /// For the handshake.
+    pub server: Arc<ServerConfig>,
+    /// The value of `Strict-Transport-Security`.
+    pub hsts: Option<Box<str>>,
+    /// From the accepted connection to the end of the handshake.
+    pub handshake_timeout: Duration,
+    resolver: Arc<Resolver>,
+    clients: Option<Clients>,
+}
+
+impl Terminator {
+    /// Begins with `settings`.
+    ///
+    /// # Errors
+    /// There is no randomness for the keys of the session tickets.
+    pub fn new(settings: &Settings) -> Result<Self, rustls::Error> {
+        let current = Current::new(settings, aws_lc_rs::Ticketer::new()?);
+        Ok(Terminator { current: ArcSwap::from_pointee(current), handshakes: Default::default() })
+    }
+
+    /// Meets new connections with `settings` from now on. Sessions can still be resumed, unless other clients are
+    /// welcome than before: a resumed session does not show its certificate again.
+    ///
+    /// # Errors
+    /// As [`Terminator::new`]; nothing has changed then.
+    pub fn publish(&self, settings: &Settings) -> Result<(), rustls::Error> {
+        let before = self.current.load();
+        let ticketer = if before.clients == settings.clients {
+            Arc::clone(&before.server.ticketer)
+        } else {
+            aws_lc_rs::Ticketer::new()?
+        };
+        self.current.store(Arc::new(Current::new(settings, ticketer)));
+        Ok(())
+    }
+
+    /// What a new connection is met with.
+    pub fn current(&self) -> Arc<Current> {
+        self.current.load_full()
+    }
+
+    /// Counts the end of a handshake.
+    pub fn count(&self, end: Handshake) {
+        self.handshakes[end as usize].fetch_add(1, Relaxed);
+    }
+
+    /// How often handshakes ended in each way.
+    pub fn handshakes(&self) -> Vec<(Handshake, u64)> {
+        let count = |end: Handshake| (end, self.handshakes[end as usize].load(Relaxed));
+        Handshake::ALL.into_iter().map(count).collect()
+    }
+}
+
+impl Current {
+    fn new(settings: &Settings, ticketer: Arc<dyn ProducesTickets>) -> Self {
+        let resolver = Arc::new(Resolver::new(&settings.identities, settings.unknown_name));
+        let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("aws-lc-rs speaks TLS 1.2 and 1.3");
+        let builder = match &settings.clients {
+            None => builder.with_no_client_auth(),
+            Some(clients) => builder.with_client_cert_verifier(Arc::clone(&clients.verifier)),
+        };
+        let mut server = builder.with_cert_resolver(Arc::clone(&resolver) as Arc<dyn ResolvesServerCert>);
+        server.alpn_protocols = vec![b"http/1.1".to_vec()];
+        server.max_fragment_size = Some(RECORD_BYTES_MAX);
+        server.ticketer = ticketer;
+        // The ticket holds the session: nothing is kept here for clients that may never come back.
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        Current {
+            server: Arc::new(server),
+            hsts: settings.hsts.map(|age| format!("max-age={}", age.as_secs()).into()),
+            handshake_timeout: settings.handshake_timeout,
+            resolver,
+            clients: settings.clients.clone(),
+        }
+    }
+
+    /// Whether a client that names `name` is refused for it.
+    pub fn refuses(&self, name: Option<&str>) -> bool {
+        self.resolver.find(name).is_empty()
+    }
+}
+
+/// Which certificate is for which name.
+struct Resolver {
+    /// By name in lower case; `*.example.com` is there as `.example.com`.
+    by_name: HashMap<Box<str>, Vec<Arc<CertifiedKey>>>,
+    /// For any other name, and for none.
+    otherwise: Vec<Arc<CertifiedKey>>,
+}
+
+impl Resolver {
+    fn new(identities: &[Identity], unknown_name: UnknownName) -> Self {
+        let mut by_name: HashMap<Box<str>, Vec<_>> = HashMap::new();
+        for identity in identities {
+            for name in &identity.names {
+                let name = name.strip_prefix('*').unwrap_or(name);
+                by_name.entry(name.into()).or_default().push(Arc::clone(&identity.certified));
+            }
+        }
+        let otherwise = match unknown_name {
+            UnknownName::First => identities.first().map(|first| Arc::clone(&first.certified)).into_iter().collect(),
+            UnknownName::Refuse => Vec::new(),
+        };
+        Resolver { by_name, otherwise }
+    }
+
+    /// Those for `name`, which is in lower case: by the whole of it, else by a wildcard for its first label.
+    fn find(&self, name: Option<&str>) -> &[Arc<CertifiedKey>] {
+        let by_name = |name: &str| {
+            let wildcard = || name.find('.').and_then(|dot| self.by_name.get(&name[dot..]));
+            self.by_name.get(name).or_else(wildcard)
+        };
+        name.and_then(by_name).unwrap_or(&self.otherwise)
+    }
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resolver").field("names", &self.by_name.keys()).finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for Resolver {
+    /// The first whose kind of signature the client understands; rustls has made the name lower case.
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let found = self.find(hello.server_name());
+        let understood = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
+        found.iter().find(understood).or_else(|| found.first()).cloned()
+    }
+}
+
+/// How a handshake ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// Well, from the beginning.
+    Full,
+    /// Well, as the continuation of an earlier session.
+    Resumed,
+    /// `tls.handshake_timeout`
+    TimedOut,
+    /// The client left within it.
+    Closed,
+    /// The client spoke HTTP without TLS.
+    PlainHttp,
+    /// No certificate is for the name, and `tls.unknown_name` refuses such.
+    UnknownName,
+    /// The client showed no certificate, or one that is not welcome.
+    ClientCertificate,
+    /// No version, cipher or protocol in common.
+    Unsupported,
+    /// The client refused it with an alert, as it does with a certificate that it does not trust.
+    RefusedByClient,
+    /// What the client sent is not a TLS handshake.
+    Malformed,
+}
+
+impl Handshake {
+    /// Each of them, in the order of their numbers.
+    pub const ALL: [Handshake; 10] = [
+        Handshake::Full,
+        Handshake::Resumed,
+        Handshake::TimedOut,
+        Handshake::Closed,
+        Handshake::PlainHttp,
+        Handshake::UnknownName,
+        Handshake::ClientCertificate,
+        Handshake::Unsupported,
+        Handshake::RefusedByClient,
+        Handshake::Malformed,
+    ];
+
+    /// The word in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Handshake::Full => "full",
+            Handshake::Resumed => "resumed",
+            Handshake::TimedOut => "timed_out",
+            Handshake::Closed => "closed",
+            Handshake::PlainHttp => "plain_http",
+            Handshake::UnknownName => "unknown_name",
+            Handshake::ClientCertificate => "client_certificate",
+            Handshake::Unsupported => "unsupported",
+            Handshake::RefusedByClient => "refused_by_client",
+            Handshake::Malformed => "malformed",
+        }
+    }
+
+    /// How one ended that failed with `error`. Not for a name that was refused: see [`Current::refuses`].
+    pub fn failed_with(error: &std::io::Error) -> Self {
+        let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+            return Handshake::Closed;
+        };
+        match error {
+            rustls::Error::NoCertificatesPresented | rustls::Error::InvalidCertificate(_) => {
+                Handshake::ClientCertificate
+            }
+            rustls::Error::PeerIncompatible(_) | rustls::Error::NoApplicationProtocol => Handshake::Unsupported,
+            rustls::Error::AlertReceived(_) => Handshake::RefusedByClient,
+            _ => Handshake::Malformed, // rustls may name more mistakes than it does today
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handshakes_are_counted_under_their_own_number() {
+        assert!(Handshake::ALL.iter().enumerate().all(|(at, end)| *end as usize == at));
+    }
+
+    #[test]
+    fn a_wildcard_is_for_one_label() {
+        let folder = tempfile::tempdir().unwrap();
+        let load = |name: &str, names: &[&str]| {
+            let (cert, key) = (folder.path().join(format!("{name}.pem")), folder.path().join(format!("{name}.key")));
+            let pair = rcgen::KeyPair::generate().unwrap();
+            let names: Vec<String> = names.iter().map(|&name| name.into()).collect();
+            let made = rcgen::CertificateParams::new(names).unwrap().self_signed(&pair).unwrap();
+            std::fs::write(&cert, made.pem()).unwrap();
+            std::fs::write(&key, pair.serialize_pem()).unwrap();
+            Identity::load(&cert, &key).unwrap()
+        };
+        let all = [load("a", &["a.example"]), load("b", &["*.b.example", "b.example"]), load("c", &["x.b.example"])];
+        let first = Resolver::new(&all, UnknownName::First);
+        let strict = Resolver::new(&all, UnknownName::Refuse);
+        for (name, want) in [
+            (Some("a.example"), Some(0)),
+            (Some("b.example"), Some(1)),
+            (Some("www.b.example"), Some(1)),
+            (Some("x.b.example"), Some(2)),
+            (Some("two.labels.b.example"), None),
+            (Some("www.a.example"), None),
+            (Some("example"), None),
+            (None, None),
+        ] {
+            let is = |found: &[Arc<CertifiedKey>], at: usize| Arc::ptr_eq(&found[0], &all[at].certified);
+            assert!(is(first.find(name), want.unwrap_or(0)), "{name:?}");
+            assert_eq!(strict.find(name).is_empty(), want.is_none(), "{name:?}");
+        }
+    }
+}
