@@ -8,21 +8,29 @@
 //! [`Lane`] per worker, a lease is a clone of the worker's lane taken while the arc-swap guard still protects the
 //! route, and "drained" is the moment the last clone of the last lane is gone. There is no moment in between.
 
-use std::collections::HashMap;
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 
 use crate::config;
 use crate::domain::Color;
+use crate::domain::watch::{Mode, Phase, Seen};
 
+mod judging;
+mod latency;
+mod table;
 mod tap;
 
+use judging::Tallies;
+pub use judging::{COHORT, COHORTS, CohortCount, Judging, SLOW_MAX, Side, SlowLimits, Source};
+pub use latency::{ANSWER_BUCKETS, answer_bucket, bucket_end};
+pub use table::Table;
 pub use tap::{Copied, REHEARSAL_RESULTS, Tap};
 
 /// A number that one thread adds to and any thread reads: no locked instruction, no shared write.
@@ -88,7 +96,7 @@ pub const DURATION_BOUNDS_US: [u64; 16] = [
 ];
 
 /// What one worker counted for one color of one service since the process began. It survives reloads.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
 pub struct Shard {
     /// Requests that took a lease.
@@ -103,8 +111,25 @@ pub struct Shard {
     pub durations: [Counter; DURATION_BOUNDS_US.len() + 1],
     /// Microseconds of all durations together.
     pub duration_sum_us: Counter,
+    /// By the time to the head of the answer; see [`bucket_end`].
+    pub answers: [Counter; ANSWER_BUCKETS],
     /// Failures of this color that the other one was asked to answer, by index into [`REPLAY_RESULTS`].
     pub replays: [Counter; REPLAY_RESULTS.len()],
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Shard {
+            begun: Counter::default(),
+            ended: Counter::default(),
+            errors: Counter::default(),
+            requests: Default::default(),
+            durations: Default::default(),
+            duration_sum_us: Counter::default(),
+            answers: std::array::from_fn(|_| Counter::default()),
+            replays: Default::default(),
+        }
+    }
 }
 
 impl Shard {
@@ -159,21 +184,40 @@ impl ColorStats {
 pub enum Outcome {
     /// Answered, with a status below 500.
     Good,
-    /// Answered 5xx, or not answered: no connection, time-out, broken answer.
+    /// Answered 5xx, or not answered: time-out, broken answer.
     Bad,
+    /// Not answered, because no upstream took a connection. Bad, and nobody else's fault.
+    Refused,
     /// No evidence: the client left, or the proxy itself refused.
     Void,
 }
 
 /// What one worker counted under one epoch. Outlives the lane, so that a tally never shrinks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
 struct Counts {
     begun: Counter,
-    good: Counter,
-    bad: Counter,
     void: Counter,
+    /// Of `begun` and `void`, those that went to the old color while traffic was split.
+    old_begun: Counter,
+    old_void: Counter,
     replays: Counter,
+    refused: Counter,
+    tallies: Tallies,
+}
+
+impl Counts {
+    fn new(slow: Option<SlowLimits>) -> Self {
+        Counts {
+            begun: Counter::default(),
+            void: Counter::default(),
+            old_begun: Counter::default(),
+            old_void: Counter::default(),
+            replays: Counter::default(),
+            refused: Counter::default(),
+            tallies: Tallies::new(slow),
+        }
+    }
 }
 
 /// The color that is not active: while the active one is watched, it answers once for each of its failures that can be
@@ -261,6 +305,9 @@ pub struct Lane {
     pub stats: Arc<Shard>,
     /// Who answers for this color while it is watched.
     pub standby: Arc<Standby>,
+    /// This worker's lasting counters for the standby.
+    standby_stats: Arc<Shard>,
+    judging: Arc<Judging>,
     counts: Arc<Counts>,
     cut: Arc<AtomicBool>,
     failure_bell: Arc<Notify>,
@@ -284,18 +331,95 @@ pub struct ServiceInfo {
 pub struct Lease {
     lane: Arc<Lane>,
     recorded: bool,
+    side: Side,
+    began: Instant,
+    /// While a watch runs.
+    watched: Option<Watched>,
+}
+
+/// A request that a watch counts.
+struct Watched {
+    mode: Mode,
+    source: Source,
+    /// Where its cohort is counted, until it has an answer.
+    cohort: Cell<Option<usize>>,
 }
 
 impl Lease {
-    fn new(lane: Arc<Lane>) -> Self {
-        lane.counts.begun.add(1);
-        lane.stats.begun.add(1);
-        Lease { lane, recorded: false }
+    fn new(lane: Arc<Lane>, began: Instant) -> Self {
+        let counts = &lane.counts;
+        counts.begun.add(1);
+        let mode = lane.judging.mode();
+        let mut side = Side::New;
+        if let Some(mode) = mode
+            && mode.keep_one_in > 0
+            // By chance: by client, one that loops on a failure would land on one side alone; by turns, so might a route
+            // that comes at every other request.
+            && fastrand::u8(..mode.keep_one_in) != 0
+        {
+            side = Side::Old;
+            counts.old_begun.add(1);
+        }
+        let watched = mode.map(|mode| {
+            let cohort = counts.tallies.cohorts.as_ref().map(|cohorts| cohorts.begin(side, began));
+            Watched { mode, source: Source::default(), cohort: Cell::new(cohort) }
+        });
+        let lease = Lease { lane, recorded: false, side, began, watched };
+        lease.stats().begun.add(1);
+        lease
     }
 
     /// The lane it was taken from.
     pub fn lane(&self) -> &Lane {
         &self.lane
+    }
+
+    /// The color that serves this request: the active one, or the other one's part of split traffic.
+    pub fn color(&self) -> Color {
+        match self.side {
+            Side::New => self.lane.color,
+            Side::Old => self.lane.standby.color,
+        }
+    }
+
+    /// Where it goes; at least one.
+    pub fn upstreams(&self) -> &Arc<[Arc<Upstream>]> {
+        match self.side {
+            Side::New => &self.lane.upstreams,
+            Side::Old => &self.lane.standby.upstreams,
+        }
+    }
+
+    /// Whether the color that serves it is being judged, so that the other one may answer for it.
+    pub fn has_standby(&self) -> bool {
+        self.side == Side::New && self.lane.standby.is_open()
+    }
+
+    /// Whether a watch wants to know who asks for what; then say so by [`Lease::name_source`].
+    pub fn is_watched(&self) -> bool {
+        self.watched.is_some()
+    }
+
+    /// Says who asks for what.
+    pub fn name_source(&mut self, source: Source) {
+        if let Some(watched) = &mut self.watched {
+            watched.source = source;
+        }
+    }
+
+    /// The head of its answer came now.
+    pub fn answered(&self) {
+        let age = self.began.elapsed();
+        self.stats().answers[answer_bucket(age)].add(1);
+        self.leave_cohort(age);
+    }
+
+    fn leave_cohort(&self, age: Duration) {
+        if let Some(cohort) = self.watched.as_ref().and_then(|watched| watched.cohort.take())
+            && let Some(cohorts) = &self.lane.counts.tallies.cohorts
+        {
+            cohorts.answered(self.side, cohort, age);
+        }
     }
 
     /// Whether the drain deadline has passed: the request must end now.
@@ -308,16 +432,52 @@ impl Lease {
         if std::mem::replace(&mut self.recorded, true) {
             return;
         }
-        let stats = &self.lane.stats;
-        stats.count(status, method, duration);
-        match outcome {
-            Outcome::Good => self.lane.counts.good.add(1),
-            Outcome::Void => self.lane.counts.void.add(1),
-            Outcome::Bad => {
-                stats.errors.add(1);
-                self.lane.counts.bad.add(1);
-                self.lane.failure_bell.notify_one();
+        self.stats().count(status, method, duration);
+        let counts = &self.lane.counts;
+        let is_bad = match outcome {
+            Outcome::Good => false,
+            Outcome::Bad | Outcome::Refused => true,
+            Outcome::Void => return self.count_void(),
+        };
+        let (phase, source) = self.phase();
+        counts.tallies.add(phase, source, is_bad);
+        // An ended request is not a slow one, whatever came of it.
+        self.leave_cohort(Duration::ZERO);
+        if is_bad {
+            self.stats().errors.add(1);
+            if outcome == Outcome::Refused && self.side == Side::New {
+                self.lane.counts.refused.add(1);
             }
+            self.lane.failure_bell.notify_one();
+        }
+    }
+
+    fn count_void(&mut self) {
+        self.leave_cohort(Duration::ZERO);
+        self.lane.counts.void.add(1);
+        if self.side == Side::Old {
+            self.lane.counts.old_void.add(1);
+        }
+    }
+
+    /// How the watch counts it, and whose it is where that matters.
+    fn phase(&self) -> (Phase, Option<Source>) {
+        let Some(Watched { mode, source, .. }) = &self.watched else { return (Phase::Calm, None) };
+        let is_aside = mode.aside.client == Some(source.client) || mode.aside.route == Some(source.route);
+        match (self.side, mode.warm_up, mode.keep_one_in > 0) {
+            (Side::Old, _, _) => (Phase::Old, None),
+            (Side::New, _, _) if is_aside => (Phase::Aside, None),
+            (Side::New, true, true) => (Phase::WarmUpSplit, Some(*source)),
+            (Side::New, true, false) => (Phase::WarmUp, Some(*source)),
+            (Side::New, false, true) => (Phase::Split, Some(*source)),
+            (Side::New, false, false) => (Phase::Calm, Some(*source)),
+        }
+    }
+
+    fn stats(&self) -> &Shard {
+        match self.side {
+            Side::New => &self.lane.stats,
+            Side::Old => &self.lane.standby_stats,
         }
     }
 }
@@ -325,9 +485,9 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if !self.recorded {
-            self.lane.counts.void.add(1);
+            self.count_void();
         }
-        self.lane.stats.ended.add(1);
+        self.stats().ended.add(1);
     }
 }
 
@@ -342,8 +502,8 @@ pub struct Route {
 
 impl Route {
     /// Takes a lease for `worker`. Call it while the arc-swap guard is held, and drop the guard after.
-    pub fn lease(&self, worker: usize) -> Lease {
-        Lease::new(Arc::clone(&self.lanes[worker]))
+    pub fn lease(&self, worker: usize, now: Instant) -> Lease {
+        Lease::new(Arc::clone(&self.lanes[worker]), now)
     }
 }
 
@@ -352,12 +512,28 @@ impl Route {
 pub struct Tally {
     /// Requests begun.
     pub begun: u64,
-    /// Ended [`Outcome::Good`].
-    pub good: u64,
-    /// Ended [`Outcome::Bad`].
-    pub bad: u64,
-    /// Ended [`Outcome::Void`].
+    /// Ended without evidence.
     pub void: u64,
+    /// Of `begun` and `void`, those that the old color got while traffic was split.
+    pub old_begun: u64,
+    /// See `old_begun`.
+    pub old_void: u64,
+    /// Ended with evidence.
+    pub seen: Seen,
+}
+
+impl Tally {
+    /// In flight on either color.
+    pub fn in_flight(&self) -> u64 {
+        let ended = self.seen.new_color().all() + self.seen.of(Phase::Old).all() + self.void;
+        self.begun.saturating_sub(ended)
+    }
+
+    /// In flight on the new color.
+    pub fn in_flight_on_new(&self) -> u64 {
+        let old = self.old_begun.saturating_sub(self.old_void + self.seen.of(Phase::Old).all());
+        self.in_flight().saturating_sub(old)
+    }
 }
 
 /// The control plane's end of a [`Route`]: reads its counts, hears when it is drained, and can cut it.
@@ -371,6 +547,8 @@ pub struct Tenure {
     /// The other color, opened for replays while this one is watched.
     pub standby: Arc<Standby>,
     counts: Box<[Arc<Counts>]>,
+    judging: Arc<Judging>,
+    slow: Option<SlowLimits>,
     cut: Arc<AtomicBool>,
     drained: mpsc::Receiver<Infallible>,
 }
@@ -378,22 +556,46 @@ pub struct Tenure {
 impl Tenure {
     /// Counts so far.
     pub fn tally(&self) -> Tally {
-        self.counts.iter().fold(Tally::default(), |sum, counts| {
+        let mut sum = Tally::default();
+        for counts in &self.counts {
             // Ended before begun, so that `begun` is never the smaller one.
-            let (good, bad, void) = (counts.good.get(), counts.bad.get(), counts.void.get());
-            Tally {
-                begun: sum.begun + counts.begun.get(),
-                good: sum.good + good,
-                bad: sum.bad + bad,
-                void: sum.void + void,
+            sum.seen.refused += counts.refused.get();
+            for phase in Phase::ALL {
+                sum.seen.phases[phase as usize] += counts.tallies.ended(phase);
             }
-        })
+            sum.seen.spread += &counts.tallies.spread();
+            (sum.old_void, sum.void) = (sum.old_void + counts.old_void.get(), sum.void + counts.void.get());
+            sum.old_begun += counts.old_begun.get();
+            sum.begun += counts.begun.get();
+        }
+        sum
     }
 
-    /// Leases in flight.
+    /// Leases in flight, on either color.
     pub fn in_flight(&self) -> u64 {
-        let tally = self.tally();
-        tally.begun - tally.good - tally.bad - tally.void
+        self.tally().in_flight()
+    }
+
+    /// The requests of that cohort, by [`Side`]; the ring of cohorts is [`COHORTS`] long.
+    pub fn cohort(&self, at: usize) -> [CohortCount; 2] {
+        let mut sums = [CohortCount::default(); 2];
+        for cohorts in self.counts.iter().filter_map(|counts| counts.tallies.cohorts.as_ref()) {
+            for (sum, side) in sums.iter_mut().zip([Side::New, Side::Old]) {
+                *sum += cohorts.count(side, at);
+            }
+        }
+        sums
+    }
+
+    /// From when on answers are slow; `None` where that is not judged.
+    pub fn slow(&self) -> Option<SlowLimits> {
+        self.slow
+    }
+
+    /// Sets how requests that begin from now on are sent and counted; `None` when the watch is over.
+    pub fn set_mode(&self, mode: Option<Mode>) {
+        self.judging.set(mode);
+        self.standby.set_open(mode.is_some());
     }
 
     /// Returns when the route has been replaced and the last lease on it is gone. Cancel safe.
@@ -428,22 +630,36 @@ impl Service {
         active: Color,
         epoch: u64,
         upstreams: [Arc<[Arc<Upstream>]>; 2],
-        watched: bool,
+        trial: Option<Trial>,
     ) -> (Arc<Self>, Tenure) {
-        let (route, tenure) = make_route(&info, &stats, &failure_bell, active, epoch, upstreams, watched);
+        let (route, tenure) = make_route(&info, &stats, &failure_bell, active, epoch, upstreams, trial);
         (Arc::new(Service { info, route: ArcSwap::from_pointee(route), stats, failure_bell }), tenure)
     }
 
     /// Makes `active` take every request that begins from now on: one atomic store.
     ///
     /// The tenure of the route before it ends ([`Tenure::drained`]) when its last lease does.
-    /// `upstreams` is indexed by [`Color::index`]; `watched` opens the standby from the first request on.
-    pub fn publish(&self, active: Color, epoch: u64, upstreams: [Arc<[Arc<Upstream>]>; 2], watched: bool) -> Tenure {
-        let (route, tenure) =
-            make_route(&self.info, &self.stats, &self.failure_bell, active, epoch, upstreams, watched);
+    /// `upstreams` is indexed by [`Color::index`]; `trial` is in force from the first request on.
+    pub fn publish(
+        &self,
+        active: Color,
+        epoch: u64,
+        upstreams: [Arc<[Arc<Upstream>]>; 2],
+        trial: Option<Trial>,
+    ) -> Tenure {
+        let (route, tenure) = make_route(&self.info, &self.stats, &self.failure_bell, active, epoch, upstreams, trial);
         self.route.store(Arc::new(route));
         tenure
     }
+}
+
+/// That a color is watched from its first request on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Trial {
+    /// How requests are counted.
+    pub mode: Mode,
+    /// From when on answers are slow.
+    pub slow: Option<SlowLimits>,
 }
 
 fn make_route(
@@ -453,22 +669,23 @@ fn make_route(
     active: Color,
     epoch: u64,
     upstreams: [Arc<[Arc<Upstream>]>; 2],
-    watched: bool,
+    trial: Option<Trial>,
 ) -> (Route, Tenure) {
     let idle = active.other();
     let standby = Arc::new(Standby {
         color: idle,
         upstreams: Arc::clone(&upstreams[idle.index()]),
         stats: Arc::clone(&stats[idle.index()]),
-        open: AtomicBool::new(watched),
+        open: AtomicBool::new(trial.is_some()),
     });
+    let judging = Arc::new(Judging::new(trial.map(|trial| trial.mode)));
+    let slow = trial.and_then(|trial| trial.slow);
     let upstreams = &upstreams[active.index()];
     let (alive, drained) = mpsc::channel(1);
     let cut = Arc::new(AtomicBool::new(false));
-    let lanes: Box<[Arc<Lane>]> = stats[active.index()]
-        .shards
-        .iter()
-        .map(|shard| {
+    let shards = stats[active.index()].shards.iter().zip(&stats[idle.index()].shards);
+    let lanes: Box<[Arc<Lane>]> = shards
+        .map(|(shard, standby_shard)| {
             Arc::new(Lane {
                 service: Arc::clone(info),
                 color: active,
@@ -476,7 +693,9 @@ fn make_route(
                 upstreams: Arc::clone(upstreams),
                 stats: Arc::clone(shard),
                 standby: Arc::clone(&standby),
-                counts: Arc::default(),
+                standby_stats: Arc::clone(standby_shard),
+                judging: Arc::clone(&judging),
+                counts: Arc::new(Counts::new(slow)),
                 cut: Arc::clone(&cut),
                 failure_bell: Arc::clone(failure_bell),
                 _drained: alive.clone(),
@@ -488,98 +707,20 @@ fn make_route(
         epoch,
         standby,
         counts: lanes.iter().map(|lane| Arc::clone(&lane.counts)).collect(),
+        judging,
+        slow,
         cut,
         drained,
     };
     (Route { active, epoch, lanes }, tenure)
 }
 
-/// Which service a request is for: by host, then by the longest path prefix.
-#[derive(Default)]
-pub struct Table {
-    exact: HashMap<Box<[u8]>, Vec<Entry>>,
-    wildcard: HashMap<Box<[u8]>, Vec<Entry>>,
-    fallback: Vec<Entry>,
-}
-
-struct Entry {
-    prefix: Box<[u8]>,
-    service: Arc<Service>,
-}
-
-impl Entry {
-    fn matches(&self, path: &[u8]) -> bool {
-        if path == b"*" {
-            return *self.prefix == *b"/"; // OPTIONS of the whole server
-        }
-        let Some(rest) = path.strip_prefix(&*self.prefix) else { return false };
-        self.prefix.ends_with(b"/") || matches!(rest.first(), None | Some(b'/' | b'?'))
-    }
-}
-
-/// The longest host name (RFC 1035 2.3.4); a longer one matches no configured host.
-const HOST_BYTES_MAX: usize = 255;
-
-impl Table {
-    /// Builds the table; of two services with the same host and prefix the first is found (the config refuses that).
-    pub fn new<'a>(services: impl IntoIterator<Item = (&'a config::Service, Arc<Service>)>) -> Self {
-        let mut table = Table::default();
-        for (config, service) in services {
-            let entry = || Entry { prefix: config.path_prefix.as_bytes().into(), service: Arc::clone(&service) };
-            if config.hosts.is_empty() {
-                table.fallback.push(entry());
-            }
-            for host in &config.hosts {
-                match host.strip_prefix("*.") {
-                    Some(parent) => table.wildcard.entry(parent.as_bytes().into()).or_default().push(entry()),
-                    None => table.exact.entry(host.as_bytes().into()).or_default().push(entry()),
-                }
-            }
-        }
-        let lists = table.exact.values_mut().chain(table.wildcard.values_mut()).chain([&mut table.fallback]);
-        for list in lists {
-            list.sort_by_key(|entry| std::cmp::Reverse(entry.prefix.len()));
-        }
-        table
-    }
-
-    /// The service for `host` (without port, any case) and `path` (with or without query).
-    ///
-    /// Tried in turn: the host itself, `*.` before each of its parents, services without hosts; the first of these
-    /// that has a matching prefix wins.
-    pub fn find(&self, host: &[u8], path: &[u8]) -> Option<&Arc<Service>> {
-        let first = |list: &'_ [Entry]| list.iter().position(|entry| entry.matches(path));
-        if (!self.exact.is_empty() || !self.wildcard.is_empty()) && host.len() <= HOST_BYTES_MAX {
-            let mut buffer = [0; HOST_BYTES_MAX];
-            let lower = &mut buffer[..host.len()];
-            lower.copy_from_slice(host);
-            lower.make_ascii_lowercase();
-            if let Some(list) = self.exact.get(&*lower)
-                && let Some(at) = first(list)
-            {
-                return Some(&list[at].service);
-            }
-            let mut rest = &*lower;
-            while !self.wildcard.is_empty()
-                && let Some(dot) = memchr::memchr(b'.', rest)
-            {
-                rest = &rest[dot + 1..];
-                if let Some(list) = self.wildcard.get(rest)
-                    && let Some(at) = first(list)
-                {
-                    return Some(&list[at].service);
-                }
-            }
-        }
-        first(&self.fallback).map(|at| &self.fallback[at].service)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::watch::Ended;
 
-    fn address(port: u16) -> config::Address {
+    pub(super) fn address(port: u16) -> config::Address {
         config::Address { host: "127.0.0.1".into(), port }
     }
 
@@ -587,7 +728,7 @@ mod tests {
         [1, 2].map(|port| Arc::from([Upstream::new(address(port))]))
     }
 
-    fn service(name: &str) -> (Arc<Service>, Tenure) {
+    pub(super) fn service(name: &str) -> (Arc<Service>, Tenure) {
         let timeout = Duration::from_secs(1);
         let upstream = config::Upstream { connect_timeout: timeout, response_timeout: timeout, idle_timeout: timeout };
         let info = Arc::new(ServiceInfo {
@@ -597,63 +738,16 @@ mod tests {
             tap: Arc::default(),
         });
         let stats = [1, 2].map(|_| Arc::new(ColorStats::new(2)));
-        Service::new(info, stats, Arc::default(), Color::Blue, 1, upstreams(), false)
-    }
-
-    fn configured(name: &str, hosts: &[&str], path_prefix: &str) -> config::Service {
-        let color = config::ColorConfig { upstreams: vec![address(1)], env_file: None, project: None, image_tag: None };
-        let timeout = Duration::from_secs(1);
-        config::Service {
-            name: name.into(),
-            hosts: hosts.iter().map(|&host| host.into()).collect(),
-            path_prefix: path_prefix.into(),
-            active: Color::Blue,
-            colors: [color.clone(), color],
-            upstream: config::Upstream { connect_timeout: timeout, response_timeout: timeout, idle_timeout: timeout },
-            health: config::Health { path: "/".into(), interval: timeout, timeout, rise: 1, fall: 1 },
-            watch: config::Watch { window: timeout },
-            replay: config::Replay::default(),
-            rehearse: config::Rehearse::default(),
-            drain: config::Drain { timeout },
-            deploy: config::Deploy::default(),
-        }
-    }
-
-    #[test]
-    fn a_service_is_found_by_host_then_by_the_longest_prefix() {
-        let configs = [
-            configured("shop", &["shop.example"], "/"),
-            configured("shop-api", &["shop.example"], "/api"),
-            configured("wild", &["*.example"], "/"),
-            configured("rest", &[], "/"),
-            configured("rest-api", &[], "/api/"),
-        ];
-        let table = Table::new(configs.iter().map(|config| (config, service(&config.name).0)));
-        for (host, path, want) in [
-            ("shop.example", "/", "shop"),
-            ("SHOP.example", "/api", "shop-api"),
-            ("shop.example", "/api?x", "shop-api"),
-            ("shop.example", "/api/x", "shop-api"),
-            ("shop.example", "/apix", "shop"),
-            ("a.example", "/", "wild"),
-            ("a.b.example", "/", "wild"),
-            ("example", "/", "rest"),
-            ("other", "/api/x", "rest-api"),
-            ("other", "/api", "rest"),
-            ("", "*", "rest"),
-        ] {
-            let found = table.find(host.as_bytes(), path.as_bytes()).map_or("", |service| service.info.name.as_str());
-            assert_eq!(found, want, "{host} {path}");
-        }
-        assert!(table.find(&[b'a'; 300], b"/").is_some(), "an endless host is every other host");
+        Service::new(info, stats, Arc::default(), Color::Blue, 1, upstreams(), None)
     }
 
     #[tokio::test]
     async fn a_route_is_drained_when_its_last_lease_ends_and_not_before() {
         let (service, mut tenure) = service("a");
-        let (first, second) = (service.route.load().lease(0), service.route.load().lease(1));
+        let (first, second) =
+            (service.route.load().lease(0, Instant::now()), service.route.load().lease(1, Instant::now()));
         assert_eq!(tenure.in_flight(), 2);
-        let mut next = service.publish(Color::Green, 2, upstreams(), false);
+        let mut next = service.publish(Color::Green, 2, upstreams(), None);
         let drained =
             async |tenure: &mut Tenure| tokio::time::timeout(Duration::from_millis(10), tenure.drained()).await.is_ok();
         drop(first);
@@ -668,10 +762,10 @@ mod tests {
     #[test]
     fn a_late_failure_counts_where_it_began() {
         let (service, old) = service("a");
-        let mut late = service.route.load().lease(0);
-        let new = service.publish(Color::Green, 2, upstreams(), false);
+        let mut late = service.route.load().lease(0, Instant::now());
+        let new = service.publish(Color::Green, 2, upstreams(), None);
         late.record(Outcome::Bad, Some(500), 0, Duration::from_millis(3));
-        assert_eq!(old.tally(), Tally { begun: 1, bad: 1, ..Tally::default() });
+        assert_eq!((old.tally().begun, old.tally().seen.new_color()), (1, Ended { good: 0, bad: 1 }));
         assert_eq!(new.tally(), Tally::default());
         assert_eq!((service.stats[0].errors(), service.stats[1].errors()), (1, 0));
         assert_eq!((service.stats[0].requests(), service.stats[0].in_flight()), (1, 1));

@@ -304,10 +304,26 @@ pub struct Health {
 }
 
 /// `[service.NAME.watch]`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Watch {
     /// Default 15 min; 0 s switches the watch off.
     pub window: Duration,
+    /// The chance of taking a good release back, per flip: 0.000001 to 0.1. Default 0.001.
+    pub max_false_rollbacks: f64,
+    /// Rises of the share of failures by less than this are not worth a rollback: 0 to 0.5. Default 0.001.
+    pub min_effect: f64,
+    /// Failures without which nothing is taken back, at least 1. Default 5.
+    pub min_failures: u32,
+    /// How long a cold start is judged mildly. Default 2 s; a quarter of the window at most.
+    pub warm_up: Duration,
+    /// Slower than so many times the old color's own p50, p90 or p99 is slow: 0 (not judged) to 100. Default 2.
+    pub slow_factor: f64,
+    /// Whether a doubted color shares the traffic with the old one until it is settled. Default true.
+    pub split: bool,
+    /// Whether a watch without enough traffic stays open past its window. Default false.
+    pub stay_open: bool,
+    /// The share of requests below which a route alone takes nothing back: 0 to 0.5. Default 0.02.
+    pub rare_route: f64,
 }
 
 /// `[service.NAME.replay]`: which requests that failed on the new color are sent once more to the old one, during the

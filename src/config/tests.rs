@@ -48,6 +48,8 @@ fn the_minimal_file_has_the_documented_defaults() {
     assert_eq!((service.health.path.as_str(), service.health.rise, service.health.fall), ("/readyz", 2, 3));
     assert_eq!((service.health.interval, service.health.timeout), (Duration::from_secs(1), Duration::from_secs(2)));
     assert_eq!((service.watch.window, service.drain.timeout), (Duration::from_secs(900), Duration::from_secs(30)));
+    assert_eq!((service.watch.max_false_rollbacks, service.watch.min_effect), (0.001, 0.001));
+    assert_eq!((service.watch.min_failures, service.watch.warm_up), (5, Duration::from_secs(2)));
 }
 
 #[test]
@@ -195,6 +197,24 @@ fn each_problem_has_its_place() {
             4,
             15,
             "service.a.health.rise must be from 1 to 1000000",
+        ),
+        (
+            "[service.a]\nblue = 1\ngreen = 2\nwatch.max_false_rollbacks = 0\n",
+            4,
+            29,
+            "service.a.watch.max_false_rollbacks must be from 0.000001 to 0.1",
+        ),
+        (
+            "[service.a]\nblue = 1\ngreen = 2\nwatch.min_effect = nan\n",
+            4,
+            20,
+            "service.a.watch.min_effect must be from 0 to 0.5",
+        ),
+        (
+            "[service.a]\nblue = 1\ngreen = 2\nwatch.min_effect = \"1 %\"\n",
+            4,
+            20,
+            "service.a.watch.min_effect is a string, and must be a number",
         ),
         ("[service.a]\nblue = 1\ngreen = 2\nhealth = 1\n", 4, 10, "service.a.health is a number, and must be a table"),
         (

@@ -36,7 +36,7 @@ pub(super) fn service_status(managed: &Managed, now: Duration) -> ServiceStatus 
         cutover::Phase::RolledBack { .. } => (Phase::RolledBack, None),
         cutover::Phase::Watching(watch) => {
             let remaining_seconds = seconds(watch.until().saturating_sub(now));
-            let (answered, failed) = (watch.counts().answered(), watch.counts().bad);
+            let (answered, failed) = (watch.counts().all(), watch.counts().bad);
             (Phase::Watching, Some(WatchStatus { remaining_seconds, answered, failed, evidence: watch.evidence() }))
         }
     };
@@ -101,7 +101,7 @@ fn summary(managed: &Managed, now: Duration) -> String {
         cutover::Phase::Steady => format!("{active} takes every new request{unwell}{draining}"),
         cutover::Phase::Watching(watch) => {
             let (left, counts) = (span(watch.until().saturating_sub(now)), watch.counts());
-            let seen = format!("{} of {} answers failed so far", counts.bad, counts.answered());
+            let seen = format!("{} of {} answers failed so far", counts.bad, counts.all());
             format!(
                 "{active} takes every new request{unwell} and is watched for {left} more: {seen}; {standby}{draining}"
             )

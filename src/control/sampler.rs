@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::domain::watch::Counts;
+use crate::domain::verdict::{Batch, SLOWER_THAN_QUANTILE, blunting_at};
+use crate::domain::watch::{Aged, Ended};
+use crate::switch::{ANSWER_BUCKETS, COHORT, COHORTS, CohortCount, SLOW_MAX, Tenure, answer_bucket, bucket_end};
 
 /// Between two samples of a service that is watched.
 pub(super) const WATCH_TICK: Duration = Duration::from_millis(100);
@@ -12,14 +14,71 @@ pub(super) const HISTORY_TICK: Duration = Duration::from_secs(1);
 /// A failure is looked at at once, but no more often than this.
 pub(super) const BELL_TICK: Duration = Duration::from_millis(1);
 
-/// How far a history goes back.
-const KEPT: Duration = Duration::from_secs(600);
-/// Its resolution.
-const BUCKET: Duration = Duration::from_secs(10);
+/// For the bursts that a history knows of; the one in force may be another.
+const SLOW_FACTOR: f64 = 2.0;
 
-/// What one color answered in the last ten minutes in which it took traffic; at most 61 buckets.
+/// How many seconds a history goes back.
+const KEPT: u64 = 3_600;
+
+/// What one color answered, second by second, in the last hour in which it took traffic; 16 bytes a second.
 #[derive(Debug, Default)]
-pub(super) struct History(VecDeque<(Duration, Counts)>);
+pub(super) struct History {
+    seconds: VecDeque<Second>,
+    answers: Answers,
+}
+
+/// How long answers took, of late: what is older fades, by half in some forty minutes.
+#[derive(Debug)]
+struct Answers {
+    seen: [u64; ANSWER_BUCKETS],
+    faded: [f64; ANSWER_BUCKETS],
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Answers { seen: [0; ANSWER_BUCKETS], faded: [0.0; ANSWER_BUCKETS] }
+    }
+}
+
+/// What a second leaves of the ones before it.
+const FADING: f64 = 1.0 - 1.0 / 3_600.0;
+
+impl Answers {
+    /// Takes in counts that only grow, and returns what they grew by.
+    fn add(&mut self, count: impl Fn(usize) -> u64) -> [u64; ANSWER_BUCKETS] {
+        let now: [u64; ANSWER_BUCKETS] = std::array::from_fn(count);
+        let grown = std::array::from_fn(|bucket| now[bucket].saturating_sub(self.seen[bucket]));
+        self.seen = now;
+        for (faded, grown) in self.faded.iter_mut().zip(grown) {
+            *faded = *faded * FADING + grown as f64;
+        }
+        grown
+    }
+
+    /// The end of the bucket that only `share` of the answers are beyond; `None` with too few to say.
+    fn quantile(&self, share: f64) -> Option<Duration> {
+        let all: f64 = self.faded.iter().sum();
+        let mut beyond = all;
+        let bucket = self.faded.iter().position(|count| {
+            beyond -= count;
+            beyond <= share * all
+        })?;
+        (all * share >= ANSWERS_MIN).then(|| bucket_end(bucket))
+    }
+}
+
+/// Answers beyond a quantile without which it is not known.
+const ANSWERS_MIN: f64 = 20.0;
+
+#[derive(Clone, Copy, Debug)]
+struct Second {
+    at: u64,
+    good: u32,
+    bad: u32,
+    /// Answers in it, and those slower than the history then found slow.
+    answers: u32,
+    slow: [u32; 3],
+}
 
 impl History {
     /// Adds what was answered up to `now`.
@@ -27,31 +86,149 @@ impl History {
         if good + bad == 0 {
             return;
         }
-        if self.0.back().is_none_or(|(began, _)| *began + BUCKET <= now) {
-            self.forget(now);
-            self.0.push_back((now, Counts::default()));
-        }
-        if let Some((_, counts)) = self.0.back_mut() {
-            counts.good += good;
-            counts.bad += bad;
+        if let Some(second) = self.second(now) {
+            second.good = second.good.saturating_add(u32::try_from(good).unwrap_or(u32::MAX));
+            second.bad = second.bad.saturating_add(u32::try_from(bad).unwrap_or(u32::MAX));
         }
     }
 
-    /// The sum over the last ten minutes.
-    pub(super) fn total(&mut self, now: Duration) -> Counts {
-        self.forget(now);
-        self.0.iter().fold(Counts::default(), |sum, (_, counts)| Counts {
-            good: sum.good + counts.good,
-            bad: sum.bad + counts.bad,
-            in_flight: 0,
+    /// Adds how long answers took; `count` says how many there were by bucket, and only grows.
+    pub(super) fn add_answers(&mut self, now: Duration, count: impl Fn(usize) -> u64) {
+        let limits = self.limits(SLOW_FACTOR);
+        let grown = self.answers.add(count);
+        let number = |answers: u64| u32::try_from(answers).unwrap_or(u32::MAX);
+        let answers = number(grown.iter().sum());
+        if answers == 0 {
+            return;
+        }
+        let slow = limits.map(|limit| {
+            let from = limit.map_or(ANSWER_BUCKETS, |limit| answer_bucket(limit) + 1);
+            number(grown[from.min(ANSWER_BUCKETS)..].iter().sum())
+        });
+        if let Some(second) = self.second(now) {
+            second.answers = second.answers.saturating_add(answers);
+            second.slow.iter_mut().zip(slow).for_each(|(sum, slow)| *sum = sum.saturating_add(slow));
+        }
+    }
+
+    /// From when on an answer is slow, and what that evidence is divided by; by quantile, `None` where too little is
+    /// known. A `factor` of 0 judges nothing.
+    pub(super) fn slow(&mut self, now: Duration, factor: f64) -> [Option<(Duration, f64)>; 3] {
+        self.forget(now.as_secs());
+        let limits = self.limits(factor);
+        std::array::from_fn(|at| {
+            let seconds = self.seconds.iter().map(|second| Batch::new(second.answers.into(), second.slow[at].into()));
+            let history: Vec<Batch> = seconds.collect();
+            limits[at].map(|limit| (limit, blunting_at(&history, SLOWER_THAN_QUANTILE[at])))
         })
     }
 
-    fn forget(&mut self, now: Duration) {
-        while self.0.front().is_some_and(|(began, _)| *began + KEPT <= now) {
-            self.0.pop_front();
+    fn limits(&self, factor: f64) -> [Option<Duration>; 3] {
+        SLOWER_THAN_QUANTILE.map(|share| {
+            let quantile = self.answers.quantile(share).filter(|_| factor > 0.0)?;
+            Some(quantile.mul_f64(factor).min(SLOW_MAX))
+        })
+    }
+
+    /// The present second.
+    fn second(&mut self, now: Duration) -> Option<&mut Second> {
+        let at = now.as_secs();
+        if self.seconds.back().is_none_or(|second| second.at < at) {
+            self.forget(at);
+            self.seconds.push_back(Second { at, good: 0, bad: 0, answers: 0, slow: [0; 3] });
+        }
+        self.seconds.back_mut()
+    }
+
+    /// Every second since the first that is kept, silent ones included.
+    pub(super) fn seconds(&mut self, now: Duration) -> Vec<Batch> {
+        self.forget(now.as_secs());
+        let Some(first) = self.seconds.front().map(|second| second.at) else { return Vec::new() };
+        let span = usize::try_from(now.as_secs() - first).expect("an hour") + 1;
+        let mut seconds = vec![Batch::default(); span];
+        for Second { at, good, bad, .. } in &self.seconds {
+            let answered = f64::from(*good) + f64::from(*bad);
+            seconds[usize::try_from(at - first).expect("an hour")] = Batch::new(answered, f64::from(*bad));
+        }
+        seconds
+    }
+
+    fn forget(&mut self, now: u64) {
+        while self.seconds.front().is_some_and(|second| second.at + KEPT <= now) {
+            self.seconds.pop_front();
         }
     }
+}
+
+/// Reads the cohorts of the route in force as they come of age.
+#[derive(Debug)]
+pub(super) struct Cohorts {
+    /// The next one to be judged, by quantile.
+    next: [usize; 3],
+    /// By place in the ring and side, what was there when the place was last judged, by quantile.
+    seen: Box<[[[CohortCount; 2]; 3]]>,
+    /// Cohorts from the first to before the second were wholly begun while traffic was split.
+    split: (usize, usize),
+}
+
+impl Default for Cohorts {
+    fn default() -> Self {
+        Cohorts { next: [0; 3], seen: vec![Default::default(); COHORTS].into(), split: (usize::MAX, usize::MAX) }
+    }
+}
+
+impl Cohorts {
+    /// What has come of age since this was last called.
+    pub(super) fn come_of_age(&mut self, tenure: &Tenure, warm_up: Duration) -> Aged {
+        let Some(slow) = tenure.slow() else { return Aged::default() };
+        let elapsed = slow.since.elapsed();
+        let mut aged = Aged { is_split: true, in_warm_up: true, ..Aged::default() };
+        let mut youngest = None;
+        for (quantile, limit) in slow.limits.iter().enumerate() {
+            let Some(limit) = limit else { continue };
+            let of_age = index(elapsed.saturating_sub(*limit));
+            // A late look leaves out what the ring has already lost.
+            let first = self.next[quantile].max(of_age.saturating_sub(COHORTS / 32));
+            for at in first..of_age {
+                let now = tenure.cohort(at);
+                let before = std::mem::replace(&mut self.seen[at % COHORTS][quantile], now);
+                let [new, old] = [0, 1].map(|side| {
+                    let begun = now[side].begun.saturating_sub(before[side].begun);
+                    let fast = now[side].fast[quantile].saturating_sub(before[side].fast[quantile]).min(begun);
+                    Ended { good: fast, bad: begun - fast }
+                });
+                aged.new[quantile] += new;
+                aged.old[quantile] += old;
+                aged.is_split &= self.split.0 <= at && at < self.split.1;
+                youngest = youngest.max(Some(at));
+            }
+            self.next[quantile] = self.next[quantile].max(of_age);
+        }
+        aged.is_split &= youngest.is_some();
+        aged.in_warm_up =
+            youngest.map_or(elapsed < warm_up, |at| COHORT * u32::try_from(at).unwrap_or(u32::MAX) < warm_up);
+        if !aged.is_split {
+            aged.old = [Ended::default(); 3];
+        }
+        aged
+    }
+
+    /// The traffic is split from now on, or no more.
+    pub(super) fn note_split(&mut self, tenure: &Tenure, is_split: bool) {
+        let Some(slow) = tenure.slow() else { return };
+        let now = index(slow.since.elapsed());
+        let was_split = self.split.0 != usize::MAX && self.split.1 == usize::MAX;
+        match (was_split, is_split) {
+            (false, true) => self.split = (now + 1, usize::MAX),
+            (true, false) => self.split.1 = now,
+            (true, true) | (false, false) => {}
+        }
+    }
+}
+
+/// Which cohort that moment is in.
+fn index(elapsed: Duration) -> usize {
+    usize::try_from(elapsed.as_millis() / COHORT.as_millis()).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -59,15 +236,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keeps_ten_minutes_and_no_more() {
+    fn keeps_an_hour_and_no_more() {
         let mut history = History::default();
-        for second in 0..3_600 {
+        for second in 0..7_200 {
             history.add(Duration::from_secs(second), 99, 1);
         }
-        assert!(history.0.len() <= 61);
-        let total = history.total(Duration::from_secs(3_600));
-        assert!((580..=610).contains(&total.bad), "{total:?}");
-        assert_eq!(total.good, 99 * total.bad);
-        assert_eq!(history.total(Duration::from_secs(5_000)), Counts::default());
+        assert_eq!(history.seconds.len(), 3_600);
+        assert_eq!(history.seconds(Duration::from_secs(7_199)), vec![Batch::new(100.0, 1.0); 3_600]);
+        assert_eq!(history.seconds(Duration::from_secs(20_000)), []);
+    }
+
+    #[test]
+    fn knows_silent_seconds() {
+        let mut history = History::default();
+        history.add(Duration::from_millis(10_100), 1, 0);
+        history.add(Duration::from_millis(10_900), 0, 1);
+        history.add(Duration::from_millis(12_000), 3, 0);
+        let none = Batch::default();
+        let want = [Batch::new(2.0, 1.0), none, Batch::new(3.0, 0.0), none];
+        assert_eq!(history.seconds(Duration::from_millis(13_500)), want);
     }
 }

@@ -2,20 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::probe::{Found, Prober};
 use super::rehearsal::Rehearsal;
-use super::sampler::History;
+use super::sampler::{Cohorts, History};
 use crate::config;
 use crate::domain::Color;
 use crate::domain::cutover::{Cutover, Timing};
 use crate::domain::health::{Health, Standing};
-use crate::domain::watch::{Counts, Sample};
+use crate::domain::verdict::{Rule, Yardstick};
+use crate::domain::watch::{Before, Knobs, Phase, Sample, Seen};
 use crate::status::{Changed, Drained, Refusal, Verdict};
-use crate::switch::{ColorStats, Service, ServiceInfo, Tally, Tap, Tenure, Upstream};
+use crate::switch::{ColorStats, Service, ServiceInfo, SlowLimits, Tally, Tap, Tenure, Trial, Upstream};
 
 /// One upstream and what its probes say.
 pub(super) struct Probed {
@@ -55,10 +56,13 @@ pub(super) struct Managed {
     pub(super) upstreams: [Vec<Probed>; 2],
     tenure: Tenure,
     /// Counts under the present epoch of routes that a reload has replaced.
-    carried: Tally,
+    carried: Seen,
+    cohorts: Cohorts,
     /// The last tally of `tenure`, for the difference that goes into the history.
     seen: Tally,
     history: [History; 2],
+    /// From when on the watched color's answers are slow, and what that evidence is divided by; by quantile.
+    slow: [Option<(Duration, f64)>; 3],
     /// While the idle color is ready and nothing else goes on.
     pub(super) rehearsal: Option<Rehearsal>,
     /// Who waits for the flip that is being saved.
@@ -92,7 +96,7 @@ impl Managed {
             machine.active(),
             machine.epoch(),
             route,
-            machine.is_watching(),
+            machine.mode().map(|mode| Trial { mode, slow: None }),
         );
         Managed {
             config,
@@ -100,9 +104,11 @@ impl Managed {
             machine,
             upstreams,
             tenure,
-            carried: Tally::default(),
+            carried: Seen::default(),
+            cohorts: Cohorts::default(),
             seen: Tally::default(),
             history: Default::default(),
+            slow: [None; 3],
             rehearsal: None,
             asker: None,
             waiters: Vec::new(),
@@ -158,21 +164,45 @@ impl Managed {
 
     /// Reads the counters: adds to the history, and returns what the watch wants to know.
     pub(super) fn sample(&mut self, now: Duration) -> Sample {
-        let active = self.machine.active();
-        let tally = self.tenure.tally();
-        let (good, bad) = (tally.good.saturating_sub(self.seen.good), tally.bad.saturating_sub(self.seen.bad));
-        self.history[active.index()].add(now, good, bad);
+        let (active, tally) = (self.machine.active(), self.tenure.tally());
+        let of = |tally: &Tally, color: Color| {
+            if color == active { tally.seen.new_color() } else { tally.seen.of(Phase::Old) }
+        };
+        for color in Color::BOTH {
+            let ended = of(&tally, color) - of(&self.seen, color);
+            self.history[color.index()].add(now, ended.good, ended.bad);
+        }
         self.seen = tally;
-        let in_flight = tally.begun.saturating_sub(tally.good + tally.bad + tally.void);
-        let counts = Counts { good: self.carried.good + tally.good, bad: self.carried.bad + tally.bad, in_flight };
-        Sample { counts, old_is_up: self.is_up(active.other()) }
+        let mut seen = self.carried;
+        seen += &tally.seen;
+        let warm_up = timing(&self.config).watch.rule.warm_up;
+        let aged = self.cohorts.come_of_age(&self.tenure, warm_up);
+        Sample { seen, in_flight: tally.in_flight_on_new(), aged, old_is_up: self.is_up(active.other()) }
     }
 
-    /// Tells the machine what the active color has shown lately.
+    /// How long the answers of both colors took since this was last called; once a second.
+    pub(super) fn note_latency(&mut self, now: Duration) {
+        for color in Color::BOTH {
+            let stats = &self.service.stats[color.index()];
+            self.history[color.index()].add_answers(now, |bucket| stats.sum(|shard| shard.answers[bucket].get()));
+        }
+    }
+
+    /// Tells the machine what the active color has shown lately. Takes milliseconds for a service with bursts.
     pub(super) fn refresh_history(&mut self, now: Duration) {
         self.sample(now);
-        let lately = self.history[self.machine.active().index()].total(now);
-        self.machine.set_history(lately);
+        self.note_latency(now);
+        let rule = timing(&self.config).watch.rule;
+        let history = &mut self.history[self.machine.active().index()];
+        self.slow = history.slow(now, self.config.watch.slow_factor);
+        self.machine.set_before(Before { yardstick: Yardstick::new(history.seconds(now), &rule), slow: self.slow });
+    }
+
+    /// How the active color is watched from its first request on.
+    fn trial(&self) -> Option<Trial> {
+        let limits = self.slow.map(|slow| slow.map(|(limit, _)| limit));
+        let slow = limits.iter().any(Option::is_some).then(|| SlowLimits { limits, since: Instant::now() });
+        self.machine.mode().map(|mode| Trial { mode, slow })
     }
 
     /// A release that was taken back is no yardstick for the next one.
@@ -182,23 +212,23 @@ impl Managed {
 
     /// Publishes `color` under `epoch`, and returns what it replaces.
     pub(super) fn publish(&mut self, color: Color, epoch: u64) -> Tenure {
-        let tenure = self.service.publish(
-            color,
-            epoch,
-            self.upstreams.each_ref().map(|probed| route_of(probed)),
-            self.machine.is_watching(),
-        );
-        self.carried = Tally::default();
+        let tenure =
+            self.service.publish(color, epoch, self.upstreams.each_ref().map(|probed| route_of(probed)), self.trial());
+        self.carried = Seen::default();
         self.take_tenure(tenure)
     }
 
-    /// Lets the other color answer for failures while the active one is watched, and only then.
-    pub(super) fn set_standby(&self) {
-        self.tenure.standby.set_open(self.machine.is_watching());
+    /// Sends and counts requests as the machine wants it now. The other color answers for failures while the active one
+    /// is watched, and only then.
+    pub(super) fn set_mode(&mut self) {
+        let mode = self.machine.mode();
+        self.cohorts.note_split(&self.tenure, mode.is_some_and(|mode| mode.keep_one_in > 0));
+        self.tenure.set_mode(mode);
     }
 
     fn take_tenure(&mut self, tenure: Tenure) -> Tenure {
         self.seen = Tally::default();
+        self.cohorts = Cohorts::default();
         std::mem::replace(&mut self.tenure, tenure)
     }
 
@@ -224,16 +254,15 @@ impl Managed {
         if !moved && same_info {
             return None;
         }
-        let last = self.sample(now).counts;
-        (self.carried.good, self.carried.bad) = (last.good, last.bad);
+        self.carried = self.sample(now).seen;
         let route = self.upstreams.each_ref().map(|probed| route_of(probed));
-        let watched = self.machine.is_watching();
+        let trial = self.trial();
         let tenure = if same_info {
-            self.service.publish(active, epoch, route, watched)
+            self.service.publish(active, epoch, route, trial)
         } else {
             let (stats, tap) = (self.service.stats.clone(), Arc::clone(&self.service.info.tap));
             let (service, tenure) =
-                Service::new(info(&self.config, tap), stats, Arc::clone(bell), active, epoch, route, watched);
+                Service::new(info(&self.config, tap), stats, Arc::clone(bell), active, epoch, route, trial);
             self.service = service;
             tenure
         };
@@ -243,7 +272,11 @@ impl Managed {
 
 /// What the machine needs of the config.
 pub(super) fn timing(config: &config::Service) -> Timing {
-    Timing { watch: config.watch.window, drain: config.drain.timeout }
+    let config::Watch { window, max_false_rollbacks, min_effect, min_failures, warm_up, .. } = config.watch;
+    let rule = Rule { max_false_rollbacks, min_effect, min_failures, warm_up, window };
+    let config::Watch { split, stay_open, rare_route, .. } = config.watch;
+    let watch = Knobs { rule, split, stay_open, rare_route };
+    Timing { watch, drain: config.drain.timeout }
 }
 
 fn info(config: &config::Service, tap: Arc<Tap>) -> Arc<ServiceInfo> {

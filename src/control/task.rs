@@ -203,6 +203,7 @@ impl Task {
             self.schedule.next_history = now + HISTORY_TICK;
             for managed in self.services.values_mut() {
                 managed.sample(now);
+                managed.note_latency(now);
             }
             self.save_again(now);
         }
@@ -221,7 +222,7 @@ impl Task {
         for name in self.names_where(|managed| managed.machine.is_watching()) {
             let Some(managed) = self.services.get_mut(&name) else { continue };
             let (epoch, sample) = (managed.machine.epoch(), managed.sample(now));
-            self.feed(&name, Event::Sample { epoch, sample });
+            self.feed(&name, Event::Sample { epoch, sample: Box::new(sample) });
         }
     }
 
@@ -251,7 +252,7 @@ impl Task {
             }
         }
         if let Some(managed) = self.services.get_mut(name) {
-            managed.set_standby();
+            managed.set_mode();
             managed.set_rehearsal();
         }
     }
@@ -350,7 +351,7 @@ impl Task {
                     self.reply(asker.answer, Err(refusal(name, why)));
                 }
             }
-            Told::Refused { .. } => {}
+            Told::Refused { .. } | Told::Noted { .. } => {}
             Told::WatchEnded { end, .. } => {
                 (managed.last_verdict, managed.verdict) = (Some(words.sentence), Some(api_verdict(end)));
                 *self.watch_ends.entry((name.to_owned(), verdict(end).0)).or_default() += 1;

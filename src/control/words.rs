@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use crate::domain::Color;
 use crate::domain::cutover::{Made, Reason, Refused, Told, UnderWay, Wanted, WatchEnd};
+use crate::domain::watch::Note;
 use crate::ledger::Line;
 use crate::status::{EventKind, Refusal, RefusalCode, Verdict};
 
@@ -84,7 +86,7 @@ pub(super) fn words(service: &str, told: &Told) -> Words {
         Told::RolledBack { made, forced, finding } => {
             let mut words = moved(service, made, *forced, EventKind::Rollback);
             if let Some((finding, counts)) = finding {
-                words.line = words.line.with("answered", counts.answered()).with("failed", counts.bad);
+                words.line = words.line.with("answered", counts.all()).with("failed", counts.bad);
                 words.line = words.line.with("why", finding);
                 words.sentence += &format!(": {finding}");
             }
@@ -103,9 +105,15 @@ pub(super) fn words(service: &str, told: &Told) -> Words {
         Told::WatchEnded { color, epoch, end, counts } => {
             let (word, sentence) = verdict(end);
             let line = Line::new(&format!("verdict {service}: {color} {word}")).with("epoch", epoch);
-            let line = line.with("answered", counts.answered()).with("failed", counts.bad);
-            let of = format!("{} of {} answers failed", counts.bad, counts.answered());
+            let line = line.with("answered", counts.all()).with("failed", counts.bad);
+            let of = format!("{} of {} answers failed", counts.bad, counts.all());
             Words { kind: EventKind::Verdict, sentence: format!("{color}: {sentence} ({of})"), line }
+        }
+        Told::Noted { color, epoch, note } => {
+            let (word, sentence) = noted(*color, note);
+            let line =
+                Line::new(&format!("watch {service}: {color} {word}")).with("epoch", epoch).with("why", &sentence);
+            Words { kind: EventKind::Verdict, sentence: format!("{color}: {sentence}"), line }
         }
         Told::Drained { color, epoch, took, cut } => {
             let took = seconds(*took);
@@ -131,6 +139,28 @@ fn moved(service: &str, made: &Made, forced: bool, kind: EventKind) -> Words {
     };
     let forced = if forced { ", forced past its gate" } else { "" };
     Words { kind, sentence: format!("{} {from} -> {to}, epoch {epoch}, {whose}{forced}", kind.as_str()), line }
+}
+
+/// One word for the ledger, and a sentence.
+fn noted(color: Color, note: &Note) -> (&'static str, String) {
+    let other = color.other();
+    match note {
+        Note::Doubted(finding) => {
+            ("doubted", format!("{finding}; {other} has most of the traffic back until it is settled"))
+        }
+        Note::Settled => ("settled", "nothing speaks against it any more; it has all the traffic again".into()),
+        Note::Shared(finding) => {
+            ("shared-fault", format!("{finding}, and {other} suffers as well: going back would help nobody"))
+        }
+        Note::ClientAside(finding) => (
+            "client-set-aside",
+            format!("{finding}, all of one client, and others are served well: it is judged no more"),
+        ),
+        Note::RouteAside(finding) => (
+            "route-set-aside",
+            format!("{finding}, all on one rare route, and others are served well: it is judged no more"),
+        ),
+    }
 }
 
 /// The words for how a watch ends without taking traffic back, in the ledger and in the metrics.

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::domain::Color;
-use crate::domain::watch::{Counts, Finding, Sample, Verdict, Watch};
+use crate::domain::watch::{Before, Ended, Finding, Knobs, Mode, Note, Sample, Verdict, Watch};
 
 #[cfg(test)]
 mod walk;
@@ -16,10 +16,10 @@ mod walk;
 const SAVE_LIMIT: Duration = Duration::from_secs(10);
 
 /// What can be tuned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timing {
-    /// How long the new color is watched; zero switches the watch off.
-    pub watch: Duration,
+    /// How the new color is watched, and how long; a window of zero switches the watch off.
+    pub watch: Knobs,
     /// Past it, what is still in flight on the color before is cut.
     pub drain: Duration,
 }
@@ -116,7 +116,7 @@ pub enum Event {
         /// Under which they were counted.
         epoch: u64,
         /// The counts, and whether there is a way back.
-        sample: Sample,
+        sample: Box<Sample>,
     },
     /// The last lease under `epoch` is gone; `cut` of them did not end by themselves.
     Drained {
@@ -172,7 +172,7 @@ pub enum Told {
         /// The gate had said no.
         forced: bool,
         /// What the watch found and had counted, where it was the watch.
-        finding: Option<(Finding, Counts)>,
+        finding: Option<(Finding, Ended)>,
     },
     /// Nothing was changed.
     Refused {
@@ -194,7 +194,16 @@ pub enum Told {
         /// How.
         end: WatchEnd,
         /// What had been counted.
-        counts: Counts,
+        counts: Ended,
+    },
+    /// The watch of `color` goes on, and found something worth knowing.
+    Noted {
+        /// Which is judged.
+        color: Color,
+        /// Its epoch.
+        epoch: u64,
+        /// What.
+        note: Note,
     },
     /// `color` holds no lease of `epoch` any more.
     Drained {
@@ -311,7 +320,7 @@ pub enum Phase {
     /// Nothing is being judged.
     Steady,
     /// The active color is being judged.
-    Watching(Watch),
+    Watching(Box<Watch>),
     /// The last watch took traffic back, and nobody has flipped since.
     RolledBack {
         /// What was found.
@@ -354,8 +363,8 @@ pub struct Cutover {
     phase: Phase,
     pending: Option<Pending>,
     drains: Vec<Drain>,
-    /// What the old color showed before the flip; the shell keeps it up to date.
-    history: Counts,
+    /// What the active color has shown lately; the shell keeps it up to date.
+    before: Before,
     serial: u64,
     /// Something changed while a flip was being saved.
     unsaved: bool,
@@ -366,7 +375,10 @@ impl Cutover {
     pub fn restore(record: Record, timing: Timing, now: Duration) -> Self {
         let Record { active, epoch, previous, config_active, watch_until, rolled_back } = record;
         let phase = match (watch_until, rolled_back) {
-            (Some(until), _) => Phase::Watching(Watch::new(now, until.min(now + timing.watch), Counts::default())),
+            (Some(until), _) => {
+                let until = until.min(now + timing.watch.rule.window);
+                Phase::Watching(Box::new(Watch::new(now, until, timing.watch, Before::default())))
+            }
             (None, Some(why)) => Phase::RolledBack { why },
             (None, None) => Phase::Steady,
         };
@@ -379,7 +391,7 @@ impl Cutover {
             phase,
             pending: None,
             drains: Vec::new(),
-            history: Counts::default(),
+            before: Before::default(),
             serial: 0,
             unsaved: false,
         }
@@ -396,7 +408,7 @@ impl Cutover {
             Event::ConfigActive { active, ask } => self.load_config(active, ask, now),
             Event::Saved { serial, outcome } => self.saved(serial, outcome, now),
             Event::Sample { epoch, .. } if epoch != self.epoch => Vec::new(), // the old color, still finishing
-            Event::Sample { sample, .. } => self.judge(sample, now),
+            Event::Sample { sample, .. } => self.judge(*sample, now),
             Event::Drained { epoch, cut } => self.drained(epoch, cut, now),
             Event::Tick => self.tick(now),
         }
@@ -457,7 +469,8 @@ impl Cutover {
         if let Err(why) = self.check_flip(to, &ask) {
             return refuse(Wanted::Flip(to), reason, ask.by, why);
         }
-        let watch_until = (!self.timing.watch.is_zero()).then(|| now + self.timing.watch);
+        let window = self.timing.watch.rule.window;
+        let watch_until = (!window.is_zero()).then(|| now + window);
         let (previous, epoch) = (Some(self.active), self.epoch + 1);
         let record =
             Record { active: to, epoch, previous, watch_until, config_active: self.config_active, rolled_back: None };
@@ -482,8 +495,9 @@ impl Cutover {
         let from = self.active;
         self.move_to(to, now, &mut effects);
         self.previous = Some(from);
-        if !self.timing.watch.is_zero() {
-            self.phase = Phase::Watching(Watch::new(now, now + self.timing.watch, self.history));
+        let knobs = self.timing.watch;
+        if !knobs.rule.window.is_zero() {
+            self.phase = Phase::Watching(Box::new(Watch::new(now, now + knobs.rule.window, knobs, self.before)));
         }
         let made = Made { from, to, epoch: self.epoch, reason, by };
         if std::mem::take(&mut self.unsaved) {
@@ -499,7 +513,7 @@ impl Cutover {
         reason: Reason,
         by: String,
         forced: bool,
-        finding: Option<(Finding, Counts)>,
+        finding: Option<(Finding, Ended)>,
         now: Duration,
     ) -> Vec<Effect> {
         let (from, mut effects) = (self.active, Vec::new());
@@ -560,11 +574,13 @@ impl Cutover {
     fn judge(&mut self, sample: Sample, now: Duration) -> Vec<Effect> {
         let Phase::Watching(watch) = &mut self.phase else { return Vec::new() };
         let verdict = watch.step(now, sample);
-        let (counts, over) = (watch.counts(), now >= watch.until());
+        let (counts, over, note) = (watch.counts(), now >= watch.until(), watch.take_note());
+        let (color, epoch) = (self.active, self.epoch);
         match verdict {
-            Verdict::Hold => Vec::new(),
             Verdict::NowhereToGo(finding) if over => self.conclude(WatchEnd::NowhereToGo(finding)),
-            Verdict::NowhereToGo(_) => Vec::new(),
+            Verdict::Hold | Verdict::NowhereToGo(_) => {
+                note.into_iter().map(|note| Effect::Tell(Told::Noted { color, epoch, note })).collect()
+            }
             Verdict::RollBack(finding) => {
                 let to = self.active.other();
                 self.roll_back(to, Reason::Verdict, "cutover".into(), false, Some((finding, counts)), now)
@@ -610,7 +626,7 @@ impl Cutover {
             && watch.until() <= now
         {
             // The shell samples before it ticks; a watch that is still open then has nobody to count for it.
-            let sample = Sample { counts: watch.counts(), old_is_up: false };
+            let sample = watch.last_without_a_way_back();
             effects.extend(self.judge(sample, now));
         }
         effects
@@ -673,9 +689,17 @@ impl Cutover {
         matches!(self.phase, Phase::Watching(_))
     }
 
+    /// How requests are sent and counted while a color is judged; `None` while none is.
+    pub fn mode(&self) -> Option<Mode> {
+        match &self.phase {
+            Phase::Watching(watch) => Some(watch.mode()),
+            Phase::Steady | Phase::RolledBack { .. } => None,
+        }
+    }
+
     /// What the active color has shown lately: the next flip is judged against it.
-    pub fn set_history(&mut self, history: Counts) {
-        self.history = history;
+    pub fn set_before(&mut self, before: Before) {
+        self.before = before;
     }
 
     /// Takes effect at the next flip.

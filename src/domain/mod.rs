@@ -5,6 +5,7 @@ pub mod cutover;
 pub mod health;
 pub mod rehearsal;
 pub mod release;
+pub mod verdict;
 pub mod watch;
 
 pub use color::Color;

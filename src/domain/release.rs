@@ -267,6 +267,8 @@ pub fn next(release: Interrupted, active: Color, epoch: u64) -> Next {
 /// What the active color answered up to some moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Answers {
+    /// Whether it was ready then.
+    pub was_ready: bool,
     /// All of them.
     pub requests: u64,
     /// 5xx, and failures to answer.
@@ -342,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_color_is_hurt_when_it_fails_more_than_it_did() {
-        let answers = |requests, errors| Answers { requests, errors };
+        let answers = |requests, errors| Answers { was_ready: true, requests, errors };
         for (case, before, after, want) in [
             ("nobody asks", answers(0, 0), answers(0, 0), false),
             ("all well", answers(1000, 0), answers(1100, 0), false),

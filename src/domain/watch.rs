@@ -1,72 +1,65 @@
-//! The watch after a flip: is the new color worse than the old one was?
+//! The watch after a flip: is the new color worse than the old one?
 //!
-//! First form. Two looks are taken at every step, one at the last `RECENT` and one at everything since the flip. In
-//! each, `k` bad answers among `n` requests are weighed against the share `p` that the old color's own history
-//! excuses: by Chernoff's bound, a color whose true share is `p` or less shows this much with probability at most
-//! `exp(-n * KL(k/n, p))`. The new color is guilty when that is below `1 / BAR` with at least `FAILURES_MIN` bad ones.
-//!
-//! Requests still in flight count as good ones: failures often answer sooner than successes, and the first second
-//! after a flip must not be judged by the quick ones alone.
+//! It turns the counters of the data plane into the batches that two juries weigh (`verdict`), one for failures and one
+//! for slowness, and what they find into what can be done about it: share the traffic with the old color, set a source
+//! aside, hold, go back. What the old color answers in the same seconds settles whose fault it is.
 //!
 //! It knows nothing of epochs or colors; `cutover` does.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-/// Bad answers without which nobody is judged.
-const FAILURES_MIN: u64 = 5;
-/// How far the short look goes back.
-const RECENT: Duration = Duration::from_secs(10);
-/// Steps closer together than this are one entry of the short look, which bounds its memory.
-const GRAIN: Duration = Duration::from_millis(100);
-/// Natural logarithm of the odds against chance that a verdict needs: 1 in 200,000 per look.
-const BAR: f64 = 12.2;
-/// Natural logarithm of the odds that the old color's true share is below the upper bound taken: 1 in 4,000.
-const HISTORY_BAR: f64 = 8.3;
-/// The new color may be this many times as bad as the old one could have been.
-const RATIO: f64 = 1.5;
-/// It may always be worse by this share of the requests.
-const EFFECT_MIN: f64 = 0.005;
-/// A short history excuses at most this share more than it shows.
-const DOUBT_MAX: f64 = 0.05;
-/// An old color that failed every time excuses everything: going back to it would help nobody.
-const TOLERATED_MAX: f64 = 0.999;
-/// Answers without which no old color is that hopeless: one unlucky request must not excuse every release after it.
-const HOPELESS_MIN: u64 = 20;
+use super::verdict::{
+    self, Batch, Jury, Look, Rule, SLOWER_THAN_QUANTILE, Witness, Yardstick, jury_of_failures, jury_of_slowness,
+    kept_share,
+};
+
+mod sample;
+mod source;
+#[cfg(test)]
+mod tests;
+
+pub use sample::{Aged, Aside, Ended, Mode, Phase, SOURCES, Sample, Seen, Spread};
+use source::{Alone, batch};
+
 /// A watch that could not have found this share of failures, or twice the tolerated one where that is more, ends as
 /// "not enough traffic to tell".
 const FINDABLE: f64 = 0.2;
+/// No more than this part of the window is a warm-up.
+const WARM_UP_PART: u32 = 4;
+/// A source that is alone with its failures is given so long to be told from the release.
+const ALONE_WAIT: Duration = Duration::from_secs(1);
+/// A watch that stays open without traffic looks again after this.
+const STAY_OPEN: Duration = Duration::from_secs(1);
+/// A fault of both colors is told again where the last one is so long ago.
+const SHARED_AGAIN: Duration = Duration::from_secs(10);
 
-/// Requests of one color, counted since some moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Answered below 500.
-    pub good: u64,
-    /// Answered 5xx, or not at all.
-    pub bad: u64,
-    /// Begun and not ended.
-    pub in_flight: u64,
+/// What an operator may tune about a watch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Knobs {
+    /// The rule, and the window.
+    pub rule: Rule,
+    /// A doubted color keeps only a part of the traffic, and is compared with the old one. Without, it is judged against
+    /// the old color's past alone.
+    pub split: bool,
+    /// Without enough traffic, the watch stays open past its window.
+    pub stay_open: bool,
+    /// The share of requests below which a route alone takes nothing back. Default 0.02.
+    pub rare_route: f64,
 }
 
-impl Counts {
-    /// Requests that have ended with evidence.
-    pub fn answered(self) -> u64 {
-        self.good + self.bad
-    }
-
-    fn begun(self) -> u64 {
-        self.answered() + self.in_flight
-    }
+impl Knobs {
+    /// What holds where nothing is configured.
+    pub const DEFAULT: Knobs = Knobs { rule: Rule::DEFAULT, split: true, stay_open: false, rare_route: 0.02 };
 }
 
-/// What a step is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample {
-    /// The new color since the flip; `good` and `bad` only grow.
-    pub counts: Counts,
-    /// Whether the old color could take the traffic back.
-    pub old_is_up: bool,
+/// What the old color was like before the flip.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Before {
+    /// Its failures.
+    pub yardstick: Yardstick,
+    /// By quantile, from when on an answer is slow and what its evidence is divided by; `None` where too little is known.
+    pub slow: [Option<(Duration, f64)>; 3],
 }
 
 /// What a step says.
@@ -84,24 +77,58 @@ pub enum Verdict {
     NotEnoughTraffic,
 }
 
+/// Something an operator wants to know while nothing is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// Something speaks against the new color; the old one has most of the traffic back until it is settled.
+    Doubted(Finding),
+    /// It was nothing; the new color has all the traffic again.
+    Settled,
+    /// Both colors suffer, and going back would help nobody.
+    Shared(Finding),
+    /// One client alone fails, and is judged no more.
+    ClientAside(Finding),
+    /// One rare route alone fails, and is judged no more.
+    RouteAside(Finding),
+}
+
+/// What is wrong with the new color.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// Requests fail.
+    Failing,
+    /// Requests take longer than this.
+    Slow(Duration),
+}
+
 /// What was found against the new color.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finding {
+    /// What it does.
+    pub wrong: Wrong,
     /// Bad ones among `requests`.
-    pub failed: u64,
-    /// Requests looked at.
+    pub bad: u64,
+    /// Requests since there was last nothing against it.
     pub requests: u64,
-    /// The look's length.
+    /// How long that is.
     pub within: Duration,
     /// Share that was excused, in hundredths of a percent.
     pub tolerated_bp: u32,
+    /// The evidence, as a hundredth of its natural logarithm.
+    pub ln_evidence_centi: i32,
+    /// Likewise, how much the comparison with the old color says.
+    pub ln_worse_centi: i32,
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Finding { failed, requests, within, tolerated_bp } = self;
+        let Finding { bad, requests, within, tolerated_bp, .. } = self;
         let (seconds, percent) = (within.as_secs_f64(), f64::from(*tolerated_bp) / 100.0);
-        write!(f, "{failed} of {requests} requests failed within {seconds:.3} s, {percent:.2} % are tolerated")
+        let what = match self.wrong {
+            Wrong::Failing => "failed".to_owned(),
+            Wrong::Slow(limit) => format!("took longer than {} ms", limit.as_millis()),
+        };
+        write!(f, "{bad} of {requests} requests {what} within {seconds:.3} s, {percent:.2} % are tolerated")
     }
 }
 
@@ -110,47 +137,118 @@ impl fmt::Display for Finding {
 pub struct Watch {
     since: Duration,
     until: Duration,
+    knobs: Knobs,
+    before: Before,
     tolerated: f64,
-    last: Counts,
-    /// Counts at moments [`GRAIN`] apart, oldest first; the first is the last one older than [`RECENT`].
-    past: VecDeque<(Duration, Counts)>,
-    evidence: f64,
+    failures: Jury<1>,
+    slowness: Jury<3>,
+    last: Sample,
+    last_step: Duration,
+    /// Answers that came after the warm-up: what the window's end is judged by.
+    judged: u64,
+    /// When nothing spoke against the new color: who had asked for what until then.
+    calm: Spread,
+    calm_refused: u64,
+    aside: Aside,
+    stuck: Option<Stuck>,
+    shared_told: Option<Duration>,
+    note: Option<Note>,
+}
+
+/// The new color is bad, there was no better place to go, and it is not known to be over.
+#[derive(Clone, Copy, Debug)]
+struct Stuck {
+    finding: Finding,
+    /// Answered when it was last found.
+    answered: u64,
 }
 
 impl Watch {
     /// A watch from `now` until `until`, against what the old color showed before the flip.
-    pub fn new(now: Duration, until: Duration, history: Counts) -> Self {
-        let past = VecDeque::from([(now, Counts::default())]);
-        Watch { since: now, until, tolerated: tolerated(history), last: Counts::default(), past, evidence: 0.0 }
+    pub fn new(now: Duration, until: Duration, knobs: Knobs, before: Before) -> Self {
+        let window = until.saturating_sub(now);
+        let rule = Rule { window, warm_up: knobs.rule.warm_up.min(window / WARM_UP_PART), ..knobs.rule };
+        let knobs = Knobs { rule, ..knobs };
+        let Yardstick { rate, blunt, .. } = before.yardstick;
+        let tolerated = before.yardstick.tolerated(&rule);
+        Watch {
+            since: now,
+            until,
+            knobs,
+            before,
+            tolerated,
+            failures: jury_of_failures(tolerated, rate, blunt, rule),
+            slowness: jury_of_slowness(rate, before.slow.map(|slow| slow.map_or(1.0, |(_, blunt)| blunt)), rule),
+            last: Sample::default(),
+            last_step: now,
+            judged: 0,
+            calm: Spread::default(),
+            calm_refused: 0,
+            aside: Aside::default(),
+            stuck: None,
+            shared_told: None,
+            note: None,
+        }
     }
 
     /// Takes a sample in and judges.
     pub fn step(&mut self, now: Duration, sample: Sample) -> Verdict {
-        self.last = sample.counts;
-        while self.past.len() > 1 && self.past[1].0 + RECENT <= now {
-            self.past.pop_front();
+        let was_split = self.is_split();
+        let failing = self.look_at_failures(now, &sample);
+        let slow = self.look_at_slowness(now, &sample);
+        (self.last, self.last_step) = (sample, now);
+        let failing = self.leave_sources_out(now, failing);
+        let guilty = match (failing, slow) {
+            (verdict::Finding::Guilty, _) => Some(self.failing(now)),
+            (_, verdict::Finding::Guilty) => Some(self.slow(now)),
+            (verdict::Finding::Shared, _) => self.note_shared(now, self.failing(now)),
+            (_, verdict::Finding::Shared) => self.note_shared(now, self.slow(now)),
+            (verdict::Finding::Calm | verdict::Finding::Doubt, verdict::Finding::Calm | verdict::Finding::Doubt) => {
+                None
+            }
+        };
+        match guilty {
+            Some(finding) if sample.old_is_up => return Verdict::RollBack(finding),
+            Some(finding) => self.stick(finding),
+            None => self.come_loose(),
         }
-        let recent = self.past.front().map_or(self.since, |(at, _)| *at);
-        let looks = [recent, self.since].map(|from| self.look(from, now));
-        self.evidence = looks.iter().map(|(evidence, _)| *evidence).fold(0.0, f64::max);
-        if self.past.back().is_none_or(|(at, _)| *at + GRAIN <= now) {
-            self.past.push_back((now, sample.counts));
+        if self.note.is_none() && self.is_split() != was_split {
+            self.note = Some(if was_split { Note::Settled } else { Note::Doubted(self.suspicion(now)) });
         }
-        if let Some((_, finding)) = looks.into_iter().find(|(evidence, _)| *evidence >= 1.0) {
-            return if sample.old_is_up { Verdict::RollBack(finding) } else { Verdict::NowhereToGo(finding) };
+        if self.failures.is_calm() {
+            (self.calm, self.calm_refused) = (sample.seen.spread, sample.seen.refused);
         }
-        if now < self.until {
-            Verdict::Hold
-        } else if self.could_have_found_a_fault() {
-            Verdict::Keep
-        } else {
-            Verdict::NotEnoughTraffic
+        match self.stuck {
+            Some(stuck) => Verdict::NowhereToGo(stuck.finding),
+            None if now < self.until => Verdict::Hold,
+            None if self.finds_in(self.judged) => Verdict::Keep,
+            None if self.knobs.stay_open => {
+                self.until = now + STAY_OPEN;
+                Verdict::Hold
+            }
+            None => Verdict::NotEnoughTraffic,
         }
     }
 
-    /// How much speaks against the new color: 0.0 nothing, 1.0 enough for a rollback.
+    /// How requests are to be sent and counted until the next step.
+    pub fn mode(&self) -> Mode {
+        // Never none, which would be all of the traffic.
+        let one_in = (1.0 / kept_share(self.before.yardstick.rate)).round() as u8;
+        Mode {
+            warm_up: self.is_warming_up(self.last_step),
+            keep_one_in: if self.is_split() { one_in.max(2) } else { 0 },
+            aside: self.aside,
+        }
+    }
+
+    /// What has to be told since this was last asked.
+    pub fn take_note(&mut self) -> Option<Note> {
+        self.note.take()
+    }
+
+    /// How much speaks against the new color: 0.0 nothing, 1.0 enough for a rollback; equal faults are equal steps.
     pub fn evidence(&self) -> f64 {
-        self.evidence
+        if self.stuck.is_some() { 1.0 } else { self.failures.progress().max(self.slowness.progress()) }
     }
 
     /// When the window ends.
@@ -158,229 +256,167 @@ impl Watch {
         self.until
     }
 
-    /// The counts of the last step.
-    pub fn counts(&self) -> Counts {
-        self.last
+    /// How the new color's requests have ended.
+    pub fn counts(&self) -> Ended {
+        self.last.seen.new_color()
     }
 
-    /// Evidence and finding in the requests since `from`, which is the first of `past` or the flip.
-    fn look(&self, from: Duration, now: Duration) -> (f64, Finding) {
-        let zero = Counts::default();
-        let before = if from == self.since { zero } else { self.past.front().map_or(zero, |(_, counts)| *counts) };
-        let failed = self.last.bad.saturating_sub(before.bad);
-        let ended = self.last.answered().saturating_sub(before.answered());
-        // Ended ones may have begun before this look did; then they are what there is to see.
-        let requests = self.last.begun().saturating_sub(before.begun()).max(ended);
-        let weight = surprise(failed, requests, self.tolerated) / BAR;
-        let evidence = weight.min(failed as f64 / FAILURES_MIN as f64).clamp(0.0, 1.0);
-        let tolerated_bp = (self.tolerated * 10_000.0).round() as u32;
-        (evidence, Finding { failed, requests, within: now.saturating_sub(from), tolerated_bp })
+    /// What the last step was told, where nobody counts any more.
+    pub fn last_without_a_way_back(&self) -> Sample {
+        Sample { old_is_up: false, aged: Aged::default(), ..self.last }
     }
 
-    fn could_have_found_a_fault(&self) -> bool {
-        let findable = FINDABLE.max(2.0 * self.tolerated);
-        self.last.answered() as f64 * divergence(findable, self.tolerated) >= BAR
-    }
-}
-
-/// The share of failures that the old color's history excuses: above 0, at most [`TOLERATED_MAX`].
-fn tolerated(history: Counts) -> f64 {
-    let answered = history.answered();
-    let share = if answered == 0 { 0.0 } else { history.bad as f64 / answered as f64 };
-    let most = if answered < HOPELESS_MIN { 0.5 } else { TOLERATED_MAX };
-    let suspected = RATIO * upper_bound(share, answered);
-    suspected.min(RATIO * share + DOUBT_MAX).max(share + EFFECT_MIN).min(most)
-}
-
-/// The largest true share that `share` of `answered` leaves credible.
-fn upper_bound(share: f64, answered: u64) -> f64 {
-    let (mut low, mut high) = (share, 1.0);
-    for _ in 0..40 {
-        let middle = (low + high) / 2.0;
-        if answered as f64 * divergence(share, middle) <= HISTORY_BAR { low = middle } else { high = middle }
-    }
-    high
-}
-
-/// Natural logarithm of the odds against `failed` of `requests` when the true share is `p`; 0 when it is no more than `p`.
-fn surprise(failed: u64, requests: u64, p: f64) -> f64 {
-    if requests == 0 {
-        return 0.0;
-    }
-    let share = failed as f64 / requests as f64;
-    if share <= p { 0.0 } else { requests as f64 * divergence(share, p) }
-}
-
-/// Kullback-Leibler divergence of two coins, in nats; `0 * ln 0` is 0, so that it is never NaN.
-fn divergence(a: f64, b: f64) -> f64 {
-    let part = |a: f64, b: f64| if a <= 0.0 { 0.0 } else { a * (a / b.max(f64::MIN_POSITIVE)).ln() };
-    part(a, b) + part(1.0 - a, 1.0 - b)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const WINDOW: Duration = Duration::from_secs(900);
-
-    fn counts(good: u64, bad: u64) -> Counts {
-        Counts { good, bad, in_flight: 0 }
+    /// Whether the old color has a part of the traffic.
+    pub fn is_split(&self) -> bool {
+        let doubted = self.failures.is_in_doubt() || self.slowness.is_in_doubt();
+        doubted && self.knobs.split && self.last.old_is_up
     }
 
-    fn sample(counts: Counts) -> Sample {
-        Sample { counts, old_is_up: true }
+    /// The share of failures that is excused.
+    pub fn tolerated(&self) -> f64 {
+        self.tolerated
     }
 
-    fn secs(n: f64) -> Duration {
-        Duration::from_secs_f64(n)
+    fn is_warming_up(&self, now: Duration) -> bool {
+        now.saturating_sub(self.since) < self.knobs.rule.warm_up
     }
 
-    /// xorshift64*: seeded, so that a failure repeats.
-    struct Dice(u64);
-
-    impl Dice {
-        fn roll(&mut self) -> f64 {
-            self.0 ^= self.0 >> 12;
-            self.0 ^= self.0 << 25;
-            self.0 ^= self.0 >> 27;
-            (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) as f64 / (1u64 << 53) as f64
+    fn look_at_failures(&mut self, now: Duration, sample: &Sample) -> verdict::Finding {
+        let ended = |phases: [Phase; 2]| {
+            let mut sum = Ended::default();
+            phases.into_iter().for_each(|phase| sum += sample.seen.of(phase) - self.last.seen.of(phase));
+            sum
+        };
+        let (warm, calm) = (ended([Phase::WarmUp, Phase::WarmUpSplit]), ended([Phase::Calm, Phase::Split]));
+        let mut both = warm;
+        both += calm;
+        let compared = ended([Phase::Split, Phase::WarmUpSplit]);
+        let old = sample.seen.of(Phase::Old) - self.last.seen.of(Phase::Old);
+        let warms_up = self.is_warming_up(self.last_step);
+        if !warms_up {
+            self.failures.hear_late([batch(warm)]);
+            self.judged += calm.all();
         }
-    }
-
-    /// Requests one after the other, judged after each, until a rollback or `limit`: how many it took.
-    fn requests_until_rollback(history: Counts, share: f64, per_second: f64, limit: u64, seed: u64) -> Option<u64> {
-        let mut dice = Dice(seed);
-        let mut watch = Watch::new(secs(0.0), WINDOW, history);
-        let mut seen = counts(0, 0);
-        (1..=limit).find(|n| {
-            if dice.roll() < share {
-                seen.bad += 1
-            } else {
-                seen.good += 1
-            }
-            matches!(watch.step(secs(*n as f64 / per_second), sample(seen)), Verdict::RollBack(_))
+        self.failures.look(Look {
+            now: now.saturating_sub(self.since),
+            since: self.last_step.saturating_sub(self.since),
+            // The first requests after the warm-up may be here before its last look.
+            new: [if warms_up { batch(both) } else { batch(calm) }],
+            old: [batch(old)],
+            compared: [batch(compared)],
+            is_split: self.is_split(),
+            in_flight: sample.in_flight as f64,
+            witness: if self.is_refusing(sample) { Witness::NewColor } else { self.witness(sample) },
         })
     }
 
-    #[test]
-    fn gives_no_verdict_without_traffic() {
-        let mut watch = Watch::new(secs(0.0), WINDOW, counts(1000, 0));
-        for second in 1..900 {
-            assert_eq!(watch.step(secs(f64::from(second)), sample(counts(0, 0))), Verdict::Hold);
-            assert_eq!(watch.evidence(), 0.0);
-        }
-        assert_eq!(watch.step(WINDOW, sample(counts(0, 0))), Verdict::NotEnoughTraffic);
+    fn look_at_slowness(&mut self, now: Duration, sample: &Sample) -> verdict::Finding {
+        let Aged { new, old, is_split, in_warm_up } = sample.aged;
+        let new = new.map(batch);
+        // A jury hears of the warm-up's end by what began after it.
+        let since = if in_warm_up { Duration::ZERO } else { self.last_step.saturating_sub(self.since) };
+        self.slowness.look(Look {
+            now: now.saturating_sub(self.since),
+            since,
+            new,
+            old: old.map(batch),
+            compared: if is_split { new } else { [Batch::default(); 3] },
+            is_split: self.is_split(),
+            in_flight: 0.0,
+            witness: self.witness(sample),
+        })
     }
 
-    #[test]
-    fn finds_a_dead_color_at_the_fifth_failure() {
-        for (case, history) in [
-            ("no history", counts(0, 0)),
-            ("a clean one", counts(10_000, 0)),
-            ("one percent of errors", counts(9_900, 100)),
-        ] {
-            assert_eq!(requests_until_rollback(history, 1.0, 100.0, 100, 1), Some(5), "{case}");
-            assert_eq!(requests_until_rollback(history, 1.0, 0.1, 100, 1), Some(5), "{case}, slowly");
-        }
+    fn witness(&self, sample: &Sample) -> Witness {
+        if self.knobs.split && sample.old_is_up { Witness::BothColors } else { Witness::NewColor }
     }
 
-    #[test]
-    fn finds_a_fifth_of_failures_within_dozens_of_requests() {
-        for (history, want) in [(counts(0, 0), 120), (counts(1_000, 0), 60), (counts(59_400, 600), 60)] {
-            let mut took: Vec<_> = (1..=101)
-                .map(|seed| requests_until_rollback(history, 0.2, 100.0, 2_000, seed).expect("a fifth is found"))
-                .collect();
-            took.sort_unstable();
-            assert!(took[50] <= want, "median {} of {history:?}", took[50]);
-        }
+    /// Most failures are connections that were not taken: no fault that both colors could share.
+    fn is_refusing(&self, sample: &Sample) -> bool {
+        let refused = sample.seen.refused.saturating_sub(self.calm_refused);
+        refused as f64 * 2.0 > self.failures.episode().seen.bad && refused > 0
     }
 
-    #[test]
-    fn finds_a_fault_that_begins_late() {
-        let mut watch = Watch::new(secs(0.0), WINDOW, counts(100_000, 100));
-        let mut seen = counts(0, 0);
-        for tick in 1..=4800 {
-            seen.good += 100;
-            assert_eq!(watch.step(secs(f64::from(tick) / 10.0), sample(seen)), Verdict::Hold);
+    /// A source that is alone with its failures is not the release.
+    fn leave_sources_out(&mut self, now: Duration, found: verdict::Finding) -> verdict::Finding {
+        if found != verdict::Finding::Guilty {
+            return found;
         }
-        let found = (1..=100).find(|tick| {
-            seen.good += 80;
-            seen.bad += 20;
-            matches!(watch.step(secs(480.0 + f64::from(*tick) / 10.0), sample(seen)), Verdict::RollBack(_))
-        });
-        assert!(found.is_some_and(|ticks| ticks <= 20), "{found:?}");
-    }
-
-    #[test]
-    fn leaves_good_releases_alone() {
-        // Two hundred whole watches, at baselines up to 5 %, 100 requests/s, judged ten times a second.
-        for (share, seeds) in [(0.0, 1..=20), (0.001, 21..=80), (0.01, 81..=140), (0.05, 141..=200)] {
-            for seed in seeds {
-                let mut dice = Dice(seed * 7919);
-                let mut draw = |n: u32| u64::try_from((0..n).filter(|_| dice.roll() < share).count()).expect("small");
-                let bad = draw(6_000);
-                let mut watch = Watch::new(secs(0.0), WINDOW, counts(6_000 - bad, bad));
-                let mut seen = counts(0, 0);
-                for tick in 1..9_000 {
-                    let bad = draw(10);
-                    seen = counts(seen.good + 10 - bad, seen.bad + bad);
-                    let verdict = watch.step(secs(f64::from(tick) / 10.0), sample(seen));
-                    assert_eq!(verdict, Verdict::Hold, "share {share}, seed {seed}, tick {tick}");
-                }
-                assert_eq!(watch.step(WINDOW, sample(seen)), Verdict::Keep);
+        let finding = self.failing(now);
+        let episode = source::since(&self.last.seen.spread, &self.calm);
+        match source::alone(&episode, &self.last.seen.spread, self.aside, self.knobs.rare_route, self.failures.bets()) {
+            Alone::No => found,
+            Alone::TooEarly if finding.within < ALONE_WAIT => verdict::Finding::Doubt,
+            Alone::TooEarly => found,
+            Alone::Yes(aside) => {
+                let is_client = aside.client != self.aside.client;
+                self.note = Some(if is_client { Note::ClientAside(finding) } else { Note::RouteAside(finding) });
+                self.aside = aside;
+                self.failures.forget();
+                (self.calm, self.calm_refused) = (self.last.seen.spread, self.last.seen.refused);
+                verdict::Finding::Calm
             }
         }
     }
 
-    #[test]
-    fn does_not_judge_a_slow_service_by_its_quick_failures() {
-        // 1 % fail at once, the rest takes a second: after 0.6 s six have failed and nothing has succeeded.
-        let mut watch = Watch::new(secs(0.0), WINDOW, counts(99_000, 1_000));
-        let hasty = Counts { good: 0, bad: 6, in_flight: 594 };
-        assert_eq!(watch.step(secs(0.6), sample(hasty)), Verdict::Hold);
+    /// Tells a fault of both colors once, however long it lasts.
+    fn note_shared(&mut self, now: Duration, finding: Finding) -> Option<Finding> {
+        if self.shared_told.is_none_or(|told| told + SHARED_AGAIN <= now) {
+            self.note = Some(Note::Shared(finding));
+        }
+        self.shared_told = Some(now);
+        None
     }
 
-    #[test]
-    fn stays_when_there_is_no_better_place() {
-        let mut watch = Watch::new(secs(0.0), WINDOW, counts(1_000, 0));
-        let bad = counts(0, 50);
-        let stuck = watch.step(secs(1.0), Sample { counts: bad, old_is_up: false });
-        assert!(matches!(stuck, Verdict::NowhereToGo(Finding { failed: 50, requests: 50, .. })), "{stuck:?}");
-        assert!(matches!(watch.step(secs(2.0), sample(bad)), Verdict::RollBack(_)), "goes as soon as it can");
+    fn stick(&mut self, finding: Finding) {
+        let answered = self.counts().all();
+        self.stuck = Some(Stuck { finding, answered });
+        self.failures.forget();
+        self.slowness.forget();
     }
 
-    #[test]
-    fn tolerates_what_the_old_color_did_too() {
-        let mut watch = Watch::new(secs(0.0), WINDOW, counts(700, 300));
-        assert_eq!(watch.step(secs(1.0), sample(counts(650, 350))), Verdict::Hold);
-        let mut watch = Watch::new(secs(0.0), WINDOW, counts(0, 100));
-        assert_eq!(watch.step(secs(1.0), sample(counts(0, 1_000))), Verdict::Hold, "going back would help nobody");
-        let mut watch = Watch::new(secs(0.0), WINDOW, counts(0, 1));
-        let verdict = watch.step(secs(1.0), sample(counts(0, 1_000)));
-        assert!(matches!(verdict, Verdict::RollBack(_)), "one unlucky request excuses nobody: {verdict:?}");
-    }
-
-    #[test]
-    fn evidence_is_a_share_for_every_input() {
-        let many = u64::from(u32::MAX);
-        for history in [counts(0, 0), counts(0, 1), counts(0, many), counts(many, 0), counts(many, many)] {
-            let excused = tolerated(history);
-            assert!(excused > 0.0 && excused <= TOLERATED_MAX, "{history:?} excuses {excused}");
-            for seen in [counts(0, 0), counts(0, 1), counts(1, 0), counts(0, many), counts(many, 0), counts(many, many)]
-            {
-                let mut watch = Watch::new(secs(0.0), WINDOW, history);
-                watch.step(secs(1.0), sample(seen));
-                assert!((0.0..=1.0).contains(&watch.evidence()), "{history:?} {seen:?} {}", watch.evidence());
-            }
+    /// What was found counts until there is a way back, or until enough answers since then would have shown it again.
+    fn come_loose(&mut self) {
+        let answered = self.counts().all();
+        if let Some(stuck) = self.stuck
+            && (self.last.old_is_up || self.finds_in(answered.saturating_sub(stuck.answered)))
+        {
+            self.stuck = None;
         }
     }
 
-    #[test]
-    fn remembers_no_more_than_its_short_look_needs() {
-        let mut watch = Watch::new(secs(0.0), WINDOW, counts(0, 0));
-        for ms in 1..60_000 {
-            watch.step(Duration::from_millis(ms), sample(counts(ms, 0)));
+    /// What the doubt is about.
+    fn suspicion(&self, now: Duration) -> Finding {
+        if self.failures.is_in_doubt() { self.failing(now) } else { self.slow(now) }
+    }
+
+    fn failing(&self, now: Duration) -> Finding {
+        self.finding(now, &self.failures, Wrong::Failing, self.tolerated)
+    }
+
+    fn slow(&self, now: Duration) -> Finding {
+        let coin = self.slowness.episode().coin;
+        let limit = self.before.slow[coin].map_or(Duration::ZERO, |(limit, _)| limit);
+        self.finding(now, &self.slowness, Wrong::Slow(limit), SLOWER_THAN_QUANTILE[coin])
+    }
+
+    fn finding<const COINS: usize>(&self, now: Duration, jury: &Jury<COINS>, wrong: Wrong, tolerated: f64) -> Finding {
+        let episode = jury.episode();
+        let centi = |ln: f64| (ln.clamp(-1e6, 1e6) * 100.0).round() as i32;
+        Finding {
+            wrong,
+            // Whole numbers all the way from the counters: below 2^53 the sums are exact.
+            bad: episode.seen.bad as u64,
+            requests: episode.seen.requests as u64,
+            within: now.saturating_sub(self.since + episode.began),
+            tolerated_bp: (tolerated * 10_000.0).round() as u32,
+            ln_evidence_centi: centi(jury.ln_evidence()),
+            ln_worse_centi: centi(jury.ln_worse()),
         }
-        assert!(watch.past.len() <= 103, "{}", watch.past.len());
+    }
+
+    /// Whether a fault worth finding would have been found in that many answers.
+    fn finds_in(&self, answers: u64) -> bool {
+        self.failures.would_find(FINDABLE.max(2.0 * self.tolerated), answers as f64)
     }
 }

@@ -23,7 +23,7 @@ use super::pump::{Pump, Wire};
 use super::request::{self, BareLf, Origin, Request, Scan, Space};
 use super::worker::{Admission, Context};
 use crate::config;
-use crate::switch::{Lane, Lease};
+use crate::switch::{Lease, Source};
 use crate::tls::Current;
 
 /// How long a closing connection goes on reading what the client still sends, so that it can read our last answer.
@@ -266,7 +266,11 @@ impl<S: Transport> Connection<S> {
         if matches!(request.body, Decoder::Length(length) if body_max > 0 && length > body_max) {
             return Err(refused(Fault::BodyTooLarge));
         }
-        let lease = self.lease(&request).ok_or(Fault::NoService).map_err(refused)?;
+        let began = Instant::now();
+        let mut lease = self.lease(&request, began).ok_or(Fault::NoService).map_err(refused)?;
+        if lease.is_watched() {
+            lease.name_source(Source::new(self.client_of(&request), request.path.as_bytes()));
+        }
         let claimed = if self.origin.trusted { request.fields.values(Field::RequestId).next() } else { None };
         let request_id = match claimed {
             Some(id) if (1..=REQUEST_ID_MAX).contains(&id.len()) => String::from_utf8_lossy(id).into_owned(),
@@ -281,12 +285,12 @@ impl<S: Transport> Connection<S> {
             replayable: may_replay(&request, lease.lane().service.replay),
             keep_alive: request.keep_alive,
             expects_continue: request.expects_continue,
-            line: self.worker.log.is_on().then(|| Box::new(self.line(&request, &request_id, lease.lane()))),
+            line: self.worker.log.is_on().then(|| Box::new(self.line(&request, &request_id, &lease))),
             lease,
             body: request.body,
             head: rebuilt,
             request_id,
-            began: Instant::now(),
+            began,
         };
         self.client.consume(end);
         Ok(accepted)
@@ -300,10 +304,18 @@ impl<S: Transport> Connection<S> {
     }
 
     /// The lease is taken while both guards live; see `switch`.
-    fn lease(&self, request: &Request<'_>) -> Option<Lease> {
+    fn lease(&self, request: &Request<'_>, now: Instant) -> Option<Lease> {
         let table = self.worker.table.load();
         let service = table.find(request.host().as_bytes(), request.path.as_bytes())?;
-        Some(service.route.load().lease(self.worker.index))
+        Some(service.route.load().lease(self.worker.index, now))
+    }
+
+    /// Who asks: the peer, or whom a trusted proxy names last.
+    fn client_of<'r>(&'r self, request: &'r Request<'_>) -> &'r [u8] {
+        let named = || request.fields.values(Field::ForwardedFor).last();
+        let last =
+            self.origin.trusted.then(named).flatten().and_then(|value| value.rsplit(|&byte| byte == b',').next());
+        last.map_or(self.origin.ip.as_bytes(), <[u8]>::trim_ascii)
     }
 
     /// Waits a moment for the first chunk of a chunked body and checks what has come of the body.
@@ -410,7 +422,7 @@ impl<S: Transport> Connection<S> {
         .await;
     }
 
-    fn line(&self, request: &Request<'_>, request_id: &str, lane: &Lane) -> Line {
+    fn line(&self, request: &Request<'_>, request_id: &str, lease: &Lease) -> Line {
         let value = |name| request.value(name).map(|v| String::from_utf8_lossy(v).into_owned()).unwrap_or_default();
         Line {
             client: self.origin.ip.clone(),
@@ -418,9 +430,9 @@ impl<S: Transport> Connection<S> {
             host: request.authority.unwrap_or_default().to_owned(),
             path: request.path.to_owned(),
             protocol: if request.is_1_0 { "HTTP/1.0" } else { "HTTP/1.1" },
-            service: lane.service.name.clone(),
-            color: lane.color.as_str(),
-            epoch: lane.epoch,
+            service: lease.lane().service.name.clone(),
+            color: lease.color().as_str(),
+            epoch: lease.lane().epoch,
             request_id: request_id.to_owned(),
             referer: value("referer"),
             user_agent: value("user-agent"),

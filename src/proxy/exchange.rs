@@ -243,6 +243,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
             }
             500.. if self.replaceable && self.up.has_all() && self.up.intact && self.down.is_unused() => {
                 self.seen.scan = Scan::default();
+                self.lease.answered();
                 return Ok(Some(answer.status));
             }
             status => {
@@ -257,6 +258,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
                 answer.write_final(&mut self.down.pending, self.asked, &extra);
                 self.down.frame(answer.body.clone(), answer.encoding);
                 self.seen.status = Some(status);
+                if self.replayed_by.is_none() {
+                    self.lease.answered();
+                }
                 self.seen.keep_upstream = answer.keep_alive && answer.body != Decoder::UntilClose;
                 self.seen.ends_with_close = answer.ends_with_close();
                 self.seen.event_stream = answer.is_event_stream();

@@ -75,11 +75,10 @@ impl Fault {
     /// Whether it speaks against the color that served.
     pub fn outcome(self) -> Outcome {
         match self {
-            Fault::ConnectFailed
-            | Fault::AnswerMissing
-            | Fault::AnswerUnreadable(_)
-            | Fault::AnswerTimedOut
-            | Fault::AnswerCut => Outcome::Bad,
+            Fault::ConnectFailed => Outcome::Refused,
+            Fault::AnswerMissing | Fault::AnswerUnreadable(_) | Fault::AnswerTimedOut | Fault::AnswerCut => {
+                Outcome::Bad
+            }
             Fault::BadRequest(_)
             | Fault::VersionUnknown
             | Fault::MethodRefused

@@ -65,11 +65,11 @@ impl<S: Transport> Connection<S> {
             down: answer_pump(),
         };
         let standby = Arc::clone(&accepted.lease.lane().standby);
-        let active = Arc::clone(&accepted.lease.lane().upstreams);
-        let replaceable = standby.is_open() && accepted.replayable;
-        let mut trial = self.try_color(&mut accepted, &mut way, &active, replaceable, None).await;
+        let upstreams = Arc::clone(accepted.lease.upstreams());
+        let replaceable = accepted.lease.has_standby() && accepted.replayable;
+        let mut trial = self.try_color(&mut accepted, &mut way, &upstreams, replaceable, None).await;
         let mut replayed = None;
-        if standby.is_open() && way.is_replayable(&trial, accepted.replayable) {
+        if accepted.lease.has_standby() && way.is_replayable(&trial, accepted.replayable) {
             (trial, replayed) = self.replay(&mut accepted, &mut way, &standby, trial).await;
         } else if matches!(trial.result, Ok(Done::Failed(_))) {
             trial = self.go_on(&accepted, &mut way, trial).await; // the watch has just ended
@@ -192,7 +192,8 @@ impl<S: Transport> Connection<S> {
             Ok(Done::Answered | Done::Tunnel) => failed.seen.status,
             Err(fault) => fault.answer().map(|(status, _)| status),
         };
-        accepted.lease.record(Outcome::Bad, status, accepted.method_index, accepted.began.elapsed());
+        let outcome = failed.result.err().map_or(Outcome::Bad, Fault::outcome);
+        accepted.lease.record(outcome, status, accepted.method_index, accepted.began.elapsed());
         if !accepted.lease.lane().may_replay() {
             accepted.lease.lane().count_replay(REPLAY_OVER_BUDGET);
             return (self.go_on(accepted, way, failed).await, None);
@@ -327,7 +328,7 @@ impl Way {
             Ok(Done::Failed(_)) => true,
             Ok(Done::Answered | Done::Tunnel) => false,
             Err(Fault::ConnectFailed) => return self.up.intact && self.down.written == 0,
-            Err(fault) => fault.outcome() == Outcome::Bad,
+            Err(fault) => fault.outcome() == Outcome::Bad, // refused is said above
         };
         failed && may_repeat && self.up.intact && self.up.has_all() && self.down.written == 0
     }

@@ -257,10 +257,11 @@ impl Run<'_> {
             return Ok(format!("nothing was migrated, {old} is as it was"));
         }
         let status = self.site.status().await.map_err(Halt::Lost)?;
-        if !status.colors.get(&old).is_some_and(|color| color.ready) && self.answers.is_none_or(|a| a.requests == 0) {
+        // As it was before the migration: one that the migration has just hurt is not ready now.
+        let before = *self.answers.get_or_insert_with(|| answers(&status, old));
+        if !before.was_ready && before.requests == 0 {
             return Ok(format!("{old} was not ready before either"));
         }
-        let before = *self.answers.get_or_insert_with(|| answers(&status, old));
         let (deadline, mut unready) = (Instant::now() + self.site.deploy().settle, 0);
         loop {
             let status = self.site.status().await.map_err(Halt::Lost)?;
@@ -559,10 +560,11 @@ fn may_roll_back_to(status: &ServiceStatus, color: Color) -> bool {
 }
 
 fn answers(status: &ServiceStatus, color: Color) -> Answers {
-    status
-        .colors
-        .get(&color)
-        .map_or_else(Answers::default, |color| Answers { requests: color.requests, errors: color.errors })
+    status.colors.get(&color).map_or_else(Answers::default, |color| Answers {
+        was_ready: color.ready,
+        requests: color.requests,
+        errors: color.errors,
+    })
 }
 
 /// Why there is no use in waiting for a container.

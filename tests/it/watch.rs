@@ -286,3 +286,113 @@ fn a_flip_to_the_active_color_during_a_watch_is_refused() {
     cutover.must_flip("blue");
     assert_eq!(cutover.get("/").text(), "blue");
 }
+
+/// What a watch does short of a verdict.
+mod holds {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn until_ledger(cutover: &Cutover, word: &str, mut ask: impl FnMut()) {
+        for _ in 0..600 {
+            ask();
+            if cutover.ledger().contains(word) {
+                return;
+            }
+        }
+        panic!("no {word} in the ledger:\n{}", cutover.ledger());
+    }
+
+    #[test]
+    fn when_both_colors_fail() {
+        let (cutover, blue, green) = start("60s");
+        cutover.must_flip("green");
+        break_it(&blue);
+        break_it(&green);
+        until_ledger(&cutover, "green shared-fault", || drop(cutover.get("/")));
+        let app = cutover.app();
+        assert_eq!((&app["active"], &app["phase"]), (&json!("green"), &json!("watching")));
+    }
+
+    #[test]
+    fn when_one_client_alone_fails() {
+        let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
+        let cutover = Setup::of(&blue, &green).set("proxy.trusted_proxies", "['127.0.0.0/8']");
+        let cutover = cutover.set("service.app.watch.warm_up", "'0s'").start();
+        green.behave(|conn| {
+            loop {
+                let request = conn.request()?;
+                let answer =
+                    if request.target().contains("broken") { plain(BROKEN, "") } else { plain("200 OK", "green") };
+                conn.send(&answer)?;
+            }
+        });
+        for _ in 0..200 {
+            cutover.get("/");
+        }
+        cutover.must_flip("green");
+        let mut client = cutover.client();
+        let mut ask = |path: &str, who: u8| {
+            client.ask(&format!(
+                "POST {path} HTTP/1.1\r\nHost: app\r\nX-Forwarded-For: 10.0.0.{who}\r\nContent-Length: 0\r\n\r\n"
+            ))
+        };
+        until_ledger(&cutover, "green client-set-aside", || {
+            for who in 1..=5 {
+                ask("/", who);
+            }
+            ask("/broken", 77);
+        });
+        for _ in 0..100 {
+            ask("/broken", 77);
+        }
+        let app = cutover.app();
+        assert_eq!((&app["active"], &app["phase"]), (&json!("green"), &json!("watching")));
+    }
+
+    #[test]
+    fn most_of_the_traffic_back_while_it_doubts() {
+        let (cutover, _blue, green) = start("60s");
+        for _ in 0..200 {
+            cutover.get("/");
+        }
+        let good = Arc::new(AtomicU64::new(0));
+        let turn = Arc::clone(&good);
+        // Four failures, and then all is well: a doubt and no verdict.
+        green.behave(move |conn| {
+            loop {
+                conn.request()?;
+                let is_bad = turn.fetch_add(1, Relaxed) < 4;
+                conn.send(&if is_bad { plain(BROKEN, "") } else { plain("200 OK", "green") })?;
+            }
+        });
+        green.stop_connections();
+        cutover.must_flip("green");
+        until_ledger(&cutover, "green doubted", || drop(cutover.get("/")));
+        let blue: usize = (0..100).filter(|_| cutover.get("/").text() == "blue").count();
+        assert!((60..=99).contains(&blue), "blue answered {blue} of 100");
+        assert_eq!(cutover.app()["active"], "green");
+    }
+
+    #[test]
+    fn no_longer_when_answers_are_slow() {
+        let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
+        let cutover = Setup::of(&blue, &green).set("service.app.watch.warm_up", "'0s'").start();
+        for _ in 0..400 {
+            cutover.get("/");
+        }
+        green.behave(|conn| {
+            loop {
+                conn.request()?;
+                std::thread::sleep(Duration::from_millis(150));
+                conn.send(plain("200 OK", "green"))?;
+            }
+        });
+        green.stop_connections();
+        cutover.must_flip("green");
+        let load = Load::start(cutover.port(), 8);
+        let app = cutover.until_app("the slow color is taken back", |app| app["active"] == "blue");
+        load.end();
+        assert!(app["last_verdict"].as_str().is_some_and(|why| why.contains("took longer than")), "{app}");
+    }
+}

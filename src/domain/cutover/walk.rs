@@ -5,8 +5,14 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::*;
+use crate::domain::verdict::Rule;
+use crate::domain::watch::Phase as SeenIn;
 
-const TIMING: Timing = Timing { watch: Duration::from_secs(60), drain: Duration::from_secs(5) };
+const WINDOW: Duration = Duration::from_secs(60);
+const TIMING: Timing = Timing {
+    watch: Knobs { rule: Rule { window: WINDOW, ..Rule::DEFAULT }, ..Knobs::DEFAULT },
+    drain: Duration::from_secs(5),
+};
 
 fn ask(gate: Result<(), Closed>) -> Ask {
     Ask { by: "test".into(), if_epoch: None, force: false, gate }
@@ -40,8 +46,12 @@ fn flipped() -> Cutover {
     machine
 }
 
-fn sample(good: u64, bad: u64, old_is_up: bool) -> Sample {
-    Sample { counts: Counts { good, bad, in_flight: 0 }, old_is_up }
+/// Failures are refused connections, for which the new color alone can answer.
+fn sample(good: u64, bad: u64, old_is_up: bool) -> Box<Sample> {
+    let mut sample = Sample { old_is_up, ..Sample::default() };
+    sample.seen.phases[SeenIn::Calm as usize] = Ended { good, bad };
+    sample.seen.refused = bad;
+    Box::new(sample)
 }
 
 fn refusal(effects: &[Effect]) -> Option<&Refused> {
@@ -249,6 +259,8 @@ mod watching {
             ("silence", sample(0, 0, true), WatchEnd::NotEnoughTraffic),
         ] {
             let mut machine = flipped();
+            // The answers after the warm-up are those that count.
+            machine.on(Event::Sample { epoch: 2, sample: sample(0, 0, true) }, secs(4));
             let effects = machine.on(Event::Sample { epoch: 2, sample: seen }, secs(61));
             let end = effects.iter().find_map(|effect| match effect {
                 Effect::Tell(Told::WatchEnded { end, .. }) => Some(*end),
@@ -272,7 +284,10 @@ mod watching {
     #[test]
     fn is_off_when_the_window_is_zero() {
         let mut machine = fresh();
-        machine.set_timing(Timing { watch: secs(0), ..TIMING });
+        machine.set_timing(Timing {
+            watch: Knobs { rule: Rule { window: secs(0), ..Rule::DEFAULT }, ..Knobs::DEFAULT },
+            ..TIMING
+        });
         machine.on(Event::Flip { to: Color::Green, ask: ready() }, secs(1));
         machine.on(Event::Saved { serial: 1, outcome: Ok(()) }, secs(1));
         assert!(matches!(machine.phase(), Phase::Steady));
@@ -391,14 +406,17 @@ impl World {
             }
             10 => Event::Tick,
             _ => {
-                let share = if self.chance(25) { 40 } else { 0 };
+                // Some releases are bad, and some old colors stay down; others only stumble.
+                let epoch = self.machine.epoch();
+                let share = if epoch.is_multiple_of(3) || self.chance(10) { 40 } else { 0 };
+                let up = if epoch.is_multiple_of(4) { 2 } else { 80 };
                 let many = self.roll(30);
                 let bad = (0..many).filter(|_| self.chance(share)).count() as u64;
                 self.good += many - bad;
                 self.bad += bad;
                 let stale = self.chance(10);
-                let epoch = self.machine.epoch() - u64::from(stale);
-                Event::Sample { epoch, sample: sample(self.good, self.bad, self.chance(80)) }
+                let epoch = epoch - u64::from(stale);
+                Event::Sample { epoch, sample: sample(self.good, self.bad, self.chance(up)) }
             }
         };
         let effects = self.machine.on(event.clone(), self.now);
@@ -457,6 +475,7 @@ impl World {
                         return Err("cut the active color".into());
                     }
                 }
+                Effect::Tell(Told::Noted { .. }) => {}
                 Effect::Tell(Told::Refused { .. }) => drop(self.visited.insert("refused")),
                 Effect::Tell(Told::WatchEnded { end, .. }) => drop(self.visited.insert(match end {
                     WatchEnd::Kept => "kept",
@@ -500,11 +519,11 @@ impl World {
                 return Err(format!("drains {left:?}, replaced {want:?}"));
             }
         }
-        // The watch begins when the flip is published, a save later than the disk has it.
+        // The watch begins when the flip is published, a save later than the disk has it, and this disk may be slow.
         let settled = self.queue.is_empty() && !self.dirty && machine.pending.is_none();
         let mut kept = machine.record();
         if let (Some(until), Some(saved)) = (&mut kept.watch_until, self.disk.watch_until)
-            && (saved..saved + TIMING.watch).contains(until)
+            && (saved..saved + 2 * WINDOW).contains(until)
         {
             *until = saved;
         }
