@@ -6,6 +6,7 @@
 mod back;
 mod bad;
 mod data;
+mod flask;
 mod good;
 mod killed;
 mod recreate;
