@@ -8,7 +8,9 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 use crate::control::Observation;
 use crate::domain::Color;
 use crate::status::{Phase, Status};
-use crate::switch::{CODE_CLASSES, ColorStats, DURATION_BOUNDS_US, METHODS, REHEARSAL_RESULTS, REPLAY_RESULTS, Shard};
+use crate::switch::{
+    CODE_CLASSES, ColorStats, DURATION_BOUNDS_US, KINDS, METHODS, REHEARSAL_RESULTS, REPLAY_RESULTS, Shard,
+};
 
 /// The exposition format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -24,7 +26,7 @@ pub fn text(observed: &Observation) -> String {
     TextEncoder::new().encode_to_string(&families).expect("every family has a name, samples and one type")
 }
 
-fn traffic(observed: &Observation) -> [MetricFamily; 5] {
+fn traffic(observed: &Observation) -> [MetricFamily; 7] {
     let each = || {
         let colors = |(name, stats): &'_ (String, [_; 2])| (name.clone(), stats.clone());
         observed.stats.iter().map(colors).flat_map(|(name, stats)| {
@@ -53,6 +55,17 @@ fn traffic(observed: &Observation) -> [MetricFamily; 5] {
         let results = REHEARSAL_RESULTS.iter().zip(counts);
         results.map(|(result, count)| counter(&[("service", name), ("result", result)], *count)).collect::<Vec<_>>()
     });
+    let kinds = || each().flat_map(|each| KINDS.into_iter().enumerate().map(move |kind| (each.clone(), kind)));
+    let open = kinds().filter(|(_, (kind, _))| *kind > 0).map(|((name, color, stats), (at, kind))| {
+        gauge(&[("service", &name), ("color", color.as_str()), ("kind", kind)], stats.open(at) as f64)
+    });
+    let ends = kinds().flat_map(|((name, color, stats), (at, kind))| {
+        let closed = stats.sum(|shard: &Shard| shard.ends[at].closed.get());
+        let cut = stats.sum(|shard: &Shard| shard.ends[at].cut.get());
+        [("closed", closed), ("cut", cut)].map(|(end, count)| {
+            counter(&[("service", &name), ("color", color.as_str()), ("kind", kind), ("end", end)], count)
+        })
+    });
     let in_flight = each()
         .map(|(name, color, stats)| gauge(&[("service", &name), ("color", color.as_str())], stats.in_flight() as f64));
     [
@@ -76,6 +89,13 @@ fn traffic(observed: &Observation) -> [MetricFamily; 5] {
             rehearsals,
         ),
         family("in_flight", "Requests and tunnels in flight now.", MetricType::GAUGE, in_flight),
+        family("long_lived", "Those of them that have no end of their own.", MetricType::GAUGE, open),
+        family(
+            "drain_ends_total",
+            "What the proxy ended because its color was left: with a goodbye, or cut at the deadline.",
+            MetricType::COUNTER,
+            ends,
+        ),
     ]
 }
 
@@ -228,7 +248,16 @@ mod tests {
 
     fn color(address: &str, ready: bool) -> ColorStatus {
         let upstreams = vec![UpstreamStatus { address: address.into(), ready, reason: None }];
-        ColorStatus { ready, in_flight: 0, requests: 0, errors: 0, image_tag: None, project: None, upstreams }
+        ColorStatus {
+            ready,
+            in_flight: 0,
+            long_lived: Default::default(),
+            requests: 0,
+            errors: 0,
+            image_tag: None,
+            project: None,
+            upstreams,
+        }
     }
 
     /// Two workers; blue has answered three requests, one of them with 503, and holds one; green is watched.
@@ -366,6 +395,8 @@ mod tests {
                 "replays_total counter",
                 "rehearsals_total counter",
                 "in_flight gauge",
+                "long_lived gauge",
+                "drain_ends_total counter",
                 "active gauge",
                 "epoch gauge",
                 "flips_total counter",

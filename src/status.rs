@@ -227,6 +227,17 @@ pub struct Noise {
     pub seen: String,
 }
 
+/// Event streams, WebSockets or other tunnels of one color.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LongLived {
+    /// In flight now.
+    pub open: u64,
+    /// Ended with a goodbye, because their color was left or the proxy stops.
+    pub closed: u64,
+    /// Cut at the drain deadline.
+    pub cut: u64,
+}
+
 /// One color of a service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ColorStatus {
@@ -234,6 +245,9 @@ pub struct ColorStatus {
     pub ready: bool,
     /// Requests and tunnels in flight now.
     pub in_flight: u64,
+    /// Of those in flight, what has no end of its own, and how the proxy has ended such: by kind, where there were any.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub long_lived: BTreeMap<String, LongLived>,
     /// Requests ended since the process began.
     pub requests: u64,
     /// Those answered 5xx or not at all.

@@ -22,11 +22,16 @@ use crate::config;
 use crate::domain::Color;
 use crate::domain::watch::{Mode, Phase, Seen};
 
+mod drain;
 mod judging;
 mod latency;
 mod table;
 mod tap;
+#[cfg(test)]
+mod tests;
 
+use drain::Drain;
+pub use drain::{Ends, KINDS, Kind, goodbye};
 use judging::Tallies;
 pub use judging::{COHORT, COHORTS, CohortCount, Judging, SLOW_MAX, Side, SlowLimits, Source};
 pub use latency::{ANSWER_BUCKETS, answer_bucket, bucket_end};
@@ -115,6 +120,8 @@ pub struct Shard {
     pub answers: [Counter; ANSWER_BUCKETS],
     /// Failures of this color that the other one was asked to answer, by index into [`REPLAY_RESULTS`].
     pub replays: [Counter; REPLAY_RESULTS.len()],
+    /// How leases came to their end, by index into [`KINDS`].
+    pub ends: [Ends; KINDS.len()],
 }
 
 impl Default for Shard {
@@ -128,6 +135,7 @@ impl Default for Shard {
             duration_sum_us: Counter::default(),
             answers: std::array::from_fn(|_| Counter::default()),
             replays: Default::default(),
+            ends: Default::default(),
         }
     }
 }
@@ -176,6 +184,12 @@ impl ColorStats {
     /// Answers with 5xx, and failures to answer at all.
     pub fn errors(&self) -> u64 {
         self.sum(|s| s.errors.get())
+    }
+
+    /// Leases of that kind in flight now; none for [`Kind::Request`], which are all the others.
+    pub fn open(&self, kind: usize) -> u64 {
+        let ended = self.sum(|s| s.ends[kind].ended.get());
+        self.sum(|s| s.ends[kind].begun.get()).saturating_sub(ended)
     }
 }
 
@@ -309,7 +323,7 @@ pub struct Lane {
     standby_stats: Arc<Shard>,
     judging: Arc<Judging>,
     counts: Arc<Counts>,
-    cut: Arc<AtomicBool>,
+    drain: Arc<Drain>,
     failure_bell: Arc<Notify>,
     _drained: mpsc::Sender<Infallible>,
 }
@@ -332,6 +346,7 @@ pub struct Lease {
     lane: Arc<Lane>,
     recorded: bool,
     side: Side,
+    kind: Cell<Kind>,
     began: Instant,
     /// While a watch runs.
     watched: Option<Watched>,
@@ -364,7 +379,7 @@ impl Lease {
             let cohort = counts.tallies.cohorts.as_ref().map(|cohorts| cohorts.begin(side, began));
             Watched { mode, source: Source::default(), cohort: Cell::new(cohort) }
         });
-        let lease = Lease { lane, recorded: false, side, began, watched };
+        let lease = Lease { lane, recorded: false, side, kind: Cell::default(), began, watched };
         lease.stats().begun.add(1);
         lease
     }
@@ -424,7 +439,32 @@ impl Lease {
 
     /// Whether the drain deadline has passed: the request must end now.
     pub fn is_cut(&self) -> bool {
-        self.lane.cut.load(Relaxed)
+        self.lane.drain.is_cut()
+    }
+
+    /// Says what it turned out to be, once.
+    pub fn set_kind(&self, kind: Kind) {
+        self.kind.set(kind);
+        self.ends().begun.add(1);
+    }
+
+    /// While its route is drained, when it should say goodbye if its turn is `turn`, from 0 (first) to 1 (last).
+    pub fn goodbye(&self, turn: f64) -> Option<Instant> {
+        self.lane.drain.goodbye(turn)
+    }
+
+    /// It is ended with a goodbye.
+    pub fn count_closed(&self) {
+        self.ends().closed.add(1);
+    }
+
+    /// It is cut at the drain deadline.
+    pub fn count_cut(&self) {
+        self.ends().cut.add(1);
+    }
+
+    fn ends(&self) -> &Ends {
+        &self.stats().ends[self.kind.get() as usize]
     }
 
     /// Records how the request ended; `status` is `None` when none was sent, `method` an index into [`METHODS`].
@@ -486,6 +526,9 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if !self.recorded {
             self.count_void();
+        }
+        if self.kind.get() != Kind::Request {
+            self.ends().ended.add(1);
         }
         self.stats().ended.add(1);
     }
@@ -549,7 +592,7 @@ pub struct Tenure {
     counts: Box<[Arc<Counts>]>,
     judging: Arc<Judging>,
     slow: Option<SlowLimits>,
-    cut: Arc<AtomicBool>,
+    drain: Arc<Drain>,
     drained: mpsc::Receiver<Infallible>,
 }
 
@@ -604,9 +647,15 @@ impl Tenure {
         let _ = self.drained.recv().await;
     }
 
+    /// Says that the route was replaced, and that what is left of it is cut after `limit`: what has no end of its own
+    /// says goodbye before. The caller then wakes the workers' connections.
+    pub fn begin_drain(&self, limit: Duration) {
+        self.drain.begin(limit);
+    }
+
     /// Marks every lease as to be ended now. The caller then wakes the workers' connections.
     pub fn cut(&self) {
-        self.cut.store(true, Relaxed);
+        self.drain.cut();
     }
 }
 
@@ -682,7 +731,7 @@ fn make_route(
     let slow = trial.and_then(|trial| trial.slow);
     let upstreams = &upstreams[active.index()];
     let (alive, drained) = mpsc::channel(1);
-    let cut = Arc::new(AtomicBool::new(false));
+    let drain = Arc::<Drain>::default();
     let shards = stats[active.index()].shards.iter().zip(&stats[idle.index()].shards);
     let lanes: Box<[Arc<Lane>]> = shards
         .map(|(shard, standby_shard)| {
@@ -696,7 +745,7 @@ fn make_route(
                 standby_stats: Arc::clone(standby_shard),
                 judging: Arc::clone(&judging),
                 counts: Arc::new(Counts::new(slow)),
-                cut: Arc::clone(&cut),
+                drain: Arc::clone(&drain),
                 failure_bell: Arc::clone(failure_bell),
                 _drained: alive.clone(),
             })
@@ -709,67 +758,8 @@ fn make_route(
         counts: lanes.iter().map(|lane| Arc::clone(&lane.counts)).collect(),
         judging,
         slow,
-        cut,
+        drain,
         drained,
     };
     (Route { active, epoch, lanes }, tenure)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::watch::Ended;
-
-    pub(super) fn address(port: u16) -> config::Address {
-        config::Address { host: "127.0.0.1".into(), port }
-    }
-
-    fn upstreams() -> [Arc<[Arc<Upstream>]>; 2] {
-        [1, 2].map(|port| Arc::from([Upstream::new(address(port))]))
-    }
-
-    pub(super) fn service(name: &str) -> (Arc<Service>, Tenure) {
-        let timeout = Duration::from_secs(1);
-        let upstream = config::Upstream { connect_timeout: timeout, response_timeout: timeout, idle_timeout: timeout };
-        let info = Arc::new(ServiceInfo {
-            name: name.into(),
-            upstream,
-            replay: config::Replay::default(),
-            tap: Arc::default(),
-        });
-        let stats = [1, 2].map(|_| Arc::new(ColorStats::new(2)));
-        Service::new(info, stats, Arc::default(), Color::Blue, 1, upstreams(), None)
-    }
-
-    #[tokio::test]
-    async fn a_route_is_drained_when_its_last_lease_ends_and_not_before() {
-        let (service, mut tenure) = service("a");
-        let (first, second) =
-            (service.route.load().lease(0, Instant::now()), service.route.load().lease(1, Instant::now()));
-        assert_eq!(tenure.in_flight(), 2);
-        let mut next = service.publish(Color::Green, 2, upstreams(), None);
-        let drained =
-            async |tenure: &mut Tenure| tokio::time::timeout(Duration::from_millis(10), tenure.drained()).await.is_ok();
-        drop(first);
-        assert!(!drained(&mut tenure).await, "one lease is left");
-        assert_eq!(tenure.in_flight(), 1);
-        drop(second);
-        assert!(drained(&mut tenure).await);
-        assert_eq!(tenure.tally(), Tally { begun: 2, void: 2, ..Tally::default() }, "a tally outlives its route");
-        assert!(!drained(&mut next).await, "the route in force is not drained, though it holds no lease");
-    }
-
-    #[test]
-    fn a_late_failure_counts_where_it_began() {
-        let (service, old) = service("a");
-        let mut late = service.route.load().lease(0, Instant::now());
-        let new = service.publish(Color::Green, 2, upstreams(), None);
-        late.record(Outcome::Bad, Some(500), 0, Duration::from_millis(3));
-        assert_eq!((old.tally().begun, old.tally().seen.new_color()), (1, Ended { good: 0, bad: 1 }));
-        assert_eq!(new.tally(), Tally::default());
-        assert_eq!((service.stats[0].errors(), service.stats[1].errors()), (1, 0));
-        assert_eq!((service.stats[0].requests(), service.stats[0].in_flight()), (1, 1));
-        drop(late);
-        assert_eq!(service.stats[0].in_flight(), 0);
-    }
 }

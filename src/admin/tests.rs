@@ -32,6 +32,7 @@ fn service(active: Color, ready: bool) -> ServiceStatus {
     let color = |port| ColorStatus {
         ready,
         in_flight: 0,
+        long_lived: Default::default(),
         requests: 1,
         errors: 0,
         image_tag: None,

@@ -184,10 +184,13 @@ fn cells(color: Color, status: &ColorStatus) -> [String; 7] {
         (None, true) => upstream.address.clone(),
         (None, false) => format!("{} (not ready yet)", upstream.address),
     });
+    let open = status.long_lived.iter().filter(|(_, ends)| ends.open > 0);
+    let open: Vec<_> = open.map(|(kind, ends)| format!("{} {kind}", grouped(ends.open))).collect();
+    let open = if open.is_empty() { String::new() } else { format!(" ({})", open.join(", ").replace('_', " ")) };
     [
         color.to_string(),
         if status.ready { "yes" } else { "NO" }.into(),
-        grouped(status.in_flight),
+        format!("{}{open}", grouped(status.in_flight)),
         grouped(status.requests),
         grouped(status.errors),
         status.image_tag.clone().unwrap_or_else(|| "-".into()),
@@ -272,13 +275,14 @@ fn bar(evidence: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{Phase, UpstreamStatus, WatchStatus};
+    use crate::status::{LongLived, Phase, UpstreamStatus, WatchStatus};
 
     fn color(ready: bool, reason: Option<&str>, address: &str) -> ColorStatus {
         let reason = reason.map(str::to_owned);
         ColorStatus {
             ready,
             in_flight: 3,
+            long_lived: [("websocket".into(), LongLived { open: 2, ..LongLived::default() })].into(),
             requests: 1_234_567,
             errors: 1,
             image_tag: ready.then(|| "sha-1f2e3d".into()),
@@ -326,9 +330,9 @@ cutover 0.1.0, pid 7, up since 2026-01-01T00:00:00Z, 4 connections
 recall  green is active, epoch 2, watching
   green takes every new request and is watched for 14m 3s more
   watch: 14m 3s left, 3 of 1,245 failed, evidence [###.......] 31 %
-    color  ready  in flight   requests  errors  image       upstreams
-    blue   NO             3  1,234,567       1  -           127.0.0.1:8000 (connection refused)
-  > green  yes            3  1,234,567       1  sha-1f2e3d  [fd00::1]:8001
+    color  ready        in flight   requests  errors  image       upstreams
+    blue   NO     3 (2 websocket)  1,234,567       1  -           127.0.0.1:8000 (connection refused)
+  > green  yes    3 (2 websocket)  1,234,567       1  sha-1f2e3d  [fd00::1]:8001
 
 ledger
   [2026-01-01T00:00:01Z] flip recall: blue -> green epoch=2

@@ -8,7 +8,8 @@ use super::words::{seconds, span};
 use crate::domain::Color;
 use crate::domain::cutover::{self, Closed};
 use crate::domain::health::Standing;
-use crate::status::{CertificateStatus, ColorStatus, Phase, ServiceStatus, UpstreamStatus, WatchStatus};
+use crate::status::{CertificateStatus, ColorStatus, LongLived, Phase, ServiceStatus, UpstreamStatus, WatchStatus};
+use crate::switch::{ColorStats, Counter, Ends, KINDS};
 use crate::tls::{Handshake, Identity};
 
 /// One certificate.
@@ -63,12 +64,24 @@ fn color_status(managed: &Managed, color: Color) -> ColorStatus {
     ColorStatus {
         ready: managed.flip_gate(color).is_ok(),
         in_flight: stats.in_flight(),
+        long_lived: KINDS
+            .iter()
+            .enumerate()
+            .filter_map(|(at, kind)| Some(((*kind).into(), ends(stats, at)?)))
+            .collect(),
         requests: stats.requests(),
         errors: stats.errors(),
         image_tag: config.image_tag.clone(),
         project: config.project.clone(),
         upstreams: upstreams.collect(),
     }
+}
+
+/// What became of the leases of one kind; `None` where there was nothing to tell.
+fn ends(stats: &ColorStats, kind: usize) -> Option<LongLived> {
+    let sum = |of: fn(&Ends) -> &Counter| stats.sum(|shard| of(&shard.ends[kind]).get());
+    let ends = LongLived { open: stats.open(kind), closed: sum(|ends| &ends.closed), cut: sum(|ends| &ends.cut) };
+    (ends != LongLived::default()).then_some(ends)
 }
 
 /// One sentence for somebody who was just woken up.

@@ -16,7 +16,7 @@ use crate::domain::health::{Health, Standing};
 use crate::domain::verdict::{Rule, Yardstick};
 use crate::domain::watch::{Before, Knobs, Phase, Sample, Seen};
 use crate::status::{Changed, Drained, Refusal, Verdict};
-use crate::switch::{ColorStats, Service, ServiceInfo, SlowLimits, Tally, Tap, Tenure, Trial, Upstream};
+use crate::switch::{ColorStats, KINDS, Service, ServiceInfo, SlowLimits, Tally, Tap, Tenure, Trial, Upstream};
 
 /// One upstream and what its probes say.
 pub(super) struct Probed {
@@ -216,6 +216,11 @@ impl Managed {
             self.service.publish(color, epoch, self.upstreams.each_ref().map(|probed| route_of(probed)), self.trial());
         self.carried = Seen::default();
         self.take_tenure(tenure)
+    }
+
+    /// Whether something is in flight on `color` that may have no end of its own.
+    pub(super) fn has_long_lived(&self, color: Color) -> bool {
+        (0..KINDS.len()).any(|kind| self.service.stats[color.index()].open(kind) > 0)
     }
 
     /// Sends and counts requests as the machine wants it now. The other color answers for failures while the active one

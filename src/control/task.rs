@@ -244,8 +244,17 @@ impl Task {
                 Effect::Save { serial, record } => self.save(name, serial, record),
                 Effect::Publish { color, epoch } => {
                     let Some(managed) = self.services.get_mut(name) else { return };
+                    let limit = managed.config.drain.timeout;
+                    let lives_long = managed.has_long_lived(color.other());
                     let tenure = managed.publish(color, epoch);
                     self.leaving.push(Leaving { service: name.to_owned(), tenure });
+                    // Those that a reload has replaced before are left behind only now.
+                    for left in self.leaving.iter().filter(|left| left.service == name) {
+                        left.tenure.begin_drain(limit);
+                    }
+                    if lives_long {
+                        (self.wake_workers)();
+                    }
                 }
                 Effect::Cut { epoch } => self.cut(name, epoch),
                 Effect::Tell(told) => self.tell(name, &told),

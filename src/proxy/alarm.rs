@@ -27,6 +27,13 @@ impl Alarm {
         self.late.set(false);
     }
 
+    /// Wakes the task at `at` at the latest.
+    pub fn set_at_most(&self, at: Instant) {
+        if self.at.get().is_none_or(|set| set > at) {
+            self.set(at);
+        }
+    }
+
     /// Wakes the task for no time-out any more.
     pub fn clear(&self) {
         self.at.set(None);

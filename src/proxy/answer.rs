@@ -148,6 +148,11 @@ impl<'h> Answer<'h> {
         self.fields.values(Field::ContentType).any(is)
     }
 
+    /// Whether a `101` changes to WebSocket.
+    pub fn is_websocket(&self) -> bool {
+        self.fields.values(Field::Upgrade).any(|value| value.eq_ignore_ascii_case(b"websocket"))
+    }
+
     /// Writes an interim answer (1xx), `101` included.
     pub fn write_interim(&self, out: &mut Buffer) {
         self.write_start(out);

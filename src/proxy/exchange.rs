@@ -13,13 +13,14 @@ use tokio::net::TcpStream;
 use super::alarm::Alarm;
 use super::answer::{Answer, Asked, Encoding, Extra};
 use super::body::Decoder;
+use super::boundary::Boundary;
 use super::buffer::{Buffer, SMALL};
 use super::fault::Fault;
 use super::pump::{Pump, Stop, Wire};
 use super::request::{BareLf, Scan, Space};
 use super::worker::Context as Worker;
 use crate::domain::Color;
-use crate::switch::Lease;
+use crate::switch::{Kind, Lease};
 
 /// An answer head at most; a larger one is 502.
 const ANSWER_HEAD_MAX: usize = 64 * 1024;
@@ -93,9 +94,13 @@ pub struct Seen {
     pub keep_upstream: bool,
     /// Only the end of the connection tells the client where the answer ends.
     pub ends_with_close: bool,
+    /// What a tunnel is for.
+    pub tunnel: Kind,
     up_over: bool,
     up_failed: bool,
     event_stream: bool,
+    /// When an event stream says goodbye, of those that do; from 0 to 1.
+    turn: f64,
     interim: u32,
     scan: Scan,
 }
@@ -116,6 +121,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
         }
         if self.worker.is_cutting() {
             return Poll::Ready(Err(Fault::Stopped));
+        }
+        if self.seen.event_stream {
+            self.say_goodbye();
         }
         if self.alarm.is_late() {
             return Poll::Ready(Err(self.waiting_for()));
@@ -179,8 +187,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
             match ready!(pumped) {
                 Ok(()) if self.seen.status == Some(101) => return Poll::Ready(Ok(Done::Tunnel)),
                 Ok(()) if self.seen.status.is_some() => {
-                    self.seen.keep_upstream &=
-                        self.seen.up_over && !self.seen.up_failed && self.upstream.filled().is_empty();
+                    let whole = self.seen.up_over && !self.seen.up_failed && !self.down.has_left();
+                    self.seen.keep_upstream &= whole && self.upstream.filled().is_empty();
+                    if self.down.has_left() {
+                        self.lease.count_closed();
+                    }
                     return Poll::Ready(Ok(Done::Answered));
                 }
                 Ok(()) => {}
@@ -231,6 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
             101 => {
                 answer.write_interim(&mut self.down.pending);
                 self.seen.status = Some(101);
+                self.seen.tunnel = if answer.is_websocket() { Kind::WebSocket } else { Kind::Tunnel };
             }
             100..200 => {
                 self.seen.interim += 1;
@@ -264,6 +276,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
                 self.seen.keep_upstream = answer.keep_alive && answer.body != Decoder::UntilClose;
                 self.seen.ends_with_close = answer.ends_with_close();
                 self.seen.event_stream = answer.is_event_stream();
+                if self.seen.event_stream {
+                    self.lease.set_kind(Kind::EventStream);
+                    self.seen.turn = fastrand::f64();
+                    // An announced length leaves no way to end before it.
+                    if answer.encoding == Encoding::Chunked || answer.ends_with_close() {
+                        self.down.boundary = Some(Boundary::of_events());
+                    }
+                }
             }
         }
         self.upstream.consume(end);
@@ -282,6 +302,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
         }
     }
 
+    /// Ends an event stream after its present event, when its turn has come. The client asks again, and is answered by
+    /// whoever is active then.
+    fn say_goodbye(&mut self) {
+        match self.goodbye() {
+            None => {}
+            Some(at) if at > Instant::now() => self.alarm.set_at_most(at),
+            Some(_) => {
+                self.down.leave();
+                self.set_alarm();
+            }
+        }
+    }
+
+    fn goodbye(&self) -> Option<Instant> {
+        let has_turn = self.seen.event_stream && self.down.boundary.is_some() && !self.down.is_leaving();
+        if has_turn { self.worker.goodbye(self.lease, self.seen.turn) } else { None }
+    }
+
     fn set_alarm(&self) {
         let limit = match self.waiting_for() {
             Fault::ClientStalled => self.limits.stall,
@@ -289,6 +327,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
             _ => self.limits.answer,
         };
         self.alarm.set(Instant::now() + limit);
+        if let Some(at) = self.goodbye() {
+            self.alarm.set_at_most(at);
+        }
     }
 }
 

@@ -233,9 +233,11 @@ impl<S: Transport> Connection<S> {
         let (next, end) = match result {
             Ok(Done::Tunnel) => {
                 self.alarm.clear();
+                accepted.lease.set_kind(seen.tunnel);
                 let end = match held {
                     Some((_, mut connection)) => {
-                        tunnel::run(&mut self.client, &mut connection.wire, &accepted.lease, &self.worker).await
+                        let sides = (&mut self.client, &mut connection.wire);
+                        tunnel::run(sides, seen.tunnel, &accepted.lease, &self.alarm, &self.worker).await
                     }
                     None => Ok(()),
                 };
@@ -305,6 +307,9 @@ impl<S: Transport> Connection<S> {
 
     /// Counts and logs an exchange that took a lease.
     fn record(&self, accepted: &mut Accepted, end: Result<&'static str, Fault>, status: Option<u16>, bytes: u64) {
+        if end == Err(Fault::Drained) {
+            accepted.lease.count_cut();
+        }
         let duration: Duration = accepted.began.elapsed();
         let outcome = match end {
             Ok(_) if status.is_some_and(|code| code >= 500) => Outcome::Bad,

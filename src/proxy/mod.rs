@@ -7,6 +7,7 @@ mod access_log;
 mod alarm;
 mod answer;
 mod body;
+mod boundary;
 mod buffer;
 mod connection;
 mod exchange;

@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::answer::Encoding;
 use super::body::{BadFraming, Decoder, Step, trailers};
+use super::boundary::{Boundary, WEBSOCKET_CLOSE};
 use super::buffer::{Buffer, Buffers, SMALL};
 use super::field::Field;
 use super::request::put_field;
@@ -124,6 +125,10 @@ pub struct Pump {
     /// Bytes written to the sink since the last rewind.
     pub written: u64,
     payload_max: u64,
+    /// Where the body may end before its end.
+    pub boundary: Option<Box<Boundary>>,
+    /// It ends at the next boundary.
+    leaving: bool,
 }
 
 impl Pump {
@@ -141,7 +146,25 @@ impl Pump {
             payload: 0,
             written: 0,
             payload_max: if payload_max == 0 { u64::MAX } else { payload_max },
+            boundary: None,
+            leaving: false,
         }
+    }
+
+    /// Ends the body at its next boundary, as if it were over; whether that is possible, and was not asked for before.
+    pub fn leave(&mut self) -> bool {
+        let may = self.boundary.as_ref().is_some_and(|boundary| !boundary.is_closing()) && !self.has_all();
+        may && !std::mem::replace(&mut self.leaving, true)
+    }
+
+    /// Whether it ends at its next boundary, or has.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
+    /// Whether it was ended before its end.
+    pub fn has_left(&self) -> bool {
+        self.leaving && self.ended
     }
 
     /// Says how the body that follows is framed; nothing of it has been read yet.
@@ -222,9 +245,18 @@ impl Pump {
     /// Decodes what the source's buffer holds, until something should be written.
     fn gather<R>(&mut self, source: &mut Wire<R>) -> Result<(), Stop> {
         while !self.ended && self.direct == 0 && self.pending.filled().len() - self.sent < PENDING_MAX {
+            if self.leaving && self.boundary.as_ref().is_some_and(|boundary| boundary.is_here()) {
+                self.make_room();
+                if matches!(self.boundary.as_deref(), Some(Boundary::Message(_))) {
+                    self.pending.put(WEBSOCKET_CLOSE);
+                }
+                return self.end(b"").map_err(Stop::Framing);
+            }
             let input = source.filled();
             match self.decoder.step(input).map_err(Stop::Framing)? {
                 Step::Payload(len) => {
+                    let len =
+                        self.boundary.as_mut().map_or(len, |boundary| boundary.follow(&input[..len], self.leaving));
                     self.payload += len as u64;
                     if self.payload > self.payload_max {
                         return Err(Stop::TooLarge);

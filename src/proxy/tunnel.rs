@@ -1,42 +1,72 @@
 //! After `101`: bytes both ways, each direction ending on its own (a half-close is passed on).
+//!
+//! A WebSocket whose color is left is closed with a Close frame after the message that is under way, instead of being
+//! cut within one.
 
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll, ready};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::alarm::Alarm;
 use super::answer::Encoding;
 use super::body::Decoder;
+use super::boundary::Boundary;
 use super::buffer::Buffers;
 use super::fault::Fault;
 use super::pump::{Pump, Stop, Wire};
 use super::worker::Context;
-use crate::switch::Lease;
+use crate::switch::{Kind, Lease};
 
-/// Runs a tunnel until both sides have ended. It has no time-out of its own: it ends with its lease.
+/// How long the two sides of a closed WebSocket may take to answer the Close and to end (RFC 6455 7.1.1).
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Runs a tunnel of `kind` between a client and an upstream until both sides have ended. It has no time-out of its own:
+/// it ends with its lease.
 ///
 /// # Errors
 /// [`Fault::Drained`] or [`Fault::Stopped`] when it was cut. A side that breaks off just ends it.
 pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
-    client: &mut Wire<S>,
-    upstream: &mut Wire<TcpStream>,
+    (client, upstream): (&mut Wire<S>, &mut Wire<TcpStream>),
+    kind: Kind,
     lease: &Lease,
+    alarm: &Alarm,
     worker: &Context,
 ) -> Result<(), Fault> {
-    let mut up = Direction::new(&worker.buffers);
-    let mut down = Direction::new(&worker.buffers);
+    let mut up = Direction::new(kind, &worker.buffers);
+    let mut down = Direction::new(kind, &worker.buffers);
+    let turn = fastrand::f64();
+    let mut is_parting = false;
     let result = poll_fn(|cx| {
         if lease.is_cut() {
-            return Poll::Ready(Err(Fault::Drained));
+            // A client that has its Close misses nothing.
+            return Poll::Ready(if is_parting { Ok(()) } else { Err(Fault::Drained) });
         }
         if worker.is_cutting() {
             worker.count_cut();
             return Poll::Ready(Err(Fault::Stopped));
         }
+        if let Some(at) = worker.goodbye(lease, turn).filter(|_| !is_parting) {
+            if at > Instant::now() {
+                alarm.set(at);
+            } else if !up.is_closing() {
+                down.pump.leave();
+            }
+        }
         let ups = up.poll(cx, client, &mut upstream.io, &worker.buffers);
+        if is_parting {
+            return part(cx, ups, upstream, alarm, worker);
+        }
         let downs = down.poll(cx, upstream, &mut client.io, &worker.buffers);
+        if downs.is_ready() && down.pump.has_left() {
+            is_parting = true;
+            lease.count_closed();
+            alarm.set(Instant::now() + FAREWELL);
+            return part(cx, ups, upstream, alarm, worker);
+        }
         match (ups, downs) {
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Poll::Ready(Ok(())),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
@@ -50,6 +80,24 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     result
 }
 
+/// The client has its Close: its answer goes up and closes the upstream's side as well; what the upstream still sends
+/// is read and dropped until it ends.
+fn part(
+    cx: &mut TaskContext<'_>,
+    ups: Poll<Result<(), Stop>>,
+    upstream: &mut Wire<TcpStream>,
+    alarm: &Alarm,
+    worker: &Context,
+) -> Poll<Result<(), Fault>> {
+    let mut is_over = alarm.is_late() || matches!(ups, Poll::Ready(Err(_)));
+    while !is_over {
+        let n = upstream.filled().len();
+        upstream.consume(n);
+        is_over = upstream.eof || ready!(upstream.poll_fill(cx, &worker.buffers, false)).is_err();
+    }
+    Poll::Ready(Ok(()))
+}
+
 /// One direction: bytes, then the end of them.
 struct Direction {
     pump: Pump,
@@ -57,8 +105,15 @@ struct Direction {
 }
 
 impl Direction {
-    fn new(buffers: &Buffers) -> Self {
-        Direction { pump: Pump::new(Decoder::UntilClose, Encoding::Plain, buffers.tiny(), 0), ended: false }
+    fn new(kind: Kind, buffers: &Buffers) -> Self {
+        let mut pump = Pump::new(Decoder::UntilClose, Encoding::Plain, buffers.tiny(), 0);
+        pump.boundary = (kind == Kind::WebSocket).then(Boundary::of_messages);
+        Direction { pump, ended: false }
+    }
+
+    /// Whether a Close frame has passed.
+    fn is_closing(&self) -> bool {
+        self.pump.boundary.as_ref().is_some_and(|boundary| boundary.is_closing())
     }
 
     fn poll<R, W>(
@@ -74,7 +129,9 @@ impl Direction {
     {
         if !self.ended {
             ready!(self.pump.poll(cx, from, to, buffers, &mut false))?;
-            ready!(Pin::new(to).poll_shutdown(cx)).map_err(|_| Stop::Sink)?;
+            if !self.pump.has_left() {
+                ready!(Pin::new(to).poll_shutdown(cx)).map_err(|_| Stop::Sink)?;
+            }
             self.ended = true;
         }
         Poll::Ready(Ok(()))

@@ -24,7 +24,7 @@ use super::listener::Scheme;
 use super::upstream::Pool;
 use super::{connection, handshake, listener};
 use crate::config;
-use crate::switch::Table;
+use crate::switch::{Lease, Table, goodbye};
 use crate::tls::Terminator;
 
 /// What a worker is told.
@@ -107,7 +107,7 @@ impl Worker {
                 pool: Pool::default(),
                 alarms: Alarms::default(),
                 accepting: RefCell::default(),
-                stopping: Cell::new(false),
+                stopping: Cell::default(),
                 cutting: Cell::new(false),
                 cut: Cell::new(0),
                 date: RefCell::new(http_date()),
@@ -167,7 +167,7 @@ pub struct Context {
     pub complaints: Complaints,
     open: Arc<AtomicUsize>,
     accepting: RefCell<Vec<AbortHandle>>,
-    stopping: Cell<bool>,
+    stopping: Cell<Option<Instant>>,
     cutting: Cell<bool>,
     cut: Cell<u64>,
     date: RefCell<[u8; 29]>,
@@ -176,7 +176,14 @@ pub struct Context {
 impl Context {
     /// Whether connections end with the exchange they are in.
     pub fn is_stopping(&self) -> bool {
-        self.stopping.get()
+        self.stopping.get().is_some()
+    }
+
+    /// When a lease without an end of its own should say goodbye if its turn is `turn`, from 0 (first) to 1 (last):
+    /// its color is left, or the proxy stops.
+    pub fn goodbye(&self, lease: &Lease, turn: f64) -> Option<Instant> {
+        let stop = self.stopping.get().map(|began| goodbye(began, self.proxy.shutdown_timeout, turn));
+        lease.goodbye(turn).into_iter().chain(stop).min()
     }
 
     /// Whether exchanges end now.
@@ -256,7 +263,7 @@ impl Context {
             Message::Serve(accepted) => self.serve(accepted),
             Message::Wake => self.alarms.wake_all(),
             Message::Stop => {
-                self.stopping.set(true);
+                self.stopping.set(Some(Instant::now()));
                 self.accepting.take().iter().for_each(AbortHandle::abort);
                 self.alarms.wake_all();
             }

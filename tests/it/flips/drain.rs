@@ -85,7 +85,7 @@ fn past_its_deadline_a_tunnel_and_half_an_answer_are_cut() {
     let blue = Upstream::start(|conn| {
         let request = conn.request()?;
         if request.header("upgrade").is_some() {
-            conn.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")?;
+            conn.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n")?;
         } else {
             conn.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")?;
         }
@@ -94,7 +94,7 @@ fn past_its_deadline_a_tunnel_and_half_an_answer_are_cut() {
     let green = Upstream::saying("green");
     let cutover = Setup::of(&blue, &green).set("service.app.drain.timeout", "'200ms'").start();
     let (mut tunnel, mut half) = (cutover.client(), cutover.client());
-    tunnel.send("GET / HTTP/1.1\r\nHost: app\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    tunnel.send("GET / HTTP/1.1\r\nHost: app\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n");
     half.send("GET / HTTP/1.1\r\nHost: app\r\n\r\n");
     assert!(tunnel.head().unwrap().contains(" 101 ") && half.head().unwrap().contains(" 200 "));
     assert_eq!(cutover.must_flip("green")["drain"]["cut"], 2);

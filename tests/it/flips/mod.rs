@@ -3,6 +3,7 @@
 mod drain;
 mod gate;
 mod load;
+mod long_lived;
 mod taken_back;
 mod ways;
 
