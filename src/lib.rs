@@ -2,6 +2,7 @@
 //!
 //! The folders are layers (`docs/architecture.md`); `tests/it/tidy.rs` keeps them so.
 
+pub mod acme;
 pub mod admin;
 pub mod cli;
 pub mod clock;

@@ -19,8 +19,8 @@ use crate::config::Config;
 use crate::control::{self, Control, Handle};
 use crate::lines::Lines;
 use crate::proxy::{self, AccessLog, Listener, Plane, Scheme};
-use crate::tls::Terminator;
-use crate::{admin, clock};
+use crate::tls::{Acme, Terminator};
+use crate::{acme, admin, clock};
 
 /// Why the proxy could not start: what, and what now.
 #[derive(Debug)]
@@ -116,9 +116,10 @@ fn start(config: &Config) -> Result<Running, StartError> {
     let (hearing, heard) = std::sync::mpsc::sync_channel(1);
     let ears = Ears { hearing, stop_asked, again: Arc::clone(&again) };
     let token = config.admin.token.clone();
+    let ordered = config.tls.acme.clone().zip(terminator.clone());
     let control = std::thread::Builder::new()
         .name("control".into())
-        .spawn(move || run_control(control, admin, token, stopped, &ears))
+        .spawn(move || run_control(control, admin, token, ordered, stopped, &ears))
         .map_err(|error| StartError(format!("cannot start the control thread: {error}")))?;
     // Not before the signals are heard: a TERM in the first millisecond is a stop like any other.
     if heard.recv().is_err() {
@@ -207,6 +208,7 @@ fn run_control(
     control: Control,
     admin: admin::Bound,
     token: Option<String>,
+    ordered: Option<(Acme, Arc<Terminator>)>,
     stopped: watch::Receiver<bool>,
     ears: &Ears,
 ) {
@@ -217,6 +219,12 @@ fn run_control(
     runtime.block_on(async {
         let handle = control.handle.clone();
         let served = tokio::spawn(admin::serve(admin, token, handle.clone(), stopped.clone()));
+        if let Some((settings, terminator)) = ordered {
+            let handle = handle.clone();
+            tokio::spawn(acme::keep(settings, terminator, async move || {
+                let _ = handle.reload("acme").await; // a refusal is among the problems
+            }));
+        }
         tokio::select! {
             () = control.run(stopped) => {}
             error = ears.hear(&handle) => tracing::error!(%error, "cannot hear signals"),

@@ -32,11 +32,12 @@ pub fn config(text: &str, path: &Path, reader: Reader) -> (Option<Config>, Vec<P
     };
     let top = Section::top(&source, &table);
     let proxy = proxy(&top.section("proxy"));
-    let tls = tls(&top.section("tls"), top.section("proxy").get("listen_tls"));
+    let state = state(&top.section("state"));
+    let tls = tls(&top.section("tls"), top.section("proxy").get("listen_tls"), &state.dir);
     let config = Config {
         path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
         admin: admin(&top.section("admin"), &proxy),
-        state: state(&top.section("state")),
+        state,
         log: log(&top.section("log")),
         services: services(&top, &proxy),
         proxy,

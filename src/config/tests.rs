@@ -249,6 +249,18 @@ fn each_problem_has_its_place() {
             "proxy.listen_tls needs a certificate, and tls.certificates has none",
         ),
         (
+            "[proxy]\nlisten_tls = [\"0.0.0.0:9\"]\n[tls.acme]\ndomains = [\"*.a.b\"]\n[service.a]\nblue = 1\ngreen = 2\n",
+            4,
+            12,
+            "tls.acme.domains has a wildcard",
+        ),
+        (
+            "[tls.acme]\ndomains = [\"a.b\"]\n[service.a]\nblue = 1\ngreen = 2\n",
+            1,
+            1,
+            "tls.acme has no TLS listener to order certificates for",
+        ),
+        (
             "[proxy]\nmax_header_bytes = 1\n[service.a]\nblue = 1\ngreen = 2\n",
             2,
             20,

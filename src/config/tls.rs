@@ -6,15 +6,27 @@ use toml::de::DeValue;
 
 use super::read::{path, seconds};
 use super::section::{Reader, Section, Value, kind};
-use crate::tls::{ClientCertificates, Clients, Identity, Settings, UnknownName, Unusable};
+use crate::tls::{Acme, Challenge, ClientCertificates, Clients, Identity, Settings, UnknownName, Unusable};
 
 /// How one certificate is written.
 const CERTIFICATE: &str = "{ cert = \"/etc/cutover/example.com.pem\", key = \"/etc/cutover/example.com.key\" }";
 
-/// Reads the table and every file it names. `listen_tls` is the key of `[proxy]` that needs them.
-pub fn tls(section: &Section<'_, '_>, listen_tls: Option<&Value<'_>>) -> Settings {
+/// Let's Encrypt, and its rehearsal room: certificates that nobody trusts, and generous limits.
+const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
+const STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
+
+/// Reads the table and every file it names. `listen_tls` is the key of `[proxy]` that needs them, `state` the folder in
+/// which ordered certificates are.
+pub fn tls(section: &Section<'_, '_>, listen_tls: Option<&Value<'_>>, state: &Path) -> Settings {
+    let acme = section.get("acme").and_then(|_| acme(&section.section("acme"), listen_tls.is_some(), state));
+    let ordered = acme.iter().filter(|_| reads_files(section)).flat_map(|acme| {
+        let files = acme.domains.iter().map(|domain| acme.files(domain));
+        // One that is missing or unusable is ordered.
+        files.filter_map(|(cert, key)| Identity::load(&cert, &key).ok()).collect::<Vec<_>>()
+    });
     let settings = Settings {
-        identities: identities(section),
+        identities: identities(section).into_iter().chain(ordered).collect(),
+        acme,
         unknown_name: word(section, "unknown_name", [("first", UnknownName::First), ("refuse", UnknownName::Refuse)]),
         clients: clients(section),
         hsts: section.get("hsts").and_then(|_| section.duration_or_zero("hsts", seconds(365 * 86_400))),
@@ -23,12 +35,60 @@ pub fn tls(section: &Section<'_, '_>, listen_tls: Option<&Value<'_>>) -> Setting
     let is_empty = |value: &Value<'_>| matches!(value.get_ref(), DeValue::Array(list) if list.is_empty());
     if let Some(listen) = listen_tls.filter(|list| !is_empty(list))
         && section.get("certificates").is_none_or(is_empty)
+        && section.get("acme").is_none()
     {
         let message = "proxy.listen_tls needs a certificate, and tls.certificates has none";
         section.source.problem(listen.span(), message, format!("[tls] certificates = [{CERTIFICATE}]"));
     }
     section.refuse_unknown();
     settings
+}
+
+fn acme(section: &Section<'_, '_>, has_listener: bool, state: &Path) -> Option<Acme> {
+    const EXAMPLE: &str = "[\"recall.example.com\"]";
+    let domains = section.strings("domains", EXAMPLE).unwrap_or_default();
+    let is_name = |name: &str| {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        let label = |label: &str| (1..=63).contains(&label.len()) && label.chars().all(is_plain);
+        name.len() <= 253 && name.split('.').all(label)
+    };
+    for (name, value) in &domains {
+        if name.starts_with("*.") {
+            let help = "name the hosts one by one; a wildcard needs a proof by DNS, and a certificate from elsewhere";
+            section.problem("domains", value, "has a wildcard", help);
+        } else if !is_name(name) {
+            section.problem("domains", value, "has no host name", format!("for example `domains = {EXAMPLE}`"));
+        }
+    }
+    let words = [("http-01", Challenge::Http01), ("tls-alpn-01", Challenge::TlsAlpn01)];
+    let challenge = word(section, "challenge", words);
+    let directory = section.string("directory", "\"letsencrypt\"").map_or(LETS_ENCRYPT, |(text, value)| match text {
+        "letsencrypt" => LETS_ENCRYPT,
+        "letsencrypt-staging" => STAGING,
+        url if url.starts_with("https://") => url,
+        _ => {
+            let help = "letsencrypt, letsencrypt-staging, or the https URL of a server's directory";
+            section.problem("directory", value, "is no directory", help);
+            LETS_ENCRYPT
+        }
+    });
+    let acme = Acme {
+        domains: domains.iter().map(|(name, _)| name.to_ascii_lowercase()).collect(),
+        email: section.string("email", "\"ops@example.com\"").map(|(email, _)| email.to_owned()),
+        directory: directory.to_owned(),
+        challenge,
+        ca: path(section, "ca", "\"/etc/cutover/acme-ca.pem\""),
+        folder: state.join("acme"),
+    };
+    section.refuse_unknown();
+    if domains.is_empty() {
+        let help = format!("for example `domains = {EXAMPLE}`");
+        section.source.problem(section.span.clone(), "tls.acme orders no certificate: it has no domains", help);
+    } else if !has_listener {
+        let help = "listen_tls = [\"0.0.0.0:443\"] in [proxy]; with http-01 also listen = [\"0.0.0.0:80\"]";
+        section.source.problem(section.span.clone(), "tls.acme has no TLS listener to order certificates for", help);
+    }
+    Some(acme)
 }
 
 fn identities(section: &Section<'_, '_>) -> Vec<Identity> {

@@ -97,6 +97,9 @@ pub(super) fn files_of(config: &Config) -> Vec<PathBuf> {
     let tls = &config.tls;
     let pairs = tls.identities.iter().flat_map(|identity| [identity.cert.clone(), identity.key.clone()]);
     let authorities = tls.clients.iter().map(|clients| clients.ca.clone());
+    // Also those that are not there yet.
+    let ordered = tls.acme.iter().flat_map(|acme| acme.domains.iter().map(|domain| acme.files(domain)));
+    let pairs = pairs.chain(ordered.flat_map(<[PathBuf; 2]>::from));
     let files: BTreeSet<PathBuf> = env_files.chain(pairs).chain(authorities).chain([config.path.clone()]).collect();
     files.into_iter().collect()
 }
@@ -260,6 +263,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         ("proxy.listen", a.listen != b.listen),
         ("proxy.listen_tls", a.listen_tls != b.listen_tls),
         ("proxy.redirect_to_tls", a.redirect_to_tls != b.redirect_to_tls),
+        ("tls.acme", old.tls.acme != new.tls.acme),
         ("proxy.workers", a.workers != b.workers),
         ("proxy.trusted_proxies", a.trusted_proxies != b.trusted_proxies),
         ("proxy.header_timeout", a.header_timeout != b.header_timeout),

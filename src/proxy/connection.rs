@@ -129,11 +129,13 @@ struct Refused {
     is_head: bool,
     /// Where to go instead.
     location: Option<String>,
+    /// What an ACME server wants to see.
+    proof: Option<String>,
 }
 
 impl Refused {
     fn with(fault: Fault) -> Self {
-        Refused { fault, is_head: false, location: None }
+        Refused { fault, is_head: false, location: None, proof: None }
     }
 }
 
@@ -258,6 +260,9 @@ impl<S: Transport> Connection<S> {
         let request = Request::parse(head, &mut space).map_err(Refused::with)?;
         let is_head = request.method == "HEAD";
         let refused = |fault| Refused { is_head, ..Refused::with(fault) };
+        if let Some(proof) = self.worker.terminator.as_ref().and_then(|tls| tls.challenges().http(request.path)) {
+            return Err(Refused { proof: Some(proof), ..refused(Fault::Proof) });
+        }
         if let Some(port) = self.redirects(&request) {
             let location = request.secure_url(port).ok_or(Fault::BadRequest("no Host")).map_err(refused)?;
             return Err(Refused { location: Some(location), ..refused(Fault::Redirected) });
@@ -346,9 +351,9 @@ impl<S: Transport> Connection<S> {
 
     /// Answers a request that took no lease, and ends the connection.
     async fn refuse(&mut self, refused: Refused) -> Next {
-        let Refused { fault, is_head, location } = refused;
+        let Refused { fault, is_head, location, proof } = refused;
         let Some((status, _)) = fault.answer() else { return Next::Close };
-        if fault != Fault::Redirected {
+        if !matches!(fault, Fault::Redirected | Fault::Proof) {
             self.worker.complaints.say(self.peer, status, fault.hint());
         }
         let request_id = new_request_id();
@@ -358,7 +363,8 @@ impl<S: Transport> Connection<S> {
             self.worker.log.write(&line.ended(Duration::ZERO));
         }
         let mut down = answer_pump();
-        let tell = Tell { fault, is_head, keep: false, request_id: &request_id, location: location.as_deref() };
+        let (location, proof) = (location.as_deref(), proof.as_deref());
+        let tell = Tell { fault, is_head, keep: false, request_id: &request_id, location, proof };
         tell.write(&mut down.pending, &self.worker.date(), self.hsts());
         let sent = self.send(&mut down).await;
         self.worker.buffers.give_back(down.pending);
@@ -448,12 +454,15 @@ pub(super) struct Tell<'a> {
     pub(super) keep: bool,
     pub(super) request_id: &'a str,
     pub(super) location: Option<&'a str>,
+    /// The whole body, instead of a sentence.
+    pub(super) proof: Option<&'a str>,
 }
 
 impl Tell<'_> {
     pub(super) fn write(&self, out: &mut Buffer, date: &[u8], hsts: Option<&str>) {
         let Some((status, reason)) = self.fault.answer() else { return };
-        let body = format!("{status} {reason}: {}\nrequest id: {}\n", self.fault.hint(), self.request_id);
+        let sentence = || format!("{status} {reason}: {}\nrequest id: {}\n", self.fault.hint(), self.request_id);
+        let body = self.proof.map_or_else(sentence, str::to_owned);
         out.put(format!("HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain; charset=utf-8\r\n").as_bytes());
         request::put_field(out, "Date", date);
         request::put_field(out, "X-Request-Id", self.request_id.as_bytes());

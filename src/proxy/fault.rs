@@ -28,6 +28,8 @@ pub enum Fault {
     TooManyConnections,
     /// `proxy.redirect_to_tls`: the same is to be had over TLS only.
     Redirected,
+    /// No fault: an ACME server asks for its proof (RFC 8555 8.3).
+    Proof,
     /// HTTP without TLS on a port for TLS.
     PlainToTls,
     /// No upstream of the color could be connected to.
@@ -55,6 +57,7 @@ impl Fault {
     pub fn answer(self) -> Option<(u16, &'static str)> {
         match self {
             Fault::Redirected => Some((308, "Permanent Redirect")),
+            Fault::Proof => Some((200, "OK")),
             Fault::BadRequest(_) | Fault::PlainToTls => Some((400, "Bad Request")),
             Fault::VersionUnknown => Some((505, "HTTP Version Not Supported")),
             Fault::MethodRefused => Some((405, "Method Not Allowed")),
@@ -90,6 +93,7 @@ impl Fault {
             | Fault::NoService
             | Fault::TooManyConnections
             | Fault::Redirected
+            | Fault::Proof
             | Fault::PlainToTls
             | Fault::ClientGone
             | Fault::ClientStalled
@@ -103,6 +107,7 @@ impl Fault {
         match self {
             Fault::BadRequest(_) | Fault::VersionUnknown | Fault::MethodRefused | Fault::PlainToTls => "bad_request",
             Fault::Redirected => "redirected",
+            Fault::Proof => "acme",
             Fault::TargetTooLong | Fault::HeadTooLarge | Fault::BodyTooLarge => "too_large",
             Fault::HeadTimedOut | Fault::BodyTimedOut => "client_timeout",
             Fault::NoService => "no_service",
@@ -137,7 +142,7 @@ impl Fault {
             Fault::AnswerUnreadable(_) => "the application's answer was not readable",
             Fault::AnswerTimedOut => "the application did not answer in time",
             Fault::Drained | Fault::Stopped => "the server is going away, try again",
-            Fault::ClientGone | Fault::ClientStalled => "",
+            Fault::Proof | Fault::ClientGone | Fault::ClientStalled => "",
         }
     }
 }

@@ -296,7 +296,8 @@ impl<S: Transport> Connection<S> {
             self.worker.complaints.say(self.peer, status, fault.hint());
         }
         let keep = accepted.keep_alive && way.up.has_all() && !self.client.eof && !self.worker.is_stopping();
-        let tell = Tell { fault, is_head: accepted.asked.head, keep, request_id: &accepted.request_id, location: None };
+        let (is_head, request_id) = (accepted.asked.head, &*accepted.request_id);
+        let tell = Tell { fault, is_head, keep, request_id, location: None, proof: None };
         tell.write(&mut way.down.pending, &self.worker.date(), self.hsts());
         match self.send(&mut way.down).await {
             Ok(()) if keep => Next::Request,

@@ -15,14 +15,14 @@ use tokio::io::{AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::HandshakeKind;
-use tokio_rustls::rustls::server::Acceptor;
+use tokio_rustls::rustls::server::{Acceptor, ClientHello, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
 use super::alarm::Alarm;
 use super::connection::{self, Client, Transport};
 use super::fault::Fault;
 use super::worker::Context;
-use crate::tls::{Current, Handshake, Terminator};
+use crate::tls::{ACME_TLS, Challenges, Current, Handshake, Terminator};
 
 /// A client's connection after its handshake; boxed, because it is moved about while it is large.
 type Secured = Box<TlsStream<TcpStream>>;
@@ -55,7 +55,7 @@ pub async fn serve(client: Client<TcpStream>, worker: Rc<Context>, terminator: &
         Ok(_) => {}
         Err(end) => return terminator.count(end),
     }
-    match shake(stream, &current, &alarm, &worker).await {
+    match shake(stream, &current, terminator.challenges(), &alarm, &worker).await {
         Ok(stream) => {
             let is_resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
             terminator.count(if is_resumed { Handshake::Resumed } else { Handshake::Full });
@@ -85,10 +85,20 @@ async fn first_byte(stream: &TcpStream, alarm: &Alarm, worker: &Context) -> Resu
 }
 
 /// The handshake itself. Its state is large and soon gone, so it has memory of its own.
-async fn shake(stream: TcpStream, current: &Current, alarm: &Alarm, worker: &Context) -> Result<Secured, Handshake> {
+async fn shake(
+    stream: TcpStream,
+    current: &Current,
+    challenges: &Challenges,
+    alarm: &Alarm,
+    worker: &Context,
+) -> Result<Secured, Handshake> {
     let mut handshake = Box::pin(async {
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await;
         let hello = hello.map_err(|error| Handshake::failed_with(&error))?;
+        if let Some(proof) = proof(&hello.client_hello(), challenges) {
+            // The certificate was the answer (RFC 8737 3): nothing follows.
+            return Err(hello.into_stream(proof).await.map_or(Handshake::Malformed, |_| Handshake::Proof));
+        }
         let is_refused = current.refuses(hello.client_hello().server_name());
         // A client that is refused is still told so, by an alert.
         let secured = hello.into_stream(Arc::clone(&current.server)).await;
@@ -103,4 +113,11 @@ async fn shake(stream: TcpStream, current: &Current, alarm: &Alarm, worker: &Con
         pending_or_done => pending_or_done,
     })
     .await
+}
+
+/// What an ACME server is met with that asks for a proof, and for nothing else.
+fn proof(hello: &ClientHello<'_>, challenges: &Challenges) -> Option<Arc<ServerConfig>> {
+    let mut protocols = hello.alpn()?;
+    let asks = protocols.next() == Some(ACME_TLS) && protocols.next().is_none();
+    if asks { challenges.tls(hello.server_name()) } else { None }
 }

@@ -3,6 +3,7 @@
 //! A layer of its own because both planes need it: the config reads identities, the control plane publishes them, the
 //! data plane shakes hands with them. It knows nothing of sockets, requests or the config file.
 
+mod challenges;
 mod clients;
 mod identity;
 mod terminator;
@@ -10,6 +11,7 @@ mod terminator;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use challenges::{ACME_TLS, Challenges};
 pub use clients::{ClientCertificates, Clients};
 pub use identity::Identity;
 pub use terminator::{Current, Handshake, Terminator};
@@ -27,6 +29,48 @@ pub struct Settings {
     pub hsts: Option<Duration>,
     /// From the accepted connection to the end of the handshake. Default 10 s.
     pub handshake_timeout: Duration,
+    /// Where certificates are ordered; nowhere by default.
+    pub acme: Option<Acme>,
+}
+
+/// `[tls.acme]`: certificates that are ordered and renewed here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acme {
+    /// Each gets a certificate of its own.
+    pub domains: Vec<String>,
+    /// For the server's mails about the account.
+    pub email: Option<String>,
+    /// The URL of the server's directory. Default: Let's Encrypt.
+    pub directory: String,
+    /// How the names are proved.
+    pub challenge: Challenge,
+    /// The authority of the server's own certificate, in PEM. Default: the system's.
+    pub ca: Option<PathBuf>,
+    /// `acme` under `state.dir`.
+    pub folder: PathBuf,
+}
+
+/// How a name is proved to be this machine's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Challenge {
+    /// By a file on port 80 (RFC 8555 8.3).
+    Http01,
+    /// By a certificate on port 443 (RFC 8737).
+    TlsAlpn01,
+}
+
+impl Acme {
+    /// Where the chain and the key of `domain` are, or will be.
+    pub fn files(&self, domain: &str) -> (PathBuf, PathBuf) {
+        let folder = self.folder.join(domain);
+        (folder.join("cert.pem"), folder.join("key.pem"))
+    }
+
+    /// Where the account with its key is, or will be: another directory is another account.
+    pub fn account_file(&self) -> PathBuf {
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+        self.folder.join(format!("account-{}.json", self.directory.chars().map(plain).collect::<String>()))
+    }
 }
 
 /// What a client gets that names no host, or one that no certificate is for.

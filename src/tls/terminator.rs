@@ -2,10 +2,10 @@
 //!
 //! A connection keeps what it was met with: publishing touches none.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -14,7 +14,7 @@ use tokio_rustls::rustls::server::{ClientHello, NoServerSessionStorage, Produces
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{self, ServerConfig};
 
-use super::{Clients, Identity, Settings, UnknownName};
+use super::{Challenges, Clients, Identity, Settings, UnknownName};
 
 /// The largest record that is sent. Together with what encryption adds it stays below the size from which our
 /// allocator maps every piece of memory on its own, which would cost more than the encryption.
@@ -23,6 +23,9 @@ const RECORD_BYTES_MAX: usize = 16_000;
 /// The TLS side of every listener and worker.
 pub struct Terminator {
     current: ArcSwap<Current>,
+    challenges: Challenges,
+    /// Why the last order of a name failed.
+    orders: Mutex<BTreeMap<String, String>>,
     handshakes: [AtomicU64; Handshake::ALL.len()],
 }
 
@@ -45,7 +48,12 @@ impl Terminator {
     /// There is no randomness for the keys of the session tickets.
     pub fn new(settings: &Settings) -> Result<Self, rustls::Error> {
         let current = Current::new(settings, aws_lc_rs::Ticketer::new()?);
-        Ok(Terminator { current: ArcSwap::from_pointee(current), handshakes: Default::default() })
+        Ok(Terminator {
+            current: ArcSwap::from_pointee(current),
+            challenges: Challenges::default(),
+            orders: Mutex::default(),
+            handshakes: Default::default(),
+        })
     }
 
     /// Meets new connections with `settings` from now on. Sessions can still be resumed, unless other clients are
@@ -67,6 +75,24 @@ impl Terminator {
     /// What a new connection is met with.
     pub fn current(&self) -> Arc<Current> {
         self.current.load_full()
+    }
+
+    /// Proofs for an ACME server.
+    pub fn challenges(&self) -> &Challenges {
+        &self.challenges
+    }
+
+    /// Notes how the order of a certificate for `domain` ended; `failure` is a sentence.
+    pub fn note_order(&self, domain: &str, failure: Option<String>) {
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.remove(domain);
+        orders.extend(failure.map(|why| (domain.to_owned(), why)));
+    }
+
+    /// Sentences about certificates that were ordered in vain.
+    pub fn problems(&self) -> Vec<String> {
+        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.iter().map(|(domain, why)| format!("no certificate for {domain}: {why}; it is tried again")).collect()
     }
 
     /// Counts the end of a handshake.
@@ -168,6 +194,8 @@ pub enum Handshake {
     Full,
     /// Well, as the continuation of an earlier session.
     Resumed,
+    /// An ACME server has seen its proof.
+    Proof,
     /// `tls.handshake_timeout`
     TimedOut,
     /// The client left within it.
@@ -188,9 +216,10 @@ pub enum Handshake {
 
 impl Handshake {
     /// Each of them, in the order of their numbers.
-    pub const ALL: [Handshake; 10] = [
+    pub const ALL: [Handshake; 11] = [
         Handshake::Full,
         Handshake::Resumed,
+        Handshake::Proof,
         Handshake::TimedOut,
         Handshake::Closed,
         Handshake::PlainHttp,
@@ -206,6 +235,7 @@ impl Handshake {
         match self {
             Handshake::Full => "full",
             Handshake::Resumed => "resumed",
+            Handshake::Proof => "proof",
             Handshake::TimedOut => "timed_out",
             Handshake::Closed => "closed",
             Handshake::PlainHttp => "plain_http",

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // tests
 
+mod acme;
 mod admin;
 mod cli;
 mod deploy;

@@ -6,12 +6,13 @@
 use std::path::{Path, PathBuf};
 
 /// What each layer may name besides itself. A layer that is missing here is a finding: somebody has to place it.
-const LAYERS: [(&str, &[&str]); 17] = [
+const LAYERS: [(&str, &[&str]); 18] = [
     ("domain", &[]),
     ("clock", &[]),
     ("lines", &[]),
     ("http", &[]),
     ("tls", &[]),
+    ("acme", &["clock", "tls"]),
     ("config", &["domain", "tls"]),
     ("status", &["domain"]),
     ("ledger", &["domain", "clock", "config", "lines", "status"]),
@@ -33,8 +34,8 @@ const LAYERS: [(&str, &[&str]); 17] = [
     (
         "serve",
         &[
-            "admin", "clock", "config", "control", "domain", "ledger", "lines", "metrics", "proxy", "status", "switch",
-            "tls",
+            "acme", "admin", "clock", "config", "control", "domain", "ledger", "lines", "metrics", "proxy", "status",
+            "switch", "tls",
         ],
     ),
 ];

@@ -1,0 +1,78 @@
+//! Proofs that this server is the one a name leads to, as an ACME server asks for them (RFC 8555 8.3, RFC 8737 3).
+//!
+//! Put here while an order is under way; whoever accepts connections answers with them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio_rustls::rustls::server::{NoServerSessionStorage, ServerConfig};
+use tokio_rustls::rustls::sign::CertifiedKey;
+use tokio_rustls::rustls::{crypto::aws_lc_rs, sign::SingleCertAndKey};
+
+/// What a client that only wants the proof offers by ALPN, and nothing else.
+pub const ACME_TLS: &[u8] = b"acme-tls/1";
+
+/// Where the proof is asked for on a plain port; the token follows.
+pub const HTTP_CHALLENGE: &str = "/.well-known/acme-challenge/";
+
+/// The proofs of the orders under way; most of the time there is none.
+#[derive(Default)]
+pub struct Challenges {
+    /// Key authorizations by token.
+    http: ArcSwap<HashMap<String, String>>,
+    /// By the name that is to be proved.
+    tls: ArcSwap<HashMap<String, Arc<ServerConfig>>>,
+}
+
+impl Challenges {
+    /// Shows `proof` to whoever asks for `token` over HTTP, until it is withdrawn.
+    pub fn show_http(&self, token: &str, proof: &str) {
+        self.http.rcu(|shown| {
+            let mut shown = HashMap::clone(shown);
+            shown.insert(token.into(), proof.into());
+            shown
+        });
+    }
+
+    /// Shows `certificate` to whoever asks for `name` by TLS-ALPN-01, until it is withdrawn.
+    pub fn show_tls(&self, name: &str, certificate: CertifiedKey) {
+        let mut server = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("aws-lc-rs speaks TLS 1.2 and 1.3")
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(certificate)));
+        server.alpn_protocols = vec![ACME_TLS.to_vec()];
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        let server = Arc::new(server);
+        self.tls.rcu(|shown| {
+            let mut shown = HashMap::clone(shown);
+            shown.insert(name.into(), Arc::clone(&server));
+            shown
+        });
+    }
+
+    /// Shows nothing any more.
+    pub fn withdraw(&self) {
+        self.http.store(Arc::default());
+        self.tls.store(Arc::default());
+    }
+
+    /// The proof for a request of that path, if it asks for one.
+    pub fn http(&self, path: &str) -> Option<String> {
+        let token = path.strip_prefix(HTTP_CHALLENGE)?;
+        self.http.load().get(token).cloned()
+    }
+
+    /// What a client is met with that names `name` and only wants the proof.
+    pub fn tls(&self, name: Option<&str>) -> Option<Arc<ServerConfig>> {
+        self.tls.load().get(name?).cloned()
+    }
+}
+
+impl fmt::Debug for Challenges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Challenges").finish_non_exhaustive()
+    }
+}
