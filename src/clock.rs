@@ -13,9 +13,20 @@ pub fn utc() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
+/// That second since 1970, written like [`utc`]. One that no calendar has is its last.
+pub fn utc_of(unix_seconds: u64) -> String {
+    let second = i64::try_from(unix_seconds).ok().and_then(|second| jiff::Timestamp::from_second(second).ok());
+    second.unwrap_or(jiff::Timestamp::MAX).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 /// Now in UTC, in seconds since 1970, as certificates have it.
 pub fn unix_seconds() -> i64 {
-    i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX)
+    i64::try_from(unix_now()).unwrap_or(i64::MAX)
+}
+
+/// The same, for what never was before 1970.
+pub fn unix_now() -> u64 {
+    unix_ms() / 1000
 }
 
 /// Now in UTC, in milliseconds since 1970; 0 for a clock before that. For what must survive a restart.

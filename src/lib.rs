@@ -14,6 +14,7 @@ pub mod http;
 pub mod ledger;
 pub mod lines;
 pub mod metrics;
+pub mod preview;
 pub mod proxy;
 pub mod runbook;
 pub mod serve;

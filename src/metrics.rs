@@ -26,7 +26,7 @@ pub fn text(observed: &Observation) -> String {
     TextEncoder::new().encode_to_string(&families).expect("every family has a name, samples and one type")
 }
 
-fn traffic(observed: &Observation) -> [MetricFamily; 7] {
+fn traffic(observed: &Observation) -> [MetricFamily; 8] {
     let each = || {
         let colors = |(name, stats): &'_ (String, [_; 2])| (name.clone(), stats.clone());
         observed.stats.iter().map(colors).flat_map(|(name, stats)| {
@@ -50,6 +50,10 @@ fn traffic(observed: &Observation) -> [MetricFamily; 7] {
         let count = |at: usize| stats.iter().map(|stats| stats.sum(|shard: &Shard| shard.replays[at].get())).sum();
         let results = REPLAY_RESULTS.iter().enumerate();
         results.map(|(at, result)| counter(&[("service", name), ("result", result)], count(at))).collect::<Vec<_>>()
+    });
+    let skew = each().map(|(name, color, stats)| {
+        let labels = [("service", &*name), ("color", color.as_str())];
+        counter(&labels, stats.sum(|shard| shard.skew_answers.get()))
     });
     let rehearsals = observed.rehearsals.iter().flat_map(|(name, counts)| {
         let results = REHEARSAL_RESULTS.iter().zip(counts);
@@ -81,6 +85,12 @@ fn traffic(observed: &Observation) -> [MetricFamily; 7] {
             "Failures of a watched color that the other one was asked to answer.",
             MetricType::COUNTER,
             replays,
+        ),
+        family(
+            "skew_answers_total",
+            "Static files that this color had and the one that was asked first had not.",
+            MetricType::COUNTER,
+            skew,
         ),
         family(
             "rehearsals_total",
@@ -277,6 +287,7 @@ mod tests {
         stats[0].shards[0].begun.add(1);
         stats[0].shards[0].replays[0].add(2);
         stats[1].shards[1].replays[0].add(3);
+        stats[1].shards[0].skew_answers.add(6);
         let service = ServiceStatus {
             active: Color::Green,
             epoch: 7,
@@ -337,6 +348,8 @@ mod tests {
             "cutover_request_duration_seconds_count{color=\"green\",service=\"recall\"} 0",
             "cutover_replays_total{service=\"recall\",result=\"answered\"} 5",
             "cutover_replays_total{service=\"recall\",result=\"over_budget\"} 0",
+            "cutover_skew_answers_total{color=\"blue\",service=\"recall\"} 0",
+            "cutover_skew_answers_total{color=\"green\",service=\"recall\"} 6",
             "cutover_rehearsals_total{service=\"recall\",result=\"same\"} 5",
             "cutover_rehearsals_total{service=\"recall\",result=\"dropped\"} 1",
             "cutover_in_flight{color=\"blue\",service=\"recall\"} 1",
@@ -393,6 +406,7 @@ mod tests {
                 "requests_total counter",
                 "request_duration_seconds histogram",
                 "replays_total counter",
+                "skew_answers_total counter",
                 "rehearsals_total counter",
                 "in_flight gauge",
                 "long_lived gauge",

@@ -314,6 +314,28 @@ pub struct Changed {
     pub drain: Option<Drained>,
 }
 
+/// A pass to the idle color of a service: whoever shows it is answered there.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pass {
+    /// The service it is for.
+    pub service: String,
+    /// The color that is idle now; a pass leads to whichever is.
+    pub color: Color,
+    /// What is shown: in the header `X-Cutover-Preview` or the cookie `cutover_preview`.
+    pub token: String,
+    /// UTC, RFC 3339: the last second it is good in.
+    pub expires: String,
+    /// The path that puts it into a browser's cookie (`?token=`), and takes it away again (`/leave`).
+    pub door: String,
+}
+
+impl std::fmt::Debug for Pass {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Pass { service, color, expires, .. } = self;
+        f.debug_struct("Pass").field("service", service).field("color", color).field("expires", expires).finish()
+    }
+}
+
 /// The end of a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Drained {
@@ -365,6 +387,8 @@ pub enum RefusalCode {
     CutoverUnderWay,
     /// There is no color before this one.
     NothingToRollBack,
+    /// `preview.enabled` is false.
+    PreviewOff,
     /// `If-Match` named another epoch.
     StaleEpoch,
     /// The new color could not be saved, so a restart would undo the flip.
@@ -388,14 +412,18 @@ impl RefusalCode {
             | RefusalCode::RehearsalFailed
             | RefusalCode::AlreadyActive
             | RefusalCode::CutoverUnderWay
-            | RefusalCode::NothingToRollBack => 409,
+            | RefusalCode::NothingToRollBack
+            | RefusalCode::PreviewOff => 409,
         }
     }
 
     /// The exit code of the verb that asked.
     pub fn exit_code(self) -> u8 {
         match self {
-            RefusalCode::BadRequest | RefusalCode::UnknownService | RefusalCode::BadConfig => 2,
+            RefusalCode::BadRequest
+            | RefusalCode::UnknownService
+            | RefusalCode::BadConfig
+            | RefusalCode::PreviewOff => 2,
             RefusalCode::NotReady
             | RefusalCode::RehearsalFailed
             | RefusalCode::AlreadyActive

@@ -22,19 +22,23 @@ use crate::config;
 use crate::domain::Color;
 use crate::domain::watch::{Mode, Phase, Seen};
 
+mod beside;
 mod drain;
 mod judging;
 mod latency;
+mod standby;
 mod table;
 mod tap;
 #[cfg(test)]
 mod tests;
 
+pub use beside::{Door, Gate, Other, Shield};
 use drain::Drain;
 pub use drain::{Ends, KINDS, Kind, goodbye};
 use judging::Tallies;
 pub use judging::{COHORT, COHORTS, CohortCount, Judging, SLOW_MAX, Side, SlowLimits, Source};
 pub use latency::{ANSWER_BUCKETS, answer_bucket, bucket_end};
+pub use standby::{Standby, Visit};
 pub use table::Table;
 pub use tap::{Copied, REHEARSAL_RESULTS, Tap};
 
@@ -122,6 +126,8 @@ pub struct Shard {
     pub replays: [Counter; REPLAY_RESULTS.len()],
     /// How leases came to their end, by index into [`KINDS`].
     pub ends: [Ends; KINDS.len()],
+    /// Static files that this color had and the one that was asked first had not.
+    pub skew_answers: Counter,
 }
 
 impl Default for Shard {
@@ -136,6 +142,7 @@ impl Default for Shard {
             answers: std::array::from_fn(|_| Counter::default()),
             replays: Default::default(),
             ends: Default::default(),
+            skew_answers: Counter::default(),
         }
     }
 }
@@ -216,6 +223,7 @@ struct Counts {
     old_begun: Counter,
     old_void: Counter,
     replays: Counter,
+    skews: Counter,
     refused: Counter,
     tallies: Tallies,
 }
@@ -228,79 +236,10 @@ impl Counts {
             old_begun: Counter::default(),
             old_void: Counter::default(),
             replays: Counter::default(),
+            skews: Counter::default(),
             refused: Counter::default(),
             tallies: Tallies::new(slow),
         }
-    }
-}
-
-/// The color that is not active: while the active one is watched, it answers once for each of its failures that can be
-/// repeated without harm.
-pub struct Standby {
-    /// The color.
-    pub color: Color,
-    /// Where it is; at least one.
-    pub upstreams: Arc<[Arc<Upstream>]>,
-    stats: Arc<ColorStats>,
-    open: AtomicBool,
-}
-
-/// Replays of one worker under one epoch at most, beside [`REPLAY_SHARE`] of its requests: the standby carries no
-/// traffic, and a release that fails all at once must not bring it down with it.
-const REPLAY_BURST: u64 = 256;
-
-/// One replay for so many requests begun.
-const REPLAY_SHARE: u64 = 10;
-
-impl Standby {
-    /// Whether a watch runs.
-    pub fn is_open(&self) -> bool {
-        self.open.load(Relaxed)
-    }
-
-    /// Set by the control plane as the watch begins and ends.
-    pub fn set_open(&self, open: bool) {
-        self.open.store(open, Relaxed);
-    }
-
-    /// Counts a replay in.
-    pub fn visit(&self, worker: usize) -> Visit {
-        let shard = Arc::clone(&self.stats.shards[worker]);
-        shard.begun.add(1);
-        Visit(shard)
-    }
-}
-
-/// One replay in flight on the standby; it ends when dropped.
-pub struct Visit(Arc<Shard>);
-
-impl Visit {
-    /// Counts its answer for the color that gave it.
-    pub fn record(&self, status: Option<u16>, method: usize, duration: Duration) {
-        self.0.count(status, method, duration);
-        if status.is_none_or(|code| code >= 500) {
-            self.0.errors.add(1);
-        }
-    }
-}
-
-impl Drop for Visit {
-    fn drop(&mut self) {
-        self.0.ended.add(1);
-    }
-}
-
-impl Lane {
-    /// Whether one more replay is within the budget of 256 and a tenth of this worker's requests.
-    pub fn may_replay(&self) -> bool {
-        let replays: u64 = self.counts.replays.get();
-        replays < REPLAY_BURST + self.counts.begun.get() / REPLAY_SHARE
-    }
-
-    /// Counts a replay, by index into [`REPLAY_RESULTS`].
-    pub fn count_replay(&self, result: usize) {
-        self.counts.replays.add(1);
-        self.stats.replays[result].add(1);
     }
 }
 
@@ -339,6 +278,10 @@ pub struct ServiceInfo {
     pub replay: config::Replay,
     /// Where copies of its requests are left for a rehearsal.
     pub tap: Arc<Tap>,
+    /// Who is let through to the idle color; `None`: nobody.
+    pub preview: Option<Gate>,
+    /// Which files are asked of the other color when one does not have them; `None`: none.
+    pub shield: Option<Shield>,
 }
 
 /// One request (or tunnel) in flight on one color. It ends when this is dropped, which is after the last byte.
@@ -348,8 +291,12 @@ pub struct Lease {
     side: Side,
     kind: Cell<Kind>,
     began: Instant,
+    /// Whether the head of an answer has come.
+    answered: Cell<bool>,
     /// While a watch runs.
     watched: Option<Watched>,
+    /// Of somebody with a pass: when it was taken, in guests sent away.
+    preview: Option<u32>,
 }
 
 /// A request that a watch counts.
@@ -379,7 +326,20 @@ impl Lease {
             let cohort = counts.tallies.cohorts.as_ref().map(|cohorts| cohorts.begin(side, began));
             Watched { mode, source: Source::default(), cohort: Cell::new(cohort) }
         });
-        let lease = Lease { lane, recorded: false, side, kind: Cell::default(), began, watched };
+        Lease::with(lane, side, began, watched, None)
+    }
+
+    /// For somebody with a pass: on the idle color, and no evidence whatever comes of it.
+    fn preview(lane: Arc<Lane>, began: Instant) -> Self {
+        lane.counts.begun.add(1);
+        lane.counts.old_begun.add(1);
+        let preview = Some(lane.standby.guests());
+        Lease::with(lane, Side::Old, began, None, preview)
+    }
+
+    fn with(lane: Arc<Lane>, side: Side, began: Instant, watched: Option<Watched>, preview: Option<u32>) -> Self {
+        let (kind, answered) = (Cell::default(), Cell::new(false));
+        let lease = Lease { lane, recorded: false, side, kind, began, answered, watched, preview };
         lease.stats().begun.add(1);
         lease
     }
@@ -424,6 +384,9 @@ impl Lease {
 
     /// The head of its answer came now.
     pub fn answered(&self) {
+        if self.is_preview() || self.answered.replace(true) {
+            return;
+        }
         let age = self.began.elapsed();
         self.stats().answers[answer_bucket(age)].add(1);
         self.leave_cohort(age);
@@ -439,7 +402,7 @@ impl Lease {
 
     /// Whether the drain deadline has passed: the request must end now.
     pub fn is_cut(&self) -> bool {
-        self.lane.drain.is_cut()
+        self.lane.drain.is_cut() || self.is_sent_away()
     }
 
     /// Says what it turned out to be, once.
@@ -479,6 +442,12 @@ impl Lease {
             Outcome::Bad | Outcome::Refused => true,
             Outcome::Void => return self.count_void(),
         };
+        if self.is_preview() {
+            if is_bad {
+                self.stats().errors.add(1);
+            }
+            return self.count_void();
+        }
         let (phase, source) = self.phase();
         counts.tallies.add(phase, source, is_bad);
         // An ended request is not a slow one, whatever came of it.
@@ -547,6 +516,11 @@ impl Route {
     /// Takes a lease for `worker`. Call it while the arc-swap guard is held, and drop the guard after.
     pub fn lease(&self, worker: usize, now: Instant) -> Lease {
         Lease::new(Arc::clone(&self.lanes[worker]), now)
+    }
+
+    /// The same for somebody with a pass: on the idle color.
+    pub fn preview(&self, worker: usize, now: Instant) -> Lease {
+        Lease::preview(Arc::clone(&self.lanes[worker]), now)
     }
 }
 
@@ -721,12 +695,8 @@ fn make_route(
     trial: Option<Trial>,
 ) -> (Route, Tenure) {
     let idle = active.other();
-    let standby = Arc::new(Standby {
-        color: idle,
-        upstreams: Arc::clone(&upstreams[idle.index()]),
-        stats: Arc::clone(&stats[idle.index()]),
-        open: AtomicBool::new(trial.is_some()),
-    });
+    let standby = Standby::new(idle, Arc::clone(&upstreams[idle.index()]), trial.is_some());
+    let standby = Arc::new(standby);
     let judging = Arc::new(Judging::new(trial.map(|trial| trial.mode)));
     let slow = trial.and_then(|trial| trial.slow);
     let upstreams = &upstreams[active.index()];

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use crate::config;
 use crate::http::send;
-use crate::status::{ChangeRequest, Changed, Drained, Refusal, RehearsalReport, Reloaded, Status};
+use crate::status::{ChangeRequest, Changed, Drained, Pass, Refusal, RehearsalReport, Reloaded, Status};
 
 /// For a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -179,6 +179,15 @@ impl Client {
     pub async fn rehearsal(&self, service: &str) -> Result<RehearsalReport, ClientError> {
         let path = format!("/v1/services/{service}/rehearsal");
         self.ask(Method::GET, &path, Vec::new(), None, ANSWER_TIMEOUT).await
+    }
+
+    /// A pass to the idle color of `service`, for whole seconds; `by` goes into the proxy's log.
+    ///
+    /// # Errors
+    /// [`ClientError`]; within 15 s.
+    pub async fn preview(&self, service: &str, lasting: Duration, by: &str) -> Result<Pass, ClientError> {
+        let body = serde_json::json!({ "for_seconds": lasting.as_secs(), "by": by }).to_string().into_bytes();
+        self.ask(Method::POST, &format!("/v1/services/{service}/preview"), body, None, ANSWER_TIMEOUT).await
     }
 
     /// Makes the proxy read its config again; `by` goes into its log.

@@ -1,5 +1,7 @@
 //! From a request to its answer. Every route is in `Route::of`; the order of the checks is in `route`.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -23,6 +25,11 @@ const READERS_MAX: usize = 64;
 /// A name in the ledger is a name, not a text.
 const BY_BYTES_MAX: usize = 100;
 
+/// How long a pass is good, unless it is said.
+const PASS: Duration = Duration::from_secs(3600);
+/// No pass is good for longer: there is no list of them to strike one from.
+const PASS_MAX: Duration = Duration::from_secs(30 * 86_400);
+
 /// What a path stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Route<'a> {
@@ -34,6 +41,7 @@ enum Route<'a> {
     Status,
     Service(&'a str),
     Rehearsal(&'a str),
+    Preview(&'a str),
     Events,
     Change(&'a str, Verb),
     Reload,
@@ -53,6 +61,7 @@ impl<'a> Route<'a> {
             ["v1", "reload"] => Route::Reload,
             ["v1", "services", name] if !name.is_empty() => Route::Service(name),
             ["v1", "services", name, "rehearsal"] if !name.is_empty() => Route::Rehearsal(name),
+            ["v1", "services", name, "preview"] if !name.is_empty() => Route::Preview(name),
             ["v1", "services", name, verb] if !name.is_empty() => {
                 Route::Change(name, Verb::ALL.into_iter().find(|known| known.as_str() == verb)?)
             }
@@ -68,6 +77,7 @@ impl<'a> Route<'a> {
             | Route::Status
             | Route::Service(_)
             | Route::Rehearsal(_)
+            | Route::Preview(_)
             | Route::Events
             | Route::Change(..)
             | Route::Reload => false,
@@ -76,7 +86,7 @@ impl<'a> Route<'a> {
 
     fn methods(self) -> &'static str {
         match self {
-            Route::Change(..) | Route::Reload => "POST",
+            Route::Change(..) | Route::Preview(_) | Route::Reload => "POST",
             Route::Dashboard
             | Route::Healthz
             | Route::Readyz
@@ -153,6 +163,7 @@ async fn route(context: &Context, door: Door, request: Request<Incoming>) -> Res
             Ok(answer::with_epoch(answer::json(StatusCode::OK, &service), service.epoch))
         }
         Route::Rehearsal(name) => Ok(answer::json(StatusCode::OK, &context.handle.rehearsal(name.to_owned()).await?)),
+        Route::Preview(name) => preview(context, name, &head.headers, body).await,
         Route::Events => {
             let permit = context.readers.clone().try_acquire_owned();
             let permit = permit.map_err(|_| Failure::too_many_readers(READERS_MAX))?;
@@ -227,6 +238,29 @@ fn check_fields(verb: Verb, request: &ChangeRequest, if_epoch: Option<u64>) -> R
     Ok(())
 }
 
+/// Body of `POST /v1/services/{name}/preview`.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PreviewRequest {
+    for_seconds: Option<u64>,
+    by: Option<String>,
+}
+
+/// Not a change: nothing of the service is another afterwards. But it opens a door, so no page may ask by a GET.
+async fn preview(context: &Context, name: &str, headers: &HeaderMap, body: Incoming) -> Result<Answer, No> {
+    let PreviewRequest { for_seconds, by } = read(context, headers, body).await?;
+    if guard::if_match(headers)?.is_some() {
+        return Err(Failure::bad_request("preview takes no If-Match: a pass is for whichever color is idle").into());
+    }
+    let lasting = Duration::from_secs(for_seconds.unwrap_or(PASS.as_secs()));
+    if lasting.is_zero() || lasting > PASS_MAX {
+        let message = format!("\"for_seconds\" is from 1 to {}", PASS_MAX.as_secs());
+        return Err(Failure::bad_request(message).into());
+    }
+    let by = by.filter(|by| by.len() <= BY_BYTES_MAX).unwrap_or_else(|| "api".into());
+    Ok(answer::json(StatusCode::OK, &context.handle.preview(name.to_owned(), lasting, by).await?))
+}
+
 /// Body of `POST /v1/reload`.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -276,6 +310,7 @@ mod route {
             ("/v1/services/recall/flip", Some(Route::Change("recall", Verb::Flip))),
             ("/v1/services/recall/rollback", Some(Route::Change("recall", Verb::Rollback))),
             ("/v1/services/recall/rehearsal", Some(Route::Rehearsal("recall"))),
+            ("/v1/services/recall/preview", Some(Route::Preview("recall"))),
             ("/v1/services/recall/drain", Some(Route::Change("recall", Verb::Drain))),
             ("/v1/services/recall/flip/", None),
             ("/v1/services/", None),

@@ -106,6 +106,19 @@ pub(super) enum Verb {
         /// The service; may be left out when there is one
         service: Option<String>,
     },
+    /// Make a pass: whoever has it is answered by the idle color, under the real host name
+    #[command(after_help = "Example: cutover preview --for 30m\n\
+                            It needs enabled = true in [service.NAME.preview]. Live traffic stays where it is.")]
+    Preview {
+        /// The service; may be left out when there is one
+        service: Option<String>,
+        /// How long it is good, at most 30 days
+        #[arg(long = "for", default_value = "1h", value_name = "DURATION", value_parser = duration)]
+        lasting: Duration,
+        /// Where clients reach the service, if not where the config says: https://shop.example.com
+        #[arg(long, value_name = "URL")]
+        url: Option<String>,
+    },
     /// Wait until the idle color holds no request, so that it may be stopped
     #[command(after_help = "Example: cutover flip green --no-wait && cutover drain")]
     Drain {

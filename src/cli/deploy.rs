@@ -59,6 +59,7 @@ pub(super) fn bring_back(
         | RefusalCode::StaleEpoch
         | RefusalCode::StateUnwritable
         | RefusalCode::BadConfig
+        | RefusalCode::PreviewOff
         | RefusalCode::Stopping => return refused(refusal),
     }
     let config = Config::load(path)?;

@@ -7,6 +7,7 @@ mod args;
 mod change;
 mod deploy;
 mod failure;
+mod preview;
 mod screen;
 mod smoke;
 
@@ -103,6 +104,10 @@ fn perform(cli: Cli, form: Form) -> Result<ExitCode, Failure> {
             };
         }
         Verb::Rehearsal { service } => in_runtime(rehearsal(&client(&path()?)?, service.as_deref(), form))?,
+        Verb::Preview { service, lasting, url } => {
+            let config = reach(&path()?)?;
+            in_runtime(preview::preview(&config, service.as_deref(), lasting, url.as_deref(), form))?;
+        }
         Verb::Drain { service, dry_run } => {
             in_runtime(change::drain(&client(&path()?)?, service.as_deref(), dry_run, form))?;
         }

@@ -3,6 +3,7 @@
 //! `section` reads the file's tables with their places, `read` turns them into a [`Config`] or into every problem at
 //! once.
 
+mod beside;
 mod deploy;
 mod env_file;
 mod problem;
@@ -13,6 +14,7 @@ mod tests;
 mod tls;
 mod units;
 
+pub use beside::{Preview, SkewShield};
 pub use deploy::{Backup, Deploy, Migrate, Retire, Version};
 pub use env_file::EnvFile;
 pub use problem::{Problem, Problems};
@@ -212,6 +214,10 @@ pub struct Service {
     pub replay: Replay,
     /// `[service.NAME.rehearse]`
     pub rehearse: Rehearse,
+    /// `[service.NAME.preview]`
+    pub preview: Preview,
+    /// `[service.NAME.skew_shield]`
+    pub skew_shield: SkewShield,
     /// `[service.NAME.drain]`
     pub drain: Drain,
     /// `[service.NAME.deploy]`

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
+use super::beside;
 use super::env_file::EnvFile;
 use super::problem::Problem;
 use super::section::{Reader, Section, Source, Value, integer, kind};
@@ -335,6 +336,8 @@ fn service(name: &str, section: &Section<'_, '_>, place: &Range<usize>) -> Servi
         },
         replay: Replay { safe: replay.boolean("safe", true), idempotent: replay.boolean("idempotent", false) },
         rehearse: rehearse(&rehearsal),
+        preview: beside::preview(&section.section("preview")),
+        skew_shield: beside::skew_shield(&section.section("skew_shield")),
         drain: Drain { timeout: drain.duration("timeout", seconds(30)) },
         deploy,
     };
@@ -358,7 +361,7 @@ fn rehearse(section: &Section<'_, '_>) -> Rehearse {
     }
 }
 
-fn globs(section: &Section<'_, '_>, key: &'static str, example: &str) -> Vec<String> {
+pub(super) fn globs(section: &Section<'_, '_>, key: &'static str, example: &str) -> Vec<String> {
     let glob = |(text, value): (&str, &Value<'_>)| {
         if !text.starts_with(['/', '*']) {
             section.problem(key, value, "has a glob that no path begins like", "begin it with / or **: \"/admin/**\"");

@@ -25,11 +25,12 @@ impl Task {
                 Some(managed) if managed.machine.drains().iter().any(|d| d.color != managed.machine.active()) => {
                     managed.drain_waiters.push(answer);
                 }
-                Some(managed) => {
-                    let drained = managed.last_drain;
-                    self.reply(answer, Ok(drained));
-                }
+                Some(_) => self.see_guests_off(&name, answer),
             },
+            Command::Preview(name, lasting, by, answer) => {
+                let pass = self.pass(&name, lasting, &by);
+                self.reply(answer, pass);
+            }
             Command::Rehearsal(name, answer) => {
                 let report = self.services.get(&name).map(Managed::rehearsal_report);
                 drop(answer.send(report.ok_or_else(|| unknown(&name))));
@@ -165,7 +166,7 @@ impl Task {
             self.reply(answer, Ok(Changed { drain: Some(drained), ..changed }));
         }
         for answer in drainers {
-            self.reply(answer, Ok(drained));
+            self.see_guests_off(name, answer);
         }
     }
 

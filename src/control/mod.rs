@@ -5,6 +5,7 @@
 
 mod answer;
 mod files;
+mod preview;
 mod probe;
 mod rehearsal;
 mod reload;
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
@@ -33,7 +35,10 @@ use crate::config::Config;
 use crate::domain::Color;
 use crate::domain::cutover::Cutover;
 use crate::ledger::Ledger;
-use crate::status::{ChangeRequest, Changed, Drained, Event, Refusal, RefusalCode, RehearsalReport, Reloaded, Status};
+use crate::preview::Key;
+use crate::status::{
+    ChangeRequest, Changed, Drained, Event, Pass, Refusal, RefusalCode, RehearsalReport, Reloaded, Status,
+};
 use crate::switch::{ColorStats, REHEARSAL_RESULTS, Table};
 use crate::tls::Terminator;
 
@@ -55,6 +60,8 @@ pub(crate) enum Command {
     /// Waits until the idle color holds no lease.
     Drain(String, oneshot::Sender<Result<Drained, Refusal>>),
     Rehearsal(String, oneshot::Sender<Result<RehearsalReport, Refusal>>),
+    /// A pass to the idle color of a service, for so long.
+    Preview(String, Duration, String, oneshot::Sender<Result<Pass, Refusal>>),
     Reload {
         by: String,
         answer: oneshot::Sender<Result<Reloaded, Refusal>>,
@@ -152,6 +159,14 @@ impl Handle {
         self.ask(|answer| Command::Rehearsal(service, answer)).await?
     }
 
+    /// A pass to the idle color that is good for `lasting`; `by` says who wants it, for the log.
+    ///
+    /// # Errors
+    /// [`RefusalCode::UnknownService`], [`RefusalCode::PreviewOff`], [`RefusalCode::Stopping`].
+    pub async fn preview(&self, service: String, lasting: Duration, by: String) -> Result<Pass, Refusal> {
+        self.ask(|answer| Command::Preview(service, lasting, by, answer)).await?
+    }
+
     /// Reads the config again; `by` is "HUP", "file change" or "api", for the log.
     ///
     /// # Errors
@@ -186,6 +201,8 @@ pub enum StartError {
     },
     /// A thread could not be started.
     Thread(std::io::Error),
+    /// The system has no randomness for a key.
+    Randomness,
 }
 
 impl fmt::Display for StartError {
@@ -198,6 +215,9 @@ impl fmt::Display for StartError {
                 folder.display()
             ),
             StartError::Thread(source) => write!(f, "a thread of the control plane could not be started: {source}"),
+            StartError::Randomness => {
+                f.write_str("the system gives no randomness for keys; is getrandom(2) forbidden?")
+            }
         }
     }
 }
@@ -206,6 +226,7 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             StartError::StateFolder { source, .. } | StartError::Thread(source) => Some(source),
+            StartError::Randomness => None,
         }
     }
 }
@@ -243,7 +264,8 @@ pub fn start(
     let ledger = Ledger::open(config.state.ledger.clone()).map_err(StartError::Thread)?;
     let bell = Arc::new(Notify::new());
     let mut start_problems = Vec::new();
-    let services = restore(&config, workers, &store, &bell, &mut start_problems);
+    let key = preview::key(&config, &store, &mut start_problems).map_err(|_| StartError::Randomness)?;
+    let services = restore(&config, workers, &store, &bell, &key, &mut start_problems);
     let ordered = config.services.iter().filter_map(|config| services.get(&config.name));
     let table = Arc::new(ArcSwap::from_pointee(reload::table_of(ordered)));
 
@@ -268,6 +290,7 @@ pub fn start(
         table: Arc::clone(&table),
         terminator,
         services,
+        key,
         leaving: Vec::new(),
         bell,
         wake_workers,
@@ -302,6 +325,7 @@ fn restore(
     workers: usize,
     store: &Store,
     bell: &Arc<Notify>,
+    key: &Arc<Key>,
     problems: &mut Vec<String>,
 ) -> BTreeMap<String, Managed> {
     let now = clock::now();
@@ -316,7 +340,7 @@ fn restore(
         // The runtime's last word holds; a config that was changed while nobody ran is a flip, and takes its gate.
         let config_flip_due = record.config_active != config.active;
         let machine = Cutover::restore(record, timing(config), now);
-        let mut managed = Managed::new(config.clone(), machine, workers, bell);
+        let mut managed = Managed::new(config.clone(), machine, workers, bell, Arc::clone(key));
         managed.config_flip_due = config_flip_due;
         managed.is_unsaved = is_new;
         (config.name.clone(), managed)

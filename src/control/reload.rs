@@ -191,7 +191,8 @@ impl Task {
                     });
                     let machine = Cutover::restore(record.unwrap_or_else(|| first_record(config)), timing(config), now);
                     changes.push(format!("{}: added, {} is active", config.name, machine.active()));
-                    let managed = Managed::new(config.clone(), machine, self.workers, &self.bell);
+                    let managed =
+                        Managed::new(config.clone(), machine, self.workers, &self.bell, Arc::clone(&self.key));
                     self.services.insert(config.name.clone(), managed);
                 }
             }

@@ -15,8 +15,11 @@ use crate::domain::cutover::{Cutover, Timing};
 use crate::domain::health::{Health, Standing};
 use crate::domain::verdict::{Rule, Yardstick};
 use crate::domain::watch::{Before, Knobs, Phase, Sample, Seen};
+use crate::preview::Key;
 use crate::status::{Changed, Drained, Refusal, Verdict};
-use crate::switch::{ColorStats, KINDS, Service, ServiceInfo, SlowLimits, Tally, Tap, Tenure, Trial, Upstream};
+use crate::switch::{
+    ColorStats, Gate, KINDS, Service, ServiceInfo, Shield, SlowLimits, Tally, Tap, Tenure, Trial, Upstream,
+};
 
 /// One upstream and what its probes say.
 pub(super) struct Probed {
@@ -52,6 +55,8 @@ pub(super) struct Managed {
     pub(super) config: config::Service,
     pub(super) service: Arc<Service>,
     pub(super) machine: Cutover,
+    /// What passes to the idle color are made with.
+    key: Arc<Key>,
     /// Indexed by [`Color::index`].
     pub(super) upstreams: [Vec<Probed>; 2],
     tenure: Tenure,
@@ -85,12 +90,18 @@ pub(super) struct Managed {
 
 impl Managed {
     /// A service with its first route published and no probe running yet.
-    pub(super) fn new(config: config::Service, machine: Cutover, workers: usize, bell: &Arc<Notify>) -> Self {
+    pub(super) fn new(
+        config: config::Service,
+        machine: Cutover,
+        workers: usize,
+        bell: &Arc<Notify>,
+        key: Arc<Key>,
+    ) -> Self {
         let upstreams = Color::BOTH.map(|color| fresh_upstreams(&config, color));
         let stats = Color::BOTH.map(|_| Arc::new(ColorStats::new(workers)));
         let route = upstreams.each_ref().map(|probed| route_of(probed));
         let (service, tenure) = Service::new(
-            info(&config, Arc::default()),
+            info(&config, Arc::default(), &key),
             stats,
             Arc::clone(bell),
             machine.active(),
@@ -102,6 +113,7 @@ impl Managed {
             config,
             service,
             machine,
+            key,
             upstreams,
             tenure,
             carried: Seen::default(),
@@ -231,6 +243,10 @@ impl Managed {
         self.tenure.set_mode(mode);
     }
 
+    pub(super) fn tenure(&self) -> &Tenure {
+        &self.tenure
+    }
+
     fn take_tenure(&mut self, tenure: Tenure) -> Tenure {
         self.seen = Tally::default();
         self.cohorts = Cohorts::default();
@@ -255,7 +271,11 @@ impl Managed {
         self.machine.set_timing(timing(&self.config));
         let (active, epoch) = (self.machine.active(), self.machine.epoch());
         let moved = (0..2).any(|color| before.colors[color].upstreams != self.config.colors[color].upstreams);
-        let same_info = before.upstream == self.config.upstream && before.replay == self.config.replay;
+        let same_info = before.upstream == self.config.upstream
+            && before.replay == self.config.replay
+            && before.preview == self.config.preview
+            && before.skew_shield == self.config.skew_shield
+            && before.path_prefix == self.config.path_prefix;
         if !moved && same_info {
             return None;
         }
@@ -267,7 +287,7 @@ impl Managed {
         } else {
             let (stats, tap) = (self.service.stats.clone(), Arc::clone(&self.service.info.tap));
             let (service, tenure) =
-                Service::new(info(&self.config, tap), stats, Arc::clone(bell), active, epoch, route, trial);
+                Service::new(info(&self.config, tap, &self.key), stats, Arc::clone(bell), active, epoch, route, trial);
             self.service = service;
             tenure
         };
@@ -284,8 +304,15 @@ pub(super) fn timing(config: &config::Service) -> Timing {
     Timing { watch, drain: config.drain.timeout }
 }
 
-fn info(config: &config::Service, tap: Arc<Tap>) -> Arc<ServiceInfo> {
-    Arc::new(ServiceInfo { name: config.name.clone(), upstream: config.upstream.clone(), replay: config.replay, tap })
+fn info(config: &config::Service, tap: Arc<Tap>, key: &Arc<Key>) -> Arc<ServiceInfo> {
+    Arc::new(ServiceInfo {
+        name: config.name.clone(),
+        upstream: config.upstream.clone(),
+        replay: config.replay,
+        tap,
+        preview: Gate::new(config, key),
+        shield: Shield::new(&config.skew_shield),
+    })
 }
 
 fn fresh_upstreams(config: &config::Service, color: Color) -> Vec<Probed> {

@@ -1,10 +1,11 @@
-//! What survives a restart: one JSON file per service in the state folder.
+//! What survives a restart: one JSON file per service in the state folder, and the key of preview passes.
 //!
 //! A file is replaced whole (temporary file, fsync, rename, fsync of the folder), so that a crash at any instant leaves
 //! the old or the new one. One that cannot be read costs only its own service, and is moved aside, never overwritten.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,9 +14,12 @@ use serde::{Deserialize, Serialize};
 use crate::clock;
 use crate::domain::Color;
 use crate::domain::cutover::Record;
+use crate::preview::{KEY_BYTES, from_hex, to_hex};
 
 /// The form written now; a file with a newer one is not understood.
 const VERSION: u32 = 1;
+/// The key of preview passes, in hexadecimal digits. No service's file has this ending.
+const KEY_FILE: &str = "preview.key";
 
 /// A record as it is on the disk: wall time instead of monotonic time.
 #[derive(Debug, Serialize, Deserialize)]
@@ -71,6 +75,30 @@ impl Store {
         file.sync_all()?;
         fs::rename(&temporary, self.folder.join(format!("{service}.json")))?;
         File::open(&self.folder)?.sync_all()
+    }
+
+    /// The bytes of the key of preview passes. Where none was kept, or what was kept is no key, `fresh` is kept from now
+    /// on, readable by nobody else.
+    pub(super) fn preview_key(&self, fresh: [u8; KEY_BYTES]) -> io::Result<[u8; KEY_BYTES]> {
+        let path = self.folder.join(KEY_FILE);
+        match fs::read(&path) {
+            Ok(text) => match from_hex(text.trim_ascii()) {
+                Some(key) => return Ok(key),
+                None => tracing::warn!("{} is no key: a new one is made, and passes are void", path.display()),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let temporary = self.folder.join(format!(".{KEY_FILE}.new"));
+        // One that was left by a crash could have another mode.
+        drop(fs::remove_file(&temporary));
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(to_hex(&fresh).as_bytes())?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        File::open(&self.folder)?.sync_all()?;
+        Ok(fresh)
     }
 
     fn move_aside(&self, path: &Path) -> io::Result<PathBuf> {
@@ -162,6 +190,22 @@ mod tests {
             assert_eq!(fs::read_to_string(folder.path().join("recall.json.unreadable")).unwrap(), "an earlier one");
             assert_eq!(store.load("recall", Duration::ZERO), Ok(None), "{case}");
         }
+    }
+
+    #[test]
+    fn the_key_of_passes_is_kept_and_nobody_else_may_read_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let path = folder.path().join(KEY_FILE);
+        assert_eq!(store.preview_key([1; KEY_BYTES]).unwrap(), [1; KEY_BYTES], "none was there");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(store.preview_key([2; KEY_BYTES]).unwrap(), [1; KEY_BYTES], "it is kept");
+        fs::write(&path, "torn").unwrap();
+        fs::write(folder.path().join(".preview.key.new"), "of a crash").unwrap();
+        assert_eq!(store.preview_key([3; KEY_BYTES]).unwrap(), [3; KEY_BYTES], "what was there is no key");
+        assert_eq!(store.preview_key([4; KEY_BYTES]).unwrap(), [3; KEY_BYTES]);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

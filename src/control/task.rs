@@ -29,6 +29,7 @@ use crate::domain::Color;
 use crate::domain::cutover::{Ask, Effect, Event, Reason, Record, Refused, Told, UnderWay};
 use crate::domain::health::Standing;
 use crate::ledger::Ledger;
+use crate::preview::Key;
 use crate::status::{self, Drained, EventKind};
 use crate::switch::{Table, Tenure};
 use crate::tls::Terminator;
@@ -65,6 +66,8 @@ pub(super) struct Task {
     pub(super) table: Arc<ArcSwap<Table>>,
     pub(super) terminator: Option<Arc<Terminator>>,
     pub(super) services: BTreeMap<String, Managed>,
+    /// What passes to idle colors are made with.
+    pub(super) key: Arc<Key>,
     pub(super) leaving: Vec<Leaving>,
     pub(super) bell: Arc<Notify>,
     pub(super) wake_workers: Arc<dyn Fn() + Send + Sync>,

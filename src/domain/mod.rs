@@ -1,5 +1,6 @@
 //! Pure decisions: no tokio, no hyper, no files, no clock, no randomness. Time comes in as a number.
 
+pub mod asset;
 pub mod color;
 pub mod cutover;
 pub mod health;

@@ -6,6 +6,7 @@ use super::body::{Chunked, Decoder};
 use super::buffer::Buffer;
 use super::fault::Fault;
 use super::field::Field;
+use super::preview::{self, Note};
 use super::request::{Fields, Space, length, list, put_field, put_length, text};
 use crate::domain::Color;
 
@@ -21,6 +22,17 @@ pub struct Asked {
     pub upgrade: bool,
     /// The client speaks HTTP/1.0: no interim answers, no chunks.
     pub is_1_0: bool,
+    /// What came of the preview's pass that it showed.
+    pub preview: Option<Note>,
+}
+
+/// Why another color answers than the one that serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instead {
+    /// That one failed: `X-Cutover-Replayed`.
+    Replayed(Color),
+    /// That one does not have the file: `X-Cutover-Skew`.
+    Skew(Color),
 }
 
 /// How the body goes to the client.
@@ -38,8 +50,8 @@ pub struct Extra<'a> {
     pub keep_alive: bool,
     /// For an answer that has no `Date` (RFC 9110 6.6.1).
     pub date: &'a [u8],
-    /// The color that answered in place of the active one.
-    pub replayed_by: Option<Color>,
+    /// The color that answered in place of the one that serves.
+    pub instead: Option<Instead>,
     /// `Strict-Transport-Security`, unless the application has its own.
     pub hsts: Option<&'a str>,
 }
@@ -155,7 +167,7 @@ impl<'h> Answer<'h> {
 
     /// Writes an interim answer (1xx), `101` included.
     pub fn write_interim(&self, out: &mut Buffer) {
-        self.write_start(out);
+        self.write_start(out, None);
         if self.status == 101 {
             out.put(b"Connection: Upgrade\r\n");
             for protocol in self.fields.values(Field::Upgrade) {
@@ -167,12 +179,18 @@ impl<'h> Answer<'h> {
 
     /// Writes the final answer's head.
     pub fn write_final(&self, out: &mut Buffer, asked: Asked, extra: &Extra<'_>) {
-        self.write_start(out);
+        self.write_start(out, asked.preview);
         if self.fields.values(Field::Date).next().is_none() {
             put_field(out, "Date", extra.date);
         }
-        if let Some(color) = extra.replayed_by {
-            put_field(out, "X-Cutover-Replayed", color.as_str().as_bytes());
+        match extra.instead {
+            Some(Instead::Replayed(color)) => put_field(out, "X-Cutover-Replayed", color.as_str().as_bytes()),
+            Some(Instead::Skew(color)) => put_field(out, "X-Cutover-Skew", color.as_str().as_bytes()),
+            None => {}
+        }
+        if let Some(note) = asked.preview {
+            let vary = self.fields.iter().filter(|(header, _)| header.name.eq_ignore_ascii_case("vary"));
+            note.write(out, vary.map(|(header, _)| header.value));
         }
         if let Some(hsts) = extra.hsts
             && !self.fields.iter().any(|(header, _)| header.name.eq_ignore_ascii_case(HSTS))
@@ -192,7 +210,7 @@ impl<'h> Answer<'h> {
         out.put(b"\r\n");
     }
 
-    fn write_start(&self, out: &mut Buffer) {
+    fn write_start(&self, out: &mut Buffer, preview: Option<Note>) {
         let mut digits = itoa::Buffer::new();
         for part in ["HTTP/1.1 ", digits.format(self.status), " ", self.reason, "\r\n"] {
             out.put(part.as_bytes());
@@ -204,6 +222,7 @@ impl<'h> Answer<'h> {
                 | Field::ContentLength
                 | Field::TransferEncoding
                 | Field::Upgrade
+                | Field::Preview
                 | Field::Te => false,
                 Field::Other
                 | Field::Host
@@ -219,7 +238,8 @@ impl<'h> Answer<'h> {
                 | Field::Forwarded
                 | Field::Claim
                 | Field::MaxForwards
-                | Field::Dangerous => true,
+                | Field::Cookie
+                | Field::Dangerous => preview.is_none() || !preview::is_for_caches(header.name),
             };
             if pass && !self.named_hops.iter().any(|name| name.eq_ignore_ascii_case(header.name)) {
                 put_field(out, header.name, header.value);
@@ -232,7 +252,7 @@ impl<'h> Answer<'h> {
 mod tests {
     use super::*;
 
-    const GET: Asked = Asked { head: false, upgrade: false, is_1_0: false };
+    const GET: Asked = Asked { head: false, upgrade: false, is_1_0: false, preview: None };
 
     fn framing(head: &str, asked: Asked) -> Result<(Decoder, Encoding), Fault> {
         let mut space = Space::new();
@@ -291,7 +311,7 @@ mod tests {
         let mut space = Space::new();
         let answer = Answer::parse(head.as_bytes(), &mut space, GET).expect("a sound answer");
         let mut out = Buffer::default();
-        answer.write_final(&mut out, GET, &Extra { keep_alive: false, date: b"now", replayed_by: None, hsts: None });
+        answer.write_final(&mut out, GET, &Extra { keep_alive: false, date: b"now", instead: None, hsts: None });
         let want = "HTTP/1.1 200 Fine\r\nA: b\r\nDate: now\r\nContent-Length: 5\r\nConnection: close\r\n\r\n";
         assert_eq!(String::from_utf8_lossy(out.filled()), want);
     }

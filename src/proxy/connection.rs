@@ -19,9 +19,11 @@ use super::buffer::{Buffer, SMALL};
 use super::exchange::answer_pump;
 use super::fault::Fault;
 use super::field::Field;
+use super::preview::{self, Note};
 use super::pump::{Pump, Wire};
 use super::request::{self, BareLf, Origin, Request, Scan, Space};
 use super::worker::{Admission, Context};
+use crate::clock;
 use crate::config;
 use crate::switch::{Lease, Source};
 use crate::tls::Current;
@@ -127,15 +129,15 @@ pub(super) struct Connection<S> {
 struct Refused {
     fault: Fault,
     is_head: bool,
-    /// Where to go instead.
-    location: Option<String>,
+    /// What else the answer says.
+    fields: Vec<(&'static str, String)>,
     /// What an ACME server wants to see.
     proof: Option<String>,
 }
 
 impl Refused {
     fn with(fault: Fault) -> Self {
-        Refused { fault, is_head: false, location: None, proof: None }
+        Refused { fault, is_head: false, fields: Vec::new(), proof: None }
     }
 }
 
@@ -257,7 +259,7 @@ impl<S: Transport> Connection<S> {
     fn accept(&mut self, end: usize) -> Result<Accepted, Refused> {
         let head = &self.client.filled()[..end];
         let mut space = Space::new();
-        let request = Request::parse(head, &mut space).map_err(Refused::with)?;
+        let mut request = Request::parse(head, &mut space).map_err(Refused::with)?;
         let is_head = request.method == "HEAD";
         let refused = |fault| Refused { is_head, ..Refused::with(fault) };
         if let Some(proof) = self.worker.terminator.as_ref().and_then(|tls| tls.challenges().http(request.path)) {
@@ -265,14 +267,14 @@ impl<S: Transport> Connection<S> {
         }
         if let Some(port) = self.redirects(&request) {
             let location = request.secure_url(port).ok_or(Fault::BadRequest("no Host")).map_err(refused)?;
-            return Err(Refused { location: Some(location), ..refused(Fault::Redirected) });
+            return Err(Refused { fields: vec![("Location", location)], ..refused(Fault::Redirected) });
         }
         let body_max = self.worker.proxy.max_body_bytes;
         if matches!(request.body, Decoder::Length(length) if body_max > 0 && length > body_max) {
             return Err(refused(Fault::BodyTooLarge));
         }
         let began = Instant::now();
-        let mut lease = self.lease(&request, began).ok_or(Fault::NoService).map_err(refused)?;
+        let (mut lease, preview) = self.lease(&mut request, began).map_err(|no| Refused { is_head, ..no })?;
         if lease.is_watched() {
             lease.name_source(Source::new(self.client_of(&request), request.path.as_bytes()));
         }
@@ -284,7 +286,7 @@ impl<S: Transport> Connection<S> {
         let mut rebuilt = self.worker.buffers.tiny();
         request::write_head(&mut rebuilt, &request, &self.origin, request_id.as_bytes(), self.worker.proxy.via);
         let accepted = Accepted {
-            asked: Asked { head: is_head, upgrade: request.upgrade.is_some(), is_1_0: request.is_1_0 },
+            asked: Asked { head: is_head, upgrade: request.upgrade.is_some(), is_1_0: request.is_1_0, preview },
             method_index: request.method_index,
             idempotent: request.is_idempotent(),
             replayable: may_replay(&request, lease.lane().service.replay),
@@ -304,15 +306,35 @@ impl<S: Transport> Connection<S> {
     /// The port of the redirect to TLS, for a request that came without. What a trusted proxy has taken out of TLS did.
     fn redirects(&self, request: &Request<'_>) -> Option<u16> {
         let port = self.worker.proxy.redirect_to_tls.filter(|_| self.security.is_none())?;
-        let came_over_tls = || request.fields.values(Field::ForwardedProto).next() == Some(b"https");
-        if self.origin.trusted && came_over_tls() { None } else { Some(port) }
+        if self.came_over_tls(request) { None } else { Some(port) }
     }
 
-    /// The lease is taken while both guards live; see `switch`.
-    fn lease(&self, request: &Request<'_>, now: Instant) -> Option<Lease> {
+    fn came_over_tls(&self, request: &Request<'_>) -> bool {
+        let says_so = || request.fields.values(Field::ForwardedProto).next() == Some(b"https");
+        self.security.is_some() || (self.origin.trusted && says_so())
+    }
+
+    /// The lease is taken while both guards live; see `switch`. With it, what came of the preview's pass.
+    fn lease(&self, request: &mut Request<'_>, now: Instant) -> Result<(Lease, Option<Note>), Refused> {
         let table = self.worker.table.load();
-        let service = table.find(request.host().as_bytes(), request.path.as_bytes())?;
-        Some(service.route.load().lease(self.worker.index, now))
+        let service = table.find(request.host().as_bytes(), request.path.as_bytes());
+        let service = service.ok_or_else(|| Refused::with(Fault::NoService))?;
+        let Some(gate) = &service.info.preview else {
+            return Ok((service.route.load().lease(self.worker.index, now), None));
+        };
+        if let Some(door) = gate.knocks(request.path) {
+            let over_tls = self.came_over_tls(request);
+            let (fault, fields) = preview::open(gate, door, request.method, over_tls, clock::unix_now());
+            return Err(Refused { fields, ..Refused::with(fault) });
+        }
+        request.hides_pass = true;
+        let route = service.route.load();
+        let note = preview::note(gate, request, route.active.other(), clock::unix_now);
+        let lease = match note {
+            Some(Note::Served(_)) => route.preview(self.worker.index, now),
+            Some(Note::Ignored(_)) | None => route.lease(self.worker.index, now),
+        };
+        Ok((lease, note))
     }
 
     /// Who asks: the peer, or whom a trusted proxy names last.
@@ -351,9 +373,9 @@ impl<S: Transport> Connection<S> {
 
     /// Answers a request that took no lease, and ends the connection.
     async fn refuse(&mut self, refused: Refused) -> Next {
-        let Refused { fault, is_head, location, proof } = refused;
+        let Refused { fault, is_head, fields, proof } = refused;
         let Some((status, _)) = fault.answer() else { return Next::Close };
-        if !matches!(fault, Fault::Redirected | Fault::Proof) {
+        if !matches!(fault, Fault::Redirected | Fault::Proof | Fault::PassTaken) {
             self.worker.complaints.say(self.peer, status, fault.hint());
         }
         let request_id = new_request_id();
@@ -363,8 +385,8 @@ impl<S: Transport> Connection<S> {
             self.worker.log.write(&line.ended(Duration::ZERO));
         }
         let mut down = answer_pump();
-        let (location, proof) = (location.as_deref(), proof.as_deref());
-        let tell = Tell { fault, is_head, keep: false, request_id: &request_id, location, proof };
+        let (fields, proof) = (&*fields, proof.as_deref());
+        let tell = Tell { fault, is_head, keep: false, request_id: &request_id, fields, proof };
         tell.write(&mut down.pending, &self.worker.date(), self.hsts());
         let sent = self.send(&mut down).await;
         self.worker.buffers.give_back(down.pending);
@@ -453,7 +475,8 @@ pub(super) struct Tell<'a> {
     pub(super) is_head: bool,
     pub(super) keep: bool,
     pub(super) request_id: &'a str,
-    pub(super) location: Option<&'a str>,
+    /// What else it says.
+    pub(super) fields: &'a [(&'static str, String)],
     /// The whole body, instead of a sentence.
     pub(super) proof: Option<&'a str>,
 }
@@ -467,10 +490,9 @@ impl Tell<'_> {
         request::put_field(out, "Date", date);
         request::put_field(out, "X-Request-Id", self.request_id.as_bytes());
         request::put_length(out, body.len() as u64);
-        for (name, value) in [("Location", self.location), (HSTS, hsts)] {
-            if let Some(value) = value {
-                request::put_field(out, name, value.as_bytes());
-            }
+        let fields = self.fields.iter().map(|(name, value)| (*name, value.as_str()));
+        for (name, value) in fields.chain(hsts.map(|value| (HSTS, value))) {
+            request::put_field(out, name, value.as_bytes());
         }
         if status == 503 {
             out.put(b"Retry-After: 1\r\n");

@@ -11,15 +11,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::alarm::Alarm;
-use super::answer::{Answer, Asked, Encoding, Extra};
+use super::answer::{Answer, Asked, Encoding, Extra, Instead};
 use super::body::Decoder;
 use super::boundary::Boundary;
 use super::buffer::{Buffer, SMALL};
 use super::fault::Fault;
 use super::pump::{Pump, Stop, Wire};
 use super::request::{BareLf, Scan, Space};
+use super::skew;
 use super::worker::Context as Worker;
-use crate::domain::Color;
 use crate::switch::{Kind, Lease};
 
 /// An answer head at most; a larger one is 502.
@@ -46,9 +46,28 @@ pub enum Done {
     Answered,
     /// `101`: from here on the bytes belong to another protocol.
     Tunnel,
-    /// The answer's head says 5xx, and another color may answer instead. Nothing of it was used: run the exchange again
-    /// without `replaceable` to pass it on.
+    /// The answer's head has a status that is [`Replaceable`]. Nothing of it was used: run the exchange again without
+    /// that to pass it on.
     Failed(u16),
+}
+
+/// Which answers had better come from another color, as long as the request can be sent again.
+#[derive(Clone, Copy, Debug)]
+pub struct Replaceable {
+    /// Every status from here on.
+    pub from: u16,
+    /// 404, where a release may simply not have the file.
+    pub missing: bool,
+}
+
+impl Replaceable {
+    /// None.
+    pub const NOTHING: Replaceable = Replaceable::from(u16::MAX);
+
+    /// Every status from here on.
+    pub const fn from(from: u16) -> Self {
+        Replaceable { from, missing: false }
+    }
 }
 
 /// One exchange under way.
@@ -65,10 +84,10 @@ pub struct Exchange<'a, S> {
     pub asked: Asked,
     /// Whether the client's connection may be kept; the answer's head says so, and it is cleared where it may not.
     pub keep_client: bool,
-    /// Whether a 5xx may be replaced by another color's answer, as long as the request can be sent again.
-    pub replaceable: bool,
+    /// What may be replaced by another color's answer.
+    pub replaceable: Replaceable,
     /// The color that answers in place of another, which the answer then says.
-    pub replayed_by: Option<Color>,
+    pub instead: Option<Instead>,
     /// `Strict-Transport-Security`, where the client came over TLS.
     pub hsts: Option<&'a str>,
     /// Time-outs.
@@ -253,10 +272,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
                     answer.write_interim(&mut self.down.pending);
                 }
             }
-            500.. if self.replaceable && self.up.has_all() && self.up.intact && self.down.is_unused() => {
+            status @ 400.. if self.is_replaceable(status) => {
                 self.seen.scan = Scan::default();
                 self.lease.answered();
-                return Ok(Some(answer.status));
+                return Ok(Some(status));
             }
             status => {
                 // An answer before the end of the request: the rest of the request is not read.
@@ -264,13 +283,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
                 let extra = Extra {
                     keep_alive: self.keep_client,
                     date: &self.worker.date(),
-                    replayed_by: self.replayed_by,
+                    instead: self.instead,
                     hsts: self.hsts,
                 };
                 answer.write_final(&mut self.down.pending, self.asked, &extra);
                 self.down.frame(answer.body.clone(), answer.encoding);
                 self.seen.status = Some(status);
-                if self.replayed_by.is_none() {
+                if self.instead.is_none() {
                     self.lease.answered();
                 }
                 self.seen.keep_upstream = answer.keep_alive && answer.body != Decoder::UntilClose;
@@ -289,6 +308,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
         self.upstream.consume(end);
         self.seen.scan = Scan::default();
         Ok(None)
+    }
+
+    fn is_replaceable(&self, status: u16) -> bool {
+        let Replaceable { from, missing } = self.replaceable;
+        let can_be_sent_again = || self.up.has_all() && self.up.intact && self.down.is_unused();
+        let is_missing = || status == 404 && missing && skew::is_wanted(self.lease, self.up.pending.filled());
+        (status >= from || missing) && can_be_sent_again() && (status >= from || is_missing())
     }
 
     /// Who is being waited for, as the fault that ends the wait.

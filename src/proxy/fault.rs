@@ -30,6 +30,12 @@ pub enum Fault {
     Redirected,
     /// No fault: an ACME server asks for its proof (RFC 8555 8.3).
     Proof,
+    /// A pass was taken at the preview's door, or given back: there is nothing more to say than where to go on.
+    PassTaken,
+    /// A pass that is no good, at the preview's door.
+    PassRefused,
+    /// A good pass, and no upstream of the idle color that is up.
+    NothingToPreview,
     /// HTTP without TLS on a port for TLS.
     PlainToTls,
     /// No upstream of the color could be connected to.
@@ -56,6 +62,8 @@ impl Fault {
     /// What the client is answered while nothing of an answer has been sent; `None`: the connection just ends.
     pub fn answer(self) -> Option<(u16, &'static str)> {
         match self {
+            Fault::PassTaken => Some((303, "See Other")),
+            Fault::PassRefused => Some((403, "Forbidden")),
             Fault::Redirected => Some((308, "Permanent Redirect")),
             Fault::Proof => Some((200, "OK")),
             Fault::BadRequest(_) | Fault::PlainToTls => Some((400, "Bad Request")),
@@ -70,7 +78,9 @@ impl Fault {
                 Some((502, "Bad Gateway"))
             }
             Fault::AnswerTimedOut => Some((504, "Gateway Timeout")),
-            Fault::TooManyConnections | Fault::Drained | Fault::Stopped => Some((503, "Service Unavailable")),
+            Fault::TooManyConnections | Fault::Drained | Fault::Stopped | Fault::NothingToPreview => {
+                Some((503, "Service Unavailable"))
+            }
             Fault::ClientGone | Fault::ClientStalled => None,
         }
     }
@@ -94,6 +104,9 @@ impl Fault {
             | Fault::TooManyConnections
             | Fault::Redirected
             | Fault::Proof
+            | Fault::PassTaken
+            | Fault::PassRefused
+            | Fault::NothingToPreview
             | Fault::PlainToTls
             | Fault::ClientGone
             | Fault::ClientStalled
@@ -108,6 +121,9 @@ impl Fault {
             Fault::BadRequest(_) | Fault::VersionUnknown | Fault::MethodRefused | Fault::PlainToTls => "bad_request",
             Fault::Redirected => "redirected",
             Fault::Proof => "acme",
+            Fault::PassTaken => "pass_taken",
+            Fault::PassRefused => "pass_refused",
+            Fault::NothingToPreview => "preview_down",
             Fault::TargetTooLong | Fault::HeadTooLarge | Fault::BodyTooLarge => "too_large",
             Fault::HeadTimedOut | Fault::BodyTimedOut => "client_timeout",
             Fault::NoService => "no_service",
@@ -137,6 +153,9 @@ impl Fault {
             Fault::NoService => "no service here for this host and path",
             Fault::TooManyConnections => "too many connections, try again",
             Fault::Redirected => "this is served over https",
+            Fault::PassTaken => "go on to the application",
+            Fault::PassRefused => "this pass is expired or not for this service; `cutover preview` makes a new one",
+            Fault::NothingToPreview => "the idle color is not up, so there is nothing to preview",
             Fault::PlainToTls => "this port speaks TLS, use https://",
             Fault::ConnectFailed | Fault::AnswerMissing | Fault::AnswerCut => "the application could not be reached",
             Fault::AnswerUnreadable(_) => "the application's answer was not readable",

@@ -44,6 +44,10 @@ pub enum Field {
     Claim,
     /// `Max-Forwards`
     MaxForwards,
+    /// `Cookie`: passed on without a preview's pass.
+    Cookie,
+    /// `X-Cutover-Preview`: ours, never passed on.
+    Preview,
     /// Never passed on: `Proxy` (httpoxy), and names that an application reads like one of ours because CGI makes
     /// `_` of `-`.
     Dangerous,
@@ -61,6 +65,7 @@ impl Field {
             (4, b'h') if is("host") => Field::Host,
             (4, b'd') if is("date") => Field::Date,
             (5, b'p') if is("proxy") => Field::Dangerous,
+            (6, b'c') if is("cookie") => Field::Cookie,
             (6, b'e') if is("expect") => Field::Expect,
             (7, b'u') if is("upgrade") => Field::Upgrade,
             (9, b'f') if is("forwarded") => Field::Forwarded,
@@ -76,6 +81,7 @@ impl Field {
             (16, b'x') if is("x-forwarded-host") => Field::ForwardedHost,
             (16, b'x') if is("x-forwarded-port") => Field::ForwardedPort,
             (17, b't') if is("transfer-encoding") => Field::TransferEncoding,
+            (17, b'x') if is("x-cutover-preview") => Field::Preview,
             (17, b'x') if is("x-forwarded-proto") => Field::ForwardedProto,
             (19, b'x') if is("x-cutover-rehearsal") => Field::Claim,
             (12.., b'x') if name[..12].eq_ignore_ascii_case(b"x-forwarded-") => Field::Claim,

@@ -4,16 +4,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::answer::Encoding;
+use super::answer::{Encoding, Instead};
 use super::body::Decoder;
 use super::connection::{Accepted, Connection, Next, Tell, Transport};
-use super::exchange::{Done, Exchange, Limits, Seen, answer_pump};
+use super::exchange::{Done, Exchange, Limits, Replaceable, Seen, answer_pump};
 use super::fault::Fault;
 use super::pump::Pump;
 use super::upstream::{self, Share};
-use super::{rehearse, tunnel, worker};
+use super::{preview, rehearse, skew, tunnel, worker};
 use crate::domain::Color;
-use crate::switch::{Outcome, Standby, Upstream, Visit};
+use crate::switch::{Other, Outcome, Upstream, Visit};
 
 /// Indexes into [`crate::switch::REPLAY_RESULTS`].
 const REPLAY_ANSWERED: usize = 0;
@@ -21,15 +21,15 @@ const REPLAY_FAILED: usize = 1;
 const REPLAY_OVER_BUDGET: usize = 2;
 
 /// A request and its answer on their way.
-struct Way {
+pub(super) struct Way {
     up: Pump,
-    down: Pump,
+    pub(super) down: Pump,
 }
 
 /// How it went on one color.
-struct Trial {
-    result: Result<Done, Fault>,
-    seen: Seen,
+pub(super) struct Trial {
+    pub(super) result: Result<Done, Fault>,
+    pub(super) seen: Seen,
     keep_client: bool,
     /// The connection, while it may be used on.
     held: Option<Held>,
@@ -46,11 +46,13 @@ struct Dial {
     fresh: bool,
 }
 
-/// An answer by the standby.
-struct Replayed {
-    visit: Visit,
-    color: Color,
-    began: Instant,
+/// An answer by the color that does not serve.
+pub(super) struct Replayed {
+    pub(super) visit: Visit,
+    pub(super) color: Color,
+    pub(super) began: Instant,
+    /// For the access log.
+    pub(super) word: &'static str,
 }
 
 impl<S: Transport> Connection<S> {
@@ -64,13 +66,15 @@ impl<S: Transport> Connection<S> {
             up: Pump::new(accepted.body.clone(), encoding, head, worker.proxy.max_body_bytes),
             down: answer_pump(),
         };
-        let standby = Arc::clone(&accepted.lease.lane().standby);
         let upstreams = Arc::clone(accepted.lease.upstreams());
-        let replaceable = accepted.lease.has_standby() && accepted.replayable;
+        let from = if accepted.lease.has_standby() && accepted.replayable { 500 } else { u16::MAX };
+        let replaceable = Replaceable { from, missing: skew::may_miss(&accepted) };
         let mut trial = self.try_color(&mut accepted, &mut way, &upstreams, replaceable, None).await;
         let mut replayed = None;
-        if accepted.lease.has_standby() && way.is_replayable(&trial, accepted.replayable) {
-            (trial, replayed) = self.replay(&mut accepted, &mut way, &standby, trial).await;
+        if trial.result == Ok(Done::Failed(404)) {
+            (trial, replayed) = self.ask_other(&mut accepted, &mut way, trial).await;
+        } else if accepted.lease.has_standby() && way.is_replayable(&trial, accepted.replayable) {
+            (trial, replayed) = self.replay(&mut accepted, &mut way, trial).await;
         } else if matches!(trial.result, Ok(Done::Failed(_))) {
             trial = self.go_on(&accepted, &mut way, trial).await; // the watch has just ended
         }
@@ -82,13 +86,13 @@ impl<S: Transport> Connection<S> {
     }
 
     /// Tries the upstreams of one color until one takes the request.
-    async fn try_color(
+    pub(super) async fn try_color(
         &mut self,
         accepted: &mut Accepted,
         way: &mut Way,
         upstreams: &[Arc<Upstream>],
-        replaceable: bool,
-        replayed_by: Option<Color>,
+        replaceable: Replaceable,
+        instead: Option<Instead>,
     ) -> Trial {
         let mut dial = Dial::default();
         loop {
@@ -106,7 +110,7 @@ impl<S: Transport> Connection<S> {
             if let Some(line) = &mut accepted.line {
                 line.upstream = share.upstream.address.to_string();
             }
-            let trial = self.run_on(accepted, way, (share, connection), replaceable, replayed_by).await;
+            let trial = self.run_on(accepted, way, (share, connection), replaceable, instead).await;
             // A kept connection that died with our request on it: the upstream closed it while it was idle, or it
             // crashed. The request goes out once more, on a new connection, if that can do no harm.
             if trial.result == Err(Fault::AnswerMissing)
@@ -129,8 +133,8 @@ impl<S: Transport> Connection<S> {
         accepted: &Accepted,
         way: &mut Way,
         mut held: Held,
-        replaceable: bool,
-        replayed_by: Option<Color>,
+        replaceable: Replaceable,
+        instead: Option<Instead>,
     ) -> Trial {
         let mut exchange = Exchange {
             client: &mut self.client,
@@ -140,7 +144,7 @@ impl<S: Transport> Connection<S> {
             asked: accepted.asked,
             keep_client: accepted.keep_alive,
             replaceable,
-            replayed_by,
+            instead,
             hsts: self.security.as_deref().and_then(|tls| tls.hsts.as_deref()),
             limits: Limits {
                 body: self.worker.proxy.body_timeout,
@@ -159,6 +163,11 @@ impl<S: Transport> Connection<S> {
 
     /// A connection to the next upstream worth trying.
     async fn dial(&self, accepted: &Accepted, upstreams: &[Arc<Upstream>], dial: &mut Dial) -> Result<Held, Fault> {
+        // A guest is never sent to another color than the one that was asked for, nor kept waiting for one that is down.
+        let nobody = if accepted.lease.is_preview() { Fault::NothingToPreview } else { Fault::ConnectFailed };
+        if accepted.lease.is_preview() && !accepted.lease.is_up() {
+            return Err(nobody);
+        }
         while let Some(share) = self.worker.pool.choose(upstreams, &dial.tried) {
             let now = Instant::now();
             if !dial.fresh
@@ -175,18 +184,12 @@ impl<S: Transport> Connection<S> {
                 Err(_) => dial.tried.push(share.upstream.id),
             }
         }
-        Err(Fault::ConnectFailed)
+        Err(nobody)
     }
 
     /// Asks the standby for an answer in place of a failed one. The failure counts now, before it is known whether
     /// anybody sees it. If the standby cannot be reached either, the first answer, where there was one, is passed on.
-    async fn replay(
-        &mut self,
-        accepted: &mut Accepted,
-        way: &mut Way,
-        standby: &Standby,
-        failed: Trial,
-    ) -> (Trial, Option<Replayed>) {
+    async fn replay(&mut self, accepted: &mut Accepted, way: &mut Way, failed: Trial) -> (Trial, Option<Replayed>) {
         let status = match failed.result {
             Ok(Done::Failed(status)) => Some(status),
             Ok(Done::Answered | Done::Tunnel) => failed.seen.status,
@@ -199,23 +202,25 @@ impl<S: Transport> Connection<S> {
             return (self.go_on(accepted, way, failed).await, None);
         }
         way.start_again(&self.worker);
-        let visit = standby.visit(self.worker.index);
+        let standby: Other = accepted.lease.other();
+        let visit = standby.visit();
         let began = Instant::now();
-        let again = self.try_color(accepted, way, &standby.upstreams, false, Some(standby.color)).await;
+        let instead = Some(Instead::Replayed(standby.color));
+        let again = self.try_color(accepted, way, &standby.upstreams, Replaceable::NOTHING, instead).await;
         let answered = matches!(again.result, Ok(Done::Answered)) && again.seen.status.is_some_and(|code| code < 500);
         accepted.lease.lane().count_replay(if answered { REPLAY_ANSWERED } else { REPLAY_FAILED });
         if again.result == Err(Fault::ConnectFailed) {
             return (self.go_on(accepted, way, failed).await, None);
         }
-        (again, Some(Replayed { visit, color: standby.color, began }))
+        (again, Some(Replayed { visit, color: standby.color, began, word: "replayed" }))
     }
 
     /// Passes on the failed answer after all.
-    async fn go_on(&mut self, accepted: &Accepted, way: &mut Way, failed: Trial) -> Trial {
+    pub(super) async fn go_on(&mut self, accepted: &Accepted, way: &mut Way, failed: Trial) -> Trial {
         match failed {
             Trial { result: Ok(Done::Failed(_)), held: Some(held), .. } => {
                 way.up.skip_to_end();
-                self.run_on(accepted, way, held, false, None).await
+                self.run_on(accepted, way, held, Replaceable::NOTHING, None).await
             }
             failed => failed,
         }
@@ -254,11 +259,12 @@ impl<S: Transport> Connection<S> {
                 } else {
                     Next::Linger
                 };
-                (next, Ok(if replayed.is_some() { "replayed" } else { "ok" }))
+                let word = if accepted.lease.is_preview() { "preview" } else { "ok" };
+                (next, Ok(replayed.as_ref().map_or(word, |replayed| replayed.word)))
             }
             Err(fault) => (self.end_badly(fault, accepted, way, &mut seen).await, Err(fault)),
         };
-        if let Some(Replayed { visit, color, began }) = &replayed {
+        if let Some(Replayed { visit, color, began, .. }) = &replayed {
             visit.record(seen.status, accepted.method_index, began.elapsed());
             if let Some(line) = &mut accepted.line {
                 line.color = color.as_str();
@@ -296,8 +302,10 @@ impl<S: Transport> Connection<S> {
             self.worker.complaints.say(self.peer, status, fault.hint());
         }
         let keep = accepted.keep_alive && way.up.has_all() && !self.client.eof && !self.worker.is_stopping();
+        let note = accepted.asked.preview.map(|note| (preview::HEADER, note.as_str().to_owned()));
+        let fields: Vec<_> = note.into_iter().collect();
         let (is_head, request_id) = (accepted.asked.head, &*accepted.request_id);
-        let tell = Tell { fault, is_head, keep, request_id, location: None, proof: None };
+        let tell = Tell { fault, is_head, keep, request_id, fields: &fields, proof: None };
         tell.write(&mut way.down.pending, &self.worker.date(), self.hsts());
         match self.send(&mut way.down).await {
             Ok(()) if keep => Next::Request,
@@ -339,7 +347,7 @@ impl Way {
         failed && may_repeat && self.up.intact && self.up.has_all() && self.down.written == 0
     }
 
-    fn start_again(&mut self, worker: &worker::Context) {
+    pub(super) fn start_again(&mut self, worker: &worker::Context) {
         self.up.rewind();
         self.forget_answer(worker);
     }

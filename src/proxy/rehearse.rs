@@ -6,7 +6,7 @@ use crate::switch::METHODS;
 /// Leaves a copy of `accepted`, if one is wanted. Call it before the head is used up.
 pub(super) fn offer(accepted: &Accepted) {
     let tap = &accepted.lease.lane().service.tap;
-    if !tap.is_open() || accepted.asked.upgrade || !accepted.body.is_done() {
+    if !tap.is_open() || accepted.lease.is_preview() || accepted.asked.upgrade || !accepted.body.is_done() {
         return;
     }
     if !matches!(METHODS[accepted.method_index], "GET" | "HEAD") {

@@ -9,6 +9,7 @@ use super::body::{Chunked, Decoder};
 use super::buffer::Buffer;
 use super::fault::Fault;
 use super::field::Field;
+use super::preview;
 use crate::switch::METHODS;
 
 /// Header fields at most; one more is 431.
@@ -150,6 +151,8 @@ pub struct Request<'h> {
     pub upgrade: Option<&'h str>,
     /// The client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
+    /// Whether a preview's pass is kept from the application; set by whoever knows the service.
+    pub hides_pass: bool,
     trailers_welcome: bool,
     /// Names in `Connection` other than the usual ones.
     named_hops: Vec<&'h str>,
@@ -262,6 +265,7 @@ impl<'h> Checks<'h> {
                 self.upgrade_named && !is_1_0 && !has_body && !list(to).any(|to| to.eq_ignore_ascii_case("h2c"))
             }),
             expects_continue: !is_1_0 && self.expect.is_some_and(|e| e.eq_ignore_ascii_case(b"100-continue")),
+            hides_pass: false,
             trailers_welcome: self.trailers_welcome,
             named_hops: self.named_hops,
         })
@@ -301,6 +305,8 @@ impl<'h> Checks<'h> {
             | Field::Forwarded
             | Field::Claim
             | Field::MaxForwards
+            | Field::Cookie
+            | Field::Preview
             | Field::Dangerous => {}
         }
         Ok(())
@@ -358,7 +364,7 @@ pub fn write_head(out: &mut Buffer, request: &Request<'_>, origin: &Origin, requ
     }
     for (header, field) in request.fields.iter() {
         let pass = match field {
-            Field::Other | Field::Date | Field::ContentType | Field::Via | Field::MaxForwards => true,
+            Field::Other | Field::Date | Field::ContentType | Field::Via | Field::MaxForwards | Field::Cookie => true,
             Field::Expect => !request.is_1_0,
             Field::Claim => origin.trusted,
             Field::Hop
@@ -374,10 +380,15 @@ pub fn write_head(out: &mut Buffer, request: &Request<'_>, origin: &Origin, requ
             | Field::ForwardedHost
             | Field::ForwardedPort
             | Field::Forwarded
+            | Field::Preview
             | Field::Dangerous => false,
         };
         if pass && !request.named_hops.iter().any(|name| name.eq_ignore_ascii_case(header.name)) {
-            put_field(out, header.name, header.value);
+            if field == Field::Cookie && request.hides_pass {
+                preview::put_cookies(out, header.name, header.value);
+            } else {
+                put_field(out, header.name, header.value);
+            }
         }
     }
     match (&request.body, request.announced) {

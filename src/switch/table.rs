@@ -119,6 +119,8 @@ mod tests {
             },
             replay: config::Replay::default(),
             rehearse: config::Rehearse::default(),
+            preview: config::Preview::default(),
+            skew_shield: config::SkewShield::default(),
             drain: config::Drain { timeout },
             deploy: config::Deploy::default(),
         }

@@ -125,7 +125,7 @@ impl Rate {
 }
 
 /// The set of these globs. `*` and `?` stay within a segment of the path; `**` does not.
-fn set_of(globs: &[String]) -> GlobSet {
+pub(super) fn set_of(globs: &[String]) -> GlobSet {
     let mut set = GlobSet::builder();
     for glob in globs.iter().filter_map(|glob| GlobBuilder::new(glob).literal_separator(true).build().ok()) {
         set.add(glob);

@@ -14,8 +14,14 @@ fn upstreams() -> [Arc<[Arc<Upstream>]>; 2] {
 pub(super) fn service(name: &str) -> (Arc<Service>, Tenure) {
     let timeout = Duration::from_secs(1);
     let upstream = config::Upstream { connect_timeout: timeout, response_timeout: timeout, idle_timeout: timeout };
-    let info =
-        Arc::new(ServiceInfo { name: name.into(), upstream, replay: config::Replay::default(), tap: Arc::default() });
+    let info = Arc::new(ServiceInfo {
+        name: name.into(),
+        upstream,
+        replay: config::Replay::default(),
+        tap: Arc::default(),
+        preview: None,
+        shield: None,
+    });
     let stats = [1, 2].map(|_| Arc::new(ColorStats::new(2)));
     Service::new(info, stats, Arc::default(), Color::Blue, 1, upstreams(), None)
 }

@@ -6,19 +6,20 @@
 use std::path::{Path, PathBuf};
 
 /// What each layer may name besides itself. A layer that is missing here is a finding: somebody has to place it.
-const LAYERS: [(&str, &[&str]); 18] = [
+const LAYERS: [(&str, &[&str]); 19] = [
     ("domain", &[]),
     ("clock", &[]),
     ("lines", &[]),
     ("http", &[]),
     ("tls", &[]),
     ("acme", &["clock", "tls"]),
+    ("preview", &[]),
     ("config", &["domain", "tls"]),
     ("status", &["domain"]),
     ("ledger", &["domain", "clock", "config", "lines", "status"]),
-    ("switch", &["domain", "config"]),
-    ("proxy", &["switch", "config", "domain", "clock", "lines", "tls"]),
-    ("control", &["switch", "config", "domain", "status", "ledger", "clock", "tls"]),
+    ("switch", &["domain", "config", "preview"]),
+    ("proxy", &["switch", "config", "domain", "clock", "lines", "preview", "tls"]),
+    ("control", &["switch", "config", "domain", "status", "ledger", "clock", "preview", "tls"]),
     ("metrics", &["control", "status", "switch", "domain"]),
     ("admin", &["control", "status", "config", "domain", "metrics", "switch", "clock", "ledger", "http"]),
     ("demo", &["admin", "status", "domain", "config", "clock", "http"]),

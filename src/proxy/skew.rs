@@ -1,0 +1,63 @@
+//! The skew shield: a static file that one color does not have is asked of the other one, once.
+//!
+//! For as long as both colors run, pages of either are open in browsers and ask for the files that they were built with.
+//! A 404 is looked at here only after it has come, so that every other answer costs nothing.
+
+use std::time::Instant;
+
+use super::answer::Instead;
+use super::connection::{Accepted, Connection, Transport};
+use super::exchange::{Done, Replaceable};
+use super::forward::{Replayed, Trial, Way};
+use crate::switch::{Lease, METHODS, Other};
+
+/// Whether a 404 to this request may be another color's to answer; what it is for is only looked at then.
+pub(super) fn may_miss(accepted: &Accepted) -> bool {
+    matches!(METHODS[accepted.method_index], "GET" | "HEAD")
+        && accepted.lease.lane().service.shield.is_some()
+        && !accepted.lease.is_preview()
+        && !accepted.asked.upgrade
+}
+
+/// Whether the other color should be asked for what `head`, a request's, asks for.
+pub(super) fn is_wanted(lease: &Lease, head: &[u8]) -> bool {
+    let Some(shield) = &lease.lane().service.shield else { return false };
+    let target = head.split(|&byte| byte == b' ').nth(1).unwrap_or_default();
+    let path = target.split(|&byte| byte == b'?').next().unwrap_or_default();
+    std::str::from_utf8(path).is_ok_and(|path| shield.covers(path)) && lease.other().is_up() && lease.may_ask_other()
+}
+
+impl<S: Transport> Connection<S> {
+    /// Asks the other color for a file that is `missing`. If it does not have it either, the first answer is passed on.
+    pub(super) async fn ask_other(
+        &mut self,
+        accepted: &mut Accepted,
+        way: &mut Way,
+        missing: Trial,
+    ) -> (Trial, Option<Replayed>) {
+        let other: Other = accepted.lease.other();
+        let first_took = accepted.began.elapsed();
+        let first_upstream = accepted.line.as_ref().map(|line| line.upstream.clone());
+        way.start_again(&self.worker);
+        let (visit, began) = (other.visit(), Instant::now());
+        let instead = Some(Instead::Skew(other.color));
+        let again = self.try_color(accepted, way, &other.upstreams, Replaceable::from(400), instead).await;
+        if way.down.written == 0 && again.result != Ok(Done::Answered) {
+            if let Ok(Done::Failed(status)) = again.result {
+                visit.record(Some(status), accepted.method_index, began.elapsed());
+            }
+            if let (Some(line), Some(upstream)) = (&mut accepted.line, first_upstream) {
+                line.upstream = upstream;
+            }
+            way.start_again(&self.worker);
+            return (self.go_on(accepted, way, missing).await, None);
+        }
+        // Its 404 is what the first color said of it; what comes of the other one's answer is not its doing.
+        let good = crate::switch::Outcome::Good;
+        accepted.lease.record(good, Some(404), accepted.method_index, first_took);
+        if again.seen.status.is_some_and(|status| status < 400) {
+            other.count_skew_answer();
+        }
+        (again, Some(Replayed { visit, color: other.color, began, word: "skew" }))
+    }
+}
