@@ -32,7 +32,7 @@ mod tap;
 #[cfg(test)]
 mod tests;
 
-pub use beside::{Door, Gate, Other, Shield};
+pub use beside::{Door, Gate, Guests, Other, Shield};
 use drain::Drain;
 pub use drain::{Ends, KINDS, Kind, goodbye};
 use judging::Tallies;
@@ -224,6 +224,9 @@ struct Counts {
     old_void: Counter,
     replays: Counter,
     skews: Counter,
+    /// Of `begun` and `old_begun`, those with a pass; and how many of them have ended.
+    guests_begun: Counter,
+    guests_ended: Counter,
     refused: Counter,
     tallies: Tallies,
 }
@@ -237,6 +240,8 @@ impl Counts {
             old_void: Counter::default(),
             replays: Counter::default(),
             skews: Counter::default(),
+            guests_begun: Counter::default(),
+            guests_ended: Counter::default(),
             refused: Counter::default(),
             tallies: Tallies::new(slow),
         }
@@ -333,6 +338,7 @@ impl Lease {
     fn preview(lane: Arc<Lane>, began: Instant) -> Self {
         lane.counts.begun.add(1);
         lane.counts.old_begun.add(1);
+        lane.counts.guests_begun.add(1);
         let preview = Some(lane.standby.guests());
         Lease::with(lane, Side::Old, began, None, preview)
     }
@@ -498,6 +504,9 @@ impl Drop for Lease {
         }
         if self.kind.get() != Kind::Request {
             self.ends().ended.add(1);
+        }
+        if self.is_preview() {
+            self.lane.counts.guests_ended.add(1);
         }
         self.stats().ended.add(1);
     }

@@ -15,6 +15,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::preview::Key;
 use crate::status::{Drained, Pass, Refusal, RefusalCode};
+use crate::switch::{Guests, Tenure};
 
 /// Between two looks at whether guests have left.
 const LOOK: Duration = Duration::from_millis(20);
@@ -65,16 +66,18 @@ impl Task {
         let Some(managed) = self.services.get(name) else { return self.reply(answer, Err(unknown(name))) };
         let color = managed.machine.active().other();
         let (service, drained) = (Arc::clone(&managed.service), managed.last_drain);
+        let leaving = self.leaving.iter().filter(|left| left.service == name).map(|left| &left.tenure);
+        let tenures = leaving.chain([managed.tenure()]).filter(|tenure| tenure.standby.color == color);
+        let guests: Arc<[Guests]> = tenures.map(Tenure::guests).collect();
         let in_flight = {
-            let service = Arc::clone(&service);
-            // Once it takes the traffic again, whoever is there stays.
-            move || if service.route.load().active == color { 0 } else { service.stats[color.index()].in_flight() }
+            let guests = Arc::clone(&guests);
+            // Once the color takes the traffic again, whoever is there stays.
+            let is_idle = move || service.route.load().active != color;
+            move || if is_idle() { guests.iter().map(Guests::in_flight).sum() } else { 0_u64 }
         };
         if in_flight() == 0 {
             return self.reply(answer, Ok(drained));
         }
-        let leaving = self.leaving.iter().filter(|left| left.service == name).map(|left| &left.tenure);
-        let standbys: Vec<_> = leaving.chain([managed.tenure()]).map(|tenure| Arc::clone(&tenure.standby)).collect();
         let (limit, wake) = (managed.config.drain.timeout, Arc::clone(&self.wake_workers));
         let began = Instant::now();
         tokio::spawn(async move {
@@ -86,7 +89,7 @@ impl Task {
             };
             let cut = until(limit).await;
             if cut > 0 {
-                standbys.iter().for_each(|standby| standby.send_guests_away());
+                guests.iter().for_each(Guests::send_away);
                 wake();
                 until(limit + FAREWELL).await;
             }

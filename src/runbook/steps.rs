@@ -450,6 +450,8 @@ impl Run<'_> {
         if status.active == old {
             return Err(Halt::TakenBack(status.summary));
         }
+        // Guests with a preview's pass may have come since.
+        self.site.client.drain(&self.journal.service).await.map_err(Halt::Lost)?;
         let stop = self.site.compose(old)?.stop();
         self.show.command(&stop);
         stop.run(self.site.deploy().up_timeout).await?;

@@ -7,7 +7,7 @@ use globset::GlobSet;
 
 use super::standby::{REPLAY_BURST, REPLAY_SHARE};
 use super::tap::set_of;
-use super::{Lease, Shard, Side, Upstream, Visit};
+use super::{Counts, Lease, Shard, Side, Standby, Tenure, Upstream, Visit};
 use crate::config;
 use crate::domain::{Color, asset};
 use crate::preview::{Flaw, Key};
@@ -72,6 +72,33 @@ impl Gate {
             "/leave" => Some(Door::Leave),
             _ => None,
         }
+    }
+}
+
+/// Those who are on the idle color by a pass, under one tenure.
+pub struct Guests {
+    counts: Box<[Arc<Counts>]>,
+    standby: Arc<Standby>,
+}
+
+impl Guests {
+    /// How many requests and tunnels of theirs are in flight.
+    pub fn in_flight(&self) -> u64 {
+        // Ended before begun, so that `begun` is never the smaller one.
+        let ended: u64 = self.counts.iter().map(|counts| counts.guests_ended.get()).sum();
+        self.counts.iter().map(|counts| counts.guests_begun.get()).sum::<u64>().saturating_sub(ended)
+    }
+
+    /// Marks these as to be ended now. The caller then wakes the workers' connections.
+    pub fn send_away(&self) {
+        self.standby.send_guests_away();
+    }
+}
+
+impl Tenure {
+    /// Those who are on its idle color by a pass.
+    pub fn guests(&self) -> Guests {
+        Guests { counts: self.counts.clone(), standby: Arc::clone(&self.standby) }
     }
 }
 

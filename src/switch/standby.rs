@@ -46,8 +46,7 @@ impl Standby {
         self.open.store(open, Relaxed);
     }
 
-    /// Marks the leases of everybody who is here by a pass as over. The caller then wakes the workers' connections.
-    pub fn send_guests_away(&self) {
+    pub(super) fn send_guests_away(&self) {
         self.guests.fetch_add(1, Relaxed);
     }
 }
