@@ -420,3 +420,23 @@ fn what_is_wrong_with_a_rehearsal_is_said() {
         assert_eq!(found.iter().map(|(_, _, message)| message.as_str()).collect::<Vec<_>>(), [message], "{line}");
     }
 }
+
+#[test]
+fn what_the_idle_color_may_answer_is_said_by_two_sections() {
+    let service = parse(MINIMAL).expect("valid").services.remove(0);
+    assert_eq!((service.preview, service.skew_shield), (Preview { enabled: false }, SkewShield::default()));
+    let text = format!(
+        "{MINIMAL}[service.recall.preview]\nenabled = true\n[service.recall.skew_shield]\nenabled = false\npaths = \"/a/**\"\n"
+    );
+    let service = parse(&text).expect("valid").services.remove(0);
+    assert!(service.preview.enabled && !service.skew_shield.enabled);
+    assert_eq!(service.skew_shield.paths, ["/a/**"]);
+    for (section, line, want) in [
+        ("preview", "header = \"X-Mine\"", "unknown key service.recall.preview.header"),
+        ("preview", "enabled = 1", "service.recall.preview.enabled is a number, and must be true or false"),
+        ("skew_shield", "paths = [\"a\"]", "service.recall.skew_shield.paths has a glob that no path begins like"),
+    ] {
+        let found = problems(&format!("{MINIMAL}[service.recall.{section}]\n{line}\n"));
+        assert!(found[0].2.starts_with(want), "{line}: {found:?}");
+    }
+}
