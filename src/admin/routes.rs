@@ -254,7 +254,7 @@ async fn preview(context: &Context, name: &str, headers: &HeaderMap, body: Incom
     }
     let lasting = Duration::from_secs(for_seconds.unwrap_or(PASS.as_secs()));
     if lasting.is_zero() || lasting > PASS_MAX {
-        let message = format!("\"for_seconds\" is from 1 to {}", PASS_MAX.as_secs());
+        let message = format!("a pass is good for 1 s to 30 days: \"for_seconds\" is from 1 to {}", PASS_MAX.as_secs());
         return Err(Failure::bad_request(message).into());
     }
     let by = by.filter(|by| by.len() <= BY_BYTES_MAX).unwrap_or_else(|| "api".into());

@@ -497,7 +497,7 @@ impl Tell<'_> {
         if status == 503 {
             out.put(b"Retry-After: 1\r\n");
         }
-        if status == 405 {
+        if status == 405 && self.fields.is_empty() {
             out.put(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
         }
         if !self.keep {

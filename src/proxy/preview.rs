@@ -107,7 +107,7 @@ pub fn open(
     now: u64,
 ) -> (Fault, Vec<(&'static str, String)>) {
     if !matches!(method, "GET" | "HEAD") {
-        return (Fault::MethodRefused, Vec::new());
+        return (Fault::MethodRefused, vec![("Allow", "GET, HEAD".into())]);
     }
     let (pass, age) = match door {
         Door::Leave => ("", 0),

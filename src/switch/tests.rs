@@ -57,3 +57,23 @@ fn a_late_failure_counts_where_it_began() {
     drop(late);
     assert_eq!(service.stats[0].in_flight(), 0);
 }
+
+#[test]
+fn a_guest_is_on_the_idle_color_counts_for_nothing_and_can_be_sent_away() {
+    let (service, tenure) = service("a");
+    let (guests, user) = (tenure.guests(), service.route.load().lease(0, Instant::now()));
+    let mut guest = service.route.load().preview(0, Instant::now());
+    assert_eq!((guest.color(), user.color()), (Color::Green, Color::Blue));
+    assert_eq!((guests.in_flight(), tenure.in_flight(), tenure.tally().in_flight_on_new()), (1, 2, 1));
+    guest.answered();
+    guest.record(Outcome::Bad, Some(500), 0, Duration::from_millis(3));
+    assert_eq!(tenure.tally().seen, Seen::default(), "no evidence");
+    assert_eq!((service.stats[1].requests(), service.stats[1].errors()), (1, 1), "but a request of green");
+    assert_eq!(service.stats[1].sum(|shard| shard.answers.iter().map(Counter::get).sum()), 0, "no yardstick either");
+    guests.send_away();
+    assert!(guest.is_cut() && !user.is_cut());
+    let later = service.route.load().preview(0, Instant::now());
+    assert!(!later.is_cut(), "who comes later is not meant");
+    drop((guest, later));
+    assert_eq!((guests.in_flight(), tenure.in_flight()), (0, 1));
+}

@@ -275,7 +275,8 @@ fn the_door_sets_a_cookie_and_takes_it_back() {
         assert!(refused.text().contains("cutover preview"), "{}", refused.text());
     }
     let mut client = cutover.client();
-    assert_eq!(client.ask("POST /.cutover/preview HTTP/1.1\r\nHost: app\r\nContent-Length: 0\r\n\r\n").status, 405);
+    let posted = client.ask("POST /.cutover/preview HTTP/1.1\r\nHost: app\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!((posted.status, posted.header("allow")), (405, Some("GET, HEAD")));
     assert_eq!(blue.text(), "", "no application sees the door");
 }
 
