@@ -12,7 +12,7 @@ use tokio::time::timeout;
 /// For one question.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// The Compose service whose containers are a color.
-pub(super) const SERVICE: &str = "api";
+pub const SERVICE: &str = "api";
 
 /// Which containers are meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +81,23 @@ impl Container {
     pub async fn log(&self, since: Duration) -> Result<String, String> {
         docker(&["logs", "--since", &format!("{}s", since.as_secs()), "--", &self.id]).await
     }
+
+    /// The last `lines` that it wrote to both of its outputs together, oldest first, each after the time it was written at.
+    /// A container that has stopped still has them.
+    ///
+    /// # Errors
+    /// Docker does not answer within 15 s.
+    pub async fn tail(&self, lines: usize) -> Result<Vec<String>, String> {
+        let both = docker(&["logs", "--timestamps", "--tail", &lines.to_string(), "--", &self.id]).await?;
+        let mut both: Vec<_> = both.lines().map(str::to_owned).collect();
+        // One output after the other; the times are of one length, and put them into one order.
+        both.sort_by(|a, b| time_of(a).cmp(time_of(b)));
+        Ok(both.split_off(both.len().saturating_sub(lines)))
+    }
+}
+
+fn time_of(line: &str) -> &str {
+    line.split(' ').next().unwrap_or_default()
 }
 
 /// Runs `docker` and takes both of its outputs.

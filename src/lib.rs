@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod demo;
+pub mod docker;
 pub mod domain;
 pub mod http;
 pub mod ledger;

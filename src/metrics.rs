@@ -293,9 +293,16 @@ mod tests {
             epoch: 7,
             phase: Phase::Watching,
             summary: "a summary".into(),
-            watch: Some(WatchStatus { remaining_seconds: 1.0, answered: 4, failed: 1, evidence: 0.25 }),
+            watch: Some(WatchStatus {
+                remaining_seconds: 1.0,
+                answered: 4,
+                failed: 1,
+                evidence: 0.25,
+                ..WatchStatus::default()
+            }),
             last_verdict: None,
             verdict: None,
+            evidence_file: None,
             rehearsal: None,
             colors: [
                 (Color::Blue, color("127.0.0.1:8000", true)),

@@ -61,6 +61,9 @@ pub struct ServiceStatus {
     /// How the last watch ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_verdict: Option<String>,
+    /// The file that says why the last watch took traffic back, until somebody flips.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence_file: Option<String>,
     /// The same in one word, where the watch left the color as it was; `None` after a rollback as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
@@ -112,7 +115,7 @@ pub enum Verdict {
 }
 
 /// A running watch.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WatchStatus {
     /// Seconds until its end.
     pub remaining_seconds: f64,
@@ -122,6 +125,102 @@ pub struct WatchStatus {
     pub failed: u64,
     /// 0.0 (nothing speaks against the new color) to 1.0 (it is rolled back).
     pub evidence: f64,
+    /// What it thinks of the new color.
+    #[serde(default)]
+    pub standing: WatchStanding,
+    /// The share of failures that is excused, 0.0 to 1.0.
+    #[serde(default)]
+    pub tolerated: f64,
+    /// A doubted color keeps one request in so many, and the old one has the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeps_one_in: Option<u8>,
+    /// How the old color's part of the traffic was answered, once it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old_color: Option<Answered>,
+    /// "client", "route": whose requests are judged no more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_aside: Vec<String>,
+    /// Failures that the old color was asked to answer, since the flip.
+    #[serde(default)]
+    pub replays: Replays,
+    /// Requests of the proxy's own, where they are configured; they are among `answered` and `failed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub synthetic: Option<SyntheticStatus>,
+    /// What it found worth telling since the flip, oldest first; at most 20.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<WatchNote>,
+}
+
+/// What a watch thinks of the new color.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WatchStanding {
+    /// Nothing speaks against it.
+    #[default]
+    Calm,
+    /// Likewise, and a cold start is excused.
+    WarmUp,
+    /// Something speaks against it.
+    Doubted,
+    /// The old color suffers as well: going back would help nobody.
+    SharedFault,
+    /// It is bad, and there is no better place to go.
+    NowhereToGo,
+}
+
+impl WatchStanding {
+    /// The word in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            WatchStanding::Calm => "calm",
+            WatchStanding::WarmUp => "warm-up",
+            WatchStanding::Doubted => "doubted",
+            WatchStanding::SharedFault => "shared-fault",
+            WatchStanding::NowhereToGo => "nowhere-to-go",
+        }
+    }
+}
+
+/// Requests that ended with evidence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// All of them.
+    pub answered: u64,
+    /// Those answered 5xx, or not at all.
+    pub failed: u64,
+}
+
+/// How failures were answered by the old color in place of the new one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replays {
+    /// Below 500: no client saw the failure.
+    pub answered: u64,
+    /// The old color failed as well.
+    pub failed: u64,
+    /// It was not asked, for there were too many.
+    pub over_budget: u64,
+}
+
+/// The requests of the proxy's own since the flip.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SyntheticStatus {
+    /// What is asked.
+    pub path: String,
+    /// How the new color answered.
+    pub new_color: Answered,
+    /// How the old one did.
+    pub old_color: Answered,
+}
+
+/// Something that a watch found worth telling.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WatchNote {
+    /// UTC, RFC 3339 to the second.
+    pub at: String,
+    /// The ledger's word: `doubted`, `settled`, `shared-fault`, `client-set-aside`, `route-set-aside`.
+    pub note: String,
+    /// One sentence.
+    pub message: String,
 }
 
 /// A running rehearsal in short.

@@ -24,6 +24,7 @@ use crate::domain::watch::{Mode, Phase, Seen};
 
 mod beside;
 mod drain;
+mod failed;
 mod judging;
 mod latency;
 mod standby;
@@ -35,6 +36,7 @@ mod tests;
 pub use beside::{Door, Gate, Guests, Other, Shield};
 use drain::Drain;
 pub use drain::{Ends, KINDS, Kind, goodbye};
+pub use failed::{FAILED_MAX, FailedRequest, FailedRequests, Ill, TARGET_BYTES_MAX};
 use judging::Tallies;
 pub use judging::{COHORT, COHORTS, CohortCount, Judging, SLOW_MAX, Side, SlowLimits, Source};
 pub use latency::{ANSWER_BUCKETS, answer_bucket, bucket_end};
@@ -269,6 +271,8 @@ pub struct Lane {
     counts: Arc<Counts>,
     drain: Arc<Drain>,
     failure_bell: Arc<Notify>,
+    /// While a watch runs.
+    failed: Option<FailedRequests>,
     _drained: mpsc::Sender<Infallible>,
 }
 
@@ -310,6 +314,7 @@ struct Watched {
     source: Source,
     /// Where its cohort is counted, until it has an answer.
     cohort: Cell<Option<usize>>,
+    is_slow: Cell<bool>,
 }
 
 impl Lease {
@@ -329,7 +334,7 @@ impl Lease {
         }
         let watched = mode.map(|mode| {
             let cohort = counts.tallies.cohorts.as_ref().map(|cohorts| cohorts.begin(side, began));
-            Watched { mode, source: Source::default(), cohort: Cell::new(cohort) }
+            Watched { mode, source: Source::default(), cohort: Cell::new(cohort), is_slow: Cell::new(false) }
         });
         Lease::with(lane, side, began, watched, None)
     }
@@ -388,6 +393,17 @@ impl Lease {
         }
     }
 
+    /// Where it is to be described if it fails; `None` where nobody wants to know.
+    pub fn failed(&self) -> Option<&FailedRequests> {
+        let is_evidence = self.watched.is_some() && !matches!(self.phase().0, Phase::Old | Phase::Aside);
+        self.lane.failed.as_ref().filter(|_| is_evidence)
+    }
+
+    /// Whether its answer took longer than one of the limits of its watch.
+    pub fn is_slow(&self) -> bool {
+        self.watched.as_ref().is_some_and(|watched| watched.is_slow.get())
+    }
+
     /// The head of its answer came now.
     pub fn answered(&self) {
         if self.is_preview() || self.answered.replace(true) {
@@ -395,6 +411,9 @@ impl Lease {
         }
         let age = self.began.elapsed();
         self.stats().answers[answer_bucket(age)].add(1);
+        if let (Some(watched), Some(cohorts)) = (&self.watched, &self.lane.counts.tallies.cohorts) {
+            watched.is_slow.set(cohorts.is_slow(age));
+        }
         self.leave_cohort(age);
     }
 
@@ -478,14 +497,10 @@ impl Lease {
     /// How the watch counts it, and whose it is where that matters.
     fn phase(&self) -> (Phase, Option<Source>) {
         let Some(Watched { mode, source, .. }) = &self.watched else { return (Phase::Calm, None) };
-        let is_aside = mode.aside.client == Some(source.client) || mode.aside.route == Some(source.route);
-        match (self.side, mode.warm_up, mode.keep_one_in > 0) {
-            (Side::Old, _, _) => (Phase::Old, None),
-            (Side::New, _, _) if is_aside => (Phase::Aside, None),
-            (Side::New, true, true) => (Phase::WarmUpSplit, Some(*source)),
-            (Side::New, true, false) => (Phase::WarmUp, Some(*source)),
-            (Side::New, false, true) => (Phase::Split, Some(*source)),
-            (Side::New, false, false) => (Phase::Calm, Some(*source)),
+        match self.side {
+            Side::Old => (Phase::Old, None),
+            Side::New if source.is_aside(mode) => (Phase::Aside, None),
+            Side::New => (mode.phase(), Some(*source)),
         }
     }
 
@@ -548,11 +563,28 @@ pub struct Tally {
     pub seen: Seen,
 }
 
+impl std::ops::AddAssign<&Tally> for Tally {
+    fn add_assign(&mut self, more: &Tally) {
+        self.begun += more.begun;
+        self.void += more.void;
+        self.old_begun += more.old_begun;
+        self.old_void += more.old_void;
+        self.seen += &more.seen;
+    }
+}
+
 impl Tally {
     /// In flight on either color.
     pub fn in_flight(&self) -> u64 {
         let ended = self.seen.new_color().all() + self.seen.of(Phase::Old).all() + self.void;
         self.begun.saturating_sub(ended)
+    }
+
+    /// Without what has not ended: whoever adds another route's counts to it does not hear of those any more.
+    pub fn without_in_flight(mut self) -> Self {
+        self.old_begun = self.old_void + self.seen.of(Phase::Old).all();
+        self.begun -= self.in_flight();
+        self
     }
 
     /// In flight on the new color.
@@ -686,12 +718,14 @@ impl Service {
 }
 
 /// That a color is watched from its first request on.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Trial {
     /// How requests are counted.
     pub mode: Mode,
     /// From when on answers are slow.
     pub slow: Option<SlowLimits>,
+    /// Where the first failures are described.
+    pub failed: FailedRequests,
 }
 
 fn make_route(
@@ -706,8 +740,9 @@ fn make_route(
     let idle = active.other();
     let standby = Standby::new(idle, Arc::clone(&upstreams[idle.index()]), trial.is_some());
     let standby = Arc::new(standby);
-    let judging = Arc::new(Judging::new(trial.map(|trial| trial.mode)));
-    let slow = trial.and_then(|trial| trial.slow);
+    let judging = Arc::new(Judging::new(trial.as_ref().map(|trial| trial.mode)));
+    let slow = trial.as_ref().and_then(|trial| trial.slow);
+    let failed = trial.map(|trial| trial.failed);
     let upstreams = &upstreams[active.index()];
     let (alive, drained) = mpsc::channel(1);
     let drain = Arc::<Drain>::default();
@@ -726,6 +761,7 @@ fn make_route(
                 counts: Arc::new(Counts::new(slow)),
                 drain: Arc::clone(&drain),
                 failure_bell: Arc::clone(failure_bell),
+                failed: failed.clone(),
                 _drained: alive.clone(),
             })
         })

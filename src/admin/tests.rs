@@ -46,6 +46,7 @@ fn service(active: Color, ready: bool) -> ServiceStatus {
         summary: "a summary".into(),
         watch: None,
         last_verdict: None,
+        evidence_file: None,
         verdict: None,
         rehearsal: None,
         colors: [(Color::Blue, color(8000)), (Color::Green, color(8001))].into(),

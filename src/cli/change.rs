@@ -303,6 +303,7 @@ mod tests {
             watch: None,
             last_verdict: (phase == Phase::RolledBack).then(|| "a verdict".into()),
             verdict: None,
+            evidence_file: None,
             rehearsal: None,
             colors: [].into(),
         };

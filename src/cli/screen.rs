@@ -7,8 +7,8 @@ use crate::config::Config;
 use crate::domain::Color;
 use crate::domain::rehearsal::percent;
 use crate::status::{
-    CertificateStatus, ColorStatus, Latency, Noise, RehearsalReport, RehearsalStatus, RehearsedDifference,
-    ServiceStatus, Status,
+    Answered, CertificateStatus, ColorStatus, Latency, Noise, RehearsalReport, RehearsalStatus, RehearsedDifference,
+    Replays, ServiceStatus, Status, SyntheticStatus, WatchNote, WatchStanding, WatchStatus,
 };
 
 /// Whether terminal colors are used.
@@ -33,6 +33,8 @@ impl Paint {
     }
 }
 
+/// Notes of a watch; the ledger has them all.
+const NOTES_SHOWN: usize = 3;
 /// Routes, and fields that are noise, in the report of a rehearsal.
 const ROUTES_SHOWN: usize = 10;
 
@@ -77,14 +79,12 @@ pub(super) fn status(status: &Status, paint: Paint) -> String {
 }
 
 fn write_service(out: &mut String, name: &str, service: &ServiceStatus, paint: Paint) {
-    let ServiceStatus { active, epoch, phase, summary, watch, last_verdict, verdict: _, rehearsal, colors } = service;
+    let ServiceStatus { active, epoch, phase, summary, watch, last_verdict, rehearsal, colors, .. } = service;
     let (name, color) = (paint.with(BOLD, name), paint.with(code(*active), active.as_str()));
     line!(out, "{name}  {color} is active, epoch {epoch}, {}", phase.as_str().replace('_', " "));
     line!(out, "  {summary}");
     if let Some(watch) = watch {
-        let left = left(watch.remaining_seconds);
-        let (failed, answered) = (grouped(watch.failed), grouped(watch.answered));
-        line!(out, "  watch: {left} left, {failed} of {answered} failed, evidence {}", bar(watch.evidence));
+        write_watch(out, watch, paint);
     }
     if let Some(rehearsal) = rehearsal {
         line!(out, "  rehearsal: {}", rehearsed(rehearsal));
@@ -93,6 +93,42 @@ fn write_service(out: &mut String, name: &str, service: &ServiceStatus, paint: P
         line!(out, "  last verdict: {verdict}");
     }
     write_table(out, *active, colors.iter().map(|(color, status)| (*color, status)), paint);
+}
+
+fn write_watch(out: &mut String, watch: &WatchStatus, paint: Paint) {
+    let WatchStatus { answered, failed, evidence, standing, tolerated, keeps_one_in, old_color, .. } = watch;
+    let left = left(watch.remaining_seconds);
+    let (failed, answered) = (grouped(*failed), grouped(*answered));
+    line!(out, "  watch: {left} left, {failed} of {answered} failed, evidence {}", bar(*evidence));
+    let standing = match standing {
+        WatchStanding::Calm | WatchStanding::WarmUp => standing.as_str().to_owned(),
+        WatchStanding::Doubted | WatchStanding::SharedFault | WatchStanding::NowhereToGo => {
+            paint.with(RED, standing.as_str())
+        }
+    };
+    let keeps = keeps_one_in.map_or(String::new(), |n| format!(", it keeps one request in {n}"));
+    let old = old_color.map_or(String::new(), |Answered { answered, failed }| {
+        format!(", the old color failed {} of {}", grouped(failed), grouped(answered))
+    });
+    line!(out, "    {standing}; {:.2} % are tolerated{keeps}{old}", tolerated * 100.0);
+    for what in &watch.set_aside {
+        line!(out, "    one {what} is set aside: its requests are judged no more");
+    }
+    let Replays { answered, failed, over_budget } = watch.replays;
+    if answered + failed + over_budget > 0 {
+        let [answered, failed, over_budget] = [answered, failed, over_budget].map(grouped);
+        line!(
+            out,
+            "    replays: {answered} answered by the old color, {failed} failed there too, {over_budget} over budget"
+        );
+    }
+    if let Some(SyntheticStatus { path, new_color, old_color }) = &watch.synthetic {
+        let of = |Answered { answered, failed }: &Answered| format!("{} of {}", grouped(*failed), grouped(*answered));
+        line!(out, "    synthetic {path}: {} failed, on the old color {}", of(new_color), of(old_color));
+    }
+    for WatchNote { at, note, message } in watch.notes.iter().rev().take(NOTES_SHOWN).rev() {
+        line!(out, "    {at} {note}: {message}");
+    }
 }
 
 fn rehearsed(rehearsal: &RehearsalStatus) -> String {
@@ -297,7 +333,29 @@ mod tests {
             epoch: 2,
             phase: Phase::Watching,
             summary: "green takes every new request and is watched for 14m 3s more".into(),
-            watch: Some(WatchStatus { remaining_seconds: 842.6, answered: 1245, failed: 3, evidence: 0.31 }),
+            watch: Some(WatchStatus {
+                remaining_seconds: 842.6,
+                answered: 1245,
+                failed: 3,
+                evidence: 0.31,
+                standing: WatchStanding::Doubted,
+                tolerated: 0.002,
+                keeps_one_in: Some(5),
+                old_color: Some(Answered { answered: 1200, failed: 1 }),
+                set_aside: vec!["client".into()],
+                replays: Replays { answered: 2, failed: 1, over_budget: 0 },
+                synthetic: Some(SyntheticStatus {
+                    path: "/search?q=a".into(),
+                    new_color: Answered { answered: 60, failed: 2 },
+                    old_color: Answered { answered: 61, failed: 0 },
+                }),
+                notes: vec![WatchNote {
+                    at: "2026-01-01T00:01:00Z".into(),
+                    note: "doubted".into(),
+                    message: "3 of 40 requests failed".into(),
+                }],
+            }),
+            evidence_file: None,
             last_verdict: None,
             verdict: None,
             rehearsal: None,
@@ -330,6 +388,11 @@ cutover 0.1.0, pid 7, up since 2026-01-01T00:00:00Z, 4 connections
 recall  green is active, epoch 2, watching
   green takes every new request and is watched for 14m 3s more
   watch: 14m 3s left, 3 of 1,245 failed, evidence [###.......] 31 %
+    doubted; 0.20 % are tolerated, it keeps one request in 5, the old color failed 1 of 1,200
+    one client is set aside: its requests are judged no more
+    replays: 2 answered by the old color, 1 failed there too, 0 over budget
+    synthetic /search?q=a: 2 of 60 failed, on the old color 0 of 61
+    2026-01-01T00:01:00Z doubted: 3 of 40 requests failed
     color  ready        in flight   requests  errors  image       upstreams
     blue   NO     3 (2 websocket)  1,234,567       1  -           127.0.0.1:8000 (connection refused)
   > green  yes    3 (2 websocket)  1,234,567       1  sha-1f2e3d  [fd00::1]:8001

@@ -12,8 +12,8 @@ use super::args::{SmokeArgs, who};
 use super::failure::Failure;
 use super::{Form, complain, print, print_json, reach};
 use crate::config::{self, Config};
+use crate::docker::Containers;
 use crate::ledger;
-use crate::runbook::docker::Containers;
 use crate::runbook::http::Base;
 use crate::runbook::smoke::{Failed, Passed, Smoke, line, run};
 

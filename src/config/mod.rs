@@ -310,7 +310,7 @@ pub struct Health {
 }
 
 /// `[service.NAME.watch]`
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Watch {
     /// Default 15 min; 0 s switches the watch off.
     pub window: Duration,
@@ -330,6 +330,19 @@ pub struct Watch {
     pub stay_open: bool,
     /// The share of requests below which a route alone takes nothing back: 0 to 0.5. Default 0.02.
     pub rare_route: f64,
+    /// Requests of the proxy's own to both colors while the new one is judged. None by default.
+    pub synthetic: Option<Synthetic>,
+}
+
+/// `[service.NAME.watch.synthetic]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Synthetic {
+    /// Asked with GET; it may have a query.
+    pub path: String,
+    /// From one request to each color to the next. Default 1 s.
+    pub interval: Duration,
+    /// For a whole answer; past it the request has failed. Default 5 s.
+    pub timeout: Duration,
 }
 
 /// `[service.NAME.replay]`: which requests that failed on the new color are sent once more to the old one, during the

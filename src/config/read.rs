@@ -15,7 +15,7 @@ use super::section::{Reader, Section, Source, Value, integer, kind};
 use super::tls::tls;
 use super::{
     AccessLog, Address, Admin, Cidr, ColorConfig, Config, Drain, Health, LEDGER, Log, Proxy, Rehearse, Replay, Service,
-    State, Upstream, Watch,
+    State, Synthetic, Upstream, Watch,
 };
 use crate::domain::Color;
 
@@ -333,6 +333,7 @@ fn service(name: &str, section: &Section<'_, '_>, place: &Range<usize>) -> Servi
             split: watch.boolean("split", true),
             stay_open: watch.boolean("stay_open", false),
             rare_route: watch.fraction("rare_route", 0.0..=0.5, 0.02),
+            synthetic: synthetic(&watch),
         },
         replay: Replay { safe: replay.boolean("safe", true), idempotent: replay.boolean("idempotent", false) },
         rehearse: rehearse(&rehearsal),
@@ -345,6 +346,22 @@ fn service(name: &str, section: &Section<'_, '_>, place: &Range<usize>) -> Servi
         section.refuse_unknown();
     }
     service
+}
+
+/// `None` where it is not configured.
+fn synthetic(watch: &Section<'_, '_>) -> Option<Synthetic> {
+    let given = watch.get("synthetic")?;
+    let section = watch.section("synthetic");
+    if section.get("path").is_none() {
+        watch.problem("synthetic", given, "names no path", "{ path = \"/\", interval = \"1s\" }");
+    }
+    let synthetic = Synthetic {
+        path: absolute_path(&section, "path", "/"),
+        interval: section.duration("interval", seconds(1)),
+        timeout: section.duration("timeout", seconds(5)),
+    };
+    section.refuse_unknown();
+    Some(synthetic)
 }
 
 fn rehearse(section: &Section<'_, '_>) -> Rehearse {

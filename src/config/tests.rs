@@ -104,6 +104,12 @@ fn each_problem_has_its_place() {
     for (text, line, column, message) in [
         ("[service.a]\nblue = 1\ngreen = 2\ncolor = 3\n", 4, 1, "unknown key service.a.color"),
         ("[service.a]\nblue = 1\ngreen = 2\n[stat]\n", 4, 2, "unknown key stat"),
+        (
+            "[service.a]\nblue = 1\ngreen = 2\nwatch.synthetic = { interval = \"1s\" }\n",
+            4,
+            19,
+            "service.a.watch.synthetic names no path",
+        ),
         ("[service.a]\nblue = 1\n", 1, 10, "service.a.green is missing"),
         (
             "[service.a]\nblue = 1\ngreen = 1\n",

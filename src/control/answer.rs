@@ -98,6 +98,7 @@ impl Task {
             let why = managed.save_problem.as_ref()?;
             Some(format!("state of {name} is not saved ({why}): a restart would restore an older one; trying again"))
         }));
+        problems.extend(self.services.values().filter_map(Managed::evidence_problem));
         let ledger_problem = self.ledger.problem();
         let ledger_ok = ledger_problem.is_none();
         problems.extend(ledger_problem);

@@ -4,15 +4,18 @@
 //! signals and the file watch reach it.
 
 mod answer;
+mod evidence;
 mod files;
 mod preview;
 mod probe;
+mod redact;
 mod rehearsal;
 mod reload;
 mod report;
 mod sampler;
 mod service;
 mod state;
+mod synthetic;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -33,7 +36,7 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use crate::clock;
 use crate::config::Config;
 use crate::domain::Color;
-use crate::domain::cutover::Cutover;
+use crate::domain::cutover::{Cutover, Phase};
 use crate::ledger::Ledger;
 use crate::preview::Key;
 use crate::status::{
@@ -272,6 +275,7 @@ pub fn start(
     let (commands, commands_in) = mpsc::channel(QUEUE_MAX);
     let (found, found_in) = mpsc::channel(QUEUE_MAX);
     let (saved, saved_in) = mpsc::channel(QUEUE_MAX);
+    let (kept, kept_in) = mpsc::channel(QUEUE_MAX);
     let (reloads, reloads_in) = mpsc::channel(16);
     let (loaded, loaded_in) = mpsc::channel(1);
     let (changed_files, changed_files_in) = mpsc::channel(1);
@@ -300,6 +304,7 @@ pub fn start(
         events,
         found,
         reloads,
+        kept,
         files,
         start_problems,
         reload_problem: None,
@@ -314,6 +319,7 @@ pub fn start(
         commands: commands_in,
         found: found_in,
         saved: saved_in,
+        kept: kept_in,
         loaded: loaded_in,
         changed_files: changed_files_in,
     };
@@ -329,6 +335,7 @@ fn restore(
     problems: &mut Vec<String>,
 ) -> BTreeMap<String, Managed> {
     let now = clock::now();
+    let folder = evidence::folder_of(&config.state.ledger);
     let restore_one = |config: &crate::config::Service| {
         let saved = store.load(&config.name, now).unwrap_or_else(|problem| {
             tracing::warn!("{problem}");
@@ -343,6 +350,11 @@ fn restore(
         let mut managed = Managed::new(config.clone(), machine, workers, bell, Arc::clone(key));
         managed.config_flip_due = config_flip_due;
         managed.is_unsaved = is_new;
+        if matches!(managed.machine.phase(), Phase::RolledBack { .. }) {
+            managed.evidence_file =
+                evidence::of_epoch(&folder, &managed.config.name, managed.machine.epoch().saturating_sub(1))
+                    .map(|file| file.display().to_string());
+        }
         (config.name.clone(), managed)
     };
     config.services.iter().map(restore_one).collect()

@@ -114,19 +114,24 @@ pub(super) async fn connect(address: &Address) -> io::Result<TcpStream> {
     }
 }
 
+/// Whether no connection came about for want of something here: it says nothing about the upstream.
+pub(super) fn is_own_shortage(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL)
+    )
+}
+
 fn of_connect_error(error: &io::Error) -> Probe {
-    match error.raw_os_error() {
-        // Our own shortage: it says nothing about the upstream.
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL) => {
-            Probe::Missing(format!("could not be probed: {error}"))
-        }
-        Some(_) | None => Probe::Failed(match error.kind() {
-            io::ErrorKind::ConnectionRefused => "connection refused".into(),
-            io::ErrorKind::ConnectionReset => "connection reset".into(),
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "no route to it".into(),
-            _ => error.to_string(),
-        }),
+    if is_own_shortage(error) {
+        return Probe::Missing(format!("could not be probed: {error}"));
     }
+    Probe::Failed(match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".into(),
+        io::ErrorKind::ConnectionReset => "connection reset".into(),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "no route to it".into(),
+        _ => error.to_string(),
+    })
 }
 
 fn of_body(body: &[u8]) -> Probe {

@@ -7,8 +7,12 @@ use super::service::Managed;
 use super::words::{seconds, span};
 use crate::domain::Color;
 use crate::domain::cutover::{self, Closed};
-use crate::domain::health::Standing;
-use crate::status::{CertificateStatus, ColorStatus, LongLived, Phase, ServiceStatus, UpstreamStatus, WatchStatus};
+use crate::domain::health;
+use crate::domain::watch::{Account, Standing, Watch};
+use crate::status::{
+    Answered, CertificateStatus, ColorStatus, LongLived, Phase, ServiceStatus, UpstreamStatus, WatchStanding,
+    WatchStatus,
+};
 use crate::switch::{ColorStats, Counter, Ends, KINDS};
 use crate::tls::{Handshake, Identity};
 
@@ -35,11 +39,7 @@ pub(super) fn service_status(managed: &Managed, now: Duration) -> ServiceStatus 
         cutover::Phase::Steady if machine.drains().is_empty() => (Phase::Steady, None),
         cutover::Phase::Steady => (Phase::Draining, None),
         cutover::Phase::RolledBack { .. } => (Phase::RolledBack, None),
-        cutover::Phase::Watching(watch) => {
-            let remaining_seconds = seconds(watch.until().saturating_sub(now));
-            let (answered, failed) = (watch.counts().all(), watch.counts().bad);
-            (Phase::Watching, Some(WatchStatus { remaining_seconds, answered, failed, evidence: watch.evidence() }))
-        }
+        cutover::Phase::Watching(watch) => (Phase::Watching, Some(watch_status(managed, watch, now))),
     };
     ServiceStatus {
         active: machine.active(),
@@ -49,8 +49,34 @@ pub(super) fn service_status(managed: &Managed, now: Duration) -> ServiceStatus 
         watch,
         last_verdict: managed.last_verdict.clone(),
         verdict: managed.verdict,
+        evidence_file: managed.evidence_file.clone(),
         rehearsal: managed.rehearsal_status(),
         colors: Color::BOTH.into_iter().map(|color| (color, color_status(managed, color))).collect::<BTreeMap<_, _>>(),
+    }
+}
+
+fn watch_status(managed: &Managed, watch: &Watch, now: Duration) -> WatchStatus {
+    let Account { standing, counts, old, mode, tolerated, .. } = watch.account(now);
+    let aside = [("client", mode.aside.client), ("route", mode.aside.route)];
+    WatchStatus {
+        remaining_seconds: seconds(watch.until().saturating_sub(now)),
+        answered: counts.all(),
+        failed: counts.bad,
+        evidence: watch.evidence(),
+        standing: match standing {
+            Standing::Calm => WatchStanding::Calm,
+            Standing::WarmUp => WatchStanding::WarmUp,
+            Standing::Doubted => WatchStanding::Doubted,
+            Standing::Shared => WatchStanding::SharedFault,
+            Standing::NowhereToGo => WatchStanding::NowhereToGo,
+        },
+        tolerated,
+        keeps_one_in: (mode.keep_one_in > 0).then_some(mode.keep_one_in),
+        old_color: (old.all() > 0).then(|| Answered { answered: old.all(), failed: old.bad }),
+        set_aside: aside.into_iter().filter(|(_, number)| number.is_some()).map(|(what, _)| what.to_owned()).collect(),
+        replays: managed.replays(managed.machine.active()),
+        synthetic: managed.synthetic_status(),
+        notes: managed.notes.clone(),
     }
 }
 
@@ -58,7 +84,7 @@ fn color_status(managed: &Managed, color: Color) -> ColorStatus {
     let (stats, config) = (&managed.service.stats[color.index()], &managed.config.colors[color.index()]);
     let upstreams = managed.upstreams[color.index()].iter().map(|probed| UpstreamStatus {
         address: probed.upstream.address.to_string(),
-        ready: probed.health.standing() == Standing::Up,
+        ready: probed.health.standing() == health::Standing::Up,
         reason: probed.health.reason().map(str::to_owned),
     });
     ColorStatus {
@@ -119,8 +145,11 @@ fn summary(managed: &Managed, now: Duration) -> String {
                 "{active} takes every new request{unwell} and is watched for {left} more: {seen}; {standby}{draining}"
             )
         }
-        cutover::Phase::RolledBack { why } => format!(
-            "{idle} was bad and {active} has the traffic back{unwell} ({why}); it stays so until somebody flips{draining}"
-        ),
+        cutover::Phase::RolledBack { why } => {
+            let see = managed.evidence_file.as_ref().map_or(String::new(), |file| format!("; see {file}"));
+            format!(
+                "{idle} was bad and {active} has the traffic back{unwell} ({why}{see}); it stays so until somebody flips{draining}"
+            )
+        }
     }
 }

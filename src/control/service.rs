@@ -1,25 +1,31 @@
 //! One service as the control plane holds it: its machine, its probes, and the tenure of its route.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::evidence::Failures;
 use super::probe::{Found, Prober};
 use super::rehearsal::Rehearsal;
 use super::sampler::{Cohorts, History};
+use super::synthetic::{Asked, Synthetic};
+use crate::clock;
 use crate::config;
 use crate::domain::Color;
-use crate::domain::cutover::{Cutover, Timing};
+use crate::domain::cutover::{Cutover, Phase, Timing};
 use crate::domain::health::{Health, Standing};
 use crate::domain::verdict::{Rule, Yardstick};
-use crate::domain::watch::{Before, Knobs, Phase, Sample, Seen};
+use crate::domain::watch::{self, Before, Knobs, Sample};
 use crate::preview::Key;
-use crate::status::{Changed, Drained, Refusal, Verdict};
+use crate::status::{Changed, Drained, Refusal, Replays, Verdict, WatchNote};
 use crate::switch::{
     ColorStats, Gate, KINDS, Service, ServiceInfo, Shield, SlowLimits, Tally, Tap, Tenure, Trial, Upstream,
 };
+
+/// Notes of a watch that are kept.
+const NOTES_MAX: usize = 20;
 
 /// One upstream and what its probes say.
 pub(super) struct Probed {
@@ -61,7 +67,9 @@ pub(super) struct Managed {
     pub(super) upstreams: [Vec<Probed>; 2],
     tenure: Tenure,
     /// Counts under the present epoch of routes that a reload has replaced.
-    carried: Seen,
+    carried: Tally,
+    /// The last tally of the epoch before this one.
+    judged: Tally,
     cohorts: Cohorts,
     /// The last tally of `tenure`, for the difference that goes into the history.
     seen: Tally,
@@ -70,6 +78,22 @@ pub(super) struct Managed {
     slow: [Option<(Duration, f64)>; 3],
     /// While the idle color is ready and nothing else goes on.
     pub(super) rehearsal: Option<Rehearsal>,
+    /// While a color is watched, where that is configured.
+    pub(super) synthetic: Option<Synthetic>,
+    /// Of the watched epoch.
+    pub(super) asked: Arc<Mutex<Asked>>,
+    /// While a color is watched.
+    pub(super) failures: Option<Failures>,
+    /// Of the watched color, when it was flipped to.
+    replays_before: Replays,
+    /// Of the watched epoch.
+    pub(super) notes: Vec<WatchNote>,
+    /// When the flip to the watched color was made; `None` where that was before our start.
+    pub(super) flipped: Option<String>,
+    /// The file that says why traffic was taken back, until somebody flips.
+    pub(super) evidence_file: Option<String>,
+    /// Why the last such file was not written.
+    pub(super) evidence_problem: Option<String>,
     /// Who waits for the flip that is being saved.
     pub(super) asker: Option<Asker>,
     pub(super) waiters: Vec<Waiter>,
@@ -100,6 +124,9 @@ impl Managed {
         let upstreams = Color::BOTH.map(|color| fresh_upstreams(&config, color));
         let stats = Color::BOTH.map(|_| Arc::new(ColorStats::new(workers)));
         let route = upstreams.each_ref().map(|probed| route_of(probed));
+        let failures = machine.mode().map(|_| Failures::new());
+        let trial = machine.mode().zip(failures.as_ref());
+        let trial = trial.map(|(mode, failures)| Trial { mode, slow: None, failed: failures.place.clone() });
         let (service, tenure) = Service::new(
             info(&config, Arc::default(), &key),
             stats,
@@ -107,7 +134,7 @@ impl Managed {
             machine.active(),
             machine.epoch(),
             route,
-            machine.mode().map(|mode| Trial { mode, slow: None }),
+            trial,
         );
         Managed {
             config,
@@ -116,12 +143,21 @@ impl Managed {
             key,
             upstreams,
             tenure,
-            carried: Seen::default(),
+            carried: Tally::default(),
+            judged: Tally::default(),
             cohorts: Cohorts::default(),
             seen: Tally::default(),
             history: Default::default(),
             slow: [None; 3],
             rehearsal: None,
+            synthetic: None,
+            asked: Arc::default(),
+            failures,
+            replays_before: Replays::default(),
+            notes: Vec::new(),
+            flipped: None,
+            evidence_file: None,
+            evidence_problem: None,
             asker: None,
             waiters: Vec::new(),
             drain_waiters: Vec::new(),
@@ -178,18 +214,21 @@ impl Managed {
     pub(super) fn sample(&mut self, now: Duration) -> Sample {
         let (active, tally) = (self.machine.active(), self.tenure.tally());
         let of = |tally: &Tally, color: Color| {
-            if color == active { tally.seen.new_color() } else { tally.seen.of(Phase::Old) }
+            if color == active { tally.seen.new_color() } else { tally.seen.of(watch::Phase::Old) }
         };
         for color in Color::BOTH {
             let ended = of(&tally, color) - of(&self.seen, color);
             self.history[color.index()].add(now, ended.good, ended.bad);
         }
         self.seen = tally;
-        let mut seen = self.carried;
+        let (asked, asked_in_flight) = self.asked();
+        let mut seen = self.carried.seen;
         seen += &tally.seen;
+        seen += &asked;
         let warm_up = timing(&self.config).watch.rule.warm_up;
         let aged = self.cohorts.come_of_age(&self.tenure, warm_up);
-        Sample { seen, in_flight: tally.in_flight_on_new(), aged, old_is_up: self.is_up(active.other()) }
+        let in_flight = tally.in_flight_on_new() + asked_in_flight;
+        Sample { seen, in_flight, aged, old_is_up: self.is_up(active.other()) }
     }
 
     /// How long the answers of both colors took since this was last called; once a second.
@@ -211,10 +250,65 @@ impl Managed {
     }
 
     /// How the active color is watched from its first request on.
-    fn trial(&self) -> Option<Trial> {
+    fn trial(&mut self) -> Option<Trial> {
+        let mode = self.machine.mode()?;
+        let failed = self.failures.get_or_insert_with(Failures::new).place.clone();
         let limits = self.slow.map(|slow| slow.map(|(limit, _)| limit));
         let slow = limits.iter().any(Option::is_some).then(|| SlowLimits { limits, since: Instant::now() });
-        self.machine.mode().map(|mode| Trial { mode, slow })
+        Some(Trial { mode, slow, failed })
+    }
+
+    /// What the watch that begins now has seen is nothing.
+    fn begin_watch(&mut self, color: Color) {
+        (self.notes, self.failures, self.asked) = (Vec::new(), None, Arc::default());
+        self.replays_before = self.replays_ever(color);
+    }
+
+    /// What the watch has told.
+    pub(super) fn note(&mut self, (note, message): (&str, String)) {
+        if self.notes.len() == NOTES_MAX {
+            self.notes.remove(0);
+        }
+        self.notes.push(WatchNote { at: clock::utc(), note: note.to_owned(), message });
+    }
+
+    /// Failures from before all was calm are not those that an operator will ask for.
+    pub(super) fn forget_what_was_nothing(&mut self) {
+        let is_calm = match self.machine.phase() {
+            Phase::Watching(watch) => watch.is_calm(),
+            Phase::Steady | Phase::RolledBack { .. } => false,
+        };
+        if let Some(failures) = self.failures.as_mut().filter(|_| is_calm) {
+            failures.forget();
+        }
+    }
+
+    /// Failures of `color`, the watched one, that the other was asked to answer since the flip.
+    pub(super) fn replays(&self, color: Color) -> Replays {
+        let (now, before) = (self.replays_ever(color), self.replays_before);
+        Replays {
+            answered: now.answered.saturating_sub(before.answered),
+            failed: now.failed.saturating_sub(before.failed),
+            over_budget: now.over_budget.saturating_sub(before.over_budget),
+        }
+    }
+
+    fn replays_ever(&self, color: Color) -> Replays {
+        let stats = &self.service.stats[color.index()];
+        let [answered, failed, over_budget] = std::array::from_fn(|at| stats.sum(|shard| shard.replays[at].get()));
+        Replays { answered, failed, over_budget }
+    }
+
+    /// Counts of the present epoch, as they were read last.
+    fn tally(&self) -> Tally {
+        let mut tally = self.carried;
+        tally += &self.seen;
+        tally
+    }
+
+    /// Counts of the epoch before this one.
+    pub(super) fn judged_tally(&self) -> Tally {
+        self.judged
     }
 
     /// A release that was taken back is no yardstick for the next one.
@@ -224,9 +318,14 @@ impl Managed {
 
     /// Publishes `color` under `epoch`, and returns what it replaces.
     pub(super) fn publish(&mut self, color: Color, epoch: u64) -> Tenure {
-        let tenure =
-            self.service.publish(color, epoch, self.upstreams.each_ref().map(|probed| route_of(probed)), self.trial());
-        self.carried = Seen::default();
+        self.judged = self.tally();
+        if self.machine.is_watching() {
+            self.begin_watch(color);
+        }
+        let trial = self.trial();
+        let route = self.upstreams.each_ref().map(|probed| route_of(probed));
+        let tenure = self.service.publish(color, epoch, route, trial);
+        self.carried = Tally::default();
         self.take_tenure(tenure)
     }
 
@@ -279,7 +378,9 @@ impl Managed {
         if !moved && same_info {
             return None;
         }
-        self.carried = self.sample(now).seen;
+        self.sample(now);
+        // What is in flight on the route that goes is counted no more.
+        self.carried = self.tally().without_in_flight();
         let route = self.upstreams.each_ref().map(|probed| route_of(probed));
         let trial = self.trial();
         let tenure = if same_info {

@@ -16,12 +16,13 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::time::sleep;
 
+use super::evidence::Kept;
 use super::files::Contents;
 use super::probe::Found;
 use super::reload::{Loaded, ReloadRequest};
 use super::sampler::{BELL_TICK, HISTORY_TICK, WATCH_TICK};
 use super::service::{Leaving, Managed};
-use super::words::{api_verdict, refusal, seconds, verdict, words};
+use super::words::{api_verdict, noted, refusal, seconds, verdict, words};
 use super::{Command, Control};
 use crate::clock;
 use crate::config::Config;
@@ -77,6 +78,7 @@ pub(super) struct Task {
     pub(super) events: broadcast::Sender<status::Event>,
     pub(super) found: mpsc::Sender<Found>,
     pub(super) reloads: mpsc::Sender<ReloadRequest>,
+    pub(super) kept: mpsc::Sender<Kept>,
     /// What the config in force, or refused last, was read from.
     pub(super) files: watch::Sender<Contents>,
     /// What was wrong at start and stays worth knowing.
@@ -124,6 +126,7 @@ pub(super) struct Inbox {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) found: mpsc::Receiver<Found>,
     pub(super) saved: mpsc::Receiver<Saved>,
+    pub(super) kept: mpsc::Receiver<Kept>,
     pub(super) loaded: mpsc::Receiver<Loaded>,
     pub(super) changed_files: mpsc::Receiver<()>,
 }
@@ -149,6 +152,7 @@ impl Control {
                 () = sleep(wake.saturating_sub(now)) => task.on_time(),
                 drained = first_drained(&mut task.leaving) => task.on_drained(drained),
                 Some(saved) = inbox.saved.recv() => task.on_saved(saved),
+                Some(kept) = inbox.kept.recv() => task.on_kept(kept),
                 Some(command) = inbox.commands.recv() => task.on_command(command),
                 Some(found) = inbox.found.recv() => task.on_found(found),
                 Some(loaded) = inbox.loaded.recv() => task.on_loaded(loaded),
@@ -226,6 +230,9 @@ impl Task {
             let Some(managed) = self.services.get_mut(&name) else { continue };
             let (epoch, sample) = (managed.machine.epoch(), managed.sample(now));
             self.feed(&name, Event::Sample { epoch, sample: Box::new(sample) });
+            if let Some(managed) = self.services.get_mut(&name) {
+                managed.forget_what_was_nothing();
+            }
         }
     }
 
@@ -266,6 +273,7 @@ impl Task {
         if let Some(managed) = self.services.get_mut(name) {
             managed.set_mode();
             managed.set_rehearsal();
+            managed.set_synthetic();
         }
     }
 
@@ -336,13 +344,20 @@ impl Task {
     }
 
     fn tell(&mut self, name: &str, told: &Told) {
-        let words = words(name, told);
+        let mut words = words(name, told);
+        if let Told::RolledBack { made, finding: Some(found), .. } = told
+            && let Some(file) = self.keep_evidence(name, made, found, &words.sentence)
+        {
+            words = words.with_evidence(&file);
+        }
         self.ledger.write(words.line);
         self.emit(words.kind, Some(name), words.sentence.clone());
         let Some(managed) = self.services.get_mut(name) else { return };
         match told {
             Told::Flipped { made, .. } => {
                 (managed.last_verdict, managed.verdict) = (None, None);
+                (managed.evidence_file, managed.flipped) = (None, Some(clock::utc()));
+                managed.evidence_problem = None;
                 *self.flips.entry((name.to_owned(), made.to, made.reason)).or_default() += 1;
                 if let Some(asker) = managed.asker.take() {
                     self.answer_made(name, asker, made);
@@ -363,9 +378,11 @@ impl Task {
                     self.reply(asker.answer, Err(refusal(name, why)));
                 }
             }
-            Told::Refused { .. } | Told::Noted { .. } => {}
+            Told::Noted { color, note, .. } => managed.note(noted(*color, note)),
+            Told::Refused { .. } => {}
             Told::WatchEnded { end, .. } => {
                 (managed.last_verdict, managed.verdict) = (Some(words.sentence), Some(api_verdict(end)));
+                managed.failures = None;
                 *self.watch_ends.entry((name.to_owned(), verdict(end).0)).or_default() += 1;
             }
             Told::Drained { color, epoch, took, cut } => {

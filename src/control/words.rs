@@ -1,10 +1,11 @@
 //! What the machine tells, in words: refusals for the API, lines for the ledger, sentences for people.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::domain::Color;
 use crate::domain::cutover::{Made, Reason, Refused, Told, UnderWay, Wanted, WatchEnd};
-use crate::domain::watch::Note;
+use crate::domain::watch::{Account, Note};
 use crate::ledger::Line;
 use crate::status::{EventKind, Refusal, RefusalCode, Verdict};
 
@@ -79,13 +80,23 @@ pub(super) struct Words {
     pub(super) line: Line,
 }
 
+impl Words {
+    /// Says where everything else that is known is to be found.
+    pub(super) fn with_evidence(mut self, file: &Path) -> Self {
+        self.line = self.line.with("evidence", file.display());
+        self.sentence += &format!("; what is known of it is in {}", file.display());
+        self
+    }
+}
+
 /// Puts `told` into words.
 pub(super) fn words(service: &str, told: &Told) -> Words {
     match told {
         Told::Flipped { made, forced } => moved(service, made, *forced, EventKind::Flip),
         Told::RolledBack { made, forced, finding } => {
             let mut words = moved(service, made, *forced, EventKind::Rollback);
-            if let Some((finding, counts)) = finding {
+            if let Some(found) = finding {
+                let (finding, Account { counts, .. }) = &**found;
                 words.line = words.line.with("answered", counts.all()).with("failed", counts.bad);
                 words.line = words.line.with("why", finding);
                 words.sentence += &format!(": {finding}");
@@ -142,7 +153,7 @@ fn moved(service: &str, made: &Made, forced: bool, kind: EventKind) -> Words {
 }
 
 /// One word for the ledger, and a sentence.
-fn noted(color: Color, note: &Note) -> (&'static str, String) {
+pub(super) fn noted(color: Color, note: &Note) -> (&'static str, String) {
     let other = color.other();
     match note {
         Note::Doubted(finding) => {

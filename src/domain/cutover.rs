@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::domain::Color;
-use crate::domain::watch::{Before, Ended, Finding, Knobs, Mode, Note, Sample, Verdict, Watch};
+use crate::domain::watch::{Account, Before, Ended, Finding, Knobs, Mode, Note, Sample, Verdict, Watch};
 
 #[cfg(test)]
 mod walk;
@@ -171,8 +171,8 @@ pub enum Told {
         made: Made,
         /// The gate had said no.
         forced: bool,
-        /// What the watch found and had counted, where it was the watch.
-        finding: Option<(Finding, Ended)>,
+        /// What the watch found, and where it stood, where it was the watch.
+        finding: Option<Box<(Finding, Account)>>,
     },
     /// Nothing was changed.
     Refused {
@@ -513,7 +513,7 @@ impl Cutover {
         reason: Reason,
         by: String,
         forced: bool,
-        finding: Option<(Finding, Ended)>,
+        finding: Option<Box<(Finding, Account)>>,
         now: Duration,
     ) -> Vec<Effect> {
         let (from, mut effects) = (self.active, Vec::new());
@@ -522,7 +522,7 @@ impl Cutover {
         self.move_to(to, now, &mut effects);
         self.previous = None;
         match (&finding, ended) {
-            (Some((found, _)), _) => self.phase = Phase::RolledBack { why: found.to_string() },
+            (Some(found), _) => self.phase = Phase::RolledBack { why: found.0.to_string() },
             (None, Phase::Watching(watch)) => effects.push(Effect::Tell(Told::WatchEnded {
                 color: from,
                 epoch: epoch_before,
@@ -574,7 +574,7 @@ impl Cutover {
     fn judge(&mut self, sample: Sample, now: Duration) -> Vec<Effect> {
         let Phase::Watching(watch) = &mut self.phase else { return Vec::new() };
         let verdict = watch.step(now, sample);
-        let (counts, over, note) = (watch.counts(), now >= watch.until(), watch.take_note());
+        let (over, note) = (now >= watch.until(), watch.take_note());
         let (color, epoch) = (self.active, self.epoch);
         match verdict {
             Verdict::NowhereToGo(finding) if over => self.conclude(WatchEnd::NowhereToGo(finding)),
@@ -582,8 +582,8 @@ impl Cutover {
                 note.into_iter().map(|note| Effect::Tell(Told::Noted { color, epoch, note })).collect()
             }
             Verdict::RollBack(finding) => {
-                let to = self.active.other();
-                self.roll_back(to, Reason::Verdict, "cutover".into(), false, Some((finding, counts)), now)
+                let (to, found) = (self.active.other(), Box::new((finding, watch.account(now))));
+                self.roll_back(to, Reason::Verdict, "cutover".into(), false, Some(found), now)
             }
             Verdict::Keep => self.conclude(WatchEnd::Kept),
             Verdict::NotEnoughTraffic => self.conclude(WatchEnd::NotEnoughTraffic),

@@ -14,11 +14,13 @@ use super::verdict::{
     kept_share,
 };
 
+mod account;
 mod sample;
 mod source;
 #[cfg(test)]
 mod tests;
 
+pub use account::{Account, Standing, Weight};
 pub use sample::{Aged, Aside, Ended, Mode, Phase, SOURCES, Sample, Seen, Spread};
 use source::{Alone, batch};
 

@@ -25,7 +25,7 @@ use super::request::{self, BareLf, Origin, Request, Scan, Space};
 use super::worker::{Admission, Context};
 use crate::clock;
 use crate::config;
-use crate::switch::{Lease, Source};
+use crate::switch::{Lease, Source, TARGET_BYTES_MAX};
 use crate::tls::Current;
 
 /// How long a closing connection goes on reading what the client still sends, so that it can read our last answer.
@@ -157,6 +157,8 @@ pub(super) struct Accepted {
     pub(super) request_id: String,
     pub(super) began: Instant,
     pub(super) line: Option<Box<Line>>,
+    /// Path and query, for the description of a failure while a watch runs.
+    pub(super) target: Option<String>,
 }
 
 impl<S: Transport> Connection<S> {
@@ -293,6 +295,7 @@ impl<S: Transport> Connection<S> {
             keep_alive: request.keep_alive,
             expects_continue: request.expects_continue,
             line: self.worker.log.is_on().then(|| Box::new(self.line(&request, &request_id, &lease))),
+            target: lease.failed().map(|_| told_target(request.path)),
             lease,
             body: request.body,
             head: rebuilt,
@@ -513,6 +516,11 @@ impl Tell<'_> {
 fn may_replay(request: &Request<'_>, replay: config::Replay) -> bool {
     let repeats_itself = || request.is_idempotent() || request.value("idempotency-key").is_some();
     (replay.safe && request.is_safe()) || (replay.idempotent && !request.is_safe() && repeats_itself())
+}
+
+/// As much of a target as is kept.
+fn told_target(target: &str) -> String {
+    target[..target.floor_char_boundary(TARGET_BYTES_MAX)].to_owned()
 }
 
 fn new_request_id() -> String {

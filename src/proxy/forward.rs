@@ -12,8 +12,9 @@ use super::fault::Fault;
 use super::pump::Pump;
 use super::upstream::{self, Share};
 use super::{preview, rehearse, skew, tunnel, worker};
+use crate::clock;
 use crate::domain::Color;
-use crate::switch::{Other, Outcome, Upstream, Visit};
+use crate::switch::{FailedRequest, Ill, METHODS, Other, Outcome, REPLAY_RESULTS, Upstream, Visit};
 
 /// Indexes into [`crate::switch::REPLAY_RESULTS`].
 const REPLAY_ANSWERED: usize = 0;
@@ -197,8 +198,10 @@ impl<S: Transport> Connection<S> {
         };
         let outcome = failed.result.err().map_or(Outcome::Bad, Fault::outcome);
         accepted.lease.record(outcome, status, accepted.method_index, accepted.began.elapsed());
+        let description = accepted.describe(&failed);
         if !accepted.lease.lane().may_replay() {
             accepted.lease.lane().count_replay(REPLAY_OVER_BUDGET);
+            accepted.leave(description, Some(REPLAY_OVER_BUDGET));
             return (self.go_on(accepted, way, failed).await, None);
         }
         way.start_again(&self.worker);
@@ -208,7 +211,9 @@ impl<S: Transport> Connection<S> {
         let instead = Some(Instead::Replayed(standby.color));
         let again = self.try_color(accepted, way, &standby.upstreams, Replaceable::NOTHING, instead).await;
         let answered = matches!(again.result, Ok(Done::Answered)) && again.seen.status.is_some_and(|code| code < 500);
-        accepted.lease.lane().count_replay(if answered { REPLAY_ANSWERED } else { REPLAY_FAILED });
+        let result = if answered { REPLAY_ANSWERED } else { REPLAY_FAILED };
+        accepted.lease.lane().count_replay(result);
+        accepted.leave(description, Some(result));
         if again.result == Err(Fault::ConnectFailed) {
             return (self.go_on(accepted, way, failed).await, None);
         }
@@ -234,6 +239,8 @@ impl<S: Transport> Connection<S> {
         trial: Trial,
         replayed: Option<Replayed>,
     ) -> Next {
+        let description = accepted.describe(&trial);
+        accepted.leave(description, None);
         let Trial { result, mut seen, keep_client, held } = trial;
         let (next, end) = match result {
             Ok(Done::Tunnel) => {
@@ -330,6 +337,56 @@ impl<S: Transport> Connection<S> {
             (line.status, line.bytes) = (status.unwrap_or(0), bytes);
             line.end = end.unwrap_or_else(Fault::word);
             self.worker.log.write(&line.ended(duration));
+        }
+    }
+}
+
+impl Accepted {
+    /// What is to be told of a request that failed on a watched color, or was slow; once, and `None` for any other.
+    fn describe(&mut self, trial: &Trial) -> Option<(Ill, FailedRequest)> {
+        let mut ill = Ill::Failed;
+        let (status, fault) = match trial.result {
+            Ok(Done::Failed(status)) => (Some(status), None),
+            Ok(Done::Answered) if trial.seen.status.is_some_and(|code| code >= 500) => (trial.seen.status, None),
+            Ok(Done::Answered) if self.lease.is_slow() => {
+                ill = Ill::Slow;
+                (trial.seen.status, None)
+            }
+            Ok(Done::Answered | Done::Tunnel) => return None,
+            Err(fault) => match fault.outcome() {
+                Outcome::Bad | Outcome::Refused => (trial.seen.status, Some(fault.word())),
+                Outcome::Good | Outcome::Void => return None,
+            },
+        };
+        let target = self.target.take()?;
+        self.lease.failed().filter(|place| place.has_room(ill))?;
+        let upstream = match &trial.held {
+            Some((share, _)) => share.upstream.address.to_string(),
+            // No connection came about: all of them were tried.
+            None => {
+                let all: Vec<_> = self.lease.upstreams().iter().map(|upstream| upstream.address.to_string()).collect();
+                all.join(", ")
+            }
+        };
+        let request = FailedRequest {
+            at_unix_ms: clock::unix_ms(),
+            method: METHODS[self.method_index],
+            target,
+            status,
+            fault,
+            took: self.began.elapsed(),
+            request_id: self.request_id.clone(),
+            upstream,
+            replay: None,
+            synthetic: false,
+        };
+        Some((ill, request))
+    }
+
+    /// Leaves a description where the watch finds it; `replay` is an index into [`REPLAY_RESULTS`].
+    fn leave(&self, description: Option<(Ill, FailedRequest)>, replay: Option<usize>) {
+        if let (Some((ill, request)), Some(place)) = (description, self.lease.failed()) {
+            place.add(ill, FailedRequest { replay: replay.map(|at| REPLAY_RESULTS[at]), ..request });
         }
     }
 }

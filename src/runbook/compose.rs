@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::command::{Command, Failure, Output};
-use super::docker::SERVICE;
+use crate::docker::SERVICE;
 
 /// For a question that changes nothing.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);

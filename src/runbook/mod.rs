@@ -7,7 +7,6 @@ pub mod command;
 pub mod compose;
 pub mod data;
 pub mod deploy;
-pub mod docker;
 pub mod files;
 pub mod http;
 pub mod journal;

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::compose::Compose;
-use super::docker::Containers;
 use super::files::{self, beside};
 use super::http::Base;
 use super::journal::Trouble;
 use crate::admin::client::{Client, ClientError};
 use crate::config::{Config, Deploy, EnvFile, Service};
+use crate::docker::Containers;
 use crate::domain::Color;
 use crate::domain::release::Strategy;
 use crate::ledger::{self, Line};

@@ -9,9 +9,9 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::docker::{Container, Containers};
 use super::http::Base;
 use crate::clock;
+use crate::docker::{Container, Containers};
 use crate::ledger::Line;
 
 /// For one answer.

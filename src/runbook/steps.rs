@@ -8,7 +8,6 @@ use tokio::time::{Instant, sleep};
 
 use super::command::{Failure, last_lines};
 use super::compose::{self, Compose};
-use super::docker::Container;
 use super::journal::{Intent, Journal, Lock};
 use super::show::Show;
 use super::site::Site;
@@ -16,6 +15,7 @@ use super::smoke::{self, Smoke};
 use super::{data, files};
 use crate::admin::client::ClientError;
 use crate::config::{Retire, Version};
+use crate::docker::Container;
 use crate::domain::Color;
 use crate::domain::release::{Answers, Decided, Step, Strategy, hurt};
 use crate::ledger::Line;

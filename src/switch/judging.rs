@@ -71,6 +71,11 @@ impl Source {
         who.add(client);
         Source { client: who.number(), route: route.number() }
     }
+
+    /// Whether it is no evidence any more.
+    pub fn is_aside(&self, mode: &Mode) -> bool {
+        mode.aside.client == Some(self.client) || mode.aside.route == Some(self.route)
+    }
 }
 
 /// FNV-1a, 64 bits: short inputs, and nobody gains by a collision.
@@ -214,6 +219,11 @@ impl Cohorts {
         at
     }
 
+    /// Whether an answer that began after `age` is slow by one of the limits.
+    pub(super) fn is_slow(&self, age: Duration) -> bool {
+        self.limits.limits.iter().flatten().any(|limit| age > *limit)
+    }
+
     /// Its answer began after `age`, or it needs none: it failed, or the client left.
     pub(super) fn answered(&self, side: Side, at: usize, age: Duration) {
         let cohort = &self.rings[side as usize][at];
@@ -269,6 +279,7 @@ mod tests {
             let at = cohorts.begin(Side::New, since + COHORT);
             cohorts.answered(Side::New, at, Duration::from_millis(age));
         }
+        assert_eq!([10, 11, 500].map(|age| cohorts.is_slow(Duration::from_millis(age))), [false, true, true]);
         assert_eq!(cohorts.count(Side::New, 1), CohortCount { begun: 3, fast: [1, 2, 0] });
         assert_eq!(cohorts.count(Side::Old, 1), CohortCount::default());
     }

@@ -116,6 +116,7 @@ mod tests {
                 split: true,
                 stay_open: false,
                 rare_route: 0.02,
+                synthetic: None,
             },
             replay: config::Replay::default(),
             rehearse: config::Rehearse::default(),

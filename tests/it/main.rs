@@ -6,6 +6,7 @@ mod acme;
 mod admin;
 mod cli;
 mod deploy;
+mod evidence;
 mod files;
 mod flips;
 mod harness;

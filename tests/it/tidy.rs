@@ -6,11 +6,12 @@
 use std::path::{Path, PathBuf};
 
 /// What each layer may name besides itself. A layer that is missing here is a finding: somebody has to place it.
-const LAYERS: [(&str, &[&str]); 19] = [
+const LAYERS: [(&str, &[&str]); 20] = [
     ("domain", &[]),
     ("clock", &[]),
     ("lines", &[]),
     ("http", &[]),
+    ("docker", &[]),
     ("tls", &[]),
     ("acme", &["clock", "tls"]),
     ("preview", &[]),
@@ -19,17 +20,17 @@ const LAYERS: [(&str, &[&str]); 19] = [
     ("ledger", &["domain", "clock", "config", "lines", "status"]),
     ("switch", &["domain", "config", "preview"]),
     ("proxy", &["switch", "config", "domain", "clock", "lines", "preview", "tls"]),
-    ("control", &["switch", "config", "domain", "status", "ledger", "clock", "preview", "tls"]),
+    ("control", &["switch", "config", "domain", "status", "ledger", "clock", "preview", "tls", "docker"]),
     ("metrics", &["control", "status", "switch", "domain"]),
     ("admin", &["control", "status", "config", "domain", "metrics", "switch", "clock", "ledger", "http"]),
     ("demo", &["admin", "status", "domain", "config", "clock", "http"]),
     // A client of the admin API and of Docker, never inside the proxy.
-    ("runbook", &["admin", "clock", "config", "domain", "http", "ledger", "status"]),
+    ("runbook", &["admin", "clock", "config", "docker", "domain", "http", "ledger", "status"]),
     (
         "cli",
         &[
-            "admin", "clock", "config", "demo", "domain", "ledger", "lines", "metrics", "runbook", "serve", "status",
-            "switch",
+            "admin", "clock", "config", "demo", "docker", "domain", "ledger", "lines", "metrics", "runbook", "serve",
+            "status", "switch",
         ],
     ),
     (

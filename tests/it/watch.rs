@@ -395,5 +395,11 @@ mod holds {
         let app = cutover.until_app("the slow color is taken back", |app| app["active"] == "blue");
         load.end();
         assert!(app["last_verdict"].as_str().is_some_and(|why| why.contains("took longer than")), "{app}");
+        let path = app["evidence_file"].as_str().expect("a file is named");
+        eventually("it names slow requests", || {
+            let case: serde_json::Value = serde_json::from_str(&cutover.file(path)).unwrap_or_default();
+            let first = &case["first_slow_requests"][0];
+            first["status"] == 200 && first["milliseconds"].as_f64() >= Some(150.0)
+        });
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::control::redact::without_values;
 use crate::domain::rehearsal::{Difference, OR};
 
 /// Differences told of one answer.
@@ -163,14 +164,6 @@ fn told_header(name: &str, value: &Option<String>) -> String {
         _ => return "another value".into(),
     };
     told.chars().take(TOLD_CHARS).collect()
-}
-
-/// A target with `*` in place of each value of its query.
-pub(super) fn without_values(target: &str) -> String {
-    let target = target.split('#').next().unwrap_or_default();
-    let Some((path, query)) = target.split_once('?') else { return target.to_owned() };
-    let hidden = query.split('&').map(|pair| pair.split_once('=').map_or("*".into(), |(name, _)| format!("{name}=*")));
-    format!("{path}?{}", hidden.collect::<Vec<_>>().join("&"))
 }
 
 /// A path with `*` in place of what looks like an id: `/users/42/cards/5f3a-…` is `/users/*/cards/*`.

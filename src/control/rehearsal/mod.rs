@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::redact::without_values;
 use super::service::{Managed, route_of};
 use crate::config::{ColorConfig, Rehearse};
 use crate::domain::Color;
@@ -191,7 +192,7 @@ impl Stage {
                 break;
             }
         }
-        let example = format!("{} {}", request.method(), compare::without_values(&request.target()));
+        let example = format!("{} {}", request.method(), without_values(&request.target()));
         Some(Comparison { route, example, differences, noise, took: [old_took, new_took] })
     }
 

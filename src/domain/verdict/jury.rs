@@ -16,7 +16,7 @@ const DOUBT: f64 = 20.0;
 /// Evidence below which all is calm: a doubt ends, and the next bad request begins an episode.
 const CALM: f64 = 1.0;
 /// The comparison's odds that decide, either way.
-const WORSE: f64 = 20.0;
+pub const WORSE: f64 = 20.0;
 /// The strict evidence of a warm-up is heard for this much longer than the warm-up, so that a doubt does not flicker.
 const AFTER_WARM_UP: Duration = Duration::from_secs(1);
 /// Since a shared fault, before a new doubt begins the comparison anew.

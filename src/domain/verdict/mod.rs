@@ -29,7 +29,7 @@ pub use comparison::Comparison;
 pub use evidence::{Evidence, Stake};
 pub use failures::jury_of_failures;
 pub use history::{Yardstick, leave_outages_out};
-pub use jury::{Episode, Finding, Jury, Look, Witness};
+pub use jury::{Episode, Finding, Jury, Look, WORSE, Witness};
 pub use slowness::{SLOWER_THAN_QUANTILE, jury_of_slowness};
 pub use split::kept_share;
 pub use tolerance::{tolerated_share, upper_bound};

@@ -80,6 +80,18 @@ pub struct Mode {
     pub aside: Aside,
 }
 
+impl Mode {
+    /// How a request of the new color counts that begins now, and whose source is not set aside.
+    pub fn phase(&self) -> Phase {
+        match (self.warm_up, self.keep_one_in > 0) {
+            (true, true) => Phase::WarmUpSplit,
+            (true, false) => Phase::WarmUp,
+            (false, true) => Phase::Split,
+            (false, false) => Phase::Calm,
+        }
+    }
+}
+
 /// How the new color's requests ended, by who asked and for what; what is set aside is not in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spread {

@@ -1,6 +1,7 @@
 //! A bad release: no GET fails, the active color and every file are as before, and the ledger says why.
 
 use super::{Stage, have_images, none_failed};
+use crate::harness::eventually;
 
 /// A bad release before the flip: its exit code, and the words that say why.
 fn never_gets_traffic(tag: &str, words: &[&str]) {
@@ -55,6 +56,20 @@ fn that_fails_after_its_start_is_taken_back() {
     none_failed(load);
     let ledger = stage.ledger();
     assert!(ledger.contains("] deploy app: taken back tag=fail-after-start color=green why="), "{ledger}");
+
+    let path = app["evidence_file"].as_str().expect("a file is named");
+    assert!(path.starts_with("deploy/evidence/") && said.contains(path) && ledger.contains(path), "{said}\n{ledger}");
+    let (mut text, mut case) = (String::new(), serde_json::Value::Null);
+    eventually("the file has the container's log", || {
+        text = stage.cutover.file(path);
+        case = serde_json::from_str(&text).unwrap_or_default();
+        case["log"].as_array().is_some_and(|log| !log.is_empty())
+    });
+    let last = case["log"].as_array().and_then(|log| log.last()).and_then(|line| line.as_str()).unwrap();
+    assert!(last.contains("-api-1 | 20") && last.contains("fail-after-start listens on"), "{text}");
+    assert_eq!(case["image_tag"], "fail-after-start", "{text}");
+    let first = &case["first_failed_requests"][0];
+    assert!(first["status"] == 500 && first["replay"] == "answered", "{text}");
 
     // An operator's next one is not held against it.
     let (code, said) = stage.deploy("sha-2");

@@ -166,14 +166,14 @@ impl Stage {
         Load::of_gets(self.cutover.port(), 4)
     }
 
-    /// Every file of the deploy folder but the ledger, and what a deploy left in the state folder.
+    /// Every file of the deploy folder but the ledger and the evidence, and what a deploy left in the state folder.
     fn files(&self) -> Files {
         let mut files = Vec::new();
         for folder in ["deploy", "state/deploy"] {
             for entry in fs::read_dir(self.cutover.path(folder)).into_iter().flatten() {
                 let path = entry.unwrap().path();
                 let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-                if name != "releases.log" && !name.ends_with(".lock") {
+                if !matches!(&*name, "releases.log" | "evidence") && !name.ends_with(".lock") {
                     files.push((name, fs::read_to_string(path).unwrap()));
                 }
             }

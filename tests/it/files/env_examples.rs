@@ -92,6 +92,7 @@ fn are_in_git_and_their_copies_are_not() {
         ("deploy/.env.green", true),
         ("deploy/.env.production", true),
         ("deploy/releases.log", true),
+        ("deploy/evidence/2026-11-23T05-28-11Z-recall-green-epoch2.json", true),
         ("deploy/.env.deploy.example", false),
         ("deploy/.env.production.example", false),
     ] {

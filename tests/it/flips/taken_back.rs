@@ -31,7 +31,7 @@ fn the_command_that_waits_is_told() {
         assert!(!flip.is_finished(), "blue still holds a request of the epoch before");
         go.send(()).unwrap();
         let (code, said) = flip.join().unwrap();
-        assert!(code == 4 && said.contains("requests failed"), "{code} {said}");
+        assert!(code == 4 && said.contains("requests failed") && said.contains("evidence/20"), "{code} {said}");
     });
     assert_eq!(client.answer().text(), "blue");
 }
