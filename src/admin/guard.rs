@@ -134,6 +134,30 @@ pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Failure> {
     }
 }
 
+/// A door for the fuzzer: fields as lines `name: value`. Whoever passes every check named one host, which is this
+/// machine, came from no other page, and has the token.
+#[cfg(fuzzing)]
+pub fn fuzz(text: &str) {
+    use hyper::header::{HeaderName, HeaderValue};
+    let listen = SocketAddr::from(([127, 0, 0, 1], 9900));
+    let door = Door::Tcp(listen);
+    let mut headers = HeaderMap::new();
+    for (name, value) in text.lines().filter_map(|line| line.split_once(':')) {
+        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value.trim())) {
+            headers.append(name, value);
+        }
+    }
+    let _ = (check_content_type(&headers), if_match(&headers));
+    let checks = check_host(door, Names::Known, &headers, None).and_then(|()| check_origin(&headers));
+    if checks.and_then(|()| check_token(door, Some("token"), &headers)).is_ok() {
+        let values = |name: &str| headers.get_all(name).iter().map(|value| value.as_bytes().to_ascii_lowercase());
+        let hosts: Vec<_> = values("host").collect();
+        assert_eq!(hosts.len(), 1);
+        assert!(values("origin").all(|origin| origin.ends_with(&hosts[0])));
+        assert_eq!(headers[AUTHORIZATION].as_bytes()[7..], *b"token");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,5 +14,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 
+#[cfg(fuzzing)]
+pub use guard::fuzz as fuzz_guard;
 pub use listen::{BindError, Bound, bind};
 pub use server::serve;

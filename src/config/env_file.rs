@@ -71,6 +71,18 @@ impl EnvFile {
                 Some((value, place)) => {
                     // A quoted value may span lines: go on after the line it ends in.
                     let ended = value_at + place.end;
+                    let tail = rest[ended..].lines().next().unwrap_or("");
+                    if !is_blank_or_comment(tail) {
+                        let span = at + ended..at + ended + tail.len();
+                        let message = format!("{key}: something follows the closing quote");
+                        problems.push(Problem::at(
+                            path,
+                            &text,
+                            span,
+                            message,
+                            "remove it, or put a space and # before it",
+                        ));
+                    }
                     let place = at + value_at + place.start..at + ended;
                     file.values.insert(key.to_owned(), (value, place));
                     rest = &rest[rest[ended..].find('\n').map_or(rest.len(), |end| ended + end + 1)..];
@@ -116,6 +128,11 @@ impl EnvFile {
         }
         text
     }
+}
+
+/// Whether nothing that counts follows a value.
+fn is_blank_or_comment(tail: &str) -> bool {
+    tail.trim().is_empty() || (tail.starts_with([' ', '\t']) && tail.trim_start().starts_with('#'))
 }
 
 fn is_key(key: &str) -> bool {
@@ -214,8 +231,8 @@ mod tests {
 
     #[test]
     fn every_broken_line_is_named() {
-        let problems =
-            EnvFile::parse("A=b\nnonsense\nC=\"open\n1D=2\n".to_owned(), Path::new(".env")).expect_err("broken");
-        assert_eq!(problems.iter().map(|p| (p.line, p.column)).collect::<Vec<_>>(), [(2, 1), (3, 3), (4, 1)]);
+        let problems = EnvFile::parse("A=b\nnonsense\nC=\"open\n1D=2\nE='f'g\n".to_owned(), Path::new(".env"))
+            .expect_err("broken");
+        assert_eq!(problems.iter().map(|p| (p.line, p.column)).collect::<Vec<_>>(), [(2, 1), (3, 3), (4, 1), (5, 6)]);
     }
 }

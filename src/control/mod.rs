@@ -48,6 +48,8 @@ use crate::tls::Terminator;
 pub use reload::Load;
 use service::{Managed, timing};
 use state::Store;
+#[cfg(fuzzing)]
+pub use state::fuzz as fuzz_state;
 use task::{Inbox, Save, Saved, Schedule, Task};
 
 /// Events that a slow reader may fall behind by.

@@ -14,6 +14,8 @@ mod exchange;
 mod fault;
 mod field;
 mod forward;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod handshake;
 mod listener;
 mod preview;

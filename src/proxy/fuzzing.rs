@@ -1,0 +1,127 @@
+//! Doors for the fuzzer to what is private here: each takes any bytes, and panics when a promise is broken.
+
+use super::answer::{Answer, Asked, Extra};
+use super::body::{Chunked, Decoder, Step, TRAILERS_MAX};
+use super::boundary::Boundary;
+use super::buffer::Buffer;
+use super::request::{self, Origin, Request, Scan, Space};
+
+/// A request head that is accepted is rebuilt into one that means the same to a second parser, and to this one again.
+pub fn request(head: &[u8]) {
+    let Some(end) = head_end(head) else { return };
+    let head = &head[..end];
+    let mut space = Space::new();
+    let Ok(parsed) = Request::parse(head, &mut space) else { return };
+    let origin = Origin {
+        ip: "192.0.2.1".into(),
+        trusted: head.len().is_multiple_of(2),
+        port: 80,
+        scheme: "http",
+        local: "192.0.2.2:80".into(),
+    };
+    let mut out = Buffer::default();
+    request::write_head(&mut out, &parsed, &origin, b"id", true);
+    let mut fields = [httparse::EMPTY_HEADER; 256];
+    let mut second = httparse::Request::new(&mut fields);
+    let status = second.parse(out.filled()).expect("what is sent can be read");
+    assert_eq!(status, httparse::Status::Complete(out.filled().len()), "it is one head, and nothing follows it");
+    let count = |name: &str| second.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).count();
+    assert_eq!(count("host"), 1);
+    assert!(count("content-length") + count("transfer-encoding") <= 1);
+    assert_eq!((second.method, second.path, second.version), (Some(parsed.method), Some(parsed.path), Some(1)));
+    if second.headers.len() <= request::FIELDS_MAX {
+        let mut space = Space::new();
+        let again = Request::parse(out.filled(), &mut space).expect("it accepts what it sends");
+        assert_eq!(again.body, parsed.body, "the body ends where it did");
+    }
+}
+
+/// An answer head that is accepted is rebuilt into one with the same status and one framing.
+pub fn answer(head: &[u8]) {
+    let Some(end) = head_end(head) else { return };
+    let asked = Asked {
+        head: head.len().is_multiple_of(3),
+        upgrade: head.len().is_multiple_of(2),
+        is_1_0: head.len().is_multiple_of(5),
+        preview: None,
+    };
+    let mut space = Space::new();
+    let Ok(parsed) = Answer::parse(&head[..end], &mut space, asked) else { return };
+    let mut out = Buffer::default();
+    let extra = Extra { keep_alive: true, date: b"now", instead: None, hsts: Some("max-age=1") };
+    if parsed.status < 200 {
+        parsed.write_interim(&mut out);
+    } else {
+        parsed.write_final(&mut out, asked, &extra);
+    }
+    let mut fields = [httparse::EMPTY_HEADER; 256];
+    let mut second = httparse::Response::new(&mut fields);
+    let status = second.parse(out.filled()).expect("what is sent can be read");
+    assert_eq!(status, httparse::Status::Complete(out.filled().len()), "it is one head, and nothing follows it");
+    assert_eq!(second.code, Some(parsed.status));
+    let count = |name: &str| second.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).count();
+    assert!(count("content-length") + count("transfer-encoding") <= 1);
+}
+
+/// A chunked body is the same in whatever pieces it comes, and never reads past its end.
+pub fn body(input: &[u8]) {
+    let Some((&size, input)) = input.split_first() else { return };
+    let whole = payload(input, input.len().max(1));
+    let pieces = payload(input, usize::from(size).max(1));
+    // In pieces an error may come earlier or later, but never another payload.
+    if let (Some(whole), Some(pieces)) = (whole, pieces) {
+        assert_eq!(whole, pieces);
+    }
+}
+
+/// Payload and length of a chunked body that arrives in pieces of `size`; `None`: it is malformed or incomplete.
+fn payload(input: &[u8], size: usize) -> Option<(Vec<u8>, usize)> {
+    let (mut decoder, mut payload, mut at, mut arrived) = (Decoder::Chunked(Chunked::Size), Vec::new(), 0, 0);
+    loop {
+        match decoder.step(&input[at..arrived]).ok()? {
+            Step::Payload(len) => {
+                payload.extend_from_slice(&input[at..at + len]);
+                decoder.used(len);
+                at += len;
+            }
+            Step::Framing(len) => at += len,
+            Step::Trailers(len) => {
+                assert!(len <= 2 * TRAILERS_MAX + 2);
+                return Some((payload, at + len));
+            }
+            Step::Done => return Some((payload, at)),
+            Step::More if arrived == input.len() => return None,
+            Step::More => arrived = (arrived + size).min(input.len()),
+        }
+    }
+}
+
+/// Boundaries are where they are, in whatever pieces a stream comes.
+pub fn boundary(input: &[u8]) {
+    let Some((&size, input)) = input.split_first() else { return };
+    for make in [Boundary::of_events, Boundary::of_messages] {
+        let found = |size: usize| {
+            let (mut boundary, mut at, mut found) = (make(), 0, Vec::new());
+            for piece in input.chunks(size) {
+                let end = at + piece.len();
+                while at < end {
+                    let followed = boundary.follow(&input[at..end], true);
+                    assert!(followed > 0 && followed <= end - at);
+                    at += followed;
+                    found.extend(boundary.is_here().then_some(at));
+                }
+            }
+            found
+        };
+        assert_eq!(found(usize::from(size).max(1)), found(input.len().max(1)));
+    }
+}
+
+/// Where a head ends that arrives byte by byte: there, where it ends as a whole.
+fn head_end(head: &[u8]) -> Option<usize> {
+    let whole = Scan::default().end(head).ok()?;
+    let mut scan = Scan::default();
+    let pieces = (1..=head.len()).find_map(|len| scan.end(&head[..len]).ok().flatten());
+    assert_eq!(pieces, whole);
+    whole
+}
