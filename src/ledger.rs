@@ -1,11 +1,14 @@
 //! The append-only record of releases: one line per flip, rollback, refusal, drain, verdict and smoke test.
 //!
-//! `[2026-11-23T05:28:11Z] flip recall: blue -> green epoch=2 reason=operator by=cli`. Lines are written and fsynced by
-//! a thread of their own, in order, so that a slow disk never delays a rollback. The file is opened anew for each line:
-//! it may be rotated, and others may append to it.
+//! `[2026-11-23T05:28:11Z] flip recall: blue -> green epoch=2 reason=operator by=cli chain=57:9f3a1b2c3d4e5f60`. Lines
+//! are written and fsynced by a thread of their own, in order, so that a slow disk never delays a rollback. The file is
+//! opened anew for each line: it may be rotated, and others may append to it.
+
+mod chain;
+mod line;
+mod verify;
 
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, fchown};
@@ -15,45 +18,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
+pub use chain::{Link, read_head};
+pub use line::{HIDDEN, Line, without_secrets};
+pub use verify::{Finding, Verified, verify};
+
 /// Lines that may wait for the disk; more are lost, and `problems` says so.
 const WAITING_MAX: usize = 1024;
-/// How far back [`tail`] reads.
+/// How far back [`tail`] reads, and how far back the last link is looked for before the whole file is read.
 const TAIL_BYTES_MAX: u64 = 64 * 1024;
 /// Lines kept in memory for the status.
 const RECENT_MAX: usize = 100;
 
-/// A line in the making: plain words, then `key=value`.
-#[derive(Clone, Debug)]
-pub struct Line(String);
-
-impl Line {
-    /// Begins with `words`, stamped with the present time.
-    pub fn new(words: &str) -> Self {
-        let mut line = format!("[{}] ", crate::clock::utc());
-        push_escaped(&mut line, words);
-        Line(line)
-    }
-
-    /// Adds ` key=value`. Values with spaces, quotes or nothing in them are quoted; control characters are escaped.
-    pub fn with(mut self, key: &str, value: impl std::fmt::Display) -> Self {
-        let value = value.to_string();
-        let quoted = value.is_empty() || value.contains([' ', '"', '=']);
-        self.0.push(' ');
-        self.0.push_str(key);
-        self.0.push_str(if quoted { "=\"" } else { "=" });
-        push_escaped(&mut self.0, &if quoted { value.replace('\\', "\\\\").replace('"', "\\\"") } else { value });
-        self.0.push_str(if quoted { "\"" } else { "" });
-        self
-    }
+/// Where a ledger is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub path: PathBuf,
+    /// Where the last link written is kept beside it, so that lines cut off its end are missed; none: nowhere.
+    pub head: Option<PathBuf>,
 }
 
-fn push_escaped(line: &mut String, text: &str) {
-    for c in text.chars() {
-        match c {
-            '\n' => line.push_str("\\n"),
-            c if c.is_control() => write!(line, "\\u{{{:x}}}", u32::from(c)).expect("writing to a String"),
-            c => line.push(c),
-        }
+impl Place {
+    /// The ledger at `path`, with its head in `state_dir`.
+    pub fn new(path: &Path, state_dir: &Path) -> Self {
+        Place { path: path.to_owned(), head: Some(state_dir.join("ledger.head")) }
     }
 }
 
@@ -75,16 +63,16 @@ enum Order {
 }
 
 impl Ledger {
-    /// A ledger at `path`. The folder and the file are created with the first line; what the file holds is read.
+    /// The ledger at `place`. The folder and the file are created with the first line; what the file holds is read.
     ///
     /// # Errors
     /// When the writing thread cannot be started.
-    pub fn open(path: PathBuf) -> io::Result<Self> {
-        let recent = tail(&path, RECENT_MAX).unwrap_or_default().into();
+    pub fn open(place: Place) -> io::Result<Self> {
+        let recent = tail(&place.path, RECENT_MAX).unwrap_or_default().into();
         let shared = Arc::new(Mutex::new(Shared { recent, problem: None }));
         let (queue, orders) = sync_channel(WAITING_MAX);
         let theirs = Arc::clone(&shared);
-        std::thread::Builder::new().name("ledger".into()).spawn(move || write_all(&path, &orders, &theirs))?;
+        std::thread::Builder::new().name("ledger".into()).spawn(move || write_all(&place, &orders, &theirs))?;
         Ok(Ledger { queue, shared })
     }
 
@@ -119,49 +107,112 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn write_all(path: &Path, orders: &Receiver<Order>, shared: &Mutex<Shared>) {
+fn write_all(place: &Place, orders: &Receiver<Order>, shared: &Mutex<Shared>) {
     while let Ok(order) = orders.recv() {
         match order {
             Order::Write(line) => {
-                let problem = append(path, &line)
-                    .err()
-                    .map(|error| format!("ledger {}: {error}; the line was {:?}", path.display(), line.0));
-                if let Some(problem) = &problem {
-                    tracing::error!("{problem}");
-                }
+                let written = append(place, &line);
                 let mut shared = lock(shared);
-                if problem.is_none() {
-                    if shared.recent.len() == RECENT_MAX {
-                        shared.recent.pop_front();
+                shared.problem = match written {
+                    Ok(lines) => {
+                        shared.recent.extend(lines);
+                        let surplus = shared.recent.len().saturating_sub(RECENT_MAX);
+                        shared.recent.drain(..surplus);
+                        None
                     }
-                    shared.recent.push_back(line.0);
-                }
-                shared.problem = problem;
+                    Err(error) => {
+                        let problem = format!("ledger {}: {error}; the line was {:?}", place.path.display(), line.0);
+                        tracing::error!("{problem}");
+                        Some(problem)
+                    }
+                };
             }
             Order::Reached(reached) => drop(reached.send(())),
         }
     }
 }
 
-/// Appends one line and waits until it is on the disk; the folder and the file are created with the first one.
+/// Appends one line and waits until it is on the disk; the folder and the file are created with the first one. Returns
+/// what was written: the line with its link, and before it what had to be said about the end of the file.
 ///
 /// Any process may do so at any time: the line is one write at the end of the file, and no two of ours come between each
 /// other's look at that end and that write.
 ///
 /// # Errors
-/// The line did not get there, or nobody knows whether it did.
-pub fn append(path: &Path, line: &Line) -> io::Result<()> {
+/// The line did not get there, or nobody knows whether it did. A head that cannot be kept is no error: the one before is
+/// still a line of this ledger.
+pub fn append(place: &Place, line: &Line) -> io::Result<Vec<String>> {
+    let Place { path, head } = place;
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)?;
     }
     let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
     file.lock()?;
     give_to_folders_owner(path, &file)?;
-    let torn = !ends_with_newline(&mut file)?;
-    file.write_all(format!("{}{}\n", if torn { "\n" } else { "" }, line.0).as_bytes())?;
-    // It is in its place; the disk need not keep others waiting.
+    let known = head.as_deref().and_then(|head| chain::read_head(head).ok().flatten());
+    let (lines, bytes, last) = chained(&mut file, known, line)?;
+    file.write_all(&bytes)?;
+    file.sync_data()?;
+    if let Some(head) = head {
+        // Under the lock as well, so that it never goes back.
+        let _ = chain::write_head(head, &last);
+    }
     file.unlock()?;
-    file.sync_data()
+    Ok(lines)
+}
+
+/// What is to be appended to `file` for `line`: as lines, as bytes, and the last link of it.
+fn chained(file: &mut File, known: Option<Link>, line: &Line) -> io::Result<(Vec<String>, Vec<u8>, Link)> {
+    let (end, lacks_newline) = end_of(file)?;
+    let written = end.link.as_ref().map_or(0, |link| link.number);
+    let is_new = end.link.is_none() && end.between.is_empty();
+    let mut lines = Vec::new();
+    if end.is_torn {
+        lines.push(Line::new("ledger: the line before this one is torn, whoever wrote it did not end it"));
+    }
+    let ahead = known.filter(|known| known.number > written);
+    if let Some(known) = ahead.as_ref().filter(|_| !is_new) {
+        let words = "ledger: lines are missing before this one";
+        lines.push(Line::new(words).with("last", written).with("known", known.number));
+    }
+    lines.push(line.clone());
+    // What was written once keeps its number: that of a new file goes on, and a gap stays to be seen.
+    let (mut before, mut between) = (ahead.or(end.link), end.between);
+    let mut bytes = Vec::new();
+    if lacks_newline {
+        bytes.push(b'\n');
+        if end.is_torn {
+            between.push(b'\n');
+        }
+    }
+    let mut joined = Vec::new();
+    for Line(text) in lines {
+        let link = Link::after(before.as_ref(), &std::mem::take(&mut between), text.as_bytes());
+        let line = chain::join(&text, &link);
+        bytes.extend_from_slice(line.as_bytes());
+        bytes.push(b'\n');
+        joined.push(line);
+        before = Some(link);
+    }
+    Ok((joined, bytes, before.expect("one line at least was joined")))
+}
+
+/// How the file ends, and whether its newline is missing.
+fn end_of(file: &mut File) -> io::Result<(chain::End, bool)> {
+    let bytes = file.seek(SeekFrom::End(0))?;
+    let mut content = Vec::new();
+    let mut from = bytes.saturating_sub(TAIL_BYTES_MAX);
+    loop {
+        file.seek(SeekFrom::Start(from))?;
+        content.clear();
+        file.read_to_end(&mut content)?;
+        let end = chain::end(&content);
+        // A line that begins before what was read may only look like one with a link; it is followed by a whole one.
+        if from == 0 || end.link.is_some() {
+            return Ok((end, !content.is_empty() && !content.ends_with(b"\n")));
+        }
+        from = 0;
+    }
 }
 
 /// A ledger that root begins must be open to the proxy, which is not root: a new one belongs to whom its folder does.
@@ -177,14 +228,35 @@ fn give_to_folders_owner(path: &Path, file: &File) -> io::Result<()> {
     Ok(())
 }
 
-fn ends_with_newline(file: &mut File) -> io::Result<bool> {
-    if file.seek(SeekFrom::End(0))? == 0 {
-        return Ok(true);
+/// Looks at every line of the ledger at `place`, while nobody writes.
+///
+/// # Errors
+/// The file cannot be read; a missing one is an empty one.
+pub fn verify_file(place: &Place) -> io::Result<Verified> {
+    let mut content = Vec::new();
+    match File::open(&place.path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => {
+            let mut file = opened?;
+            file.lock_shared()?;
+            file.read_to_end(&mut content)?;
+        }
     }
-    file.seek(SeekFrom::End(-1))?;
-    let mut last = [0];
-    file.read_exact(&mut last)?;
-    Ok(last == *b"\n")
+    let head = place.head.as_deref().map_or(Ok(None), read_head)?;
+    Ok(verify(&content, head.as_ref()))
+}
+
+/// A line as people read it.
+pub fn without_chain(line: &str) -> &str {
+    let (text, _) = chain::split(line.as_bytes());
+    &line[..text.len()]
+}
+
+/// The service that a line is about: `[…] flip recall: …`.
+pub fn service_of(line: &str) -> Option<&str> {
+    let (_, words) = line.split_once("] ")?;
+    let (subject, _) = words.split_once(':')?;
+    subject.split(' ').nth(1).filter(|name| !name.is_empty() && subject.split(' ').count() == 2)
 }
 
 /// The last `n` lines of the ledger at `path`, oldest first; looks at its last 64 KiB.
@@ -209,8 +281,12 @@ pub fn tail(path: &Path, n: usize) -> io::Result<Vec<String>> {
 mod tests {
     use super::*;
 
+    fn alone(path: &Path) -> Place {
+        Place { path: path.into(), head: None }
+    }
+
     fn written(path: &Path, lines: Vec<Line>) -> Ledger {
-        let ledger = Ledger::open(path.into()).unwrap();
+        let ledger = Ledger::open(alone(path)).unwrap();
         lines.into_iter().for_each(|line| ledger.write(line));
         ledger.reached().blocking_recv().unwrap();
         ledger
@@ -228,18 +304,10 @@ mod tests {
             lines
                 .iter()
                 .enumerate()
-                .all(|(n, line)| line.ends_with(&format!("] flip recall: blue -> green epoch={n}")))
+                .all(|(n, line)| without_chain(line).ends_with(&format!("] flip recall: blue -> green epoch={n}")))
         );
         assert!(lines[0].starts_with("[20") && lines[0].as_bytes()[21] == b']', "{}", lines[0]);
         assert_eq!(ledger.tail(5), lines[15..]);
-    }
-
-    #[test]
-    fn stays_one_line_whatever_is_in_a_value() {
-        let line =
-            Line::new("refused x").with("by", "a b").with("why", "\"no\"\nflip \u{1b}[2J").with("n", 3).with("e", "");
-        let text = line.0.split_once("] ").unwrap().1;
-        assert_eq!(text, r#"refused x by="a b" why="\"no\"\nflip \u{1b}[2J" n=3 e="""#);
     }
 
     #[test]
@@ -249,9 +317,10 @@ mod tests {
         std::fs::write(&path, "[2026-01-01T00:00:00Z] flip recall: blue -> gre").unwrap();
         written(&path, vec![Line::new("flip recall: green -> blue")]);
         let text = std::fs::read_to_string(&path).unwrap();
-        let lines: Vec<_> = text.lines().collect();
-        assert_eq!((lines.len(), lines[0]), (2, "[2026-01-01T00:00:00Z] flip recall: blue -> gre"));
-        assert!(lines[1].ends_with("] flip recall: green -> blue") && text.ends_with('\n'));
+        let lines: Vec<_> = text.lines().map(without_chain).collect();
+        assert_eq!((lines.len(), lines[0]), (3, "[2026-01-01T00:00:00Z] flip recall: blue -> gre"));
+        assert!(lines[1].contains("the line before this one is torn"), "{text}");
+        assert!(lines[2].ends_with("] flip recall: green -> blue") && text.ends_with('\n'));
     }
 
     #[test]
@@ -263,12 +332,16 @@ mod tests {
                 let path = &path;
                 let line =
                     move |n| Line::new("smoke").with("writer", writer).with("n", n).with("pad", "x".repeat(5000));
-                scope.spawn(move || (0..25).for_each(|n| append(path, &line(n)).unwrap()));
+                scope.spawn(move || (0..25).for_each(|n| drop(append(&alone(path), &line(n)).unwrap())));
             }
         });
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 100);
-        assert!(text.lines().all(|line| line.starts_with('[') && line.ends_with("xxx")), "no line is torn or empty");
+        assert_eq!(verify(text.as_bytes(), None).faults, []);
+        assert!(
+            text.lines().all(|line| line.starts_with('[') && without_chain(line).ends_with("xxx")),
+            "no line is torn or empty"
+        );
     }
 
     #[test]
@@ -278,11 +351,11 @@ mod tests {
         if std::os::unix::fs::chown(folder.path(), Some(12_345), Some(12_346)).is_err() {
             return eprintln!("skipped: not root");
         }
-        append(&path, &Line::new("smoke")).unwrap();
+        append(&alone(&path), &Line::new("smoke")).unwrap();
         let owner = |path: &Path| std::fs::metadata(path).map(|file| (file.uid(), file.gid())).unwrap();
         assert_eq!(owner(&path), (12_345, 12_346));
         std::os::unix::fs::chown(&path, Some(0), Some(0)).unwrap();
-        append(&path, &Line::new("smoke")).unwrap();
+        append(&alone(&path), &Line::new("smoke")).unwrap();
         assert_eq!(owner(&path), (0, 0), "one that is there is left alone");
     }
 

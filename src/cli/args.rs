@@ -135,12 +135,17 @@ pub(super) enum Verb {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Show the last flips, refusals, drains and verdicts
-    #[command(after_help = "Example: cutover ledger -n 100")]
+    /// Show the last flips, refusals, drains and verdicts, or prove that none was changed
+    #[command(after_help = "Examples: cutover ledger -n 100, cutover ledger --service recall, cutover ledger verify")]
     Ledger {
         /// How many, from the file's last 64 KiB
         #[arg(short = 'n', long, default_value_t = 20, value_name = "LINES")]
         lines: usize,
+        /// Those of one service
+        #[arg(long, value_name = "SERVICE")]
+        service: Option<String>,
+        #[command(subcommand)]
+        job: Option<LedgerJob>,
     },
     /// Ask a color whether it is ready, what it is, and whether its containers are well
     #[command(after_help = "Example: cutover smoke http://127.0.0.1:8001 --expect-version sha-abcdef\n\
@@ -160,6 +165,13 @@ pub(super) enum Verb {
         #[command(subcommand)]
         job: Option<SampleJob>,
     },
+}
+
+/// What is done with the ledger instead of showing it.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum LedgerJob {
+    /// Find lines that were edited, removed, put in or torn; exit code 1 names them
+    Verify,
 }
 
 /// What the sample app does instead of serving.

@@ -7,6 +7,7 @@ mod args;
 mod change;
 mod deploy;
 mod failure;
+mod ledger;
 mod preview;
 mod screen;
 mod smoke;
@@ -26,8 +27,8 @@ use crate::config::{self, Config};
 use crate::demo::sample;
 use crate::runbook::journal::Intent;
 use crate::status::Status;
-use crate::{demo, ledger, serve};
-use args::{Cli, Verb};
+use crate::{demo, serve};
+use args::{Cli, LedgerJob, Verb};
 use failure::Failure;
 
 /// Between two screens of `status --watch`.
@@ -66,7 +67,8 @@ fn perform(cli: Cli, form: Form) -> Result<ExitCode, Failure> {
         Verb::Demo { stay } => return Ok(demo::run(demo::Options { stay, json: form == Form::Json })),
         Verb::Serve => return Ok(serve::run(Config::load(&path()?)?)),
         Verb::Check | Verb::Reload { dry_run: true } => check(&Config::load(&path()?)?, form),
-        Verb::Ledger { lines } => show_ledger(&reach(&path()?)?, lines, form)?,
+        Verb::Ledger { job: Some(LedgerJob::Verify), .. } => return ledger::verify(&reach(&path()?)?, form),
+        Verb::Ledger { lines, service, job: None } => ledger::show(&reach(&path()?)?, lines, service.as_deref(), form)?,
         Verb::Reload { dry_run: false } => in_runtime(reload(&client(&path()?)?, form))?,
         Verb::Status { service, watch } => {
             in_runtime(status(&client(&path()?)?, service.as_deref(), watch, form))?;
@@ -221,18 +223,6 @@ async fn reload(client: &Client, form: Form) -> Result<(), Failure> {
             let lines: String = reloaded.changes.iter().map(|change| format!("  {change}\n")).collect();
             print(&format!("reloaded\n{lines}"));
         }
-    }
-    Ok(())
-}
-
-fn show_ledger(config: &Config, lines: usize, form: Form) -> Result<(), Failure> {
-    let path = &config.state.ledger;
-    let lines = ledger::tail(path, lines)
-        .map_err(|error| Failure::Failed(format!("the ledger {}: {error}; may you read it?", path.display())))?;
-    match form {
-        Form::Json => print_json(&json!({ "ledger": path, "lines": lines })),
-        Form::Text if lines.is_empty() => complain(&format!("{} holds nothing yet\n", path.display())),
-        Form::Text => print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>()),
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use super::failure::Failure;
 use super::{Form, complain, print, print_json, reach};
 use crate::config::{self, Config};
 use crate::docker::Containers;
-use crate::ledger;
+use crate::ledger::{self, Place};
 use crate::runbook::http::Base;
 use crate::runbook::smoke::{Failed, Passed, Smoke, line, run};
 
@@ -46,9 +46,11 @@ pub(super) async fn smoke(args: SmokeArgs, config: Option<&Path>, form: Form) ->
         }
     })
     .await;
-    let path = config.map_or_else(|| PathBuf::from(config::LEDGER), |config| config.state.ledger);
-    if let Err(error) = ledger::append(&path, &line(&test.base, &outcome, &who())) {
-        let path = path.display();
+    // Without a config nobody knows where the head of the chain is kept.
+    let alone = || Place { path: PathBuf::from(config::LEDGER), head: None };
+    let place = config.map_or_else(alone, |config| Place::new(&config.state.ledger, &config.state.dir));
+    if let Err(error) = ledger::append(&place, &line(&test.base, &outcome, &who())) {
+        let path = place.path.display();
         complain(&format!("cutover: the outcome is not in the ledger {path}: {error}; may you write there?\n"));
     }
     if form == Form::Json {

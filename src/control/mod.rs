@@ -37,7 +37,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::domain::Color;
 use crate::domain::cutover::{Cutover, Phase};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Place};
 use crate::preview::Key;
 use crate::status::{
     ChangeRequest, Changed, Drained, Event, Pass, Refusal, RefusalCode, RehearsalReport, Reloaded, Status,
@@ -266,7 +266,7 @@ pub fn start(
 ) -> Result<Control, StartError> {
     let folder = config.state.dir.clone();
     let store = Store::open(&folder).map_err(|source| StartError::StateFolder { folder, source })?;
-    let ledger = Ledger::open(config.state.ledger.clone()).map_err(StartError::Thread)?;
+    let ledger = Ledger::open(Place::new(&config.state.ledger, &config.state.dir)).map_err(StartError::Thread)?;
     let bell = Arc::new(Notify::new());
     let mut start_problems = Vec::new();
     let key = preview::key(&config, &store, &mut start_problems).map_err(|_| StartError::Randomness)?;

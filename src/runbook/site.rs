@@ -12,7 +12,7 @@ use crate::config::{Config, Deploy, EnvFile, Service};
 use crate::docker::Containers;
 use crate::domain::Color;
 use crate::domain::release::Strategy;
-use crate::ledger::{self, Line};
+use crate::ledger::{self, Line, Place};
 use crate::status::ServiceStatus;
 
 /// For one question to a color.
@@ -196,8 +196,9 @@ impl<'a> Site<'a> {
 
     /// Writes a line to the ledger. A ledger that cannot be written stops no deploy; the sentence is for people.
     pub fn record(&self, line: &Line) -> Option<String> {
-        let path = &self.config.state.ledger;
-        ledger::append(path, line).err().map(|error| format!("the ledger {} was not written: {error}", path.display()))
+        let place = Place::new(&self.config.state.ledger, &self.config.state.dir);
+        let unwritten = |error| format!("the ledger {} was not written: {error}", place.path.display());
+        ledger::append(&place, line).err().map(unwritten)
     }
 }
 

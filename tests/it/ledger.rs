@@ -72,3 +72,88 @@ fn that_cannot_be_written_stops_no_flip_and_is_said() {
 fn metrics(cutover: &Cutover) -> String {
     cutover.admin_with("GET", "/metrics", "", "").text().to_owned()
 }
+
+/// A ledger of a few flips, whose proxy has ended.
+fn of_four_flips() -> (Cutover, Vec<String>) {
+    let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
+    let mut cutover = Setup::of(&blue, &green).set("service.app.watch.window", "'0s'").start();
+    for to in ["green", "blue", "green", "blue"] {
+        cutover.must_flip(to);
+    }
+    cutover.signal(libc::SIGTERM);
+    assert!(cutover.ended().success());
+    let lines = cutover.ledger().lines().map(str::to_owned).collect::<Vec<_>>();
+    assert!(lines.len() >= 8, "{lines:#?}");
+    (cutover, lines)
+}
+
+#[test]
+fn is_proved_to_be_whole_or_the_line_that_is_not_is_named() {
+    let (cutover, lines) = of_four_flips();
+    let (code, said) = cutover.cli_code(&["ledger", "verify"]);
+    assert!(code == 0 && said.contains("none was changed"), "{code} {said}");
+    let write = |lines: &[String]| fs::write(cutover.path("releases.log"), lines.join("\n") + "\n").unwrap();
+    let edited = |at: usize, from: &str, to: &str| {
+        let mut lines = lines.clone();
+        assert!(lines[at].contains(from), "{}", lines[at]);
+        lines[at] = lines[at].replace(from, to);
+        lines
+    };
+    let without = |at: usize| [&lines[..at], &lines[at + 1..]].concat();
+    let swapped = || {
+        let mut lines = lines.clone();
+        lines.swap(2, 3);
+        lines
+    };
+    let last = lines.len() - 1;
+    for (case, lines, line, what) in [
+        ("edited", edited(2, "app", "api"), 3, "edited"),
+        ("the time", edited(1, "[20", "[19"), 2, "edited"),
+        ("removed", without(3), 4, "before it is gone"),
+        (
+            "put in",
+            [&lines[..2], &["[2026-01-01T00:00:00Z] flip app: forged".into()], &lines[2..]].concat(),
+            3,
+            "put in",
+        ),
+        ("in another order", swapped(), 4, "not in their order"),
+        ("twice", [&lines[..3], &lines[2..]].concat(), 4, "stands in line"),
+        ("cut off at the end", lines[..last].to_vec(), last, "gone"),
+    ] {
+        write(&lines);
+        let (code, said) = cutover.cli_code(&["ledger", "verify"]);
+        let named = said.lines().any(|said| said.contains(&format!("releases.log:{line}: ")) && said.contains(what));
+        assert!(code == 1 && named, "{case}: {code} {said}");
+    }
+    fs::write(cutover.path("releases.log"), lines.join("\n") + "\n[2026-01-01T00:00:00Z] flip a").unwrap();
+    let (code, said) = cutover.cli_code(&["ledger", "verify"]);
+    assert!(code == 1 && said.contains("torn"), "{code} {said}");
+}
+
+#[test]
+fn of_a_version_without_a_chain_goes_on_with_one() {
+    let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
+    let mut setup = Setup::of(&blue, &green).set("service.app.watch.window", "'0s'");
+    setup = setup.file("releases.log", "[2026-01-01T00:00:00Z] flip app: blue -> green epoch=2\n");
+    let cutover = setup.start();
+    let (code, said) = cutover.cli_code(&["ledger", "verify"]);
+    assert!(code == 0 && said.contains("none of 1 lines is chained"), "{code} {said}");
+    cutover.must_flip("green");
+    eventually("the drain is there too", || cutover.ledger().contains("drained"));
+    let (code, said) = cutover.cli_code(&["ledger", "verify"]);
+    assert!(code == 0 && said.contains("from line 2 on"), "{code} {said}");
+    let forged = cutover.ledger().replacen("epoch=2", "epoch=3", 1);
+    fs::write(cutover.path("releases.log"), forged).unwrap();
+    let (code, said) = cutover.cli_code(&["ledger", "verify"]);
+    assert!(code == 1 && said.contains("edited"), "what was there before is covered as well: {code} {said}");
+}
+
+#[test]
+fn is_shown_without_its_chain_and_by_service() {
+    let (cutover, lines) = of_four_flips();
+    let (code, said) = cutover.cli_code(&["ledger", "--service", "app", "-n", "2"]);
+    assert!(code == 0 && said.lines().count() == 2 && !said.contains("chain="), "{said}");
+    assert!(lines.iter().all(|line| line.contains(" chain=")), "{lines:#?}");
+    let (_, said) = cutover.cli_code(&["ledger", "--service", "other"]);
+    assert!(said.contains("holds nothing of it yet"), "{said}");
+}

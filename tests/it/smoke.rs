@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::harness::{Conn, Project, Upstream, box_image, eventually, free_port, have_docker, plain};
+use super::harness::{Conn, Project, Upstream, box_image, eventually, free_port, have_docker, plain, unchained};
 
 const VERSION: &str = r#"{"service":"recall","version":"sha-abcdef"}"#;
 
@@ -44,7 +44,7 @@ fn folder() -> TempDir {
 
 fn ledger(folder: &Path) -> Vec<String> {
     let text = fs::read_to_string(folder.join("deploy/releases.log")).unwrap_or_default();
-    text.lines().map(|line| without_stamp(line).to_owned()).collect()
+    unchained(&text).lines().map(|line| without_stamp(line).to_owned()).collect()
 }
 
 /// An application that answers these at its three addresses.

@@ -60,3 +60,8 @@ pub fn have(program: &str) -> bool {
     }
     found
 }
+
+/// Ledger lines without their place in the chain.
+pub fn unchained(ledger: &str) -> String {
+    ledger.lines().map(|line| format!("{}\n", line.rsplit_once(" chain=").map_or(line, |(text, _)| text))).collect()
+}

@@ -1,0 +1,60 @@
+//! `cutover ledger`: the last lines, and whether any was changed since it was written.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::failure::Failure;
+use super::{Form, complain, print, print_json};
+use crate::config::Config;
+use crate::ledger::{self, Place, Verified, without_chain};
+
+/// Shows the last lines, of one service where it is named.
+pub fn show(config: &Config, lines: usize, service: Option<&str>, form: Form) -> Result<(), Failure> {
+    let path = &config.state.ledger;
+    let found = ledger::tail(path, if service.is_some() { usize::MAX } else { lines });
+    let found =
+        found.map_err(|error| Failure::Failed(format!("the ledger {}: {error}; may you read it?", path.display())))?;
+    let is_of = |line: &String| service.is_none_or(|service| ledger::service_of(line) == Some(service));
+    let found: Vec<_> = found.into_iter().filter(is_of).collect();
+    let last = &found[found.len().saturating_sub(lines)..];
+    match form {
+        Form::Json => print_json(&json!({ "ledger": path, "lines": last })),
+        Form::Text if last.is_empty() => complain(&format!("{} holds nothing of it yet\n", path.display())),
+        Form::Text => print(&last.iter().map(|line| format!("{}\n", without_chain(line))).collect::<String>()),
+    }
+    Ok(())
+}
+
+/// Says which lines are not as they were written; exit code 1 where one is not.
+pub fn verify(config: &Config, form: Form) -> Result<ExitCode, Failure> {
+    let place = Place::new(&config.state.ledger, &config.state.dir);
+    let path = place.path.display();
+    let verified = ledger::verify_file(&place)
+        .map_err(|error| Failure::Failed(format!("the ledger {path}: {error}; may you read it?")))?;
+    match form {
+        Form::Json => {
+            print_json(&json!({ "ledger": place.path, "whole": verified.faults.is_empty(), "found": verified }))
+        }
+        Form::Text => print(&said(&place, &verified)),
+    }
+    Ok(if verified.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn said(place: &Place, verified: &Verified) -> String {
+    let path = place.path.display();
+    let each = |kind: &str, findings: &[ledger::Finding]| {
+        findings.iter().map(|found| format!("{path}:{}: {kind}{}\n", found.line, found.what)).collect::<String>()
+    };
+    let Verified { lines, chained, begins, faults, remarks } = verified;
+    let chain = match begins {
+        Some(begins) => format!("{chained} of {lines} lines are chained, from line {begins} on"),
+        None => format!("none of {lines} lines is chained"),
+    };
+    let verdict = match faults.len() {
+        0 => "none was changed since it was written".to_owned(),
+        1 => "one thing is not as it was written".to_owned(),
+        n => format!("{n} things are not as they were written"),
+    };
+    format!("{}{}{path}: {chain}; {verdict}\n", each("", faults), each("note: ", remarks))
+}
