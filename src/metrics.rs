@@ -7,9 +7,10 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 
 use crate::control::Observation;
 use crate::domain::Color;
+use crate::domain::freeze::What;
 use crate::status::{Phase, Status};
 use crate::switch::{
-    CODE_CLASSES, ColorStats, DURATION_BOUNDS_US, KINDS, METHODS, REHEARSAL_RESULTS, REPLAY_RESULTS, Shard,
+    CODE_CLASSES, ColorStats, DURATION_BOUNDS_US, HeldEnd, KINDS, METHODS, REHEARSAL_RESULTS, REPLAY_RESULTS, Shard,
 };
 
 /// The exposition format.
@@ -20,7 +21,7 @@ const REASONS: [&str; 3] = ["operator", "config", "verdict"];
 
 /// Everything that was observed, in the Prometheus text format.
 pub fn text(observed: &Observation) -> String {
-    let families = traffic(observed).into_iter().chain(cutover(observed)).chain(proxy(observed));
+    let families = traffic(observed).into_iter().chain(cutover(observed)).chain(held(observed)).chain(proxy(observed));
     // The encoder takes a family without a sample for a mistake; before the first request it is none.
     let families: Vec<_> = families.filter(|family| !family.get_metric().is_empty()).collect();
     TextEncoder::new().encode_to_string(&families).expect("every family has a name, samples and one type")
@@ -174,6 +175,23 @@ fn cutover(observed: &Observation) -> [MetricFamily; 7] {
     ]
 }
 
+fn held(observed: &Observation) -> [MetricFamily; 3] {
+    let frozen = observed.status.services.iter().flat_map(|(name, service)| {
+        let is = |what| f64::from(u8::from(service.freeze.as_ref().is_some_and(|freeze| freeze.what == what)));
+        [What::Writes, What::All].map(|what| gauge(&[("service", name), ("what", what.as_str())], is(what)))
+    });
+    let now = observed.held.iter().map(|(name, now, _)| gauge(&[("service", name)], *now as f64));
+    let ends = observed.held.iter().flat_map(|(name, _, ends)| {
+        let ends = HeldEnd::ALL.into_iter().zip(ends);
+        ends.map(|(end, count)| counter(&[("service", name), ("end", end.as_str())], *count)).collect::<Vec<_>>()
+    });
+    [
+        family("frozen", "1 for what a freeze in force holds.", MetricType::GAUGE, frozen),
+        family("held_requests", "Requests that a freeze holds now.", MetricType::GAUGE, now),
+        family("held_requests_ended_total", "Requests that a freeze held, by how it ended.", MetricType::COUNTER, ends),
+    ]
+}
+
 fn upstreams(status: &Status) -> Vec<Metric> {
     let mut metrics = Vec::new();
     for (name, service) in &status.services {
@@ -254,7 +272,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::status::{ColorStatus, ServiceStatus, UpstreamStatus, WatchStatus};
+    use crate::status::{ColorStatus, FreezeStatus, ServiceStatus, UpstreamStatus, WatchStatus};
 
     fn color(address: &str, ready: bool) -> ColorStatus {
         let upstreams = vec![UpstreamStatus { address: address.into(), ready, reason: None }];
@@ -304,6 +322,14 @@ mod tests {
             verdict: None,
             evidence_file: None,
             rehearsal: None,
+            freeze: Some(FreezeStatus {
+                what: What::All,
+                by: "cli".into(),
+                why: None,
+                held: 7,
+                seconds: 1.0,
+                remaining_seconds: 2.0,
+            }),
             colors: [
                 (Color::Blue, color("127.0.0.1:8000", true)),
                 (Color::Green, color("name\"with\\quote:8001", false)),
@@ -329,6 +355,7 @@ mod tests {
             status,
             stats,
             rehearsals,
+            held: vec![("recall".into(), 7, [6, 5, 4, 3])],
             flips,
             watch_ends,
             ledger_ok: false,
@@ -372,6 +399,10 @@ mod tests {
             "cutover_watch_evidence{service=\"recall\"} 0.25",
             "cutover_upstream_up{color=\"blue\",service=\"recall\",upstream=\"127.0.0.1:8000\"} 1",
             "cutover_upstream_up{color=\"green\",service=\"recall\",upstream=\"name\\\"with\\\\quote:8001\"} 0",
+            "cutover_frozen{service=\"recall\",what=\"all\"} 1",
+            "cutover_frozen{service=\"recall\",what=\"writes\"} 0",
+            "cutover_held_requests{service=\"recall\"} 7",
+            "cutover_held_requests_ended_total{service=\"recall\",end=\"timed_out\"} 5",
             "cutover_config_reloads_total{result=\"ok\"} 3",
             "cutover_config_reloads_total{result=\"failed\"} 1",
             "cutover_connections 12",
@@ -425,6 +456,9 @@ mod tests {
                 "watch_ends_total counter",
                 "watch_evidence gauge",
                 "upstream_up gauge",
+                "frozen gauge",
+                "held_requests gauge",
+                "held_requests_ended_total counter",
                 "config_reloads_total counter",
                 "connections gauge",
                 "ledger_ok gauge",
@@ -441,6 +475,7 @@ mod tests {
         let mut quiet = example();
         quiet.stats.clear();
         quiet.rehearsals.clear();
+        quiet.held.clear();
         quiet.status.services.clear();
         assert!(text(&quiet).contains("cutover_build_info{version=\"0.1.0\"} 1\n"));
     }

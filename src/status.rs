@@ -8,6 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::Color;
+use crate::domain::freeze::What;
 
 /// The whole of `GET /v1/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,6 +71,9 @@ pub struct ServiceStatus {
     /// While the idle color is rehearsed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rehearsal: Option<RehearsalStatus>,
+    /// While requests are held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freeze: Option<FreezeStatus>,
     /// `blue` and `green`.
     pub colors: BTreeMap<Color, ColorStatus>,
 }
@@ -221,6 +225,24 @@ pub struct WatchNote {
     pub note: String,
     /// One sentence.
     pub message: String,
+}
+
+/// A freeze in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FreezeStatus {
+    /// Which requests.
+    pub what: What,
+    /// Who wanted it.
+    pub by: String,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// Requests held now.
+    pub held: u64,
+    /// Seconds since its beginning.
+    pub seconds: f64,
+    /// Seconds until its end, unless it is renewed.
+    pub remaining_seconds: f64,
 }
 
 /// A running rehearsal in short.
@@ -394,6 +416,81 @@ pub struct ChangeRequest {
     pub by: Option<String>,
 }
 
+/// Body of `POST /v1/services/{name}/freeze`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FreezeRequest {
+    /// Which requests. Default writes.
+    pub what: What,
+    /// A duration such as "60s", at most `freeze.max`, which is also the default.
+    #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
+    pub lasts: Option<String>,
+    /// Only go on with the freeze that is in force; refused where there is none.
+    pub renew: bool,
+    /// Answer only when what is in flight and would be held has ended, or `freeze.finish` has passed. Default true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait: Option<bool>,
+    /// Say whether it could be and change nothing.
+    pub dry_run: bool,
+    /// Who asks; nobody else may renew or change it. Default "api".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Why, for the ledger and the status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+impl Default for FreezeRequest {
+    fn default() -> Self {
+        FreezeRequest { what: What::Writes, lasts: None, renew: false, wait: None, dry_run: false, by: None, why: None }
+    }
+}
+
+/// A freeze that was made, renewed or changed (or, in a dry run, would be).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Frozen {
+    /// The service.
+    pub service: String,
+    /// Which requests are held.
+    pub what: What,
+    /// For so long from now, unless it is renewed.
+    pub for_seconds: f64,
+    /// Whether what was in flight and would be held has ended; `None` when the caller did not wait for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet: Option<bool>,
+    /// Nothing was changed, this is what would be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
+/// Body of `POST /v1/services/{name}/thaw`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ThawRequest {
+    /// Only if it is this one's freeze; without it, whose ever it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
+    /// Say what would happen and change nothing.
+    pub dry_run: bool,
+    /// Who asks, for the ledger; default "api".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
+/// The end of a freeze.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Thawed {
+    /// The service.
+    pub service: String,
+    /// Whether there was a freeze to end.
+    pub was_frozen: bool,
+    /// Requests that were held and are let go.
+    pub held: u64,
+    /// Nothing was changed, this is what would be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
 /// A flip or rollback that was made (or, in a dry run, would be).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Changed {
@@ -488,6 +585,10 @@ pub enum RefusalCode {
     NothingToRollBack,
     /// `preview.enabled` is false.
     PreviewOff,
+    /// Somebody else holds its requests.
+    AlreadyFrozen,
+    /// There is no freeze to be renewed.
+    NotFrozen,
     /// `If-Match` named another epoch.
     StaleEpoch,
     /// The new color could not be saved, so a restart would undo the flip.
@@ -511,6 +612,8 @@ impl RefusalCode {
             | RefusalCode::RehearsalFailed
             | RefusalCode::AlreadyActive
             | RefusalCode::CutoverUnderWay
+            | RefusalCode::AlreadyFrozen
+            | RefusalCode::NotFrozen
             | RefusalCode::NothingToRollBack
             | RefusalCode::PreviewOff => 409,
         }
@@ -527,6 +630,8 @@ impl RefusalCode {
             | RefusalCode::RehearsalFailed
             | RefusalCode::AlreadyActive
             | RefusalCode::NothingToRollBack
+            | RefusalCode::AlreadyFrozen
+            | RefusalCode::NotFrozen
             | RefusalCode::StaleEpoch => 3,
             RefusalCode::CutoverUnderWay => 5,
             RefusalCode::StateUnwritable | RefusalCode::Stopping => 1,
@@ -562,6 +667,10 @@ pub enum EventKind {
     Drained,
     /// A watch ended.
     Verdict,
+    /// Requests are held from now on.
+    Freeze,
+    /// They are let go.
+    Thaw,
     /// An upstream became ready or stopped being it.
     Health,
     /// The config was read again, or refused.
@@ -577,6 +686,8 @@ impl EventKind {
             EventKind::Refused => "refused",
             EventKind::Drained => "drained",
             EventKind::Verdict => "verdict",
+            EventKind::Freeze => "freeze",
+            EventKind::Thaw => "thaw",
             EventKind::Health => "health",
             EventKind::Reload => "reload",
         }

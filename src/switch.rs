@@ -15,18 +15,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::config;
 use crate::domain::Color;
+use crate::domain::freeze::What;
 use crate::domain::watch::{Mode, Phase, Seen};
 
 mod beside;
 mod drain;
 mod failed;
+mod hold;
 mod judging;
 mod latency;
+mod service;
 mod standby;
 mod table;
 mod tap;
@@ -37,9 +39,12 @@ pub use beside::{Door, Gate, Guests, Other, Shield};
 use drain::Drain;
 pub use drain::{Ends, KINDS, Kind, goodbye};
 pub use failed::{FAILED_MAX, FailedRequest, FailedRequests, Ill, TARGET_BYTES_MAX};
+use hold::WriteToken;
+pub use hold::{Access, Full, Held, HeldEnd, Hold, Place};
 use judging::Tallies;
 pub use judging::{COHORT, COHORTS, CohortCount, Judging, SLOW_MAX, Side, SlowLimits, Source};
 pub use latency::{ANSWER_BUCKETS, answer_bucket, bucket_end};
+pub use service::{Service, Terms, Trial};
 pub use standby::{Standby, Visit};
 pub use table::Table;
 pub use tap::{Copied, REHEARSAL_RESULTS, Tap};
@@ -274,6 +279,7 @@ pub struct Lane {
     /// While a watch runs.
     failed: Option<FailedRequests>,
     _drained: mpsc::Sender<Infallible>,
+    _ended: watch::Sender<()>,
 }
 
 /// What does not change about a service until the next reload.
@@ -296,6 +302,7 @@ pub struct ServiceInfo {
 /// One request (or tunnel) in flight on one color. It ends when this is dropped, which is after the last byte.
 pub struct Lease {
     lane: Arc<Lane>,
+    _write: Option<Arc<WriteToken>>,
     recorded: bool,
     side: Side,
     kind: Cell<Kind>,
@@ -318,7 +325,7 @@ struct Watched {
 }
 
 impl Lease {
-    fn new(lane: Arc<Lane>, began: Instant) -> Self {
+    fn new(lane: Arc<Lane>, write: Option<Arc<WriteToken>>, began: Instant) -> Self {
         let counts = &lane.counts;
         counts.begun.add(1);
         let mode = lane.judging.mode();
@@ -336,21 +343,28 @@ impl Lease {
             let cohort = counts.tallies.cohorts.as_ref().map(|cohorts| cohorts.begin(side, began));
             Watched { mode, source: Source::default(), cohort: Cell::new(cohort), is_slow: Cell::new(false) }
         });
-        Lease::with(lane, side, began, watched, None)
+        Lease::with(lane, write, side, began, watched, None)
     }
 
     /// For somebody with a pass: on the idle color, and no evidence whatever comes of it.
-    fn preview(lane: Arc<Lane>, began: Instant) -> Self {
+    fn preview(lane: Arc<Lane>, write: Option<Arc<WriteToken>>, began: Instant) -> Self {
         lane.counts.begun.add(1);
         lane.counts.old_begun.add(1);
         lane.counts.guests_begun.add(1);
         let preview = Some(lane.standby.guests());
-        Lease::with(lane, Side::Old, began, None, preview)
+        Lease::with(lane, write, Side::Old, began, None, preview)
     }
 
-    fn with(lane: Arc<Lane>, side: Side, began: Instant, watched: Option<Watched>, preview: Option<u32>) -> Self {
+    fn with(
+        lane: Arc<Lane>,
+        write: Option<Arc<WriteToken>>,
+        side: Side,
+        began: Instant,
+        watched: Option<Watched>,
+        preview: Option<u32>,
+    ) -> Self {
         let (kind, answered) = (Cell::default(), Cell::new(false));
-        let lease = Lease { lane, recorded: false, side, kind, began, answered, watched, preview };
+        let lease = Lease { lane, _write: write, recorded: false, side, kind, began, answered, watched, preview };
         lease.stats().begun.add(1);
         lease
     }
@@ -534,17 +548,35 @@ pub struct Route {
     /// Grows by one at every flip or rollback.
     pub epoch: u64,
     lanes: Box<[Arc<Lane>]>,
+    writes: Box<[Arc<WriteToken>]>,
+    hold: Option<Arc<Hold>>,
 }
 
 impl Route {
     /// Takes a lease for `worker`. Call it while the arc-swap guard is held, and drop the guard after.
-    pub fn lease(&self, worker: usize, now: Instant) -> Lease {
-        Lease::new(Arc::clone(&self.lanes[worker]), now)
+    ///
+    /// # Errors
+    /// The service is frozen for this `access`: wait there, and load the route again.
+    pub fn lease(&self, worker: usize, access: Access, now: Instant) -> Result<Lease, Arc<Hold>> {
+        let write = self.enter(worker, access)?;
+        Ok(Lease::new(Arc::clone(&self.lanes[worker]), write, now))
     }
 
-    /// The same for somebody with a pass: on the idle color.
-    pub fn preview(&self, worker: usize, now: Instant) -> Lease {
-        Lease::preview(Arc::clone(&self.lanes[worker]), now)
+    /// The same for somebody with a pass: on the idle color, which writes to the same data.
+    ///
+    /// # Errors
+    /// As for [`Route::lease`].
+    pub fn preview(&self, worker: usize, access: Access, now: Instant) -> Result<Lease, Arc<Hold>> {
+        let write = self.enter(worker, access)?;
+        Ok(Lease::preview(Arc::clone(&self.lanes[worker]), write, now))
+    }
+
+    /// The token of a write, unless it is held.
+    fn enter(&self, worker: usize, access: Access) -> Result<Option<Arc<WriteToken>>, Arc<Hold>> {
+        match &self.hold {
+            Some(hold) if hold.holds(access != Access::Read) => Err(Arc::clone(hold)),
+            Some(_) | None => Ok((access == Access::Write).then(|| Arc::clone(&self.writes[worker]))),
+        }
     }
 }
 
@@ -609,6 +641,8 @@ pub struct Tenure {
     slow: Option<SlowLimits>,
     drain: Arc<Drain>,
     drained: mpsc::Receiver<Infallible>,
+    all_ended: watch::Receiver<()>,
+    writes_ended: watch::Receiver<()>,
 }
 
 impl Tenure {
@@ -668,113 +702,19 @@ impl Tenure {
         self.drain.begin(limit);
     }
 
+    /// Returns when the route has been replaced and its last write has ended, or (`What::All`) its last lease. Tunnels
+    /// are no writes here: they may never end. Outlives the tenure.
+    pub fn ended(&self, what: What) -> impl Future<Output = ()> + use<> {
+        let mut ended = match what {
+            What::Writes => self.writes_ended.clone(),
+            What::All => self.all_ended.clone(),
+        };
+        // Nothing is ever sent there either.
+        async move { while ended.changed().await.is_ok() {} }
+    }
+
     /// Marks every lease as to be ended now. The caller then wakes the workers' connections.
     pub fn cut(&self) {
         self.drain.cut();
     }
-}
-
-/// A service as the data plane sees it.
-pub struct Service {
-    /// Name and time-outs.
-    pub info: Arc<ServiceInfo>,
-    /// Who takes its requests. Publish with [`Service::publish`], never cache what it holds.
-    pub route: ArcSwap<Route>,
-    /// Indexed by [`Color::index`]; survives reloads.
-    pub stats: [Arc<ColorStats>; 2],
-    failure_bell: Arc<Notify>,
-}
-
-impl Service {
-    /// A service with its first route. `failure_bell` is rung at every [`Outcome::Bad`].
-    pub fn new(
-        info: Arc<ServiceInfo>,
-        stats: [Arc<ColorStats>; 2],
-        failure_bell: Arc<Notify>,
-        active: Color,
-        epoch: u64,
-        upstreams: [Arc<[Arc<Upstream>]>; 2],
-        trial: Option<Trial>,
-    ) -> (Arc<Self>, Tenure) {
-        let (route, tenure) = make_route(&info, &stats, &failure_bell, active, epoch, upstreams, trial);
-        (Arc::new(Service { info, route: ArcSwap::from_pointee(route), stats, failure_bell }), tenure)
-    }
-
-    /// Makes `active` take every request that begins from now on: one atomic store.
-    ///
-    /// The tenure of the route before it ends ([`Tenure::drained`]) when its last lease does.
-    /// `upstreams` is indexed by [`Color::index`]; `trial` is in force from the first request on.
-    pub fn publish(
-        &self,
-        active: Color,
-        epoch: u64,
-        upstreams: [Arc<[Arc<Upstream>]>; 2],
-        trial: Option<Trial>,
-    ) -> Tenure {
-        let (route, tenure) = make_route(&self.info, &self.stats, &self.failure_bell, active, epoch, upstreams, trial);
-        self.route.store(Arc::new(route));
-        tenure
-    }
-}
-
-/// That a color is watched from its first request on.
-#[derive(Clone, Debug)]
-pub struct Trial {
-    /// How requests are counted.
-    pub mode: Mode,
-    /// From when on answers are slow.
-    pub slow: Option<SlowLimits>,
-    /// Where the first failures are described.
-    pub failed: FailedRequests,
-}
-
-fn make_route(
-    info: &Arc<ServiceInfo>,
-    stats: &[Arc<ColorStats>; 2],
-    failure_bell: &Arc<Notify>,
-    active: Color,
-    epoch: u64,
-    upstreams: [Arc<[Arc<Upstream>]>; 2],
-    trial: Option<Trial>,
-) -> (Route, Tenure) {
-    let idle = active.other();
-    let standby = Standby::new(idle, Arc::clone(&upstreams[idle.index()]), trial.is_some());
-    let standby = Arc::new(standby);
-    let judging = Arc::new(Judging::new(trial.as_ref().map(|trial| trial.mode)));
-    let slow = trial.as_ref().and_then(|trial| trial.slow);
-    let failed = trial.map(|trial| trial.failed);
-    let upstreams = &upstreams[active.index()];
-    let (alive, drained) = mpsc::channel(1);
-    let drain = Arc::<Drain>::default();
-    let shards = stats[active.index()].shards.iter().zip(&stats[idle.index()].shards);
-    let lanes: Box<[Arc<Lane>]> = shards
-        .map(|(shard, standby_shard)| {
-            Arc::new(Lane {
-                service: Arc::clone(info),
-                color: active,
-                epoch,
-                upstreams: Arc::clone(upstreams),
-                stats: Arc::clone(shard),
-                standby: Arc::clone(&standby),
-                standby_stats: Arc::clone(standby_shard),
-                judging: Arc::clone(&judging),
-                counts: Arc::new(Counts::new(slow)),
-                drain: Arc::clone(&drain),
-                failure_bell: Arc::clone(failure_bell),
-                failed: failed.clone(),
-                _drained: alive.clone(),
-            })
-        })
-        .collect();
-    let tenure = Tenure {
-        color: active,
-        epoch,
-        standby,
-        counts: lanes.iter().map(|lane| Arc::clone(&lane.counts)).collect(),
-        judging,
-        slow,
-        drain,
-        drained,
-    };
-    (Route { active, epoch, lanes }, tenure)
 }

@@ -12,14 +12,17 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, IF_MATCH};
 use hyper::{Method, Request, StatusCode};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use crate::config;
 use crate::http::send;
-use crate::status::{ChangeRequest, Changed, Drained, Pass, Refusal, RehearsalReport, Reloaded, Status};
+use crate::status::{
+    ChangeRequest, Changed, Drained, FreezeRequest, Frozen, Pass, Refusal, RehearsalReport, Reloaded, Status,
+    ThawRequest, Thawed,
+};
 
 /// For a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -39,11 +42,15 @@ pub enum Verb {
     Rollback,
     /// Wait until the idle color holds no lease.
     Drain,
+    /// Hold requests.
+    Freeze,
+    /// Let them go.
+    Thaw,
 }
 
 impl Verb {
     /// Every verb.
-    pub const ALL: [Verb; 3] = [Verb::Flip, Verb::Rollback, Verb::Drain];
+    pub const ALL: [Verb; 5] = [Verb::Flip, Verb::Rollback, Verb::Drain, Verb::Freeze, Verb::Thaw];
 
     /// The word in the path.
     pub fn as_str(self) -> &'static str {
@@ -51,6 +58,8 @@ impl Verb {
             Verb::Flip => "flip",
             Verb::Rollback => "rollback",
             Verb::Drain => "drain",
+            Verb::Freeze => "freeze",
+            Verb::Thaw => "thaw",
         }
     }
 }
@@ -170,6 +179,35 @@ impl Client {
     pub async fn drain(&self, service: &str) -> Result<Drained, ClientError> {
         let path = format!("/v1/services/{service}/{}", Verb::Drain.as_str());
         self.ask(Method::POST, &path, Vec::new(), None, DRAIN_TIMEOUT).await
+    }
+
+    /// Holds requests of `service`.
+    ///
+    /// # Errors
+    /// [`ClientError`]; within 15 s beyond `freeze.finish`, which the proxy keeps to.
+    pub async fn freeze(&self, service: &str, request: &FreezeRequest) -> Result<Frozen, ClientError> {
+        let limit = if request.wait == Some(false) { ANSWER_TIMEOUT } else { DRAIN_TIMEOUT };
+        self.post(service, Verb::Freeze, request, limit).await
+    }
+
+    /// Lets the held requests of `service` go.
+    ///
+    /// # Errors
+    /// [`ClientError`]; within 15 s.
+    pub async fn thaw(&self, service: &str, request: &ThawRequest) -> Result<Thawed, ClientError> {
+        self.post(service, Verb::Thaw, request, ANSWER_TIMEOUT).await
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        service: &str,
+        verb: Verb,
+        request: &impl Serialize,
+        limit: Duration,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(request).expect("our own types have a JSON form");
+        let path = format!("/v1/services/{service}/{}", verb.as_str());
+        self.ask(Method::POST, &path, body, None, limit).await
     }
 
     /// What the rehearsal of the idle color of `service` has shown.

@@ -16,7 +16,7 @@ use super::server::Context;
 use super::{client::Verb, events};
 use crate::control::Observation;
 use crate::metrics;
-use crate::status::{ChangeRequest, Changed, Refusal, RefusalCode, ServiceStatus};
+use crate::status::{ChangeRequest, Changed, FreezeRequest, Refusal, RefusalCode, ServiceStatus, ThawRequest};
 
 /// A request's body; more is 413.
 pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -202,21 +202,42 @@ async fn service(context: &Context, name: &str) -> Result<ServiceStatus, No> {
 }
 
 async fn change(context: &Context, name: &str, verb: Verb, headers: &HeaderMap, body: Incoming) -> Result<Answer, No> {
-    let request: ChangeRequest = read(context, headers, body).await?;
-    let if_epoch = guard::if_match(headers)?;
-    check_fields(verb, &request, if_epoch)?;
-    let name = name.to_owned();
+    let (name, if_epoch) = (name.to_owned(), guard::if_match(headers)?);
+    if if_epoch.is_some() && matches!(verb, Verb::Drain | Verb::Freeze | Verb::Thaw) {
+        return Err(Failure::bad_request(format!("{} takes no If-Match", verb.as_str())).into());
+    }
     let changed: Changed = match verb {
-        Verb::Flip => context.handle.flip(name, if_epoch, request).await?,
-        Verb::Rollback => context.handle.rollback(name, if_epoch, request).await?,
-        Verb::Drain => return Ok(answer::json(StatusCode::OK, &context.handle.drain(name).await?)),
+        Verb::Flip => {
+            let request = read(context, headers, body).await?;
+            check_fields(verb, &request)?;
+            context.handle.flip(name, if_epoch, request).await?
+        }
+        Verb::Rollback => {
+            let request = read(context, headers, body).await?;
+            check_fields(verb, &request)?;
+            context.handle.rollback(name, if_epoch, request).await?
+        }
+        Verb::Drain => {
+            check_fields(verb, &read(context, headers, body).await?)?;
+            return Ok(answer::json(StatusCode::OK, &context.handle.drain(name).await?));
+        }
+        Verb::Freeze => {
+            let request: FreezeRequest = read(context, headers, body).await?;
+            [&request.by, &request.why].into_iter().try_for_each(check_text)?;
+            return Ok(answer::json(StatusCode::OK, &context.handle.freeze(name, request).await?));
+        }
+        Verb::Thaw => {
+            let request: ThawRequest = read(context, headers, body).await?;
+            check_text(&request.by)?;
+            return Ok(answer::json(StatusCode::OK, &context.handle.thaw(name, request).await?));
+        }
     };
     let answer = answer::json(StatusCode::OK, &changed);
     Ok(if changed.dry_run { answer } else { answer::with_epoch(answer, changed.epoch) })
 }
 
 /// Refuses what a verb would not look at: it was meant to do something.
-fn check_fields(verb: Verb, request: &ChangeRequest, if_epoch: Option<u64>) -> Result<(), Failure> {
+fn check_fields(verb: Verb, request: &ChangeRequest) -> Result<(), Failure> {
     let ChangeRequest { to, force, wait, dry_run, by } = request;
     let is_drain = verb == Verb::Drain;
     let unused = [
@@ -224,7 +245,6 @@ fn check_fields(verb: Verb, request: &ChangeRequest, if_epoch: Option<u64>) -> R
         ("\"force\"", *force && is_drain),
         ("\"wait\"", wait.is_some() && is_drain),
         ("\"dry_run\"", *dry_run && is_drain),
-        ("If-Match", if_epoch.is_some() && is_drain),
     ];
     if let Some((what, _)) = unused.iter().find(|(_, given)| *given) {
         return Err(Failure::bad_request(format!("{} takes no {what}", verb.as_str())));
@@ -232,8 +252,13 @@ fn check_fields(verb: Verb, request: &ChangeRequest, if_epoch: Option<u64>) -> R
     if verb == Verb::Flip && to.is_none() {
         return Err(Failure::bad_request("a flip needs its color: {\"to\":\"blue\"} or {\"to\":\"green\"}"));
     }
-    if by.as_ref().is_some_and(|by| by.len() > BY_BYTES_MAX) {
-        return Err(Failure::bad_request(format!("\"by\" is longer than {BY_BYTES_MAX} bytes")));
+    check_text(by)
+}
+
+/// Refuses what is too long for the ledger.
+fn check_text(text: &Option<String>) -> Result<(), Failure> {
+    if text.as_ref().is_some_and(|text| text.len() > BY_BYTES_MAX) {
+        return Err(Failure::bad_request(format!("\"by\" and \"why\" are at most {BY_BYTES_MAX} bytes long")));
     }
     Ok(())
 }
@@ -312,6 +337,8 @@ mod route {
             ("/v1/services/recall/rehearsal", Some(Route::Rehearsal("recall"))),
             ("/v1/services/recall/preview", Some(Route::Preview("recall"))),
             ("/v1/services/recall/drain", Some(Route::Change("recall", Verb::Drain))),
+            ("/v1/services/recall/freeze", Some(Route::Change("recall", Verb::Freeze))),
+            ("/v1/services/recall/thaw", Some(Route::Change("recall", Verb::Thaw))),
             ("/v1/services/recall/flip/", None),
             ("/v1/services/", None),
             ("/v1/services//flip", None),
@@ -338,17 +365,16 @@ mod route {
         let to_green = ChangeRequest { to: Some(Color::Green), ..ChangeRequest::default() };
         let waits = ChangeRequest { wait: Some(false), ..ChangeRequest::default() };
         let long = ChangeRequest { by: Some("x".repeat(101)), ..to_green.clone() };
-        for (case, verb, request, if_epoch, want) in [
-            ("a flip", Verb::Flip, &to_green, Some(3), true),
-            ("a flip to nowhere", Verb::Flip, &waits, None, false),
-            ("a rollback", Verb::Rollback, &waits, Some(3), true),
-            ("a rollback to a color", Verb::Rollback, &to_green, None, false),
-            ("a drain", Verb::Drain, &ChangeRequest::default(), None, true),
-            ("a drain that does not wait", Verb::Drain, &waits, None, false),
-            ("a drain of an epoch", Verb::Drain, &ChangeRequest::default(), Some(3), false),
-            ("an essay in the ledger", Verb::Flip, &long, None, false),
+        for (case, verb, request, want) in [
+            ("a flip", Verb::Flip, &to_green, true),
+            ("a flip to nowhere", Verb::Flip, &waits, false),
+            ("a rollback", Verb::Rollback, &waits, true),
+            ("a rollback to a color", Verb::Rollback, &to_green, false),
+            ("a drain", Verb::Drain, &ChangeRequest::default(), true),
+            ("a drain that does not wait", Verb::Drain, &waits, false),
+            ("an essay in the ledger", Verb::Flip, &long, false),
         ] {
-            assert_eq!(check_fields(verb, request, if_epoch).is_ok(), want, "{case}");
+            assert_eq!(check_fields(verb, request).is_ok(), want, "{case}");
         }
     }
 }

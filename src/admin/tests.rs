@@ -49,6 +49,7 @@ fn service(active: Color, ready: bool) -> ServiceStatus {
         evidence_file: None,
         verdict: None,
         rehearsal: None,
+        freeze: None,
         colors: [(Color::Blue, color(8000)), (Color::Green, color(8001))].into(),
     }
 }
@@ -69,6 +70,7 @@ fn observation(ready: bool) -> Observation {
         status,
         stats: vec![],
         rehearsals: vec![],
+        held: vec![],
         flips: vec![],
         watch_ends: vec![],
         ledger_ok: true,
@@ -107,6 +109,14 @@ async fn stand_in(mut commands: mpsc::Receiver<Command>, ready: bool) {
                 drop(answer.send(Err(Refusal { code: RefusalCode::NothingToRollBack, message })));
             }
             Command::Drain(_, answer) => drop(answer.send(Ok(Drained { seconds: 0.5, cut: 0 }))),
+            Command::Freeze(service, request, answer) => {
+                let (what, for_seconds, dry_run) = (request.what, 60.0, request.dry_run);
+                drop(answer.send(Ok(Frozen { service, what, for_seconds, quiet: None, dry_run })));
+            }
+            Command::Thaw(service, request, answer) => {
+                let was_frozen = request.of.is_none();
+                drop(answer.send(Ok(Thawed { service, was_frozen, held: 0, dry_run: request.dry_run })));
+            }
             Command::Rehearsal(_, answer) => {
                 let message = "none in this stand-in".into();
                 drop(answer.send(Err(Refusal { code: RefusalCode::UnknownService, message })));
@@ -256,7 +266,10 @@ async fn every_refusal_has_its_status_and_code() {
         ("POST /v1/status", "", "{}", 405, "method_not_allowed"),
         ("DELETE /v1/services/recall", "", "", 405, "method_not_allowed"),
         ("OPTIONS /v1/services/recall/flip", "", "", 405, "method_not_allowed"),
-        ("POST /v1/services/recall/freeze", "", "", 404, "not_found"),
+        ("POST /v1/services/recall/freeze", "", green, 400, "bad_request"),
+        ("POST /v1/services/recall/freeze", "If-Match: 3\r\n", "", 400, "bad_request"),
+        ("POST /v1/services/recall/thaw", "", "{\"for\":\"1s\"}", 400, "bad_request"),
+        ("POST /v1/services/recall/explode", "", "", 404, "not_found"),
         ("GET /favicon.ico", "", "", 404, "not_found"),
     ] {
         let answer = ask(&served, line, more, body).await;

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use super::deploy;
 use crate::config;
 use crate::domain::Color;
+use crate::domain::freeze::What;
 use crate::domain::release::Strategy;
 use crate::runbook::http::Base;
 use crate::runbook::smoke;
@@ -128,6 +129,34 @@ pub(super) enum Verb {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Hold requests instead of forwarding them, until `cutover thaw` or the end of the time
+    #[command(after_help = "Example: cutover freeze --for 60s --why 'moving the disk'\n\
+                            Each request waits for at most freeze.hold, then it is answered 503. Repeated, it begins anew.")]
+    Freeze {
+        /// The service; may be left out when there is one
+        service: Option<String>,
+        /// For so long, at most freeze.max [default: freeze.max]
+        #[arg(long = "for", value_name = "DURATION")]
+        lasts: Option<String>,
+        /// writes or all
+        #[arg(long, default_value = "writes", value_parser = what)]
+        what: What,
+        /// For the ledger and the status
+        #[arg(long, value_name = "TEXT")]
+        why: Option<String>,
+        /// Say whether it could be and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Let held requests go, in the order in which they came
+    #[command(after_help = "Example: cutover thaw")]
+    Thaw {
+        /// The service; may be left out when there is one
+        service: Option<String>,
+        /// Say what would be let go and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Make the proxy read its config again, as HUP does
     #[command(after_help = "Example: cutover reload --dry-run && cutover reload")]
     Reload {
@@ -217,6 +246,10 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
     config::duration(text).ok_or("a number with ms, s, m or h, such as 30s")
 }
 
+fn what(text: &str) -> Result<What, &'static str> {
+    [What::Writes, What::All].into_iter().find(|what| what.as_str() == text).ok_or("writes or all")
+}
+
 /// How a change is made.
 #[derive(Debug, Args)]
 pub(super) struct How {
@@ -299,6 +332,7 @@ mod tests {
             "cutover explode",
             "cutover flip",
             "cutover flip a b c",
+            "cutover freeze --what reads",
             "cutover ledger -n -1",
             "cutover smoke 127.0.0.1:8001",
             "cutover deploy",

@@ -305,6 +305,7 @@ mod tests {
             verdict: None,
             evidence_file: None,
             rehearsal: None,
+            freeze: None,
             colors: [].into(),
         };
         assert_eq!(ended_early(&service(2, Phase::Watching), 2), None);

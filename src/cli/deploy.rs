@@ -57,6 +57,8 @@ pub(super) fn bring_back(
         | RefusalCode::RehearsalFailed
         | RefusalCode::CutoverUnderWay
         | RefusalCode::StaleEpoch
+        | RefusalCode::AlreadyFrozen
+        | RefusalCode::NotFrozen
         | RefusalCode::StateUnwritable
         | RefusalCode::BadConfig
         | RefusalCode::PreviewOff

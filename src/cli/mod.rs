@@ -7,6 +7,7 @@ mod args;
 mod change;
 mod deploy;
 mod failure;
+mod freeze;
 mod ledger;
 mod preview;
 mod screen;
@@ -26,7 +27,7 @@ use crate::admin::client::{Client, ClientError};
 use crate::config::{self, Config};
 use crate::demo::sample;
 use crate::runbook::journal::Intent;
-use crate::status::Status;
+use crate::status::{FreezeRequest, Status};
 use crate::{demo, serve};
 use args::{Cli, LedgerJob, Verb};
 use failure::Failure;
@@ -109,6 +110,13 @@ fn perform(cli: Cli, form: Form) -> Result<ExitCode, Failure> {
         Verb::Preview { service, lasting, url } => {
             let config = reach(&path()?)?;
             in_runtime(preview::preview(&config, service.as_deref(), lasting, url.as_deref(), form))?;
+        }
+        Verb::Freeze { service, lasts, what, why, dry_run } => {
+            let request = FreezeRequest { what, lasts, why, dry_run, ..FreezeRequest::default() };
+            in_runtime(freeze::freeze(&client(&path()?)?, service.as_deref(), request, form))?;
+        }
+        Verb::Thaw { service, dry_run } => {
+            in_runtime(freeze::thaw(&client(&path()?)?, service.as_deref(), dry_run, form))?;
         }
         Verb::Drain { service, dry_run } => {
             in_runtime(change::drain(&client(&path()?)?, service.as_deref(), dry_run, form))?;

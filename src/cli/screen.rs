@@ -7,8 +7,8 @@ use crate::config::Config;
 use crate::domain::Color;
 use crate::domain::rehearsal::percent;
 use crate::status::{
-    Answered, CertificateStatus, ColorStatus, Latency, Noise, RehearsalReport, RehearsalStatus, RehearsedDifference,
-    Replays, ServiceStatus, Status, SyntheticStatus, WatchNote, WatchStanding, WatchStatus,
+    Answered, CertificateStatus, ColorStatus, FreezeStatus, Latency, Noise, RehearsalReport, RehearsalStatus,
+    RehearsedDifference, Replays, ServiceStatus, Status, SyntheticStatus, WatchNote, WatchStanding, WatchStatus,
 };
 
 /// Whether terminal colors are used.
@@ -79,10 +79,13 @@ pub(super) fn status(status: &Status, paint: Paint) -> String {
 }
 
 fn write_service(out: &mut String, name: &str, service: &ServiceStatus, paint: Paint) {
-    let ServiceStatus { active, epoch, phase, summary, watch, last_verdict, rehearsal, colors, .. } = service;
+    let ServiceStatus { active, epoch, phase, summary, watch, last_verdict, rehearsal, freeze, colors, .. } = service;
     let (name, color) = (paint.with(BOLD, name), paint.with(code(*active), active.as_str()));
     line!(out, "{name}  {color} is active, epoch {epoch}, {}", phase.as_str().replace('_', " "));
     line!(out, "  {summary}");
+    if let Some(freeze) = freeze {
+        line!(out, "  {}", paint.with(BOLD, &frozen(freeze)));
+    }
     if let Some(watch) = watch {
         write_watch(out, watch, paint);
     }
@@ -129,6 +132,13 @@ fn write_watch(out: &mut String, watch: &WatchStatus, paint: Paint) {
     for WatchNote { at, note, message } in watch.notes.iter().rev().take(NOTES_SHOWN).rev() {
         line!(out, "    {at} {note}: {message}");
     }
+}
+
+fn frozen(freeze: &FreezeStatus) -> String {
+    let FreezeStatus { what, by, why, held, seconds, remaining_seconds } = freeze;
+    let why = why.as_ref().map_or(String::new(), |why| format!(" ({why})"));
+    let (held, since, left) = (grouped(*held), left(*seconds), left(*remaining_seconds));
+    format!("FROZEN ({what}) for {since} by {by}{why}: {held} held, {left} left unless it is renewed")
 }
 
 fn rehearsed(rehearsal: &RehearsalStatus) -> String {
@@ -311,6 +321,7 @@ fn bar(evidence: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::freeze::What;
     use crate::status::{LongLived, Phase, UpstreamStatus, WatchStatus};
 
     fn color(ready: bool, reason: Option<&str>, address: &str) -> ColorStatus {
@@ -359,6 +370,14 @@ mod tests {
             last_verdict: None,
             verdict: None,
             rehearsal: None,
+            freeze: Some(FreezeStatus {
+                what: What::Writes,
+                by: "cli:ann".into(),
+                why: Some("a test".into()),
+                held: 1_204,
+                seconds: 61.0,
+                remaining_seconds: 9.0,
+            }),
             colors: [
                 (Color::Blue, color(false, Some("connection refused"), "127.0.0.1:8000")),
                 (Color::Green, color(true, None, "[fd00::1]:8001")),
@@ -387,6 +406,7 @@ cutover 0.1.0, pid 7, up since 2026-01-01T00:00:00Z, 4 connections
 
 recall  green is active, epoch 2, watching
   green takes every new request and is watched for 14m 3s more
+  FROZEN (writes) for 1m 1s by cli:ann (a test): 1,204 held, 9s left unless it is renewed
   watch: 14m 3s left, 3 of 1,245 failed, evidence [###.......] 31 %
     doubted; 0.20 % are tolerated, it keeps one request in 5, the old color failed 1 of 1,200
     one client is set aside: its requests are judged no more

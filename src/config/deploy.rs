@@ -17,6 +17,8 @@ pub struct Deploy {
     pub strategy: Strategy,
     /// What `/version` must say. Default: the image tag.
     pub version: Version,
+    /// Whether writes are held from the snapshot to the flip. Default false.
+    pub freeze: bool,
     /// What becomes of the old color after the watch. Default: it is stopped.
     pub retire: Retire,
     /// For pulling the image, and for `up`. Default 5 min.
@@ -81,6 +83,7 @@ impl Default for Deploy {
             compose_file: "deploy/docker-compose.yml".into(),
             strategy: Strategy::BlueGreen,
             version: Version::Tag,
+            freeze: false,
             retire: Retire::Stop,
             up_timeout: seconds(300),
             ready_timeout: seconds(120),
@@ -106,6 +109,7 @@ pub(super) fn deploy(section: &Section<'_, '_>, colors: &[ColorConfig; 2]) -> De
         compose_file: path(section, "compose_file", "\"deploy/docker-compose.yml\"").unwrap_or(default.compose_file),
         strategy: strategy(section, colors),
         version: choice(section, "version", [("tag", Version::Tag), ("any", Version::Any)]),
+        freeze: section.boolean("freeze", default.freeze),
         retire: choice(section, "retire", [("stop", Retire::Stop), ("keep", Retire::Keep)]),
         up_timeout: section.duration("up_timeout", default.up_timeout),
         ready_timeout: section.duration("ready_timeout", default.ready_timeout),

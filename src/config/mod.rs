@@ -6,6 +6,7 @@
 mod beside;
 mod deploy;
 mod env_file;
+mod freeze;
 mod problem;
 mod read;
 mod section;
@@ -17,6 +18,7 @@ mod units;
 pub use beside::{Preview, SkewShield};
 pub use deploy::{Backup, Deploy, Migrate, Retire, Version};
 pub use env_file::EnvFile;
+pub use freeze::Freeze;
 pub use problem::{Problem, Problems};
 use section::Reader;
 pub use units::duration;
@@ -220,6 +222,8 @@ pub struct Service {
     pub skew_shield: SkewShield,
     /// `[service.NAME.drain]`
     pub drain: Drain,
+    /// `[service.NAME.freeze]`
+    pub freeze: Freeze,
     /// `[service.NAME.deploy]`
     pub deploy: Deploy,
 }

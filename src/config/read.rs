@@ -304,6 +304,7 @@ fn service(name: &str, section: &Section<'_, '_>, place: &Range<usize>) -> Servi
     let replay = section.section("replay");
     let rehearsal = section.section("rehearse");
     let drain = section.section("drain");
+    let freeze = super::freeze::freeze(&section.section("freeze"));
     let deploy = super::deploy::deploy(&section.section("deploy"), &colors);
     let service = Service {
         name: name.to_owned(),
@@ -340,6 +341,7 @@ fn service(name: &str, section: &Section<'_, '_>, place: &Range<usize>) -> Servi
         preview: beside::preview(&section.section("preview")),
         skew_shield: beside::skew_shield(&section.section("skew_shield")),
         drain: Drain { timeout: drain.duration("timeout", seconds(30)) },
+        freeze,
         deploy,
     };
     for section in [section, &upstream, &health, &watch, &replay, &rehearsal, &drain] {

@@ -31,6 +31,8 @@ impl Task {
                 let pass = self.pass(&name, lasting, &by);
                 self.reply(answer, pass);
             }
+            Command::Freeze(name, request, answer) => self.freeze(&name, request, answer),
+            Command::Thaw(name, request, answer) => self.thaw(&name, request, answer),
             Command::Rehearsal(name, answer) => {
                 let report = self.services.get(&name).map(Managed::rehearsal_report);
                 drop(answer.send(report.ok_or_else(|| unknown(&name))));
@@ -121,6 +123,10 @@ impl Task {
         };
         let stats = |(name, managed): (&String, &Managed)| (name.clone(), managed.service.stats.clone());
         let rehearsals = |(name, managed): (&String, &Managed)| (name.clone(), managed.service.info.tap.counts());
+        let held = |(name, managed): (&String, &Managed)| {
+            let held = &managed.frost.held;
+            (name.clone(), held.now(), held.ends())
+        };
         let flips = |((name, to, reason), count): (&(String, Color, Reason), &u64)| {
             (name.clone(), *to, reason.as_str(), *count)
         };
@@ -134,6 +140,7 @@ impl Task {
             status,
             stats: self.services.iter().map(stats).collect(),
             rehearsals: self.services.iter().map(rehearsals).collect(),
+            held: self.services.iter().map(held).collect(),
             flips: self.flips.iter().map(flips).collect(),
             watch_ends: watch_ends.collect(),
             ledger_ok,

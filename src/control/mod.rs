@@ -6,6 +6,7 @@
 mod answer;
 mod evidence;
 mod files;
+mod freeze;
 mod preview;
 mod probe;
 mod redact;
@@ -40,9 +41,10 @@ use crate::domain::cutover::{Cutover, Phase};
 use crate::ledger::{Ledger, Place};
 use crate::preview::Key;
 use crate::status::{
-    ChangeRequest, Changed, Drained, Event, Pass, Refusal, RefusalCode, RehearsalReport, Reloaded, Status,
+    ChangeRequest, Changed, Drained, Event, FreezeRequest, Frozen, Pass, Refusal, RefusalCode, RehearsalReport,
+    Reloaded, Status, ThawRequest, Thawed,
 };
-use crate::switch::{ColorStats, REHEARSAL_RESULTS, Table};
+use crate::switch::{ColorStats, HeldEnd, REHEARSAL_RESULTS, Table};
 use crate::tls::Terminator;
 
 pub use reload::Load;
@@ -64,6 +66,8 @@ pub(crate) enum Command {
     Rollback(Change, oneshot::Sender<Result<Changed, Refusal>>),
     /// Waits until the idle color holds no lease.
     Drain(String, oneshot::Sender<Result<Drained, Refusal>>),
+    Freeze(String, FreezeRequest, oneshot::Sender<Result<Frozen, Refusal>>),
+    Thaw(String, ThawRequest, oneshot::Sender<Result<Thawed, Refusal>>),
     Rehearsal(String, oneshot::Sender<Result<RehearsalReport, Refusal>>),
     /// A pass to the idle color of a service, for so long.
     Preview(String, Duration, String, oneshot::Sender<Result<Pass, Refusal>>),
@@ -89,6 +93,8 @@ pub struct Observation {
     pub stats: Vec<(String, [Arc<ColorStats>; 2])>,
     /// Copies of requests by service name, indexed like [`REHEARSAL_RESULTS`].
     pub rehearsals: Vec<(String, [u64; REHEARSAL_RESULTS.len()])>,
+    /// Requests held now, by service name, and how waits have ended, indexed like [`HeldEnd::ALL`].
+    pub held: Vec<(String, u64, [u64; HeldEnd::ALL.len()])>,
     /// `(service, to, reason, count)`; reasons are "operator", "config", "verdict".
     pub flips: Vec<(String, Color, &'static str, u64)>,
     /// Watches that ended without taking traffic back: `(service, end, count)`, every end of every service; ends are
@@ -154,6 +160,24 @@ impl Handle {
     /// [`RefusalCode::UnknownService`], [`RefusalCode::Stopping`].
     pub async fn drain(&self, service: String) -> Result<Drained, Refusal> {
         self.ask(|answer| Command::Drain(service, answer)).await?
+    }
+
+    /// Holds requests of a service from now on. Answers when those in flight have ended or `freeze.finish` has passed,
+    /// unless `request.wait` is false.
+    ///
+    /// # Errors
+    /// [`RefusalCode::AlreadyFrozen`] by somebody else, [`RefusalCode::NotFrozen`] for a renewal,
+    /// [`RefusalCode::BadRequest`], [`RefusalCode::UnknownService`], [`RefusalCode::Stopping`].
+    pub async fn freeze(&self, service: String, request: FreezeRequest) -> Result<Frozen, Refusal> {
+        self.ask(|answer| Command::Freeze(service, request, answer)).await?
+    }
+
+    /// Lets the held requests of a service go. That it was not frozen is said, and is no error.
+    ///
+    /// # Errors
+    /// [`RefusalCode::UnknownService`], [`RefusalCode::Stopping`].
+    pub async fn thaw(&self, service: String, request: ThawRequest) -> Result<Thawed, Refusal> {
+        self.ask(|answer| Command::Thaw(service, request, answer)).await?
     }
 
     /// What the rehearsal of the idle color has shown so far.

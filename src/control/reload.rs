@@ -238,6 +238,8 @@ impl Task {
         let kept: BTreeSet<&str> = new.services.iter().map(|config| config.name.as_str()).collect();
         let gone: Vec<String> = self.services.keys().filter(|name| !kept.contains(name.as_str())).cloned().collect();
         for name in gone {
+            // While its route can still be found.
+            self.stop_freeze(&name);
             let Some(managed) = self.services.remove(&name) else { continue };
             let waiters = managed.waiters.into_iter().map(|waiter| waiter.answer);
             for answer in waiters.chain(managed.asker.map(|asker| asker.answer)) {
@@ -331,6 +333,7 @@ fn describe(old: &config::Service, new: &config::Service, changes: &mut Vec<Stri
         ("watch", old.watch != new.watch),
         ("rehearse", old.rehearse != new.rehearse),
         ("drain", old.drain != new.drain),
+        ("freeze", old.freeze != new.freeze),
     ];
     let changed = differs.into_iter().filter(|(_, differs)| *differs);
     changes.extend(changed.map(|(part, _)| format!("{}: {part} changed", new.name)));

@@ -51,6 +51,7 @@ pub(super) fn service_status(managed: &Managed, now: Duration) -> ServiceStatus 
         verdict: managed.verdict,
         evidence_file: managed.evidence_file.clone(),
         rehearsal: managed.rehearsal_status(),
+        freeze: managed.frost.status(now),
         colors: Color::BOTH.into_iter().map(|color| (color, color_status(managed, color))).collect::<BTreeMap<_, _>>(),
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::evidence::Failures;
+use super::freeze::Frost;
 use super::probe::{Found, Prober};
 use super::rehearsal::Rehearsal;
 use super::sampler::{Cohorts, History};
@@ -21,7 +22,7 @@ use crate::domain::watch::{self, Before, Knobs, Sample};
 use crate::preview::Key;
 use crate::status::{Changed, Drained, Refusal, Replays, Verdict, WatchNote};
 use crate::switch::{
-    ColorStats, Gate, KINDS, Service, ServiceInfo, Shield, SlowLimits, Tally, Tap, Tenure, Trial, Upstream,
+    ColorStats, Gate, KINDS, Service, ServiceInfo, Shield, SlowLimits, Tally, Tap, Tenure, Terms, Trial, Upstream,
 };
 
 /// Notes of a watch that are kept.
@@ -76,6 +77,8 @@ pub(super) struct Managed {
     history: [History; 2],
     /// From when on the watched color's answers are slow, and what that evidence is divided by; by quantile.
     slow: [Option<(Duration, f64)>; 3],
+    /// Which requests are held, and where.
+    pub(super) frost: Frost,
     /// While the idle color is ready and nothing else goes on.
     pub(super) rehearsal: Option<Rehearsal>,
     /// While a color is watched, where that is configured.
@@ -123,19 +126,17 @@ impl Managed {
     ) -> Self {
         let upstreams = Color::BOTH.map(|color| fresh_upstreams(&config, color));
         let stats = Color::BOTH.map(|_| Arc::new(ColorStats::new(workers)));
-        let route = upstreams.each_ref().map(|probed| route_of(probed));
         let failures = machine.mode().map(|_| Failures::new());
         let trial = machine.mode().zip(failures.as_ref());
         let trial = trial.map(|(mode, failures)| Trial { mode, slow: None, failed: failures.place.clone() });
-        let (service, tenure) = Service::new(
-            info(&config, Arc::default(), &key),
-            stats,
-            Arc::clone(bell),
-            machine.active(),
-            machine.epoch(),
-            route,
+        let terms = Terms {
+            active: machine.active(),
+            epoch: machine.epoch(),
+            upstreams: upstreams.each_ref().map(|probed| route_of(probed)),
             trial,
-        );
+            hold: None,
+        };
+        let (service, tenure) = Service::new(info(&config, Arc::default(), &key), stats, Arc::clone(bell), terms);
         Managed {
             config,
             service,
@@ -149,6 +150,7 @@ impl Managed {
             seen: Tally::default(),
             history: Default::default(),
             slow: [None; 3],
+            frost: Frost::default(),
             rehearsal: None,
             synthetic: None,
             asked: Arc::default(),
@@ -316,15 +318,27 @@ impl Managed {
         self.history[color.index()] = History::default();
     }
 
+    /// What a route is made of now.
+    pub(super) fn terms(&mut self, active: Color, epoch: u64) -> Terms {
+        let upstreams = self.upstreams.each_ref().map(|probed| route_of(probed));
+        Terms { active, epoch, upstreams, trial: self.trial(), hold: self.frost.hold.clone() }
+    }
+
+    /// Keeps what was seen under the present epoch, for the route that is replaced without another epoch.
+    pub(super) fn carry(&mut self, now: Duration) {
+        self.sample(now);
+        // What is in flight on the route that goes is counted no more.
+        self.carried = self.tally().without_in_flight();
+    }
+
     /// Publishes `color` under `epoch`, and returns what it replaces.
     pub(super) fn publish(&mut self, color: Color, epoch: u64) -> Tenure {
         self.judged = self.tally();
         if self.machine.is_watching() {
             self.begin_watch(color);
         }
-        let trial = self.trial();
-        let route = self.upstreams.each_ref().map(|probed| route_of(probed));
-        let tenure = self.service.publish(color, epoch, route, trial);
+        let terms = self.terms(color, epoch);
+        let tenure = self.service.publish(terms);
         self.carried = Tally::default();
         self.take_tenure(tenure)
     }
@@ -346,7 +360,7 @@ impl Managed {
         &self.tenure
     }
 
-    fn take_tenure(&mut self, tenure: Tenure) -> Tenure {
+    pub(super) fn take_tenure(&mut self, tenure: Tenure) -> Tenure {
         self.seen = Tally::default();
         self.cohorts = Cohorts::default();
         std::mem::replace(&mut self.tenure, tenure)
@@ -368,7 +382,6 @@ impl Managed {
             }
         }
         self.machine.set_timing(timing(&self.config));
-        let (active, epoch) = (self.machine.active(), self.machine.epoch());
         let moved = (0..2).any(|color| before.colors[color].upstreams != self.config.colors[color].upstreams);
         let same_info = before.upstream == self.config.upstream
             && before.replay == self.config.replay
@@ -378,17 +391,13 @@ impl Managed {
         if !moved && same_info {
             return None;
         }
-        self.sample(now);
-        // What is in flight on the route that goes is counted no more.
-        self.carried = self.tally().without_in_flight();
-        let route = self.upstreams.each_ref().map(|probed| route_of(probed));
-        let trial = self.trial();
+        self.carry(now);
+        let terms = self.terms(self.machine.active(), self.machine.epoch());
         let tenure = if same_info {
-            self.service.publish(active, epoch, route, trial)
+            self.service.publish(terms)
         } else {
             let (stats, tap) = (self.service.stats.clone(), Arc::clone(&self.service.info.tap));
-            let (service, tenure) =
-                Service::new(info(&self.config, tap, &self.key), stats, Arc::clone(bell), active, epoch, route, trial);
+            let (service, tenure) = Service::new(info(&self.config, tap, &self.key), stats, Arc::clone(bell), terms);
             self.service = service;
             tenure
         };

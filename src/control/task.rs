@@ -159,6 +159,9 @@ impl Control {
                 Some(()) = inbox.changed_files.recv() => task.request_reload("file change", None),
             }
         }
+        for name in task.services.keys().cloned().collect::<Vec<_>>() {
+            task.stop_freeze(&name);
+        }
         loader.abort();
         file_watch.abort();
         drop(tokio::time::timeout(STOP_WAIT, task.ledger.reached()).await);
@@ -191,7 +194,8 @@ impl Task {
         let schedule = &mut self.schedule;
         if std::mem::take(&mut schedule.is_stale) {
             let machines = || self.services.values().map(|managed| &managed.machine);
-            schedule.deadline = machines().filter_map(|machine| machine.deadline()).min();
+            let thaws = self.services.values().filter_map(|managed| managed.frost.freezer.deadline());
+            schedule.deadline = machines().filter_map(|machine| machine.deadline()).chain(thaws).min();
             schedule.any_watch = machines().any(|machine| machine.is_watching());
         }
         let sample = schedule.any_watch.then_some(schedule.next_sample);
@@ -218,6 +222,7 @@ impl Task {
             self.sample_watched(now);
         }
         if self.schedule.deadline.is_some_and(|deadline| deadline <= now) {
+            self.end_freezes(now);
             for name in self.names_where(|managed| managed.machine.deadline().is_some_and(|deadline| deadline <= now)) {
                 self.feed(&name, Event::Tick);
             }
@@ -236,7 +241,7 @@ impl Task {
         }
     }
 
-    fn names_where(&self, is: impl Fn(&Managed) -> bool) -> Vec<String> {
+    pub(super) fn names_where(&self, is: impl Fn(&Managed) -> bool) -> Vec<String> {
         self.services.iter().filter(|(_, managed)| is(managed)).map(|(name, _)| name.clone()).collect()
     }
 
@@ -396,7 +401,13 @@ impl Task {
     pub(super) fn emit(&self, kind: EventKind, service: Option<&str>, message: String) {
         match kind {
             EventKind::Rollback | EventKind::Refused => tracing::warn!(service, kind = kind.as_str(), "{message}"),
-            EventKind::Flip | EventKind::Drained | EventKind::Verdict | EventKind::Health | EventKind::Reload => {
+            EventKind::Flip
+            | EventKind::Drained
+            | EventKind::Verdict
+            | EventKind::Freeze
+            | EventKind::Thaw
+            | EventKind::Health
+            | EventKind::Reload => {
                 tracing::info!(service, kind = kind.as_str(), "{message}");
             }
         }

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::status::{EventKind, Phase};
-use crate::switch::{Lease, Outcome};
+use crate::switch::{Access, Lease, Outcome};
 
 /// An upstream that is ready while its flag says so; its listener stays until the test ends.
 struct App {
@@ -105,7 +105,14 @@ impl Running {
 
     /// A lease as a worker takes it.
     fn lease(&self) -> Lease {
-        self.table.load().find(b"any", b"/").unwrap().route.load().lease(0, std::time::Instant::now())
+        self.table
+            .load()
+            .find(b"any", b"/")
+            .unwrap()
+            .route
+            .load()
+            .lease(0, Access::Read, std::time::Instant::now())
+            .unwrap()
     }
 
     fn ledger(&self) -> Vec<String> {

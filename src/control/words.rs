@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use crate::domain::Color;
 use crate::domain::cutover::{Made, Reason, Refused, Told, UnderWay, Wanted, WatchEnd};
+use crate::domain::freeze::{self, Freeze};
 use crate::domain::watch::{Account, Note};
 use crate::ledger::Line;
 use crate::status::{EventKind, Refusal, RefusalCode, Verdict};
+use crate::switch::HeldEnd;
 
 /// A refusal as the API says it.
 pub(super) fn refusal(service: &str, why: &Refused) -> Refusal {
@@ -50,6 +52,72 @@ pub(super) fn refusal(service: &str, why: &Refused) -> Refusal {
         ),
     };
     Refusal { code, message }
+}
+
+/// Why a freeze was not made or renewed, as the API says it.
+pub(super) fn not_frozen(service: &str, why: &freeze::Refused, now: Duration) -> Refusal {
+    match why {
+        freeze::Refused::Others(Freeze { what, by, why, until, .. }) => {
+            let why = why.as_ref().map_or(String::new(), |why| format!(" ({why})"));
+            let left = span(until.saturating_sub(now));
+            let message = format!(
+                "{service}: frozen already ({what}) by {by}{why}, for {left} more unless it is renewed. Nothing was \
+                 changed; wait for its end, or end it with `cutover thaw {service}`"
+            );
+            Refusal { code: RefusalCode::AlreadyFrozen, message }
+        }
+        freeze::Refused::None => Refusal {
+            code: RefusalCode::NotFrozen,
+            message: format!(
+                "{service}: not frozen any more: thawed, not renewed in time, at freeze.max, or the proxy was restarted"
+            ),
+        },
+    }
+}
+
+/// A freeze began, or holds other requests now.
+pub(super) fn frozen(service: &str, freeze: &Freeze, now: Duration) -> Words {
+    let Freeze { what, by, why, until, .. } = freeze;
+    let lasts = until.saturating_sub(now);
+    let line = Line::new(&format!("freeze {service}: {what}")).with("for", span(lasts)).with("by", by);
+    let (line, why) = match why {
+        Some(why) => (line.with("why", why), format!(": {why}")),
+        None => (line, String::new()),
+    };
+    let requests = match what {
+        freeze::What::Writes => "writes are held",
+        freeze::What::All => "all requests are held",
+    };
+    Words { kind: EventKind::Freeze, sentence: format!("{requests}, for {} at first, by {by}{why}", span(lasts)), line }
+}
+
+/// A freeze ended; `held` requests are let go, and `ends` is how others' waits have ended since it began.
+pub(super) fn thawed(
+    service: &str,
+    over: &Freeze,
+    end: &freeze::End,
+    held: u64,
+    ends: [u64; HeldEnd::ALL.len()],
+    now: Duration,
+) -> Words {
+    let took = now.saturating_sub(over.since);
+    let line = Line::new(&format!("thaw {service}: {}", over.what)).with("reason", end.as_str());
+    let (line, why) = match end {
+        freeze::End::Thawed { by } => (line.with("by", by), format!("by {by}")),
+        freeze::End::Expired => (line.with("of", &over.by), format!("{} has not renewed it", over.by)),
+        freeze::End::Limit => (line.with("of", &over.by), "freeze.max has passed".into()),
+        freeze::End::Stopped => (line.with("of", &over.by), "it goes away".into()),
+    };
+    let mut line = line.with("seconds", seconds(took)).with("held", held);
+    let mut others = String::new();
+    for (end, count) in HeldEnd::ALL.into_iter().zip(ends) {
+        line = line.with(end.as_str(), count);
+        if end != HeldEnd::Released && count > 0 {
+            others += &format!(", {count} {}", end.as_str().replace('_', " "));
+        }
+    }
+    let sentence = format!("thawed after {}, {why}: {held} let go{others}", span(took));
+    Words { kind: EventKind::Thaw, sentence, line }
 }
 
 /// The code of a refusal as ledger and API spell it.

@@ -3,6 +3,7 @@
 pub mod asset;
 pub mod color;
 pub mod cutover;
+pub mod freeze;
 pub mod health;
 pub mod rehearsal;
 pub mod release;

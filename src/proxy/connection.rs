@@ -25,7 +25,7 @@ use super::request::{self, BareLf, Origin, Request, Scan, Space};
 use super::worker::{Admission, Context};
 use crate::clock;
 use crate::config;
-use crate::switch::{Lease, Source, TARGET_BYTES_MAX};
+use crate::switch::{Access, Hold, Lease, Source, TARGET_BYTES_MAX};
 use crate::tls::Current;
 
 /// How long a closing connection goes on reading what the client still sends, so that it can read our last answer.
@@ -126,17 +126,39 @@ pub(super) struct Connection<S> {
 }
 
 /// A request that takes no lease.
-struct Refused {
-    fault: Fault,
-    is_head: bool,
+pub(super) struct Refused {
+    pub(super) fault: Fault,
+    pub(super) is_head: bool,
     /// What else the answer says.
-    fields: Vec<(&'static str, String)>,
+    pub(super) fields: Vec<(&'static str, String)>,
     /// What an ACME server wants to see.
-    proof: Option<String>,
+    pub(super) proof: Option<String>,
+}
+
+/// A request that takes no lease now.
+pub(super) enum Unaccepted {
+    Refused(Refused),
+    /// It may wait there; and whether it is a HEAD.
+    Held(Arc<Hold>, bool),
+}
+
+impl Unaccepted {
+    fn of(self, is_head: bool) -> Self {
+        match self {
+            Unaccepted::Refused(refused) => Unaccepted::Refused(Refused { is_head, ..refused }),
+            Unaccepted::Held(hold, _) => Unaccepted::Held(hold, is_head),
+        }
+    }
+}
+
+impl From<Refused> for Unaccepted {
+    fn from(refused: Refused) -> Self {
+        Unaccepted::Refused(refused)
+    }
 }
 
 impl Refused {
-    fn with(fault: Fault) -> Self {
+    pub(super) fn with(fault: Fault) -> Self {
         Refused { fault, is_head: false, fields: Vec::new(), proof: None }
     }
 }
@@ -199,7 +221,12 @@ impl<S: Transport> Connection<S> {
         };
         let accepted = match self.accept(end) {
             Ok(accepted) => accepted,
-            Err(refused) => return self.refuse(refused).await,
+            Err(Unaccepted::Refused(refused)) => return self.refuse(refused).await,
+            // Boxed: what only a freeze needs is no part of an idle connection.
+            Err(Unaccepted::Held(hold, is_head)) => match Box::pin(self.accept_later(end, hold, is_head)).await {
+                Ok(accepted) => accepted,
+                Err(refused) => return self.refuse(refused).await,
+            },
         };
         if let Err(fault) = self.first_chunk(&accepted).await {
             drop(accepted);
@@ -258,25 +285,25 @@ impl<S: Transport> Connection<S> {
     }
 
     /// Checks the head, finds the service, takes a lease and rebuilds the head. Uses the head's bytes.
-    fn accept(&mut self, end: usize) -> Result<Accepted, Refused> {
+    pub(super) fn accept(&mut self, end: usize) -> Result<Accepted, Unaccepted> {
         let head = &self.client.filled()[..end];
         let mut space = Space::new();
         let mut request = Request::parse(head, &mut space).map_err(Refused::with)?;
         let is_head = request.method == "HEAD";
         let refused = |fault| Refused { is_head, ..Refused::with(fault) };
         if let Some(proof) = self.worker.terminator.as_ref().and_then(|tls| tls.challenges().http(request.path)) {
-            return Err(Refused { proof: Some(proof), ..refused(Fault::Proof) });
+            return Err(Refused { proof: Some(proof), ..refused(Fault::Proof) }.into());
         }
         if let Some(port) = self.redirects(&request) {
             let location = request.secure_url(port).ok_or(Fault::BadRequest("no Host")).map_err(refused)?;
-            return Err(Refused { fields: vec![("Location", location)], ..refused(Fault::Redirected) });
+            return Err(Refused { fields: vec![("Location", location)], ..refused(Fault::Redirected) }.into());
         }
         let body_max = self.worker.proxy.max_body_bytes;
         if matches!(request.body, Decoder::Length(length) if body_max > 0 && length > body_max) {
-            return Err(refused(Fault::BodyTooLarge));
+            return Err(refused(Fault::BodyTooLarge).into());
         }
         let began = Instant::now();
-        let (mut lease, preview) = self.lease(&mut request, began).map_err(|no| Refused { is_head, ..no })?;
+        let (mut lease, preview) = self.lease(&mut request, began).map_err(|no| no.of(is_head))?;
         if lease.is_watched() {
             lease.name_source(Source::new(self.client_of(&request), request.path.as_bytes()));
         }
@@ -318,26 +345,28 @@ impl<S: Transport> Connection<S> {
     }
 
     /// The lease is taken while both guards live; see `switch`. With it, what came of the preview's pass.
-    fn lease(&self, request: &mut Request<'_>, now: Instant) -> Result<(Lease, Option<Note>), Refused> {
+    fn lease(&self, request: &mut Request<'_>, now: Instant) -> Result<(Lease, Option<Note>), Unaccepted> {
+        let held = |hold| Unaccepted::Held(hold, false);
         let table = self.worker.table.load();
         let service = table.find(request.host().as_bytes(), request.path.as_bytes());
         let service = service.ok_or_else(|| Refused::with(Fault::NoService))?;
         let Some(gate) = &service.info.preview else {
-            return Ok((service.route.load().lease(self.worker.index, now), None));
+            let leased = service.route.load().lease(self.worker.index, access(request), now);
+            return leased.map(|lease| (lease, None)).map_err(held);
         };
         if let Some(door) = gate.knocks(request.path) {
             let over_tls = self.came_over_tls(request);
             let (fault, fields) = preview::open(gate, door, request.method, over_tls, clock::unix_now());
-            return Err(Refused { fields, ..Refused::with(fault) });
+            return Err(Refused { fields, ..Refused::with(fault) }.into());
         }
         request.hides_pass = true;
         let route = service.route.load();
         let note = preview::note(gate, request, route.active.other(), clock::unix_now);
         let lease = match note {
-            Some(Note::Served(_)) => route.preview(self.worker.index, now),
-            Some(Note::Ignored(_)) | None => route.lease(self.worker.index, now),
+            Some(Note::Served(_)) => route.preview(self.worker.index, access(request), now),
+            Some(Note::Ignored(_)) | None => route.lease(self.worker.index, access(request), now),
         };
-        Ok((lease, note))
+        Ok((lease.map_err(held)?, note))
     }
 
     /// Who asks: the peer, or whom a trusted proxy names last.
@@ -498,7 +527,8 @@ impl Tell<'_> {
             request::put_field(out, name, value.as_bytes());
         }
         if status == 503 {
-            out.put(b"Retry-After: 1\r\n");
+            let is_held = matches!(self.fault, Fault::HoldTimedOut | Fault::HoldFull);
+            request::put_field(out, "Retry-After", if is_held { b"5" } else { b"1" });
         }
         if status == 405 && self.fields.is_empty() {
             out.put(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
@@ -510,6 +540,14 @@ impl Tell<'_> {
         if !self.is_head {
             out.put(body.as_bytes());
         }
+    }
+}
+
+fn access(request: &Request<'_>) -> Access {
+    match (request.upgrade.is_some(), request.is_safe()) {
+        (true, _) => Access::Upgrade,
+        (false, true) => Access::Read,
+        (false, false) => Access::Write,
     }
 }
 

@@ -26,6 +26,10 @@ pub enum Fault {
     NoService,
     /// More than `max_connections`.
     TooManyConnections,
+    /// The service is frozen, and `freeze.hold` passed.
+    HoldTimedOut,
+    /// The service is frozen, and `freeze.max_requests` or `freeze.max_bytes` is reached.
+    HoldFull,
     /// `proxy.redirect_to_tls`: the same is to be had over TLS only.
     Redirected,
     /// No fault: an ACME server asks for its proof (RFC 8555 8.3).
@@ -78,9 +82,12 @@ impl Fault {
                 Some((502, "Bad Gateway"))
             }
             Fault::AnswerTimedOut => Some((504, "Gateway Timeout")),
-            Fault::TooManyConnections | Fault::Drained | Fault::Stopped | Fault::NothingToPreview => {
-                Some((503, "Service Unavailable"))
-            }
+            Fault::TooManyConnections
+            | Fault::HoldTimedOut
+            | Fault::HoldFull
+            | Fault::Drained
+            | Fault::Stopped
+            | Fault::NothingToPreview => Some((503, "Service Unavailable")),
             Fault::ClientGone | Fault::ClientStalled => None,
         }
     }
@@ -102,6 +109,8 @@ impl Fault {
             | Fault::BodyTimedOut
             | Fault::NoService
             | Fault::TooManyConnections
+            | Fault::HoldTimedOut
+            | Fault::HoldFull
             | Fault::Redirected
             | Fault::Proof
             | Fault::PassTaken
@@ -128,6 +137,7 @@ impl Fault {
             Fault::HeadTimedOut | Fault::BodyTimedOut => "client_timeout",
             Fault::NoService => "no_service",
             Fault::TooManyConnections => "shed",
+            Fault::HoldTimedOut | Fault::HoldFull => "held",
             Fault::ConnectFailed => "upstream_connect",
             Fault::AnswerMissing | Fault::AnswerCut => "upstream_reset",
             Fault::AnswerUnreadable(_) => "upstream_garbage",
@@ -152,6 +162,8 @@ impl Fault {
             Fault::BodyTimedOut => "the request body stopped coming",
             Fault::NoService => "no service here for this host and path",
             Fault::TooManyConnections => "too many connections, try again",
+            Fault::HoldTimedOut => "the application is being changed and takes longer than we may wait, try again",
+            Fault::HoldFull => "the application is being changed and too many wait already, try again",
             Fault::Redirected => "this is served over https",
             Fault::PassTaken => "go on to the application",
             Fault::PassRefused => "this pass is expired or not for this service; `cutover preview` makes a new one",

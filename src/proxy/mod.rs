@@ -17,6 +17,7 @@ mod forward;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod handshake;
+mod hold;
 mod listener;
 mod preview;
 mod pump;

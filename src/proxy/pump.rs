@@ -46,6 +46,11 @@ impl<S> Wire<S> {
         }
     }
 
+    /// The memory that its buffer takes.
+    pub fn buffered(&self) -> usize {
+        self.buffer.as_ref().map_or(0, Buffer::size)
+    }
+
     /// Whether there is no room for another byte, with a buffer of at most `size`.
     pub fn is_full(&self, size: usize) -> bool {
         self.buffer.as_ref().is_some_and(|b| b.is_full() && b.size() >= size)

@@ -123,6 +123,7 @@ mod tests {
             preview: config::Preview::default(),
             skew_shield: config::SkewShield::default(),
             drain: config::Drain { timeout },
+            freeze: config::Freeze::default(),
             deploy: config::Deploy::default(),
         }
     }

@@ -11,6 +11,14 @@ fn upstreams() -> [Arc<[Arc<Upstream>]>; 2] {
     [1, 2].map(|port| Arc::from([Upstream::new(address(port))]))
 }
 
+fn terms(active: Color, epoch: u64) -> Terms {
+    Terms { active, epoch, upstreams: upstreams(), trial: None, hold: None }
+}
+
+fn lease(service: &Service, worker: usize) -> Lease {
+    service.route.load().lease(worker, Access::Read, Instant::now()).expect("nothing is held")
+}
+
 pub(super) fn service(name: &str) -> (Arc<Service>, Tenure) {
     let timeout = Duration::from_secs(1);
     let upstream = config::Upstream { connect_timeout: timeout, response_timeout: timeout, idle_timeout: timeout };
@@ -23,16 +31,15 @@ pub(super) fn service(name: &str) -> (Arc<Service>, Tenure) {
         shield: None,
     });
     let stats = [1, 2].map(|_| Arc::new(ColorStats::new(2)));
-    Service::new(info, stats, Arc::default(), Color::Blue, 1, upstreams(), None)
+    Service::new(info, stats, Arc::default(), terms(Color::Blue, 1))
 }
 
 #[tokio::test]
 async fn a_route_is_drained_when_its_last_lease_ends_and_not_before() {
     let (service, mut tenure) = service("a");
-    let (first, second) =
-        (service.route.load().lease(0, Instant::now()), service.route.load().lease(1, Instant::now()));
+    let (first, second) = (lease(&service, 0), lease(&service, 1));
     assert_eq!(tenure.in_flight(), 2);
-    let mut next = service.publish(Color::Green, 2, upstreams(), None);
+    let mut next = service.publish(terms(Color::Green, 2));
     let drained =
         async |tenure: &mut Tenure| tokio::time::timeout(Duration::from_millis(10), tenure.drained()).await.is_ok();
     drop(first);
@@ -47,8 +54,8 @@ async fn a_route_is_drained_when_its_last_lease_ends_and_not_before() {
 #[test]
 fn a_late_failure_counts_where_it_began() {
     let (service, old) = service("a");
-    let mut late = service.route.load().lease(0, Instant::now());
-    let new = service.publish(Color::Green, 2, upstreams(), None);
+    let mut late = lease(&service, 0);
+    let new = service.publish(terms(Color::Green, 2));
     late.record(Outcome::Bad, Some(500), 0, Duration::from_millis(3));
     assert_eq!((old.tally().begun, old.tally().seen.new_color()), (1, Ended { good: 0, bad: 1 }));
     assert_eq!(new.tally(), Tally::default());
@@ -58,11 +65,40 @@ fn a_late_failure_counts_where_it_began() {
     assert_eq!(service.stats[0].in_flight(), 0);
 }
 
+#[tokio::test]
+async fn a_frozen_route_leases_no_write_and_waits_for_those_it_took_before() {
+    let (service, old) = service("a");
+    let ask = |kind| service.route.load().lease(0, kind, Instant::now());
+    let (read, write, tunnel) = (ask(Access::Read), ask(Access::Write), ask(Access::Upgrade));
+    let mut ended = [What::Writes, What::All].map(|what| Box::pin(old.ended(what)));
+    let mut is_ended =
+        async |at: usize| tokio::time::timeout(Duration::from_millis(10), ended[at].as_mut()).await.is_ok();
+    let held = Arc::new(Held::default());
+    let hold = |what| Some(Hold::new(what, config::Freeze::default(), Arc::clone(&held)));
+    let _tenure = service.publish(Terms { hold: hold(What::Writes), ..terms(Color::Blue, 1) });
+    for (kind, is_held) in [(Access::Read, false), (Access::Write, true), (Access::Upgrade, true)] {
+        assert_eq!(ask(kind).is_err(), is_held, "{kind:?}");
+    }
+    assert!(!is_ended(0).await, "a write is in flight");
+    drop(write);
+    assert!(is_ended(0).await, "neither a read nor a tunnel is waited for");
+    let _tenure = service.publish(Terms { hold: hold(What::All), ..terms(Color::Blue, 1) });
+    assert!(ask(Access::Read).is_err());
+    drop(read);
+    assert!(!is_ended(1).await, "the tunnel");
+    drop(tunnel);
+    assert!(is_ended(1).await);
+}
+
+fn guest_of(service: &Service) -> Lease {
+    service.route.load().preview(0, Access::Read, Instant::now()).expect("nothing is held")
+}
+
 #[test]
 fn a_guest_is_on_the_idle_color_counts_for_nothing_and_can_be_sent_away() {
     let (service, tenure) = service("a");
-    let (guests, user) = (tenure.guests(), service.route.load().lease(0, Instant::now()));
-    let mut guest = service.route.load().preview(0, Instant::now());
+    let (guests, user) = (tenure.guests(), lease(&service, 0));
+    let mut guest = guest_of(&service);
     assert_eq!((guest.color(), user.color()), (Color::Green, Color::Blue));
     assert_eq!((guests.in_flight(), tenure.in_flight(), tenure.tally().in_flight_on_new()), (1, 2, 1));
     guest.answered();
@@ -72,7 +108,7 @@ fn a_guest_is_on_the_idle_color_counts_for_nothing_and_can_be_sent_away() {
     assert_eq!(service.stats[1].sum(|shard| shard.answers.iter().map(Counter::get).sum()), 0, "no yardstick either");
     guests.send_away();
     assert!(guest.is_cut() && !user.is_cut());
-    let later = service.route.load().preview(0, Instant::now());
+    let later = guest_of(&service);
     assert!(!later.is_cut(), "who comes later is not meant");
     drop((guest, later));
     assert_eq!((guests.in_flight(), tenure.in_flight()), (0, 1));

@@ -9,6 +9,7 @@ mod deploy;
 mod evidence;
 mod files;
 mod flips;
+mod freeze;
 mod harness;
 mod health;
 mod lease_model;

@@ -1,0 +1,261 @@
+//! A freeze: which requests of a service are held, by whom, and until when.
+//!
+//! Pure: it knows deadlines and no requests. A freeze that nobody renews ends by itself, which is how a deploy that
+//! was killed lets go of what it held.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Which requests are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// Those that may change something: every method but GET, HEAD, OPTIONS and TRACE (RFC 9110 9.2.1), and upgrades,
+    /// since nobody can see what is said in a tunnel.
+    Writes,
+    /// Every one.
+    All,
+}
+
+impl What {
+    /// The word in the API, on the command line and in the ledger.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            What::Writes => "writes",
+            What::All => "all",
+        }
+    }
+
+    /// Whether a request is held that is a write, or is none.
+    pub fn holds(self, is_write: bool) -> bool {
+        match self {
+            What::Writes => is_write,
+            What::All => true,
+        }
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Which requests.
+    pub what: What,
+    /// Who asks: only they may renew or change it.
+    pub by: String,
+    /// Why, for people.
+    pub why: Option<String>,
+    /// For how long from now.
+    pub lasts: Duration,
+}
+
+/// A freeze in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Freeze {
+    /// Which requests.
+    pub what: What,
+    /// Who wanted it.
+    pub by: String,
+    /// Why, for people.
+    pub why: Option<String>,
+    /// Since when.
+    pub since: Duration,
+    /// When it ends unless it is renewed.
+    pub until: Duration,
+    /// When it ends whoever renews it.
+    pub latest: Duration,
+}
+
+/// What came of an [`Ask`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// There was no freeze; now there is.
+    Begun,
+    /// The same freeze, with another end.
+    Renewed,
+    /// The same freeze, of other requests.
+    Changed,
+}
+
+/// Why nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Somebody else's freeze is in force.
+    Others(Freeze),
+    /// There is none to be renewed.
+    None,
+}
+
+/// Why a freeze ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Somebody thawed it.
+    Thawed {
+        /// Who.
+        by: String,
+    },
+    /// Nobody renewed it in time.
+    Expired,
+    /// It has lasted for as long as any may.
+    Limit,
+    /// The service, or the proxy, goes away.
+    Stopped,
+}
+
+impl End {
+    /// One word for the ledger.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            End::Thawed { .. } => "thawed",
+            End::Expired => "expired",
+            End::Limit => "limit",
+            End::Stopped => "stopped",
+        }
+    }
+}
+
+/// The freeze of one service, or none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Freezer(Option<Freeze>);
+
+impl Freezer {
+    /// What is in force.
+    pub fn freeze(&self) -> Option<&Freeze> {
+        self.0.as_ref()
+    }
+
+    /// When [`Freezer::on_time`] has something to end.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.0.as_ref().map(|freeze| freeze.until)
+    }
+
+    /// Whether `by` could take a freeze now, or (`is_renewal`) still has one.
+    ///
+    /// # Errors
+    /// [`Refused`]
+    pub fn check(&self, by: &str, is_renewal: bool) -> Result<(), Refused> {
+        match &self.0 {
+            Some(freeze) if freeze.by != by => Err(Refused::Others(freeze.clone())),
+            None if is_renewal => Err(Refused::None),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Begins a freeze, or renews and changes the one that the same `by` has. `max` bounds the whole of it, from its
+    /// beginning; a renewal of one that has ended is refused, so that whoever renews hears of its end.
+    ///
+    /// # Errors
+    /// [`Refused`]: nothing was changed.
+    pub fn take(&mut self, ask: Ask, is_renewal: bool, max: Duration, now: Duration) -> Result<Taken, Refused> {
+        self.check(&ask.by, is_renewal)?;
+        let Ask { what, by, why, lasts } = ask;
+        let (taken, since, latest) = match &self.0 {
+            None => (Taken::Begun, now, now + max),
+            Some(before) if before.what == what => (Taken::Renewed, before.since, before.latest),
+            Some(before) => (Taken::Changed, before.since, before.latest),
+        };
+        let why = why.or_else(|| self.0.take().and_then(|before| before.why));
+        self.0 = Some(Freeze { what, by, why, since, until: (now + lasts).min(latest), latest });
+        Ok(taken)
+    }
+
+    /// Ends the freeze, whose ever it is; with `of`, only if it is theirs. `None`: there was none to end.
+    pub fn thaw(&mut self, of: Option<&str>) -> Option<Freeze> {
+        self.0.take_if(|freeze| of.is_none_or(|of| of == freeze.by))
+    }
+
+    /// Ends what has had its time.
+    pub fn on_time(&mut self, now: Duration) -> Option<(Freeze, End)> {
+        let over = self.0.take_if(|freeze| freeze.until <= now)?;
+        let end = if over.until == over.latest { End::Limit } else { End::Expired };
+        Some((over, end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: Duration = Duration::from_secs(300);
+
+    fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn ask(by: &str, what: What, lasts: u64) -> Ask {
+        Ask { what, by: by.into(), why: Some("a migration".into()), lasts: s(lasts) }
+    }
+
+    fn frozen(by: &str, lasts: u64) -> Freezer {
+        let mut freezer = Freezer::default();
+        assert_eq!(freezer.take(ask(by, What::Writes, lasts), false, MAX, s(100)), Ok(Taken::Begun));
+        freezer
+    }
+
+    #[test]
+    fn writes_are_what_may_change_something() {
+        for (what, is_write, want) in [
+            (What::Writes, true, true),
+            (What::Writes, false, false),
+            (What::All, true, true),
+            (What::All, false, true),
+        ] {
+            assert_eq!(what.holds(is_write), want, "{what} {is_write}");
+        }
+    }
+
+    #[test]
+    fn ends_when_nobody_renews_it() {
+        let mut freezer = frozen("deploy", 5);
+        assert_eq!((freezer.deadline(), freezer.on_time(s(104))), (Some(s(105)), None));
+        assert_eq!(freezer.take(ask("deploy", What::Writes, 5), true, MAX, s(104)), Ok(Taken::Renewed));
+        assert_eq!((freezer.deadline(), freezer.on_time(s(105))), (Some(s(109)), None));
+        let (over, end) = freezer.on_time(s(109)).unwrap();
+        assert_eq!((over.since, end), (s(100), End::Expired));
+        assert_eq!((freezer.freeze(), freezer.deadline()), (None, None));
+        let late = freezer.take(ask("deploy", What::Writes, 5), true, MAX, s(110));
+        assert_eq!(late, Err(Refused::None), "whoever renews too late hears it");
+    }
+
+    #[test]
+    fn no_renewal_goes_past_the_limit() {
+        let mut freezer = frozen("deploy", 5);
+        for now in (101..400).step_by(3) {
+            assert_eq!(freezer.on_time(s(now)), None, "{now}");
+            assert_eq!(freezer.take(ask("deploy", What::Writes, 5), true, MAX, s(now)), Ok(Taken::Renewed));
+        }
+        assert_eq!(freezer.deadline(), Some(s(400)));
+        assert_eq!(freezer.on_time(s(400)).unwrap().1, End::Limit);
+        let mut long = frozen("ann", 10_000);
+        assert_eq!(long.on_time(s(400)).unwrap().1, End::Limit, "nor does a long one");
+    }
+
+    #[test]
+    fn is_its_owner_s() {
+        let mut freezer = frozen("deploy", 60);
+        let Err(Refused::Others(theirs)) = freezer.take(ask("ann", What::All, 5), false, MAX, s(101)) else {
+            panic!("it is not ann's")
+        };
+        assert_eq!((theirs.by.as_str(), theirs.until), ("deploy", s(160)));
+        assert_eq!(freezer.thaw(Some("ann")), None);
+        assert_eq!(freezer.take(ask("deploy", What::All, 5), false, MAX, s(102)), Ok(Taken::Changed));
+        assert_eq!(freezer.freeze().unwrap().what, What::All);
+        assert!(freezer.thaw(None).is_some_and(|over| over.by == "deploy"), "an operator may end anybody's");
+        assert_eq!(freezer.thaw(None), None, "there is none");
+    }
+
+    #[test]
+    fn keeps_its_reason_when_a_renewal_gives_none() {
+        let mut freezer = frozen("deploy", 60);
+        let renewal = Ask { why: None, ..ask("deploy", What::Writes, 60) };
+        freezer.take(renewal, true, MAX, s(101)).unwrap();
+        assert_eq!(freezer.freeze().unwrap().why.as_deref(), Some("a migration"));
+    }
+}
