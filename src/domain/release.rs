@@ -8,6 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Color;
+use super::freeze::What;
 
 /// How a release replaces the one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +43,30 @@ impl Strategy {
     pub fn has_begun(self, reached: Step, step: Step) -> bool {
         let position = |wanted| self.steps().iter().position(|step| *step == wanted);
         position(step).is_some_and(|at| position(reached).is_some_and(|reached| at <= reached))
+    }
+
+    /// Which requests wait while `step` is made. With `freeze` none writes from the snapshot until the new release has
+    /// the traffic.
+    pub fn holds(self, step: Step, freeze: bool) -> Option<What> {
+        let writes = freeze.then_some(What::Writes);
+        match (self, step) {
+            // Nobody is there to answer.
+            (Strategy::Recreate, Step::Up | Step::Healthy) => Some(What::All),
+            (Strategy::Recreate, Step::Backup | Step::Migrate) => writes,
+            (
+                Strategy::BlueGreen,
+                Step::Backup
+                | Step::Migrate
+                | Step::OldColor
+                | Step::Smoke
+                | Step::Rehearse
+                | Step::EnvFile
+                | Step::Flip,
+            ) => writes,
+            (Strategy::BlueGreen, Step::Up | Step::Healthy)
+            | (Strategy::Recreate, Step::OldColor | Step::Smoke | Step::Rehearse | Step::EnvFile | Step::Flip)
+            | (_, Step::Candidate | Step::Image | Step::Watch | Step::Drain | Step::Retire) => None,
+        }
     }
 
     /// The word in the config, on the command line and in the ledger.
@@ -298,6 +323,21 @@ mod tests {
         assert!(Step::ALL.windows(2).all(|pair| pair[0] < pair[1]));
         let last = Step::Retire as usize;
         assert_eq!(Step::ALL.len(), last + 1, "none is missing");
+    }
+
+    #[test]
+    fn a_freeze_is_one_span_of_steps_and_the_gap_holds_everything() {
+        let held = |strategy: Strategy, freeze| {
+            let steps = strategy.steps().iter().map(|step| strategy.holds(*step, freeze));
+            let mut spans: Vec<Option<What>> = steps.collect();
+            spans.dedup();
+            spans
+        };
+        assert_eq!(held(Strategy::BlueGreen, false), [None]);
+        assert_eq!(held(Strategy::BlueGreen, true), [None, Some(What::Writes), None]);
+        assert_eq!(held(Strategy::Recreate, false), [None, Some(What::All), None]);
+        let all = [None, Some(What::Writes), Some(What::All), Some(What::Writes), None];
+        assert_eq!(held(Strategy::Recreate, true), all);
     }
 
     #[test]

@@ -29,7 +29,7 @@ impl<S: Transport> Connection<S> {
         let mut place = admitted.map_err(|Full| refused(Fault::HoldFull))?;
         self.alarm.set(place.until);
         loop {
-            if let Some(turn) = hold.queue()
+            if let Some(turn) = hold.queue(&place)
                 && let Err(fault) = self.wait_for(turn).await
             {
                 if fault == Fault::HoldTimedOut {

@@ -149,8 +149,8 @@ async fn go_on(
         Err(error) => return lost(&error),
     };
     let next = release::next(journal.interrupted(), status.active, status.epoch);
-    let mut run = Run { site, lock, journal, show, answers: None };
-    match next {
+    let mut run = Run { site, lock, journal, show, answers: None, kept: None };
+    let end = match next {
         Next::Begin if is_wanted => {
             run.show.say("  going on from the beginning; a snapshot or a migration that was made stays made");
             run.go(None, stop).await
@@ -187,7 +187,9 @@ async fn go_on(
                 }
             }
         }
-    }
+    };
+    run.let_go().await;
+    end
 }
 
 async fn begin(site: &Site<'_>, lock: &Lock, order: &Order, show: &mut Show, stop: &mut Stop) -> End {
@@ -219,7 +221,7 @@ async fn begin(site: &Site<'_>, lock: &Lock, order: &Order, show: &mut Show, sto
     let project = site.project(color);
     let how = match order.strategy {
         Strategy::BlueGreen => format!("{active} is active with {has}"),
-        Strategy::Recreate => format!("in place of {has}, with a gap"),
+        Strategy::Recreate => format!("in place of {has}, requests wait meanwhile"),
     };
     show.say(&format!("{name}: {intent} {tag} to {color} ({project}); {how}, epoch {}", status.epoch));
     let ran_before = site.runs(color).await;
@@ -250,10 +252,12 @@ async fn begin(site: &Site<'_>, lock: &Lock, order: &Order, show: &mut Show, sto
         ran_before,
         by: order.by.clone(),
     });
-    let mut run = Run { site, lock, journal, show, answers: None };
+    let mut run = Run { site, lock, journal, show, answers: None, kept: None };
     let line = run.line("begin").with("before", has).with("strategy", order.strategy).with("by", &order.by);
     run.record(line);
-    run.go(None, stop).await
+    let end = run.go(None, stop).await;
+    run.let_go().await;
+    end
 }
 
 /// The wanted tag still runs in the idle color: one flip.
@@ -407,6 +411,10 @@ impl Run<'_> {
             return self.stuck(&halt);
         }
         let color = self.journal.color;
+        if self.journal.strategy == Strategy::BlueGreen {
+            // The old color has the traffic and is as it was.
+            self.let_go().await;
+        }
         let is_active = match (self.journal.strategy, self.site.status().await) {
             (Strategy::Recreate, _) => false,
             (Strategy::BlueGreen, Ok(status)) => status.active == color,
@@ -447,6 +455,7 @@ impl Run<'_> {
         if let Err(halt) = self.decide(Decided::TakenBack, why) {
             return self.stuck(&halt);
         }
+        self.let_go().await;
         self.show_log().await;
         // What it still answers is somebody's request.
         tokio::select! {

@@ -8,6 +8,7 @@ pub mod compose;
 pub mod data;
 pub mod deploy;
 pub mod files;
+mod hold;
 pub mod http;
 pub mod journal;
 pub mod plan;

@@ -2,6 +2,7 @@
 
 use super::command::Command;
 use super::deploy::{End, Ended, Order};
+use super::hold;
 use super::journal::Intent;
 use super::show::Show;
 use super::site::Site;
@@ -20,7 +21,14 @@ pub fn plan(site: &Site<'_>, order: &Order, color: Color, ran_before: bool, show
     let migrates = order.intent == Intent::Deploy && !deploy.migrate.command.is_empty();
     let backs_up = order.intent == Intent::Deploy && !deploy.backup.command.is_empty();
     let rehearses = order.intent == Intent::Deploy && site.service.rehearse.share > 0.0;
+    let mut held = None;
     for step in order.strategy.steps() {
+        let holds = order.strategy.holds(*step, hold::freezes(site, order.intent));
+        if holds != held {
+            let what = holds.map_or("the proxy lets go what it holds".into(), |what| format!("the proxy holds {what}"));
+            show.say(&format!("  {:<10} {what}", holds.map_or("thaw", |_| "freeze")));
+            held = holds;
+        }
         let (what, command) = match *step {
             Step::Candidate => {
                 (format!("write {} with IMAGE_TAG={}", site.candidate(color).display(), order.tag), None)
@@ -54,6 +62,9 @@ pub fn plan(site: &Site<'_>, order: &Order, color: Color, ran_before: bool, show
         if let Some(command) = command {
             show.command(&command);
         }
+    }
+    if held.is_some() {
+        show.say("  thaw       the proxy lets go what it holds");
     }
     let before = if ran_before { "runs again what it ran" } else { "is stopped" };
     let name = &site.service.name;

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::command::{Failure, last_lines};
 use super::compose::{self, Compose};
+use super::hold::Kept;
 use super::journal::{Intent, Journal, Lock};
 use super::show::Show;
 use super::site::Site;
@@ -77,6 +78,8 @@ pub struct Run<'a> {
     pub show: &'a mut Show,
     /// What the old color had answered when the migration began.
     pub answers: Option<Answers>,
+    /// What the proxy holds for it.
+    pub(super) kept: Option<Kept>,
 }
 
 impl Run<'_> {
@@ -85,6 +88,7 @@ impl Run<'_> {
     /// # Errors
     /// [`Halt`]
     pub async fn perform(&mut self, step: Step) -> Result<String, Halt> {
+        self.hold_for(step).await?;
         match step {
             Step::Candidate => self.candidate(),
             Step::Image => self.image().await,
@@ -490,11 +494,11 @@ impl Run<'_> {
         }
     }
 
-    /// Puts the project as it was before: running what it ran, or stopped.
+    /// The project as it was before: running what it ran, or stopped.
     ///
     /// # Errors
     /// It may be neither; a sentence.
-    pub async fn put_back(&mut self) -> Result<String, String> {
+    pub(super) async fn bring_back(&mut self) -> Result<String, String> {
         let compose = self.site.compose(self.color())?;
         let limit = self.site.deploy().up_timeout;
         if self.journal.ran_before {

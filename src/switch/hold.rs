@@ -92,6 +92,7 @@ pub struct Full;
 pub struct Place {
     held: Arc<Held>,
     bytes: u64,
+    since: Instant,
     /// When it has waited long enough.
     pub until: Instant,
     /// How its wait ends.
@@ -112,9 +113,12 @@ pub struct Hold {
     what: What,
     limits: config::Freeze,
     held: Arc<Held>,
-    /// `None` once it is over.
-    queue: Mutex<Option<Vec<oneshot::Sender<()>>>>,
+    /// By arrival; `None` once it is over.
+    queue: Mutex<Option<Vec<Waiting>>>,
 }
+
+/// Since when somebody waits, and what says that it is their turn.
+type Waiting = (Instant, oneshot::Sender<()>);
 
 /// A queue is looked through for those that have left when it is this long and twice as long as those that are held.
 const QUEUE_MIN: usize = 64;
@@ -138,7 +142,7 @@ impl Hold {
         let (held, bytes) = (Arc::clone(&self.held), bytes as u64);
         let requests = held.now.fetch_add(1, Relaxed);
         let kept = held.bytes.fetch_add(bytes, Relaxed) + bytes;
-        let mut place = Place { held, bytes, until: now + self.limits.hold, end: HeldEnd::Gone };
+        let mut place = Place { held, bytes, since: now, until: now + self.limits.hold, end: HeldEnd::Gone };
         if requests < self.limits.max_requests as u64 && kept <= self.limits.max_bytes {
             return Ok(place);
         }
@@ -146,25 +150,26 @@ impl Hold {
         Err(Full)
     }
 
-    /// The end of the queue: it hears when its turn has come. `None`: the hold is over, load the route again.
-    pub fn queue(&self) -> Option<oneshot::Receiver<()>> {
+    /// Its place in the queue, by when it came, also if it has waited in another one before: it hears when its turn has
+    /// come. `None`: the hold is over, load the route again.
+    pub fn queue(&self, place: &Place) -> Option<oneshot::Receiver<()>> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let queue = queue.as_mut()?;
         let held = usize::try_from(self.held.now()).unwrap_or(usize::MAX);
         if queue.len() >= QUEUE_MIN.max(held.saturating_mul(2)) {
-            queue.retain(|waiter| !waiter.is_closed());
+            queue.retain(|(_, turn)| !turn.is_closed());
         }
         let (turn, heard) = oneshot::channel();
-        queue.push(turn);
+        let at = queue.iter().rposition(|(since, _)| *since <= place.since).map_or(0, |before| before + 1);
+        queue.insert(at, (place.since, turn));
         Some(heard)
     }
 
     /// Ends it, and hands out those that wait, the first to come first. Publish the route without it before.
     pub fn end(&self) -> Vec<oneshot::Sender<()>> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut waiting = queue.take().unwrap_or_default();
-        waiting.retain(|waiter| !waiter.is_closed());
-        waiting
+        let waiting = queue.take().unwrap_or_default().into_iter().map(|(_, turn)| turn);
+        waiting.filter(|turn| !turn.is_closed()).collect()
     }
 }
 
@@ -197,7 +202,11 @@ mod tests {
     #[test]
     fn lets_go_in_the_order_of_arrival() {
         let (hold, _) = hold(config::Freeze::default());
-        let mut waiting: Vec<_> = (0..10).map(|_| hold.queue().unwrap()).collect();
+        let began = Instant::now();
+        let places: Vec<_> = (0..10).map(|n| hold.admit(0, began + Duration::from_millis(n)).unwrap()).collect();
+        // One that has waited in another queue before comes last, and goes first.
+        let mut waiting: Vec<_> = places[1..].iter().map(|place| hold.queue(place).unwrap()).collect();
+        waiting.insert(0, hold.queue(&places[0]).unwrap());
         drop(waiting.remove(3));
         let turns = hold.end();
         assert_eq!(turns.len(), 9, "who has left has no turn");
@@ -206,15 +215,16 @@ mod tests {
             assert!(waiting.remove(0).try_recv().is_ok(), "the one that came first");
             assert!(waiting.iter_mut().all(|other| other.try_recv().is_err()));
         }
-        assert!(hold.queue().is_none(), "whoever comes late loads the route again");
+        assert!(hold.queue(&places[0]).is_none(), "whoever comes late loads the route again");
         assert!(hold.end().is_empty());
     }
 
     #[test]
     fn forgets_those_that_have_left() {
         let (hold, _) = hold(config::Freeze::default());
+        let place = hold.admit(0, Instant::now()).unwrap();
         for _ in 0..10_000 {
-            drop(hold.queue());
+            drop(hold.queue(&place));
         }
         assert!(hold.queue.lock().unwrap().as_ref().unwrap().len() <= QUEUE_MIN);
     }

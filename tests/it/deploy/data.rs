@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::{Stage, have_images, none_failed};
+use crate::harness::Load;
 
 const MIGRATE: (&str, &str) = ("deploy.migrate.command", "['/cutover', 'sample-app', 'migrate']");
 const REQUIRED: (&str, &str) = ("deploy.migrate.required", "true");
@@ -46,16 +47,47 @@ fn are_kept_by_number_and_migrated() {
 }
 
 #[test]
+fn are_written_by_nobody_from_the_snapshot_to_the_flip_if_so_configured() {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[
+        MIGRATE,
+        REQUIRED,
+        ("deploy.freeze", "true"),
+        ("deploy.backup.command", "['sh', '-c', 'sleep 0.3; echo dump']"),
+        ("watch.window", "'1s'"),
+    ]);
+    let load = Load::start(stage.cutover.port(), 2);
+    let (code, said) = stage.deploy("sha-2");
+    assert_eq!(code, 0, "{said}");
+    none_failed(load);
+    let ledger = stage.ledger();
+    let place = |what: &str| ledger.find(what).unwrap_or_else(|| panic!("{what} in {ledger}"));
+    let order = [
+        "] freeze app: writes for=5s by=deploy why=\"deploy of sha-2 by cli:tester\"",
+        ": snapshot ",
+        ": migrated tag=sha-2",
+        "] flip app: blue -> green",
+        "] thaw app: writes reason=thawed by=cli:tester",
+    ];
+    let places = order.map(place);
+    assert!(places.is_sorted(), "{ledger}");
+    assert!(ledger[places[4]..].contains(" held=2 "), "each client's write had to wait: {ledger}");
+}
+
+#[test]
 fn without_a_snapshot_nothing_is_deployed() {
     if !have_images() {
         return;
     }
     for (command, word) in [("['sh', '-c', 'echo disk full >&2; exit 1']", "disk full"), ("['true']", "wrote nothing")]
     {
-        let stage = Stage::set(&[MIGRATE, ("deploy.backup.command", command)]);
+        let stage = Stage::set(&[MIGRATE, ("deploy.backup.command", command), ("deploy.freeze", "true")]);
         let before = stage.files();
         let (code, said) = stage.deploy("sha-2");
         assert!(code == 1 && said.contains(word), "{code} {said}");
+        assert!(stage.ledger().contains("] thaw app: writes reason=thawed by=cli:tester"), "{}", stage.ledger());
         assert_eq!(stage.files(), before);
         assert_eq!((stage.running("blue").as_str(), stage.running("green").as_str()), ("sha-1", ""));
         assert_eq!(snapshots(&stage), [""; 0]);

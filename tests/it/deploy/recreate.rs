@@ -1,9 +1,9 @@
 //! Recreate: the active color's containers replaced in place, and put back when the new ones are bad.
 //!
-//! The proxy does not hold requests during the gap: clients see 502 then. So no load here expects that nothing fails.
+//! The proxy holds every request during the gap, so that none fails.
 
 use super::killed::kill_at;
-use super::{Stage, have_images};
+use super::{Stage, have_images, none_failed};
 
 const RECREATE: (&str, &str) = ("deploy.strategy", "'recreate'");
 
@@ -13,6 +13,7 @@ fn a_good_release_takes_the_place_of_the_one_before() {
         return;
     }
     let stage = Stage::set(&[RECREATE]);
+    let load = stage.load();
     for (tag, before) in [("sha-2", "sha-1"), ("sha-3", "sha-2")] {
         let (code, said) = stage.deploy(tag);
         assert_eq!(code, 0, "{said}");
@@ -28,6 +29,10 @@ fn a_good_release_takes_the_place_of_the_one_before() {
     let (code, said) = stage.cutover.cli_code(&["rollback"]);
     assert_eq!(code, 0, "{said}");
     assert_eq!(stage.running("blue"), "sha-2");
+    none_failed(load);
+    let ledger = stage.ledger();
+    assert_eq!(ledger.matches("] freeze app: all for=5s by=deploy why=\"deploy of sha-").count(), 2, "{ledger}");
+    assert_eq!(ledger.matches("] thaw app: all reason=thawed by=cli:tester").count(), 3, "{ledger}");
 }
 
 #[test]
@@ -37,6 +42,7 @@ fn a_bad_release_gives_its_place_back() {
     }
     let stage = Stage::set(&[RECREATE]);
     let before = stage.files();
+    let load = stage.load();
     for tag in ["never-ready", "wrong-version", "crash-loop"] {
         let (code, said) = stage.deploy(tag);
         assert_eq!(code, 4, "{tag}: {said}");
@@ -48,6 +54,23 @@ fn a_bad_release_gives_its_place_back() {
     let (code, said) = stage.deploy("no-such-tag");
     assert_eq!(code, 1, "nothing was touched yet: {said}");
     assert_eq!(stage.files(), before);
+    none_failed(load);
+}
+
+#[test]
+fn killed_in_the_gap_what_is_held_is_let_go_and_the_next_run_goes_on() {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[RECREATE]);
+    kill_at(&stage, "never-ready", "healthy");
+    let app = stage.cutover.app();
+    assert_eq!((&app["freeze"]["what"], &app["freeze"]["by"]), (&"all".into(), &"deploy".into()), "{app}");
+    stage.cutover.until_app("it ends by itself", |app| app["freeze"].is_null());
+    assert!(stage.ledger().contains("] thaw app: all reason=expired of=deploy"), "{}", stage.ledger());
+    let (code, said) = stage.deploy("sha-2");
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(stage.cutover.get("/").text(), "{\"release\":\"sha-2\"}");
 }
 
 #[test]
