@@ -226,7 +226,7 @@ fn it_ends_by_itself_when_its_owner_does_not_renew_it() {
     assert!(last.elapsed() > Duration::from_millis(400) && last.elapsed() < Duration::from_secs(5));
     let (status, refused) = freeze(&cutover, &renewal);
     assert_eq!((status, &refused["error"]["code"]), (409, &json!("not_frozen")), "{refused}");
-    assert!(cutover.ledger().contains("] thaw app: writes reason=expired of=deploy"), "{}", cutover.ledger());
+    eventually("the ledger says so", || cutover.ledger().contains("] thaw app: writes reason=expired of=deploy"));
     assert_eq!(cutover.ledger().matches("] freeze app").count(), 1, "renewals are no news");
 }
 
@@ -242,7 +242,7 @@ fn no_renewal_goes_past_the_limit() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(held.answer().status, 200);
-    assert!(cutover.ledger().contains("reason=limit"), "{}", cutover.ledger());
+    eventually("the ledger says so", || cutover.ledger().contains("reason=limit"));
     let (status, refused) = freeze(&cutover, &json!({ "for": "2s" }));
     assert!(status == 400 && refused["error"]["message"].as_str().unwrap().contains("freeze.max"), "{refused}");
 }

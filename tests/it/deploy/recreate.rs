@@ -4,6 +4,7 @@
 
 use super::killed::kill_at;
 use super::{Stage, have_images, none_failed};
+use crate::harness::eventually;
 
 const RECREATE: (&str, &str) = ("deploy.strategy", "'recreate'");
 
@@ -54,7 +55,9 @@ fn a_bad_release_gives_its_place_back() {
     let (code, said) = stage.deploy("no-such-tag");
     assert_eq!(code, 1, "nothing was touched yet: {said}");
     assert_eq!(stage.files(), before);
-    none_failed(load);
+    // Most of the time was gaps, so they were not many.
+    let (answered, failures) = load.end();
+    assert!(failures.is_empty() && answered > 20, "{} of {answered} failed: {failures:#?}", failures.len());
 }
 
 #[test]
@@ -67,7 +70,7 @@ fn killed_in_the_gap_what_is_held_is_let_go_and_the_next_run_goes_on() {
     let app = stage.cutover.app();
     assert_eq!((&app["freeze"]["what"], &app["freeze"]["by"]), (&"all".into(), &"deploy".into()), "{app}");
     stage.cutover.until_app("it ends by itself", |app| app["freeze"].is_null());
-    assert!(stage.ledger().contains("] thaw app: all reason=expired of=deploy"), "{}", stage.ledger());
+    eventually("the ledger says so", || stage.ledger().contains("] thaw app: all reason=expired of=deploy"));
     let (code, said) = stage.deploy("sha-2");
     assert_eq!(code, 0, "{said}");
     assert_eq!(stage.cutover.get("/").text(), "{\"release\":\"sha-2\"}");
