@@ -176,6 +176,16 @@ pub(super) enum Verb {
         #[command(subcommand)]
         job: Option<LedgerJob>,
     },
+    /// Go through the monitoring checklist: errors, resources, dependencies, alerts; exit code 1 where one is not well
+    #[command(after_help = "Example: cutover monitor --over 30s\n\
+                            [service.NAME.monitor] says which dependencies and which Prometheus are asked.")]
+    Monitor {
+        /// Which service; all of them when left out
+        service: Option<String>,
+        /// How long requests are counted
+        #[arg(long, default_value = "5s", value_name = "DURATION", value_parser = duration)]
+        over: Duration,
+    },
     /// Ask a color whether it is ready, what it is, and whether its containers are well
     #[command(after_help = "Example: cutover smoke http://127.0.0.1:8001 --expect-version sha-abcdef\n\
                             Where the port is that of a color whose env_file names a COMPOSE_PROJECT_NAME, its\n\

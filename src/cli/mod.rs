@@ -9,6 +9,7 @@ mod deploy;
 mod failure;
 mod freeze;
 mod ledger;
+mod monitor;
 mod preview;
 mod screen;
 mod smoke;
@@ -74,6 +75,7 @@ fn perform(cli: Cli, form: Form) -> Result<ExitCode, Failure> {
         Verb::Status { service, watch } => {
             in_runtime(status(&client(&path()?)?, service.as_deref(), watch, form))?;
         }
+        Verb::Monitor { service, over } => return monitor::monitor(&path()?, service.as_deref(), over, form),
         Verb::Smoke(args) => return in_runtime(smoke::smoke(args, cli.config.as_deref(), form)),
         Verb::Flip { target, how } => {
             let (service, color) = args::flip_target(&target).map_err(Failure::Usage)?;

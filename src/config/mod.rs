@@ -7,6 +7,7 @@ mod beside;
 mod deploy;
 mod env_file;
 mod freeze;
+mod monitor;
 mod problem;
 mod read;
 mod section;
@@ -19,6 +20,7 @@ pub use beside::{Preview, SkewShield};
 pub use deploy::{Backup, Deploy, Migrate, Retire, Version};
 pub use env_file::EnvFile;
 pub use freeze::Freeze;
+pub use monitor::Monitor;
 pub use problem::{Problem, Problems};
 use section::Reader;
 pub use units::duration;
@@ -226,6 +228,8 @@ pub struct Service {
     pub freeze: Freeze,
     /// `[service.NAME.deploy]`
     pub deploy: Deploy,
+    /// `[service.NAME.monitor]`
+    pub monitor: Monitor,
 }
 
 /// One color: where it listens, and where that was said.

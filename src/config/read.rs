@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::beside;
 use super::env_file::EnvFile;
+use super::monitor::monitor;
 use super::problem::Problem;
 use super::section::{Reader, Section, Source, Value, integer, kind};
 use super::tls::tls;
@@ -338,6 +339,7 @@ fn service(name: &str, section: &Section<'_, '_>, place: &Range<usize>) -> Servi
         },
         replay: Replay { safe: replay.boolean("safe", true), idempotent: replay.boolean("idempotent", false) },
         rehearse: rehearse(&rehearsal),
+        monitor: monitor(&section.section("monitor")),
         preview: beside::preview(&section.section("preview")),
         skew_shield: beside::skew_shield(&section.section("skew_shield")),
         drain: Drain { timeout: drain.duration("timeout", seconds(30)) },

@@ -11,6 +11,7 @@ pub mod files;
 mod hold;
 pub mod http;
 pub mod journal;
+pub mod monitor;
 pub mod plan;
 pub mod show;
 pub mod site;

@@ -125,6 +125,7 @@ mod tests {
             drain: config::Drain { timeout },
             freeze: config::Freeze::default(),
             deploy: config::Deploy::default(),
+            monitor: config::Monitor::default(),
         }
     }
 

@@ -14,6 +14,7 @@ mod harness;
 mod health;
 mod lease_model;
 mod ledger;
+mod monitor;
 mod peers;
 mod preview;
 mod proxying;

@@ -60,7 +60,12 @@ fn a_flask_application_is_migrated_and_its_data_are_safe() {
     let url = "postgresql+psycopg://recall:hush@postgres:5432/recall";
     let mut server = Server::prepared(
         "flask",
-        &[REQUIRED, ("deploy.backup.command", &dump), ("deploy.ready_timeout", "'30s'")],
+        &[
+            REQUIRED,
+            ("deploy.backup.command", &dump),
+            ("deploy.ready_timeout", "'30s'"),
+            ("monitor.projects", &format!("['{}']", database.0)),
+        ],
         &[
             ("IMAGE_REPO", "cutover-flask"),
             ("POSTGRES_IMAGE", "cutover-postgres:test"),
@@ -87,6 +92,11 @@ fn a_flask_application_is_migrated_and_its_data_are_safe() {
     let revision = || psql("SELECT version_num FROM alembic_version");
     assert_eq!(revision(), "0001");
     let deploy = |tag: &str| server.cutover.cli_code(&["deploy", "--image-tag", tag]);
+
+    let (code, said) = server.cutover.cli_code(&["monitor", "--over", "1s"]);
+    assert_eq!(code, 0, "{said}");
+    let postgres = format!("{}-postgres-1 is healthy", database.0);
+    assert!(said.contains(&postgres) && said.contains("-api-1: CPU ") && said.contains("MiB"), "{said}");
 
     let load = Load::of_gets(server.cutover.port(), 4);
     let (code, said) = deploy("sha-2");

@@ -1,0 +1,64 @@
+//! `[service.NAME.monitor]`: what `cutover monitor` looks at beside the proxy and the colors' own containers.
+
+use super::section::Section;
+
+/// `[service.NAME.monitor]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Monitor {
+    /// A larger share of failed requests is too many; from 0 to 1. Default 0.05.
+    pub max_error_rate: f64,
+    /// More of its limit of memory, from 0 to 1, is too much for a container. Default 0.9.
+    pub max_memory: f64,
+    /// Compose projects of what the service depends on; every container in them must be well. Empty by default.
+    pub projects: Vec<String>,
+    /// `http://…` that must answer below 500, or `tcp://host:port` that must take a connection. Empty by default.
+    pub urls: Vec<String>,
+    /// `http://…` of the Prometheus that is asked for firing alerts.
+    pub prometheus: Option<String>,
+}
+
+impl Default for Monitor {
+    fn default() -> Self {
+        Monitor { max_error_rate: 0.05, max_memory: 0.9, projects: Vec::new(), urls: Vec::new(), prometheus: None }
+    }
+}
+
+pub(super) fn monitor(section: &Section<'_, '_>) -> Monitor {
+    let default = Monitor::default();
+    let monitor = Monitor {
+        max_error_rate: section.fraction("max_error_rate", 0.0..=1.0, default.max_error_rate),
+        max_memory: section.fraction("max_memory", 0.0..=1.0, default.max_memory),
+        projects: words(section, "projects", "[\"recall_data\"]"),
+        urls: urls(section),
+        prometheus: prometheus(section),
+    };
+    section.refuse_unknown();
+    monitor
+}
+
+fn words(section: &Section<'_, '_>, key: &'static str, example: &str) -> Vec<String> {
+    section.strings(key, example).unwrap_or_default().into_iter().map(|(word, _)| word.to_owned()).collect()
+}
+
+fn urls(section: &Section<'_, '_>) -> Vec<String> {
+    const EXAMPLE: &str = "[\"http://127.0.0.1:9000/health\", \"tcp://10.0.0.7:5432\"]";
+    for (url, value) in section.strings("urls", EXAMPLE).unwrap_or_default() {
+        if !url.starts_with("http://") && !url.starts_with("tcp://") {
+            section.problem("urls", value, "has neither http:// nor tcp://", format!("for example `urls = {EXAMPLE}`"));
+        }
+    }
+    words(section, "urls", EXAMPLE)
+}
+
+fn prometheus(section: &Section<'_, '_>) -> Option<String> {
+    let (url, value) = section.string("prometheus", "\"http://127.0.0.1:9090\"")?;
+    if !url.starts_with("http://") {
+        section.problem(
+            "prometheus",
+            value,
+            "is no http:// URL",
+            "for example `prometheus = \"http://127.0.0.1:9090\"`",
+        );
+    }
+    Some(url.to_owned())
+}

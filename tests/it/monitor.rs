@@ -1,0 +1,83 @@
+//! `cutover monitor`: the runbook's checklist, with what is well, what is not, and what cannot be known.
+
+use std::net::TcpListener;
+
+use serde_json::Value;
+
+use super::harness::{Cutover, Setup, Upstream, eventually, free_port};
+
+fn look(cutover: &Cutover) -> (i32, Value) {
+    let (code, said) = cutover.cli_code(&["monitor", "--over", "300ms", "--json"]);
+    let found: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+    (code, found["services"]["app"].clone())
+}
+
+fn standing<'v>(items: &'v Value, name: &str) -> (&'v str, String) {
+    let item = items.as_array().unwrap().iter().find(|item| item["name"] == name).unwrap();
+    (item["standing"].as_str().unwrap(), item["findings"].to_string())
+}
+
+#[test]
+fn says_that_all_is_well() {
+    let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
+    let database = TcpListener::bind("127.0.0.1:0").unwrap();
+    let tcp = format!("tcp://{}", database.local_addr().unwrap());
+    let setup = Setup::of(&blue, &green)
+        .set("service.app.monitor.urls", format!("['http://127.0.0.1:{}/', '{tcp}']", green.port));
+    let cutover = setup.start();
+    let (code, items) = look(&cutover);
+    assert_eq!(code, 0, "{items}");
+    assert_eq!(standing(&items, "errors").0, "ok");
+    assert_eq!(standing(&items, "resources"), ("none", r#"["no color runs in Compose here"]"#.into()));
+    let (word, said) = standing(&items, "dependencies");
+    assert!(word == "ok" && said.contains("answers 200") && said.contains("takes connections"), "{said}");
+    assert_eq!(standing(&items, "alerts").0, "none", "{items}");
+    let (code, text) = cutover.cli_code(&["monitor", "app", "--over", "100ms"]);
+    assert!(code == 0 && text.contains("  ok       errors") && text.contains("blue: no request"), "{text}");
+}
+
+#[test]
+fn names_what_is_not_well() {
+    let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
+    let answer = r#"{"status":"success","data":{"alerts":[
+        {"state":"firing","labels":{"alertname":"CutoverDown"},"annotations":{"summary":"nobody answers"}},
+        {"state":"pending","labels":{"alertname":"Other"},"annotations":{}}]}}"#;
+    let prometheus = Upstream::answering(super::harness::plain("200 OK", answer));
+    let setup = Setup::of(&blue, &green)
+        .set("service.app.monitor.urls", format!("['tcp://127.0.0.1:{}']", free_port()))
+        .set("service.app.monitor.prometheus", format!("'http://127.0.0.1:{}'", prometheus.port));
+    let cutover = setup.start();
+    blue.behave(|conn| conn.answer_all(&super::harness::plain("500 Internal Server Error", "")));
+    blue.stop_connections();
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            for _ in 0..60 {
+                cutover.get("/");
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+        });
+        eventually("the errors are seen", || {
+            let (code, items) = look(&cutover);
+            let (word, said) = standing(&items, "errors");
+            code == 1 && word == "bad" && said.contains("blue: ") && said.contains("requests failed")
+        });
+        asking.join().unwrap();
+    });
+    let (code, items) = look(&cutover);
+    assert_eq!(code, 1);
+    assert_eq!(standing(&items, "dependencies").0, "bad", "{items}");
+    assert_eq!(standing(&items, "alerts"), ("bad", r#"["CutoverDown fires: nobody answers"]"#.into()));
+}
+
+#[test]
+fn does_not_take_for_well_what_it_cannot_know() {
+    let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
+    let setup = Setup::of(&blue, &green)
+        .set("service.app.monitor.projects", "['no-such-project-anywhere']")
+        .set("service.app.monitor.prometheus", format!("'http://127.0.0.1:{}'", free_port()));
+    let cutover = setup.start();
+    let (code, items) = look(&cutover);
+    assert_eq!(code, 1, "{items}");
+    assert_eq!(standing(&items, "dependencies").0, "unknown", "{items}");
+    assert_eq!(standing(&items, "alerts").0, "unknown", "{items}");
+}
