@@ -11,6 +11,7 @@ pub mod control;
 pub mod demo;
 pub mod docker;
 pub mod domain;
+pub mod handover;
 pub mod http;
 pub mod ledger;
 pub mod lines;

@@ -6,10 +6,12 @@
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -17,8 +19,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
 use crate::control::{self, Control, Handle};
+use crate::handover::{Inherited, Launcher, Link, PARCEL_VERSION, Parcel, Started, Word, notify_ready};
 use crate::lines::Lines;
 use crate::proxy::{self, AccessLog, Listener, Plane, Scheme};
+use crate::status::Upgraded;
 use crate::tls::{Acme, Terminator};
 use crate::{acme, admin, clock};
 
@@ -34,8 +38,17 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// Serves until a signal ends it. Exit code 0 after a stop, 1 when it could not start.
-pub fn run(config: Config) -> ExitCode {
+/// How long a kept connection may ask once more after an upgrade: whoever asks is answered and told to close, and only
+/// who is silent for so long is closed without being told.
+const IDLE_GRACE: Duration = Duration::from_secs(5);
+/// Between two reports of what the process that was upgraded still counts.
+const REPORT: Duration = Duration::from_millis(200);
+/// For the process before this one to say what it has counted.
+const PARCEL_LIMIT: Duration = Duration::from_secs(20);
+
+/// Serves until a signal ends it, on the sockets it was given and on its own. Exit code 0 after a stop, 1 when it could
+/// not start.
+pub fn run(config: Config, mut inherited: Inherited) -> ExitCode {
     clock::now();
     let logs = match init_logs() {
         Ok(logs) => logs,
@@ -44,9 +57,10 @@ pub fn run(config: Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let code = match start(&config) {
+    let code = match start(&config, &mut inherited) {
         Ok(running) => running.run_to_end(&config),
         Err(error) => {
+            inherited.refuse(&error.to_string());
             tracing::error!("cannot start: {error}");
             ExitCode::FAILURE
         }
@@ -74,13 +88,26 @@ struct Running {
     log: AccessLog,
     control: JoinHandle<()>,
     stop_control: watch::Sender<bool>,
-    signals: std::sync::mpsc::Receiver<()>,
+    asked: std::sync::mpsc::Receiver<Asked>,
     again: Arc<AtomicBool>,
+    handle: Handle,
+    /// Every socket that listens, once more.
+    sockets: Vec<OwnedFd>,
+    socket_file: Arc<AtomicBool>,
+    launcher: io::Result<Launcher>,
 }
 
-fn start(config: &Config) -> Result<Running, StartError> {
+/// What the process is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Stop,
+    Upgrade,
+}
+
+fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartError> {
+    let launcher = Launcher::find();
     raise_file_limit();
-    let listeners = bind(config)?;
+    let listeners = bind(config, inherited)?;
     let log = AccessLog::open(&config.log).map_err(|error| {
         StartError(match &config.log.access_file {
             Some(path) => format!("log.access_file {}: {error}", path.display()),
@@ -90,12 +117,18 @@ fn start(config: &Config) -> Result<Running, StartError> {
     let terminator = (!config.proxy.listen_tls.is_empty()).then(|| Terminator::new(&config.tls)).transpose();
     let terminator =
         terminator.map_err(|error| StartError(format!("cannot make keys for TLS sessions: {error}")))?.map(Arc::new);
-    let admin = admin::bind(&config.admin).map_err(|error| StartError(error.to_string()))?;
+    let admin = admin::bind(&config.admin, inherited).map_err(|error| StartError(error.to_string()))?;
+    for left in inherited.left() {
+        tracing::warn!("the socket at {left} was given to us, and nothing in the config listens there: it is closed");
+    }
+    let socket_file = admin.handed_over();
+    let sockets = duplicates(&listeners, &admin)
+        .map_err(|error| StartError(format!("cannot keep the sockets for an upgrade: {error}")))?;
 
     // The control plane needs the data plane's wakers, and the data plane needs the control plane's table.
     let plane_cell: Arc<OnceLock<PlaneHandles>> = Arc::default();
     let (wake, count) = (Arc::clone(&plane_cell), Arc::clone(&plane_cell));
-    let control = control::start(
+    let mut control = control::start(
         config.clone(),
         config.proxy.workers,
         Arc::new(move || {
@@ -109,12 +142,23 @@ fn start(config: &Config) -> Result<Running, StartError> {
     )
     .map_err(|error| StartError(error.to_string()))?;
 
+    let predecessor = match &mut inherited.link {
+        Some(link) => Some(take_over(link, &mut control)?),
+        None => None,
+    };
+
     let table = Arc::clone(&control.table);
     let (stop_control, stopped) = watch::channel(false);
-    let (stop_asked, signals) = std::sync::mpsc::channel();
+    let (ask, asked) = std::sync::mpsc::channel();
+    let upgrades = ask.clone();
+    control.upgrade_by(Box::new(move || {
+        // Without a main thread there is nothing to upgrade.
+        let _ = upgrades.send(Asked::Upgrade);
+    }));
+    let handle = control.handle.clone();
     let again = Arc::new(AtomicBool::new(false));
     let (hearing, heard) = std::sync::mpsc::sync_channel(1);
-    let ears = Ears { hearing, stop_asked, again: Arc::clone(&again) };
+    let ears = Ears { hearing, stop_asked: ask, again: Arc::clone(&again) };
     let token = config.admin.token.clone();
     let ordered = config.tls.acme.clone().zip(terminator.clone());
     let control = std::thread::Builder::new()
@@ -129,7 +173,14 @@ fn start(config: &Config) -> Result<Running, StartError> {
         .map_err(|error| StartError(format!("cannot start the workers: {error}")))?;
     let _ = plane_cell.set(PlaneHandles { wake: Box::new(plane.waker()), connections: Box::new(plane.connections()) });
     say_what_is_served(config);
-    Ok(Running { plane, log, control, stop_control, signals, again })
+    if let (Some(successor), Some(link)) = (predecessor, inherited.link.take()) {
+        let heard = hear_to_its_end(link, successor, handle.clone());
+        heard.map_err(|error| StartError(format!("the process before this one is gone: {error}")))?;
+    }
+    if let Err(error) = notify_ready() {
+        tracing::warn!("systemd does not hear that we serve: {error}");
+    }
+    Ok(Running { plane, log, control, stop_control, asked, again, handle, sockets, socket_file, launcher })
 }
 
 struct PlaneHandles {
@@ -138,14 +189,28 @@ struct PlaneHandles {
 }
 
 impl Running {
-    /// Waits for a signal, then stops.
+    /// Waits for a signal, then stops; or for an upgrade, then leaves.
     fn run_to_end(self, config: &Config) -> ExitCode {
-        // An error means that the control thread has ended without a signal: there is nobody left to judge a release.
-        let asked = self.signals.recv();
         let limit = config.proxy.shutdown_timeout;
+        loop {
+            match self.asked.recv() {
+                Ok(Asked::Upgrade) => {
+                    if let Some(started) = self.upgrade() {
+                        return self.leave(started, limit);
+                    }
+                }
+                Ok(Asked::Stop) => return self.stop(limit, ExitCode::SUCCESS),
+                // The control thread has ended without a signal: there is nobody left to judge a release.
+                Err(_) => return self.stop(limit, ExitCode::FAILURE),
+            }
+        }
+    }
+
+    fn stop(self, limit: Duration, code: ExitCode) -> ExitCode {
         tracing::info!(limit = ?limit, "stopping: no new connections, requests in flight may finish");
+        drop(self.sockets);
         let again = Arc::clone(&self.again);
-        let stopped = self.plane.stop(limit, move || again.load(Relaxed));
+        let stopped = self.plane.stop(limit, Duration::ZERO, move || again.load(Relaxed));
         self.stop_control.send_replace(true);
         let _ = self.control.join();
         self.log.finish();
@@ -154,8 +219,92 @@ impl Running {
             (cut, false) => tracing::warn!(cut, "stopped: deadline, {cut} cut"),
             (cut, true) => tracing::warn!(cut, "stopped: second signal, {cut} cut"),
         }
-        if asked.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        code
     }
+
+    /// Starts a successor. Whether it serves or not, the control plane hears of it.
+    fn upgrade(&self) -> Option<Started> {
+        let start = |launcher: &Launcher| {
+            if std::process::id() == 1 {
+                return Err("this is the first process of its container, which ends with it: start a new one".into());
+            }
+            tracing::info!(program = %launcher.program().display(), "upgrading in place");
+            launcher.start(&self.sockets, || self.handle.observe_blocking().as_ref().map(control::parcel))
+        };
+        let started = match &self.launcher {
+            Ok(launcher) => start(launcher),
+            Err(error) => Err(format!("the program that this is cannot be found: {error}")),
+        };
+        let outcome = match &started {
+            Ok(started) => Ok(Upgraded { from_pid: std::process::id(), to_pid: started.pid }),
+            Err(why) => Err(why.clone()),
+        };
+        // From here on the file at `admin.socket` is the successor's.
+        self.socket_file.store(started.is_ok(), Relaxed);
+        self.handle.upgrade_ended(outcome);
+        started.ok()
+    }
+
+    /// Finishes what is in flight while the successor serves, and tells it what that adds to the counters.
+    fn leave(self, started: Started, limit: Duration) -> ExitCode {
+        let Started { pid, mut link } = started;
+        tracing::info!(pid, limit = ?limit, "another process serves now: requests in flight may finish");
+        let observed = self.handle.observe_blocking();
+        let last = observed.map(|observed| (control::parcel(&observed), observed.stats));
+        drop(self.sockets);
+        self.stop_control.send_replace(true);
+        let mut report = || {
+            if let Some((parcel, stats)) = &last {
+                // A successor that is gone has taken its counters with it.
+                let _ = link.say(&Parcel { counters: control::counters(stats), ..parcel.clone() });
+            }
+        };
+        let mut reported = Instant::now();
+        let stopped = self.plane.stop(limit, IDLE_GRACE.min(limit), || {
+            if reported.elapsed() >= REPORT {
+                reported = Instant::now();
+                report();
+            }
+            self.again.load(Relaxed)
+        });
+        report();
+        let _ = self.control.join();
+        self.log.finish();
+        tracing::info!(cut = stopped.cut, "left: {pid} serves");
+        ExitCode::SUCCESS
+    }
+}
+
+/// Says that config, state and sockets are in order, and takes what was counted so far.
+fn take_over(link: &mut Link, control: &mut Control) -> Result<control::Successor, StartError> {
+    let failed = |error| StartError(format!("the process before this one does not hand over: {error}"));
+    link.say(&Word::Ready).map_err(failed)?;
+    let parcel = match link.hear::<Parcel>(Some(PARCEL_LIMIT)) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            tracing::warn!(%error, "what was counted so far is not understood, and left out");
+            Parcel { version: PARCEL_VERSION, ..Parcel::default() }
+        }
+        parcel => parcel.map_err(failed)?,
+    };
+    Ok(control.succeed(&parcel))
+}
+
+/// Says that we serve; from then on the other process leaves, and is heard until it has ended.
+fn hear_to_its_end(mut link: Link, successor: control::Successor, handle: Handle) -> io::Result<()> {
+    link.say(&Word::Serving)?;
+    let hear = move || {
+        loop {
+            match link.hear::<Parcel>(None) {
+                Ok(parcel) => drop(successor.take(&parcel)),
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
+                Err(_) => break,
+            }
+        }
+        successor.end();
+        tracing::info!("the process before this one has ended");
+        handle.be_alone();
+    };
+    std::thread::Builder::new().name("predecessor".into()).spawn(hear).map(drop)
 }
 
 /// A proxy needs two descriptors per connection; the soft limit is often 1,024.
@@ -173,9 +322,19 @@ fn raise_file_limit() {
     }
 }
 
-fn bind(config: &Config) -> Result<Vec<Listener>, StartError> {
+fn duplicates(listeners: &[Listener], admin: &admin::Bound) -> io::Result<Vec<OwnedFd>> {
+    let mut sockets = listeners.iter().map(Listener::duplicate).collect::<io::Result<Vec<_>>>()?;
+    sockets.extend(admin.duplicate()?);
+    Ok(sockets)
+}
+
+fn bind(config: &Config, inherited: &mut Inherited) -> Result<Vec<Listener>, StartError> {
     let bind = |(address, scheme, key): (SocketAddr, Scheme, &str)| {
-        proxy::bind(address, scheme).map_err(|error| {
+        let bound = match inherited.tcp(address) {
+            Some(socket) => proxy::adopt(socket, scheme),
+            None => proxy::bind(address, scheme),
+        };
+        bound.map_err(|error| {
             let help = match error.kind() {
                 io::ErrorKind::AddrInUse => "; another process listens there: `ss -ltnp` names it",
                 io::ErrorKind::PermissionDenied => "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
@@ -238,16 +397,18 @@ struct Ears {
     /// Told once, when signals are heard.
     hearing: std::sync::mpsc::SyncSender<()>,
     /// Told at each TERM and INT.
-    stop_asked: std::sync::mpsc::Sender<()>,
+    stop_asked: std::sync::mpsc::Sender<Asked>,
     /// Whether there was more than one.
     again: Arc<AtomicBool>,
 }
 
 impl Ears {
-    /// HUP reloads. The first TERM or INT asks for a stop, the second for a stop now. Returns why it cannot hear.
+    /// HUP reloads, USR2 upgrades. The first TERM or INT asks for a stop, the second for a stop now. Returns why it cannot hear.
     async fn hear(&self, handle: &Handle) -> io::Error {
-        let heard = [SignalKind::hangup(), SignalKind::terminate(), SignalKind::interrupt()].map(signal);
-        let [Ok(mut hup), Ok(mut term), Ok(mut int)] = heard else { return io::Error::last_os_error() };
+        let heard =
+            [SignalKind::hangup(), SignalKind::user_defined2(), SignalKind::terminate(), SignalKind::interrupt()];
+        let heard = heard.map(signal);
+        let [Ok(mut hup), Ok(mut usr2), Ok(mut term), Ok(mut int)] = heard else { return io::Error::last_os_error() };
         // Whoever waits for it, and for the stops below, only goes away with the process.
         let _ = self.hearing.send(());
         let mut asked = false;
@@ -259,12 +420,17 @@ impl Ears {
                     tokio::spawn(async move { handle.reload("HUP").await });
                     continue;
                 }
+                _ = usr2.recv() => {
+                    let handle = handle.clone();
+                    tokio::spawn(async move { handle.upgrade("USR2").await });
+                    continue;
+                }
                 _ = term.recv() => {}
                 _ = int.recv() => {}
             }
             self.again.store(asked, Relaxed);
             asked = true;
-            let _ = self.stop_asked.send(());
+            let _ = self.stop_asked.send(Asked::Stop);
         }
     }
 }

@@ -548,6 +548,15 @@ pub struct Reloaded {
     pub changes: Vec<String>,
 }
 
+/// An upgrade in place that is done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Upgraded {
+    /// The process that served before, and finishes what it has in flight.
+    pub from_pid: u32,
+    /// The process that serves now.
+    pub to_pid: u32,
+}
+
 /// Why nothing was changed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {
@@ -595,6 +604,8 @@ pub enum RefusalCode {
     StateUnwritable,
     /// The config on disk is not valid; the one in force stays.
     BadConfig,
+    /// The new binary does not serve; the old one goes on.
+    UpgradeFailed,
     /// The proxy is stopping.
     Stopping,
 }
@@ -607,6 +618,7 @@ impl RefusalCode {
             RefusalCode::UnknownService => 404,
             RefusalCode::StaleEpoch => 412,
             RefusalCode::BadConfig => 422,
+            RefusalCode::UpgradeFailed => 500,
             RefusalCode::StateUnwritable | RefusalCode::Stopping => 503,
             RefusalCode::NotReady
             | RefusalCode::RehearsalFailed
@@ -634,7 +646,7 @@ impl RefusalCode {
             | RefusalCode::NotFrozen
             | RefusalCode::StaleEpoch => 3,
             RefusalCode::CutoverUnderWay => 5,
-            RefusalCode::StateUnwritable | RefusalCode::Stopping => 1,
+            RefusalCode::StateUnwritable | RefusalCode::UpgradeFailed | RefusalCode::Stopping => 1,
         }
     }
 }
@@ -675,6 +687,8 @@ pub enum EventKind {
     Health,
     /// The config was read again, or refused.
     Reload,
+    /// The binary was upgraded in place, or the new one does not serve.
+    Upgrade,
 }
 
 impl EventKind {
@@ -690,6 +704,7 @@ impl EventKind {
             EventKind::Thaw => "thaw",
             EventKind::Health => "health",
             EventKind::Reload => "reload",
+            EventKind::Upgrade => "upgrade",
         }
     }
 }

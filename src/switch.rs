@@ -59,6 +59,11 @@ impl Counter {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
+    /// Sets it. Only for a counter without a worker.
+    fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
     /// The present value.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
@@ -163,6 +168,19 @@ impl Shard {
         self.durations[DURATION_BOUNDS_US.partition_point(|&bound| bound < us)].add(1);
         self.duration_sum_us.add(us);
     }
+
+    /// Every counter that goes along to the next process, in an order that a change here changes; the times to the
+    /// head of an answer do not: a history of bursts begins with its process.
+    fn counters(&self) -> impl Iterator<Item = &Counter> {
+        // `ended` first: see `ColorStats::in_flight`.
+        let ends = self.ends.iter().flat_map(Ends::counters);
+        [&self.ended, &self.begun, &self.errors, &self.duration_sum_us, &self.skew_answers]
+            .into_iter()
+            .chain(self.requests.iter().flatten())
+            .chain(&self.durations)
+            .chain(&self.replays)
+            .chain(ends)
+    }
 }
 
 /// The counters of one color: a [`Shard`] per worker.
@@ -170,17 +188,46 @@ impl Shard {
 pub struct ColorStats {
     /// Indexed by worker.
     pub shards: Box<[Arc<Shard>]>,
+    /// What the processes before this one counted; only the link to the one before writes to it.
+    before: Arc<Shard>,
 }
 
 impl ColorStats {
     /// Counters at zero for that many workers.
     pub fn new(workers: usize) -> Self {
-        ColorStats { shards: (0..workers).map(|_| Arc::default()).collect() }
+        ColorStats { shards: (0..workers).map(|_| Arc::default()).collect(), before: Arc::default() }
     }
 
     /// A sum over the workers.
     pub fn sum(&self, of: impl Fn(&Shard) -> u64) -> u64 {
-        self.shards.iter().map(|shard| of(shard)).sum()
+        self.shards.iter().map(|shard| of(shard)).sum::<u64>() + of(&self.before)
+    }
+
+    /// Everything counted so far, for the process that takes over.
+    pub fn export(&self) -> Vec<u64> {
+        let mut sums: Vec<u64> = self.before.counters().map(Counter::get).collect();
+        for shard in &self.shards {
+            sums.iter_mut().zip(shard.counters()).for_each(|(sum, counter)| *sum += counter.get());
+        }
+        sums
+    }
+
+    /// Takes over what [`ColorStats::export`] gave in the process before. False, and nothing is changed, if it is of
+    /// another form.
+    pub fn import(&self, counted: &[u64]) -> bool {
+        let fits = self.before.counters().count() == counted.len();
+        if fits {
+            self.before.counters().zip(counted).for_each(|(counter, &n)| counter.set(n));
+        }
+        fits
+    }
+
+    /// The process before has ended, and with it whatever it had in flight.
+    pub fn end_before(&self) {
+        self.before.ended.set(self.before.begun.get());
+        for ends in &self.before.ends {
+            ends.ended.set(ends.begun.get());
+        }
     }
 
     /// Requests in flight now.

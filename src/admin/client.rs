@@ -21,7 +21,7 @@ use crate::config;
 use crate::http::send;
 use crate::status::{
     ChangeRequest, Changed, Drained, FreezeRequest, Frozen, Pass, Refusal, RehearsalReport, Reloaded, Status,
-    ThawRequest, Thawed,
+    ThawRequest, Thawed, Upgraded,
 };
 
 /// For a connection.
@@ -29,6 +29,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// For an answer that waits for nothing: a disk at most.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// For an answer that waits for a drain; longer than a drain is sensibly configured.
+/// For a new binary to start, or to fail at it.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3600);
 /// The status of thousands of services fits.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -235,6 +237,15 @@ impl Client {
     pub async fn reload(&self, by: &str) -> Result<Reloaded, ClientError> {
         let body = serde_json::json!({ "by": by }).to_string().into_bytes();
         self.ask(Method::POST, "/v1/reload", body, None, ANSWER_TIMEOUT).await
+    }
+
+    /// Makes the proxy start its binary anew and hand everything over; `by` goes into the ledger.
+    ///
+    /// # Errors
+    /// [`ClientError`]; within 60 s.
+    pub async fn upgrade(&self, by: &str) -> Result<Upgraded, ClientError> {
+        let body = serde_json::json!({ "by": by }).to_string().into_bytes();
+        self.ask(Method::POST, "/v1/upgrade", body, None, UPGRADE_TIMEOUT).await
     }
 
     async fn change(

@@ -3,13 +3,17 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config;
+use crate::handover::Inherited;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -30,15 +34,35 @@ impl Bound {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// The same sockets once more, to hand over.
+    ///
+    /// # Errors
+    /// Too many files are open.
+    pub fn duplicate(&self) -> io::Result<Vec<OwnedFd>> {
+        let tcp = self.tcp.try_clone().map(OwnedFd::from);
+        let socket = self.socket.iter().map(|socket| socket.try_clone().map(OwnedFd::from));
+        std::iter::once(tcp).chain(socket).collect()
+    }
+
+    /// Set it once another process listens on the sockets: the file is its own then, and stays.
+    pub fn handed_over(&self) -> Arc<AtomicBool> {
+        self.file.as_ref().map(|file| Arc::clone(&file.handed_over)).unwrap_or_default()
+    }
 }
 
-/// Removes the file when dropped.
-pub(super) struct SocketFile(PathBuf);
+/// Removes the file when dropped, unless another process listens there.
+pub(super) struct SocketFile {
+    path: PathBuf,
+    handed_over: Arc<AtomicBool>,
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // A file that is left is replaced by the next start.
-        let _ = std::fs::remove_file(&self.0);
+        if !self.handed_over.load(Relaxed) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -62,26 +86,38 @@ impl std::error::Error for BindError {
     }
 }
 
-/// Binds `admin.listen` and `admin.socket`. Needs no runtime.
+/// Binds `admin.listen` and `admin.socket`, where they are not inherited. Needs no runtime.
 ///
 /// The socket's file gets mode 0600 before anybody can connect. A file left by a process that is gone is replaced.
 ///
 /// # Errors
 /// An address in use, a socket that somebody answers on, a path that is something else, missing permissions.
-pub fn bind(admin: &config::Admin) -> Result<Bound, BindError> {
-    let tcp = bind_tcp(admin.listen).map_err(|source| BindError {
-        door: format!("admin.listen {}", admin.listen),
-        hint: match source.kind() {
-            io::ErrorKind::AddrInUse => "is another cutover running? Stop it, or give this one an address of its own",
-            io::ErrorKind::AddrNotAvailable => "name an address of this machine",
-            io::ErrorKind::PermissionDenied => "ports under 1024 need a privilege; take a higher one",
-            _ => "give it another address",
-        },
-        source,
-    })?;
+pub fn bind(admin: &config::Admin, inherited: &mut Inherited) -> Result<Bound, BindError> {
+    let adopt = |tcp: TcpListener| tcp.set_nonblocking(true).map(|()| tcp);
+    let tcp =
+        inherited.tcp(admin.listen).map_or_else(|| bind_tcp(admin.listen), adopt).map_err(|source| BindError {
+            door: format!("admin.listen {}", admin.listen),
+            hint: match source.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "is another cutover running? Stop it, or give this one an address of its own"
+                }
+                io::ErrorKind::AddrNotAvailable => "name an address of this machine",
+                io::ErrorKind::PermissionDenied => "ports under 1024 need a privilege; take a higher one",
+                _ => "give it another address",
+            },
+            source,
+        })?;
     let address = tcp.local_addr().unwrap_or(admin.listen);
-    let socket = admin.socket.as_deref().map(bind_socket).transpose()?;
-    let file = admin.socket.clone().map(SocketFile);
+    let mut bind_or_adopt = |path: &Path| match inherited.unix(path) {
+        Some(socket) => socket.set_nonblocking(true).map(|()| socket).map_err(|source| BindError {
+            door: format!("admin.socket {}", path.display()),
+            hint: "what was handed over is no socket that listens",
+            source,
+        }),
+        None => bind_socket(path),
+    };
+    let socket = admin.socket.as_deref().map(&mut bind_or_adopt).transpose()?;
+    let file = admin.socket.clone().map(|path| SocketFile { path, handed_over: Arc::default() });
     Ok(Bound { tcp, address, socket, file })
 }
 
@@ -150,8 +186,11 @@ mod tests {
 
     #[test]
     fn an_address_in_use_is_named() {
-        let first = bind(&admin(any(), None)).unwrap();
-        let error = bind(&admin(first.address(), None)).err().expect("two cannot listen on one address").to_string();
+        let first = bind(&admin(any(), None), &mut Inherited::default()).unwrap();
+        let error = bind(&admin(first.address(), None), &mut Inherited::default())
+            .err()
+            .expect("two cannot listen on one address")
+            .to_string();
         assert!(error.starts_with(&format!("admin.listen {}: Address already in use", first.address())), "{error}");
         assert!(error.contains("another cutover"), "{error}");
     }
@@ -160,7 +199,7 @@ mod tests {
     fn a_socket_is_private_and_goes_with_its_listener() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("admin.sock");
-        let bound = bind(&admin(any(), Some(path.clone()))).unwrap();
+        let bound = bind(&admin(any(), Some(path.clone())), &mut Inherited::default()).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         drop(bound);
         assert!(!path.exists());
@@ -172,8 +211,11 @@ mod tests {
         let path = folder.path().join("admin.sock");
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "std leaves the file behind, like a killed process");
-        let live = bind(&admin(any(), Some(path.clone()))).unwrap();
-        let error = bind(&admin(any(), Some(path.clone()))).err().expect("somebody is there").to_string();
+        let live = bind(&admin(any(), Some(path.clone())), &mut Inherited::default()).unwrap();
+        let error = bind(&admin(any(), Some(path.clone())), &mut Inherited::default())
+            .err()
+            .expect("somebody is there")
+            .to_string();
         assert!(error.contains("admin.sock: somebody listens on it"), "{error}");
         assert!(path.exists(), "the live one keeps its file");
         drop(live);
@@ -184,11 +226,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("precious");
         std::fs::write(&path, "data").unwrap();
-        let error = bind(&admin(any(), Some(path.clone()))).err().expect("it is a file").to_string();
+        let error =
+            bind(&admin(any(), Some(path.clone())), &mut Inherited::default()).err().expect("it is a file").to_string();
         assert!(error.contains("not a socket"), "{error}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "data");
         let missing = folder.path().join("no/such/folder.sock");
-        let error = bind(&admin(any(), Some(missing))).err().expect("there is no folder").to_string();
+        let error = bind(&admin(any(), Some(missing)), &mut Inherited::default())
+            .err()
+            .expect("there is no folder")
+            .to_string();
         assert!(error.contains("create its folder"), "{error}");
     }
 }

@@ -45,6 +45,7 @@ enum Route<'a> {
     Events,
     Change(&'a str, Verb),
     Reload,
+    Upgrade,
 }
 
 impl<'a> Route<'a> {
@@ -59,6 +60,7 @@ impl<'a> Route<'a> {
             ["v1", "status"] => Route::Status,
             ["v1", "events"] => Route::Events,
             ["v1", "reload"] => Route::Reload,
+            ["v1", "upgrade"] => Route::Upgrade,
             ["v1", "services", name] if !name.is_empty() => Route::Service(name),
             ["v1", "services", name, "rehearsal"] if !name.is_empty() => Route::Rehearsal(name),
             ["v1", "services", name, "preview"] if !name.is_empty() => Route::Preview(name),
@@ -80,13 +82,14 @@ impl<'a> Route<'a> {
             | Route::Preview(_)
             | Route::Events
             | Route::Change(..)
-            | Route::Reload => false,
+            | Route::Reload
+            | Route::Upgrade => false,
         }
     }
 
     fn methods(self) -> &'static str {
         match self {
-            Route::Change(..) | Route::Preview(_) | Route::Reload => "POST",
+            Route::Change(..) | Route::Preview(_) | Route::Reload | Route::Upgrade => "POST",
             Route::Dashboard
             | Route::Healthz
             | Route::Readyz
@@ -170,7 +173,14 @@ async fn route(context: &Context, door: Door, request: Request<Incoming>) -> Res
             Ok(answer::stream(events::stream(context.handle.events(), context.stop.clone(), permit)))
         }
         Route::Change(name, verb) => change(context, name, verb, &head.headers, body).await,
-        Route::Reload => reload(context, &head.headers, body).await,
+        Route::Reload => {
+            let by = asker(context, &head.headers, body).await?;
+            Ok(answer::json(StatusCode::OK, &context.handle.reload(&by).await?))
+        }
+        Route::Upgrade => {
+            let by = asker(context, &head.headers, body).await?;
+            Ok(answer::json(StatusCode::OK, &context.handle.upgrade(&by).await?))
+        }
     }
 }
 
@@ -286,20 +296,19 @@ async fn preview(context: &Context, name: &str, headers: &HeaderMap, body: Incom
     Ok(answer::json(StatusCode::OK, &context.handle.preview(name.to_owned(), lasting, by).await?))
 }
 
-/// Body of `POST /v1/reload`.
+/// Body of `POST /v1/reload` and `POST /v1/upgrade`.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ReloadRequest {
+struct ByRequest {
     by: Option<String>,
 }
 
-async fn reload(context: &Context, headers: &HeaderMap, body: Incoming) -> Result<Answer, No> {
-    let request: ReloadRequest = read(context, headers, body).await?;
+async fn asker(context: &Context, headers: &HeaderMap, body: Incoming) -> Result<String, No> {
+    let request: ByRequest = read(context, headers, body).await?;
     if guard::if_match(headers)?.is_some() {
-        return Err(Failure::bad_request("reload takes no If-Match: an epoch is of one service").into());
+        return Err(Failure::bad_request("this takes no If-Match: an epoch is of one service").into());
     }
-    let by = request.by.filter(|by| by.len() <= BY_BYTES_MAX).unwrap_or_else(|| "api".into());
-    Ok(answer::json(StatusCode::OK, &context.handle.reload(&by).await?))
+    Ok(request.by.filter(|by| by.len() <= BY_BYTES_MAX).unwrap_or_else(|| "api".into()))
 }
 
 /// The body as JSON; an empty one is the default. Everything about it is limited.
@@ -354,6 +363,7 @@ mod route {
 
     #[test]
     fn of_a_change_takes_no_get_and_of_a_read_no_post() {
+        assert!(Route::Upgrade.allows(&Method::POST) && !Route::Upgrade.is_open());
         assert!(Route::Reload.allows(&Method::POST) && !Route::Reload.allows(&Method::GET));
         assert!(Route::Status.allows(&Method::GET) && Route::Status.allows(&Method::HEAD));
         assert!(!Route::Status.allows(&Method::POST) && !Route::Status.allows(&Method::OPTIONS));

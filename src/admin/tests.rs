@@ -128,6 +128,11 @@ async fn stand_in(mut commands: mpsc::Receiver<Command>, ready: bool) {
                 expires: String::new(),
                 door: String::new(),
             }))),
+            Command::Upgrade { answer, .. } => {
+                let refusal = Refusal { code: RefusalCode::UpgradeFailed, message: "none in this stand-in".into() };
+                drop(answer.send(Err(refusal)));
+            }
+            Command::UpgradeEnded(_) | Command::Alone => {}
             Command::Reload { by, answer } => drop(answer.send(Ok(Reloaded { changes: vec![by] }))),
         }
     }
@@ -143,7 +148,7 @@ fn serve(token: Option<&str>, socket: Option<PathBuf>, ready: bool) -> Served {
 fn serve_limited(limits: Limits, token: Option<&str>, socket: Option<PathBuf>, ready: bool) -> Served {
     let listen = "127.0.0.1:0".parse().unwrap();
     let mut config = config::Admin { listen, token: token.map(str::to_owned), socket };
-    let bound = super::bind(&config).unwrap();
+    let bound = super::bind(&config, &mut crate::handover::Inherited::default()).unwrap();
     config.listen = bound.address();
     let (commands, asked) = mpsc::channel(8);
     let (events, _) = broadcast::channel(256);

@@ -164,6 +164,14 @@ pub(super) enum Verb {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Start the binary anew in place: the new process takes over the sockets, no connection is refused or dropped
+    #[command(after_help = "Example: install -m 755 cutover /usr/local/bin/ && cutover upgrade\n\
+                            As USR2 does. If the new binary cannot start, the old one goes on and the reason is said.")]
+    Upgrade {
+        /// Only let the binary check the config
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Show the last flips, refusals, drains and verdicts, or prove that none was changed
     #[command(after_help = "Examples: cutover ledger -n 100, cutover ledger --service recall, cutover ledger verify")]
     Ledger {

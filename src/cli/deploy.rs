@@ -62,6 +62,7 @@ pub(super) fn bring_back(
         | RefusalCode::StateUnwritable
         | RefusalCode::BadConfig
         | RefusalCode::PreviewOff
+        | RefusalCode::UpgradeFailed
         | RefusalCode::Stopping => return refused(refusal),
     }
     let config = Config::load(path)?;

@@ -27,6 +27,7 @@ use serde_json::json;
 use crate::admin::client::{Client, ClientError};
 use crate::config::{self, Config};
 use crate::demo::sample;
+use crate::handover::Inherited;
 use crate::runbook::journal::Intent;
 use crate::status::{FreezeRequest, Status};
 use crate::{demo, serve};
@@ -67,8 +68,18 @@ fn perform(cli: Cli, form: Form) -> Result<ExitCode, Failure> {
     let path = || config::find(cli.config.as_deref());
     match cli.verb {
         Verb::Demo { stay } => return Ok(demo::run(demo::Options { stay, json: form == Form::Json })),
-        Verb::Serve => return Ok(serve::run(Config::load(&path()?)?)),
-        Verb::Check | Verb::Reload { dry_run: true } => check(&Config::load(&path()?)?, form),
+        Verb::Serve => {
+            let mut inherited = Inherited::take();
+            let config = path().map_err(Failure::from).and_then(|path| Ok(Config::load(&path)?));
+            if let Err(failure) = &config {
+                inherited.refuse(&failure.to_string());
+            }
+            return Ok(serve::run(config?, inherited));
+        }
+        Verb::Upgrade { dry_run: false } => in_runtime(upgrade(&client(&path()?)?, form))?,
+        Verb::Check | Verb::Reload { dry_run: true } | Verb::Upgrade { dry_run: true } => {
+            check(&Config::load(&path()?)?, form)
+        }
         Verb::Ledger { job: Some(LedgerJob::Verify), .. } => return ledger::verify(&reach(&path()?)?, form),
         Verb::Ledger { lines, service, job: None } => ledger::show(&reach(&path()?)?, lines, service.as_deref(), form)?,
         Verb::Reload { dry_run: false } => in_runtime(reload(&client(&path()?)?, form))?,
@@ -233,6 +244,18 @@ async fn reload(client: &Client, form: Form) -> Result<(), Failure> {
             let lines: String = reloaded.changes.iter().map(|change| format!("  {change}\n")).collect();
             print(&format!("reloaded\n{lines}"));
         }
+    }
+    Ok(())
+}
+
+async fn upgrade(client: &Client, form: Form) -> Result<(), Failure> {
+    let upgraded = client.upgrade(&args::who()).await?;
+    match form {
+        Form::Json => print_json(&upgraded),
+        Form::Text => print(&format!(
+            "upgraded: process {} serves, process {} finishes what it has in flight\n",
+            upgraded.to_pid, upgraded.from_pid
+        )),
     }
     Ok(())
 }

@@ -15,9 +15,17 @@ use crate::status::{Changed, Refusal, RefusalCode, Status};
 
 impl Task {
     pub(super) fn on_command(&mut self, command: Command) {
+        let held = self.held();
         match command {
             // A caller that has left is no concern.
             Command::Observe(answer) => drop(answer.send(self.observe())),
+            Command::Upgrade { by, answer } => self.begin_upgrade(by, answer),
+            Command::UpgradeEnded(outcome) => self.end_upgrade(outcome),
+            Command::Alone => self.release(),
+            Command::Flip(_, answer) | Command::Rollback(_, answer) if let Some(refusal) = held => {
+                self.reply(answer, Err(refusal));
+            }
+            Command::Drain(_, answer) if let Some(refusal) = held => self.reply(answer, Err(refusal)),
             Command::Flip(change, answer) => self.flip(change, answer),
             Command::Rollback(change, answer) => self.roll_back(change, answer),
             Command::Drain(name, answer) => match self.services.get_mut(&name) {

@@ -7,6 +7,7 @@ mod answer;
 mod evidence;
 mod files;
 mod freeze;
+mod handover;
 mod preview;
 mod probe;
 mod redact;
@@ -41,12 +42,14 @@ use crate::domain::cutover::{Cutover, Phase};
 use crate::ledger::{Ledger, Place};
 use crate::preview::Key;
 use crate::status::{
-    ChangeRequest, Changed, Drained, Event, FreezeRequest, Frozen, Pass, Refusal, RefusalCode, RehearsalReport,
-    Reloaded, Status, ThawRequest, Thawed,
+    ChangeRequest, Changed, Drained, Event, FreezeRequest, Frozen, Pass, Refusal, RehearsalReport,
+    RefusalCode, Reloaded, Status, ThawRequest, Thawed, Upgraded,
 };
 use crate::switch::{ColorStats, HeldEnd, REHEARSAL_RESULTS, Table};
 use crate::tls::Terminator;
 
+use handover::Handover;
+pub use handover::{Successor, counters, parcel};
 pub use reload::Load;
 use service::{Managed, timing};
 use state::Store;
@@ -75,6 +78,14 @@ pub(crate) enum Command {
         by: String,
         answer: oneshot::Sender<Result<Reloaded, Refusal>>,
     },
+    Upgrade {
+        by: String,
+        answer: oneshot::Sender<Result<Upgraded, Refusal>>,
+    },
+    /// The upgrade that was asked for has ended, in one way or the other.
+    UpgradeEnded(Result<Upgraded, String>),
+    /// The process before this one has ended.
+    Alone,
 }
 
 /// A change of one service, as it was asked for.
@@ -203,6 +214,16 @@ impl Handle {
     pub async fn reload(&self, by: &str) -> Result<Reloaded, Refusal> {
         let by = by.to_owned();
         self.ask(|answer| Command::Reload { by, answer }).await?
+    }
+
+    /// Starts the binary anew and hands everything over to it; answers when the new process serves. `by` is for the
+    /// ledger.
+    ///
+    /// # Errors
+    /// [`RefusalCode::CutoverUnderWay`] while anything is under way, [`RefusalCode::UpgradeFailed`] with the reason.
+    pub async fn upgrade(&self, by: &str) -> Result<Upgraded, Refusal> {
+        let by = by.to_owned();
+        self.ask(|answer| Command::Upgrade { by, answer }).await?
     }
 
     /// What happens from now on. A reader that falls behind by 256 events loses the oldest.
@@ -340,6 +361,7 @@ pub fn start(
         watch_ends: BTreeMap::new(),
         started: clock::utc(),
         schedule: Schedule::default(),
+        handover: Handover::default(),
     };
     let inbox = Inbox {
         commands: commands_in,

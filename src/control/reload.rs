@@ -122,6 +122,13 @@ pub(super) fn table_of<'a>(services: impl Iterator<Item = &'a Managed>) -> Table
 impl Task {
     /// Asks for a reload; [`Task::on_loaded`] follows.
     pub(super) fn request_reload(&mut self, by: &str, answer: Answer) {
+        if let Some(refusal) = self.held() {
+            match answer {
+                Some(answer) => self.reply(answer, Err(refusal)),
+                None => self.reload_later(),
+            }
+            return;
+        }
         let known = self.services.keys().cloned().collect();
         let files = self.files.borrow().keys().cloned().collect();
         let request = ReloadRequest { by: by.to_owned(), answer, known, files };
@@ -138,6 +145,11 @@ impl Task {
         let Loaded { request: ReloadRequest { by, answer, .. }, outcome, contents, saved } = loaded;
         if !contents.is_empty() {
             self.files.send_replace(contents);
+        }
+        if let Some(refusal) = self.held() {
+            // It was asked for before the upgrade began.
+            self.reload_later();
+            return answer.into_iter().for_each(|answer| self.reply(answer, Err(refusal.clone())));
         }
         let outcome = match outcome {
             Ok(config) => {

@@ -18,6 +18,7 @@ use tokio::time::sleep;
 
 use super::evidence::Kept;
 use super::files::Contents;
+use super::handover::Handover;
 use super::probe::Found;
 use super::reload::{Loaded, ReloadRequest};
 use super::sampler::{BELL_TICK, HISTORY_TICK, WATCH_TICK};
@@ -92,6 +93,7 @@ pub(super) struct Task {
     pub(super) watch_ends: BTreeMap<(String, &'static str), u64>,
     pub(super) started: String,
     pub(super) schedule: Schedule,
+    pub(super) handover: Handover,
 }
 
 /// What time has to bring next.
@@ -407,7 +409,8 @@ impl Task {
             | EventKind::Freeze
             | EventKind::Thaw
             | EventKind::Health
-            | EventKind::Reload => {
+            | EventKind::Reload
+            | EventKind::Upgrade => {
                 tracing::info!(service, kind = kind.as_str(), "{message}");
             }
         }
@@ -433,9 +436,9 @@ impl Task {
             Standing::Down | Standing::Unknown => format!("{address} is not ready: {why}"),
         };
         let config_active = managed.config.active;
-        let due = managed.config_flip_due && managed.is_known(config_active);
+        let is_due = managed.config_flip_due && managed.is_known(config_active);
         self.emit(EventKind::Health, Some(&service), message);
-        if due {
+        if is_due && self.held().is_none() {
             self.flip_by_config(&service, "config changed before the start");
         }
     }

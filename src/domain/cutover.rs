@@ -684,6 +684,11 @@ impl Cutover {
         &self.drains
     }
 
+    /// Whether a change was decided and waits for the disk.
+    pub fn is_saving(&self) -> bool {
+        self.pending.is_some()
+    }
+
     /// Whether the active color is being judged.
     pub fn is_watching(&self) -> bool {
         matches!(self.phase, Phase::Watching(_))

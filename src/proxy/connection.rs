@@ -270,7 +270,7 @@ impl<S: Transport> Connection<S> {
             let (client, worker, alarm) = (&mut self.client, &self.worker, &self.alarm);
             let filled = poll_fn(|cx| match client.poll_fill(cx, &worker.buffers, false) {
                 Poll::Pending if alarm.is_late() && begun => Poll::Ready(Err(Fault::HeadTimedOut)),
-                Poll::Pending if alarm.is_late() || (worker.is_stopping() && !begun) || worker.is_cutting() => {
+                Poll::Pending if alarm.is_late() || (worker.closes_idle() && !begun) || worker.is_cutting() => {
                     Poll::Ready(Ok(0))
                 }
                 Poll::Pending => Poll::Pending,

@@ -75,7 +75,7 @@ async fn first_byte(stream: &TcpStream, alarm: &Alarm, worker: &Context) -> Resu
         let mut byte = [0];
         match stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
             Poll::Pending if alarm.is_late() => Poll::Ready(Err(Handshake::TimedOut)),
-            Poll::Pending if worker.is_stopping() || worker.is_cutting() => Poll::Ready(Err(Handshake::Closed)),
+            Poll::Pending if worker.closes_idle() || worker.is_cutting() => Poll::Ready(Err(Handshake::Closed)),
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(1..)) => Poll::Ready(Ok(byte[0])),
             Poll::Ready(Ok(_) | Err(_)) => Poll::Ready(Err(Handshake::Closed)),

@@ -6,10 +6,11 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
 use super::worker::{Accepted, Admission, Worker};
@@ -53,6 +54,29 @@ pub fn bind(address: SocketAddr, scheme: Scheme) -> io::Result<Listener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(Listener { socket: socket.into(), scheme })
+}
+
+/// Takes over a socket that listens already: of the process before this one, or of systemd.
+///
+/// # Errors
+/// As the system says it; the socket is none that connections come from.
+pub fn adopt(socket: TcpListener, scheme: Scheme) -> io::Result<Listener> {
+    let options = SockRef::from(&socket);
+    options.set_tcp_nodelay(true)?;
+    options.set_keepalive(true)?;
+    options.set_nonblocking(true)?;
+    options.listen(BACKLOG)?;
+    Ok(Listener { socket, scheme })
+}
+
+impl Listener {
+    /// The same socket once more, to hand over: it listens until this is closed as well.
+    ///
+    /// # Errors
+    /// Too many files are open.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.socket.try_clone().map(OwnedFd::from)
+    }
 }
 
 /// Accepts from one listener until the task is aborted, which closes it: new connections are refused from there on.

@@ -29,10 +29,11 @@ mod upstream;
 mod worker;
 
 pub use access_log::AccessLog;
-pub use listener::{Listener, Scheme, bind};
+pub use listener::{Listener, Scheme, adopt, bind};
 
 use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -90,11 +91,24 @@ impl Plane {
     }
 
     /// Accepts no more, lets requests finish within `limit` or until `now` says so, then cuts the rest.
-    pub fn stop(self, limit: Duration, now: impl Fn() -> bool) -> Stopped {
-        self.workers.iter().for_each(|worker| worker.tell(Message::Stop));
-        let deadline = Instant::now() + limit;
+    ///
+    /// A kept connection without a request is closed after `idle`; one that asks until then is answered, and closed by
+    /// that answer. `now` is asked every 10 ms.
+    pub fn stop(self, limit: Duration, idle: Duration, mut now: impl FnMut() -> bool) -> Stopped {
+        // A worker ends once it has no connection: before that, nobody may accept one for it.
+        let (accepted, accepts) = channel();
+        self.workers.iter().for_each(|worker| worker.tell(Message::StopAccepting(accepted.clone())));
+        drop(accepted);
+        while accepts.recv().is_ok() {}
+        let began = Instant::now();
+        self.workers.iter().for_each(|worker| worker.tell(Message::Stop { idle_until: began + idle }));
+        let mut awaits_idle = !idle.is_zero();
         let open = |workers: &[Worker]| workers.iter().any(|worker| worker.open() > 0);
-        while open(&self.workers) && Instant::now() < deadline && !now() {
+        while open(&self.workers) && began.elapsed() < limit && !now() {
+            if awaits_idle && began.elapsed() > idle {
+                awaits_idle = false;
+                (self.waker())();
+            }
             std::thread::sleep(worker::STOP_POLL);
         }
         self.workers.iter().for_each(|worker| worker.tell(Message::Cut));

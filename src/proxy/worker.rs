@@ -35,8 +35,10 @@ pub enum Message {
     Serve(Accepted),
     /// Make every connection look at its flags.
     Wake,
-    /// Serve what is in flight, then end.
-    Stop,
+    /// Accept no more, and drop this when that is so.
+    StopAccepting(std::sync::mpsc::Sender<()>),
+    /// Serve what is in flight, then end; connections without a request are closed from that moment on.
+    Stop { idle_until: Instant },
     /// End what is in flight.
     Cut,
 }
@@ -108,6 +110,7 @@ impl Worker {
                 alarms: Alarms::default(),
                 accepting: RefCell::default(),
                 stopping: Cell::default(),
+                idle_until: Cell::default(),
                 cutting: Cell::new(false),
                 cut: Cell::new(0),
                 date: RefCell::new(http_date()),
@@ -168,6 +171,7 @@ pub struct Context {
     open: Arc<AtomicUsize>,
     accepting: RefCell<Vec<AbortHandle>>,
     stopping: Cell<Option<Instant>>,
+    idle_until: Cell<Option<Instant>>,
     cutting: Cell<bool>,
     cut: Cell<u64>,
     date: RefCell<[u8; 29]>,
@@ -177,6 +181,11 @@ impl Context {
     /// Whether connections end with the exchange they are in.
     pub fn is_stopping(&self) -> bool {
         self.stopping.get().is_some()
+    }
+
+    /// Whether connections without a request are closed.
+    pub fn closes_idle(&self) -> bool {
+        self.idle_until.get().is_some_and(|until| until <= Instant::now())
     }
 
     /// When a lease without an end of its own should say goodbye if its turn is `turn`, from 0 (first) to 1 (last):
@@ -262,9 +271,11 @@ impl Context {
             }
             Message::Serve(accepted) => self.serve(accepted),
             Message::Wake => self.alarms.wake_all(),
-            Message::Stop => {
+            // The task cannot run between this and its end: both are on this thread.
+            Message::StopAccepting(_done) => self.accepting.take().iter().for_each(AbortHandle::abort),
+            Message::Stop { idle_until } => {
                 self.stopping.set(Some(Instant::now()));
-                self.accepting.take().iter().for_each(AbortHandle::abort);
+                self.idle_until.set(Some(idle_until));
                 self.alarms.wake_all();
             }
             Message::Cut => {

@@ -41,6 +41,13 @@ pub struct Ends {
     pub cut: Counter,
 }
 
+impl Ends {
+    /// All of them, `ended` before `begun`.
+    pub(super) fn counters(&self) -> [&Counter; 4] {
+        [&self.ended, &self.begun, &self.closed, &self.cut]
+    }
+}
+
 /// Whether a route is being drained, and until when.
 #[derive(Debug, Default)]
 pub(super) struct Drain {

@@ -28,4 +28,5 @@ mod state;
 mod stop;
 mod tidy;
 mod tls;
+mod upgrade;
 mod watch;

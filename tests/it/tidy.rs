@@ -6,12 +6,13 @@
 use std::path::{Path, PathBuf};
 
 /// What each layer may name besides itself. A layer that is missing here is a finding: somebody has to place it.
-const LAYERS: [(&str, &[&str]); 20] = [
+const LAYERS: [(&str, &[&str]); 21] = [
     ("domain", &[]),
     ("clock", &[]),
     ("lines", &[]),
     ("http", &[]),
     ("docker", &[]),
+    ("handover", &[]),
     ("tls", &[]),
     ("acme", &["clock", "tls"]),
     ("preview", &[]),
@@ -20,24 +21,24 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ("ledger", &["domain", "clock", "config", "lines", "status"]),
     ("switch", &["domain", "config", "preview"]),
     ("proxy", &["switch", "config", "domain", "clock", "lines", "preview", "tls"]),
-    ("control", &["switch", "config", "domain", "status", "ledger", "clock", "preview", "tls", "docker"]),
+    ("control", &["handover", "switch", "config", "domain", "status", "ledger", "clock", "preview", "tls", "docker"]),
     ("metrics", &["control", "status", "switch", "domain"]),
-    ("admin", &["control", "status", "config", "domain", "metrics", "switch", "clock", "ledger", "http"]),
+    ("admin", &["control", "handover", "status", "config", "domain", "metrics", "switch", "clock", "ledger", "http"]),
     ("demo", &["admin", "status", "domain", "config", "clock", "http"]),
     // A client of the admin API and of Docker, never inside the proxy.
     ("runbook", &["admin", "clock", "config", "docker", "domain", "http", "ledger", "status"]),
     (
         "cli",
         &[
-            "admin", "clock", "config", "demo", "docker", "domain", "ledger", "lines", "metrics", "runbook", "serve",
+            "admin", "clock", "config", "demo", "docker", "domain", "handover", "ledger", "lines", "metrics", "runbook", "serve",
             "status", "switch",
         ],
     ),
     (
         "serve",
         &[
-            "acme", "admin", "clock", "config", "control", "domain", "ledger", "lines", "metrics", "proxy", "status",
-            "switch", "tls",
+            "acme", "admin", "clock", "config", "control", "domain", "handover", "ledger", "lines", "metrics", "proxy",
+            "status", "switch", "tls",
         ],
     ),
 ];

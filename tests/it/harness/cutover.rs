@@ -140,9 +140,26 @@ impl Cutover {
 
     /// Starts the binary.
     pub fn spawn(&mut self) {
+        self.spawn_as(self.command());
+    }
+
+    /// Starts it by a program at another path.
+    pub fn spawn_program(&mut self, program: &std::path::Path) {
+        let mut command = self.command();
+        let folder = self.dir.path().to_owned();
+        command = {
+            let mut other = Command::new(program);
+            other.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+            other.env_remove("CUTOVER_CONFIG").env_remove("RUST_LOG").current_dir(folder);
+            other
+        };
+        self.spawn_as(command);
+    }
+
+    fn spawn_as(&mut self, mut command: Command) {
         let log = File::options().create(true).append(true).open(self.path("stderr")).expect("a folder of our own");
         let out = File::options().create(true).append(true).open(self.path("stdout")).expect("a folder of our own");
-        let child = self.command().arg("serve").stdin(Stdio::null()).stdout(out).stderr(log).spawn();
+        let child = command.arg("serve").stdin(Stdio::null()).stdout(out).stderr(log).spawn();
         self.child = Some(child.expect("the binary starts"));
     }
 

@@ -1,0 +1,121 @@
+//! Starting the successor: the program at the place this one was started from, with the same arguments and our sockets.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::parcel::{Link, Parcel, Word};
+use super::{HANDED, numbers_of, pass_on};
+
+/// For a successor to read its config and its state, and again to begin to serve.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// How this process was started. Ask for it early: a folder may be renamed and a program replaced.
+pub struct Launcher {
+    program: PathBuf,
+    args: Vec<OsString>,
+}
+
+/// A successor that serves.
+pub struct Started {
+    /// Its process id.
+    pub pid: u32,
+    /// To tell it what is counted from here on; it ends with us.
+    pub link: Link,
+}
+
+impl Launcher {
+    /// The program by the name it was called by, so that a link that is moved to a new version is followed.
+    ///
+    /// # Errors
+    /// The system does not say which program this is.
+    pub fn find() -> io::Result<Self> {
+        let mut args = std::env::args_os();
+        let called = args.next().map(PathBuf::from).unwrap_or_default();
+        let by_path = || {
+            let folders = std::env::var_os("PATH")?;
+            std::env::split_paths(&folders).map(|folder| folder.join(&called)).find(|path| path.is_file())
+        };
+        let named = if called.as_os_str().as_bytes().contains(&b'/') { Some(called.clone()) } else { by_path() };
+        let program = match named.filter(|path| path.is_file()) {
+            Some(path) => std::path::absolute(path)?,
+            None => std::env::current_exe()?,
+        };
+        Ok(Launcher { program, args: args.collect() })
+    }
+
+    /// The program that would be started.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Starts the program, gives it the sockets and the parcel, and returns when it serves.
+    ///
+    /// # Errors
+    /// A sentence: why it does not. It has ended then, and nothing was taken from us.
+    pub fn start(&self, sockets: &[OwnedFd], parcel: impl FnOnce() -> Option<Parcel>) -> Result<Started, String> {
+        let program = self.program.display();
+        let (mut child, mut link) = self.spawn(sockets).map_err(|error| format!("{program}: {error}"))?;
+        match converse(&mut link, parcel) {
+            Ok(()) => Ok(Started { pid: child.id(), link }),
+            Err(why) => {
+                let ended = end(&mut child);
+                Err(format!("{program}: {why} ({ended})"))
+            }
+        }
+    }
+
+    fn spawn(&self, sockets: &[OwnedFd]) -> io::Result<(Child, Link)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let numbers = numbers_of(&theirs, sockets);
+        let words = std::iter::once(std::process::id().to_string()).chain(numbers.iter().map(ToString::to_string));
+        let mut command = Command::new(&self.program);
+        command.args(&self.args).stdin(Stdio::null());
+        command.env(HANDED, words.collect::<Vec<_>>().join(" "));
+        command.env_remove("LISTEN_PID").env_remove("LISTEN_FDS").env_remove("LISTEN_FDNAMES");
+        // SAFETY: between fork and exec it only calls fcntl, and allocates nothing.
+        unsafe { command.pre_exec(move || numbers.iter().try_for_each(|&number| pass_on(number))) };
+        Ok((command.spawn()?, Link::new(ours)))
+    }
+}
+
+fn converse(link: &mut Link, parcel: impl FnOnce() -> Option<Parcel>) -> Result<(), String> {
+    expect(link, &Word::Ready)?;
+    let parcel = parcel().ok_or("what was counted so far could not be had")?;
+    link.say(&parcel).map_err(|error| format!("it does not take what was counted so far: {error}"))?;
+    expect(link, &Word::Serving)
+}
+
+fn expect(link: &mut Link, wanted: &Word) -> Result<(), String> {
+    match link.hear::<Word>(Some(LIMIT)) {
+        Ok(word) if word == *wanted => Ok(()),
+        Ok(Word::Failed(why)) => Err(why),
+        Ok(word @ (Word::Ready | Word::Serving)) => Err(format!("it says {word:?} where {wanted:?} is due")),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(format!("it said nothing for {LIMIT:?}")),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err("it does not speak as a cutover does".into()),
+        Err(_) => Err("it ended before it served; its own words are in the log".into()),
+    }
+}
+
+/// Makes sure that it has ended, and says how. One that ends by itself is given a moment for it.
+fn end(child: &mut Child) -> String {
+    let deadline = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < deadline {
+        if let Ok(Some(status)) = child.try_wait() {
+            return status.to_string();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // It is our own child and was not waited for: its number is nobody else's.
+    let _ = child.kill();
+    match child.wait() {
+        Ok(status) => format!("ended by us: {status}"),
+        Err(error) => format!("and it cannot be ended: {error}"),
+    }
+}

@@ -1,0 +1,143 @@
+//! Listening sockets that come from elsewhere: from the process that this one replaces, or from systemd.
+//!
+//! A socket that is handed over never stops listening, so no client is refused between one process and the next. What
+//! the two processes say to each other is in [`parcel`]; how the next one is started, in [`launch`]. Nothing here
+//! decides when to upgrade, and nothing here is on the path of a request.
+
+mod launch;
+mod parcel;
+mod systemd;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+
+use socket2::{SockAddr, SockRef};
+
+pub use launch::{Launcher, Started};
+pub use parcel::{Link, Parcel, VERSION as PARCEL_VERSION, Word};
+pub use systemd::notify_ready;
+
+/// Set for a successor: our process id, the link to us, and the sockets, as numbers with spaces between.
+const HANDED: &str = "CUTOVER_HANDED_OVER";
+/// The first socket of systemd's (`sd_listen_fds(3)`).
+const SYSTEMD_FIRST: RawFd = 3;
+/// Sockets taken at most; more are left alone.
+const SOCKETS_MAX: usize = 256;
+
+/// What this process was started with.
+#[derive(Default)]
+pub struct Inherited {
+    sockets: Vec<OwnedFd>,
+    /// To the process that this one replaces.
+    pub link: Option<Link>,
+}
+
+impl Inherited {
+    /// Takes what is meant for this process. Call it once, before anything else opens or closes descriptors.
+    pub fn take() -> Self {
+        if let Some(numbers) = handed_to(std::os::unix::process::parent_id()) {
+            let mut owned = numbers.into_iter().take(SOCKETS_MAX + 1).filter_map(own);
+            let link = owned.next().map(|link| Link::new(UnixStream::from(link)));
+            return Inherited { sockets: owned.collect(), link };
+        }
+        let count = systemd_count(std::process::id()).min(SOCKETS_MAX);
+        let last = SYSTEMD_FIRST + i32::try_from(count).expect("at most 256");
+        Inherited { sockets: (SYSTEMD_FIRST..last).filter_map(own).collect(), link: None }
+    }
+
+    /// The socket that listens at `address`, if there is one.
+    pub fn tcp(&mut self, address: SocketAddr) -> Option<TcpListener> {
+        self.find(|bound| bound.as_socket() == Some(address)).map(TcpListener::from)
+    }
+
+    /// The socket that listens at `path`, if there is one.
+    pub fn unix(&mut self, path: &Path) -> Option<UnixListener> {
+        self.find(|bound| bound.as_pathname() == Some(path)).map(UnixListener::from)
+    }
+
+    /// Sockets that nothing in the config listens at; they are closed with this.
+    pub fn left(&self) -> Vec<String> {
+        let name = |socket: &OwnedFd| {
+            let bound = SockRef::from(socket).local_addr().ok()?;
+            let path = || bound.as_pathname().map(|path| path.display().to_string());
+            bound.as_socket().map(|address| address.to_string()).or_else(path)
+        };
+        self.sockets.iter().filter_map(name).collect()
+    }
+
+    /// Tells the process that this one was to replace why it does not.
+    pub fn refuse(&mut self, why: &str) {
+        if let Some(link) = &mut self.link {
+            // If it does not hear, it sees us end.
+            let _ = link.say(&Word::Failed(why.into()));
+        }
+    }
+
+    fn find(&mut self, is_it: impl Fn(&SockAddr) -> bool) -> Option<OwnedFd> {
+        let at =
+            self.sockets.iter().position(|socket| SockRef::from(socket).local_addr().is_ok_and(|at| is_it(&at)))?;
+        Some(self.sockets.swap_remove(at))
+    }
+}
+
+/// Only what our parent meant for us: variables outlive those whom they were meant for.
+fn handed_to(parent: u32) -> Option<Vec<RawFd>> {
+    let text = std::env::var(HANDED).ok()?;
+    let mut numbers = text.split(' ').map(str::parse);
+    let is_ours = numbers.next()?.ok()? == i32::try_from(parent).ok()?;
+    is_ours.then(|| numbers.collect::<Result<_, _>>().ok())?
+}
+
+fn systemd_count(own: u32) -> usize {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<usize>().ok());
+    let is_ours = number("LISTEN_PID").is_some_and(|pid| u32::try_from(pid) == Ok(own));
+    number("LISTEN_FDS").filter(|_| is_ours).unwrap_or(0)
+}
+
+/// Takes a descriptor that is open, and keeps it from our own children.
+fn own(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: fcntl only reads and sets a flag; a number that is no descriptor is an error.
+    if number < SYSTEMD_FIRST || unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return None;
+    }
+    // SAFETY: it is open, and whoever started us left it to us; nothing else in this process knows of it.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Lets a descriptor live on in a child; for use between fork and exec.
+fn pass_on(number: RawFd) -> io::Result<()> {
+    // SAFETY: fcntl is safe to call there, and only sets a flag.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, 0) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn numbers_of(link: &UnixStream, sockets: &[OwnedFd]) -> Vec<RawFd> {
+    std::iter::once(link.as_raw_fd()).chain(sockets.iter().map(AsRawFd::as_raw_fd)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_found_by_where_it_listens() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let (tcp, unix) = (TcpListener::bind("127.0.0.1:0").unwrap(), UnixListener::bind(&path).unwrap());
+        let address = tcp.local_addr().unwrap();
+        let mut inherited = Inherited { sockets: vec![tcp.into(), unix.into()], link: None };
+        assert!(inherited.tcp("127.0.0.1:1".parse().unwrap()).is_none());
+        assert_eq!(inherited.unix(&path).unwrap().local_addr().unwrap().as_pathname(), Some(path.as_path()));
+        assert_eq!(inherited.left(), [address.to_string()]);
+        assert_eq!(inherited.tcp(address).unwrap().local_addr().unwrap(), address);
+        assert!(inherited.tcp(address).is_none(), "it was taken");
+    }
+
+    #[test]
+    fn a_number_that_is_not_open_is_not_taken() {
+        assert!(own(1_000_000).is_none());
+        assert!(own(2).is_none(), "standard error is nobody's socket");
+    }
+}

@@ -1,0 +1,116 @@
+//! What the two processes of an upgrade say to each other: one line of JSON for each thing said.
+//!
+//! The two may be of different versions: a parcel that the reader does not know is said and left out, never a reason
+//! to fail.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The form of a [`Parcel`] written now. Another form's counters may mean something else.
+pub const VERSION: u32 = 1;
+/// A line at most: some 5,000 services.
+const LINE_BYTES_MAX: u64 = 16 << 20;
+/// One who does not read for so long is given up.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a successor says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Word {
+    /// Config, state and sockets are in order; it waits for the parcel.
+    Ready,
+    /// It accepts connections and answers.
+    Serving,
+    /// It cannot start, and why.
+    Failed(String),
+}
+
+/// What was counted so far. Sent when the successor is ready, and again while its predecessor finishes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Parcel {
+    /// [`VERSION`]
+    pub version: u32,
+    /// By service: the lasting counters of blue and green, in the order of `Shard::counters`.
+    pub counters: BTreeMap<String, [Vec<u64>; 2]>,
+    /// `(service, to, reason, count)` as in the metrics.
+    pub flips: Vec<(String, String, String, u64)>,
+    /// `(service, end, count)` as in the metrics.
+    pub watch_ends: Vec<(String, String, u64)>,
+    /// Reloads that took effect.
+    pub reloads_ok: u64,
+    /// Reloads that were refused.
+    pub reloads_failed: u64,
+}
+
+/// One end of the line between the two processes.
+pub struct Link(BufReader<UnixStream>);
+
+impl Link {
+    /// An end of a pair.
+    pub fn new(stream: UnixStream) -> Self {
+        // Only a closed socket refuses it, and that one fails at the first word.
+        let _ = stream.set_write_timeout(Some(WRITE_TIMEOUT));
+        Link(BufReader::new(stream))
+    }
+
+    /// Says one thing.
+    ///
+    /// # Errors
+    /// The other process is gone, or has not read for 2 s.
+    pub fn say(&mut self, said: &impl Serialize) -> io::Result<()> {
+        let mut line = serde_json::to_vec(said)?;
+        line.push(b'\n');
+        self.0.get_mut().write_all(&line)
+    }
+
+    /// Hears one thing, within `limit` of silence where there is one.
+    ///
+    /// # Errors
+    /// `TimedOut` after the limit, `UnexpectedEof` when the other process is gone, `InvalidData` for what is not
+    /// understood; after the last one more can be heard.
+    pub fn hear<T: DeserializeOwned>(&mut self, limit: Option<Duration>) -> io::Result<T> {
+        self.0.get_ref().set_read_timeout(limit)?;
+        let mut line = Vec::new();
+        let read = (&mut self.0).take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
+            Err(error) => Err(error),
+            Ok(_) if line.last() != Some(&b'\n') => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => serde_json::from_slice(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_is_heard() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let (mut here, mut there) = (Link::new(here), Link::new(there));
+        let parcel = Parcel { version: VERSION, reloads_ok: 3, ..Parcel::default() };
+        here.say(&Word::Failed("no".into())).unwrap();
+        here.say(&parcel).unwrap();
+        assert_eq!(there.hear::<Word>(None).unwrap(), Word::Failed("no".into()));
+        assert_eq!(there.hear::<Parcel>(None).unwrap(), parcel);
+        let silence = there.hear::<Word>(Some(Duration::from_millis(1))).unwrap_err();
+        assert_eq!(silence.kind(), io::ErrorKind::TimedOut);
+        drop(here);
+        assert_eq!(there.hear::<Word>(None).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_an_error_and_the_next_line_is_heard() {
+        let (mut here, there) = UnixStream::pair().unwrap();
+        let mut there = Link::new(there);
+        here.write_all(b"what?\n\"ready\"\n").unwrap();
+        assert_eq!(there.hear::<Word>(None).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(there.hear::<Word>(None).unwrap(), Word::Ready);
+    }
+}

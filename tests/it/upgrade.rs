@@ -1,0 +1,262 @@
+//! An upgrade in place: a new process serves on the same sockets, the old one finishes what it has, and a binary that
+//! cannot start changes nothing.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::harness::{Client, Cutover, Setup, Upstream, eventually};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: app\r\n\r\n";
+
+/// A successor is nobody's child once its predecessor has ended. Killed when dropped.
+struct Successor(i32);
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        // SAFETY: kill has no memory effects; the pid was that of a process we had started, and it runs until this.
+        unsafe { libc::kill(self.0, libc::SIGKILL) };
+    }
+}
+
+/// A copy of the binary in the folder of the test, which can be replaced.
+fn own_binary(cutover: &Cutover) -> PathBuf {
+    let path = cutover.path("cutover");
+    fs::copy(env!("CARGO_BIN_EXE_cutover"), &path).unwrap();
+    path
+}
+
+fn start_own(setup: Setup) -> (Cutover, PathBuf) {
+    let mut cutover = setup.prepared();
+    let program = own_binary(&cutover);
+    cutover.spawn_program(&program);
+    eventually("the colors are ready", || {
+        Client::try_connect(("127.0.0.1", cutover.setup.admin_port)).is_ok()
+            && ["blue", "green"].iter().all(|color| cutover.app()["colors"][color]["ready"] == true)
+    });
+    (cutover, program)
+}
+
+fn pid(cutover: &Cutover) -> i32 {
+    i32::try_from(cutover.status()["pid"].as_i64().unwrap()).unwrap()
+}
+
+/// Upgrades by the verb.
+fn upgrade(cutover: &Cutover) -> Successor {
+    let (code, said) = cutover.cli_code(&["upgrade"]);
+    assert_eq!(code, 0, "{said}");
+    let mut now = 0;
+    eventually("the successor answers", || {
+        now = pid(cutover);
+        said.contains(&format!("process {now} serves"))
+    });
+    Successor(now)
+}
+
+/// Waits until the predecessor has ended, which its successor hears.
+fn alone(cutover: &Cutover) {
+    eventually("the process before has ended", || cutover.log().contains("the process before this one has ended"));
+}
+
+#[test]
+fn no_request_fails_while_the_binary_is_replaced() {
+    let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
+    let (mut cutover, program) = start_own(Setup::of(&blue, &green).set("admin.socket", "'admin.sock'"));
+    let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
+    let port = cutover.port();
+    let successor = thread::scope(|scope| {
+        let (stop, done) = (&stop, &done);
+        for _ in 0..4 {
+            // Kept connections: one that is told to close is replaced, as every client does.
+            scope.spawn(move || {
+                let mut client = Client::connect(port);
+                while !stop.load(Relaxed) {
+                    let answer = client.ask(GET);
+                    assert_eq!((answer.status, answer.text()), (200, "blue"));
+                    done.fetch_add(1, Relaxed);
+                    if answer.header("connection") == Some("close") {
+                        client = Client::connect(port);
+                    }
+                }
+            });
+            scope.spawn(move || {
+                while !stop.load(Relaxed) {
+                    assert_eq!(Client::get(port, "/").text(), "blue");
+                    done.fetch_add(1, Relaxed);
+                }
+            });
+        }
+        // Replaced as package managers do: a new file of the same name; the running one is "(deleted)" from now on.
+        fs::copy(&program, program.with_extension("new")).unwrap();
+        fs::rename(program.with_extension("new"), &program).unwrap();
+        let before = done.load(Relaxed);
+        let successor = upgrade(&cutover);
+        assert_eq!(cutover.ended().code(), Some(0));
+        let after = done.load(Relaxed);
+        eventually("the successor serves", || done.load(Relaxed) > after + 50);
+        stop.store(true, Relaxed);
+        assert!(after > before);
+        successor
+    });
+    alone(&cutover);
+    assert!(cutover.path("admin.sock").exists(), "the socket's file is the successor's");
+    assert!(cutover.ledger().contains(&format!("to_pid={}", successor.0)), "{}", cutover.ledger());
+}
+
+#[test]
+fn counters_go_on_and_color_and_epoch_stay() {
+    let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
+    let (mut cutover, _) = start_own(Setup::of(&blue, &green).set("service.app.watch.window", "'0s'"));
+    cutover.must_flip("green");
+    for _ in 0..7 {
+        assert_eq!(cutover.get("/").text(), "green");
+    }
+    let metric = |cutover: &Cutover, name: &str| {
+        let text = cutover.admin_with("GET", "/metrics", "", "").text().to_owned();
+        let lines = text.lines().filter(|line| line.starts_with(name) && line.contains("green"));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
+    };
+    eventually("all are counted", || metric(&cutover, "cutover_requests_total{") as u64 == 7);
+    let _successor = upgrade(&cutover);
+    assert_eq!(cutover.ended().code(), Some(0));
+    alone(&cutover);
+    assert_eq!((cutover.app()["active"].as_str(), cutover.app()["epoch"].as_u64()), (Some("green"), Some(2)));
+    assert_eq!(metric(&cutover, "cutover_requests_total{") as u64, 7);
+    assert_eq!(metric(&cutover, "cutover_flips_total{") as u64, 1);
+    assert_eq!(cutover.get("/").text(), "green");
+    eventually("it goes on from there", || metric(&cutover, "cutover_requests_total{") as u64 == 8);
+}
+
+#[test]
+fn nothing_changes_color_while_the_old_process_finishes_a_request() {
+    let blue = Upstream::start(|conn| {
+        conn.request()?;
+        thread::sleep(Duration::from_millis(1500));
+        conn.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate")
+    });
+    let green = Upstream::saying("green");
+    // Blue answers its probes late as well, and counts as ready.
+    let setup = Setup::of(&blue, &green).set("service.app.health.timeout", "'2s'");
+    let mut cutover = setup.set("service.app.health.interval", "'3s'").start();
+    let mut busy = cutover.client();
+    busy.send(GET);
+    eventually("the request is in flight", || cutover.app()["colors"]["blue"]["in_flight"] == 1);
+    let _successor = upgrade(&cutover);
+    assert_eq!(cutover.app()["colors"]["blue"]["in_flight"], 1, "the successor shows what its predecessor holds");
+    let (status, refused) = cutover.admin("POST", "/v1/services/app/flip", &json!({ "to": "green", "force": true }));
+    assert_eq!((status, refused["error"]["code"].as_str()), (409, Some("cutover_under_way")), "{refused}");
+    assert_eq!(busy.answer().text(), "late", "the old process finishes it");
+    assert_eq!(cutover.ended().code(), Some(0));
+    alone(&cutover);
+    eventually("flips are taken again", || {
+        cutover.admin("POST", "/v1/services/app/flip", &json!({ "to": "green", "force": true })).0 == 200
+    });
+    assert_eq!(cutover.app()["colors"]["blue"]["in_flight"], 0);
+}
+
+#[test]
+fn a_binary_that_cannot_start_changes_nothing() {
+    let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
+    let (mut cutover, program) = start_own(Setup::of(&blue, &green));
+    let old = pid(&cutover);
+    let good = cutover.setup.text();
+    let fails = |cutover: &Cutover, why: &str| {
+        let (code, said) = cutover.cli_code(&["upgrade"]);
+        assert!(code == 1 && said.contains(why), "{code} {said}");
+        assert_eq!(pid(cutover), old);
+        assert_eq!(cutover.get("/").text(), "blue");
+        assert!(cutover.ledger().lines().last().unwrap().contains("upgrade failed"), "{}", cutover.ledger());
+    };
+    let replace = |text: &str| {
+        let new = program.with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(&new, &program).unwrap();
+    };
+    replace("#!/bin/sh\nexit 7\n");
+    fails(&cutover, "exit status: 7");
+    replace("#!/bin/sh\nkill -SEGV $$\n");
+    fails(&cutover, "signal: 11");
+    replace("not a program");
+    fails(&cutover, "it ended before it served");
+    fs::remove_file(&program).unwrap();
+    fails(&cutover, "No such file");
+    fs::copy(env!("CARGO_BIN_EXE_cutover"), &program).unwrap();
+    cutover.write("cutover.toml", "nonsense = 1\n[admin]\n");
+    // The verb reads the config as well, for where the proxy is: it is asked without it.
+    let (status, refused) = cutover.admin("POST", "/v1/upgrade", &json!({}));
+    assert_eq!((status, refused["error"]["code"].as_str()), (500, Some("upgrade_failed")), "{refused}");
+    assert!(refused["error"]["message"].as_str().unwrap().contains("nonsense"), "{refused}");
+    assert_eq!((pid(&cutover), cutover.get("/").text()), (old, "blue"));
+    cutover.write("cutover.toml", &good);
+    cutover.must_flip("green");
+    assert!(cutover.is_running());
+}
+
+#[test]
+fn usr2_upgrades_and_a_watch_is_waited_for() {
+    let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
+    let mut cutover = Setup::of(&blue, &green).set("service.app.watch.window", "'10m'").start();
+    let old = pid(&cutover);
+    cutover.must_flip("green");
+    cutover.until_app("it is watched", |app| app["phase"] == "watching");
+    let (code, said) = cutover.cli_code(&["upgrade"]);
+    assert!(code == 5 && said.contains("being watched"), "{code} {said}");
+    let (status, _) = cutover.admin("POST", "/v1/services/app/rollback", &json!({}));
+    assert_eq!(status, 200);
+    cutover.until_app("blue is back", |app| app["active"] == "blue" && app["phase"] != "draining");
+    cutover.signal(libc::SIGUSR2);
+    let mut now = old;
+    eventually("another process answers", || {
+        now = pid(&cutover);
+        now != old
+    });
+    let _successor = Successor(now);
+    assert_eq!(cutover.ended().code(), Some(0));
+    assert_eq!(cutover.get("/").text(), "blue");
+    assert!(cutover.ledger().contains("by=USR2"), "{}", cutover.ledger());
+}
+
+#[test]
+fn a_socket_of_systemd_s_is_taken() {
+    let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
+    let cutover = Setup::of(&blue, &green).prepared();
+    // As systemd does: it listens, and who connects before the service runs waits and is answered.
+    let listener = TcpListener::bind(("127.0.0.1", cutover.port())).unwrap();
+    let mut early = Client::connect(cutover.port());
+    early.send(GET);
+    let notified = std::os::unix::net::UnixDatagram::bind(cutover.path("notify")).unwrap();
+    let fd = listener.as_raw_fd();
+    // The shell gives the socket its place and, by `exec`, its own process id to the service.
+    let script = format!("exec 3<&{fd}; LISTEN_FDS=1 LISTEN_PID=$$ exec {} serve", env!("CARGO_BIN_EXE_cutover"));
+    let log = fs::File::create(cutover.path("stderr")).unwrap();
+    let mut command = Command::new("bash");
+    command.args(["-c", &script]).current_dir(cutover.dir.path()).stdin(Stdio::null()).stderr(log);
+    command.env_remove("CUTOVER_CONFIG").env("NOTIFY_SOCKET", cutover.path("notify"));
+    // SAFETY: between fork and exec it only clears a flag of a descriptor.
+    unsafe {
+        command.pre_exec(move || {
+            libc::fcntl(fd, libc::F_SETFD, 0);
+            Ok(())
+        });
+    }
+    let mut child = command.spawn().unwrap();
+    let _service = Successor(i32::try_from(child.id()).unwrap());
+    drop(listener);
+    let mut text = [0; 200];
+    notified.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let read = notified.recv(&mut text).unwrap();
+    assert_eq!(String::from_utf8_lossy(&text[..read]), format!("MAINPID={}\nREADY=1", child.id()));
+    assert_eq!(early.answer().status, 200, "{}", cutover.log());
+    drop(_service);
+    child.wait().unwrap();
+}
