@@ -132,7 +132,7 @@ async def run(args, folder):
     app, port, admin = upstream.sockets[0].getsockname()[1], free_port(), free_port()
     (folder / "cutover.toml").write_text(
         f"[proxy]\nlisten = ['127.0.0.1:{port}']\n[admin]\nlisten = '127.0.0.1:{admin}'\n"
-        f"[state]\ndir = 'state'\nledger = 'releases.log'\n[service.app]\nblue = {app}\ngreen = {app}\n"
+        f"[state]\ndir = 'state'\nledger = 'releases.log'\n[service.app]\nblue = {app}\ngreen = {free_port()}\n"
     )
     binary = str(Path(args.bin).resolve())
     log = open(folder / "log", "w")

@@ -377,7 +377,13 @@ fn run_control(
     };
     runtime.block_on(async {
         let handle = control.handle.clone();
-        let served = tokio::spawn(admin::serve(admin, token, handle.clone(), stopped.clone()));
+        // The control plane ends after the last answer of the API was given.
+        let (end_control, end) = watch::channel(false);
+        let serve_admin = admin::serve(admin, token, handle.clone(), stopped);
+        let served = tokio::spawn(async move {
+            serve_admin.await;
+            end_control.send_replace(true);
+        });
         if let Some((settings, terminator)) = ordered {
             let handle = handle.clone();
             tokio::spawn(acme::keep(settings, terminator, async move || {
@@ -385,7 +391,7 @@ fn run_control(
             }));
         }
         tokio::select! {
-            () = control.run(stopped) => {}
+            () = control.run(end) => {}
             error = ears.hear(&handle) => tracing::error!(%error, "cannot hear signals"),
         }
         let _ = served.await;

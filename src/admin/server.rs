@@ -14,7 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::guard::{Door, Names, names};
@@ -31,6 +31,9 @@ const BUFFER_BYTES: usize = 64 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// For answers that are under way when the server is stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// For a connection that was accepted just before a stop to ask what it came for.
+const FIRST_REQUEST: Duration = Duration::from_millis(500);
 
 /// How long a client may keep us waiting.
 #[derive(Clone, Copy, Debug)]
@@ -148,7 +151,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut stop = context.stop.clone();
+    let asked = Notify::new();
     let service = service_fn(|request| {
+        asked.notify_one();
         let context = Arc::clone(&context);
         async move { Ok::<_, Infallible>(routes::answer(&context, door, request).await) }
     });
@@ -158,9 +163,14 @@ where
         .max_buf_size(BUFFER_BYTES)
         .serve_connection(TokioIo::new(Patient::new(stream, context.limits.write)), service);
     let mut connection = pin!(connection);
+    let stopped_and_asked = async {
+        stopped(&mut stop).await;
+        // One permit is left by the first request.
+        let _ = tokio::time::timeout(FIRST_REQUEST, asked.notified()).await;
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = stopped(&mut stop) => {
+        () = stopped_and_asked => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

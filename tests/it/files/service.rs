@@ -5,7 +5,13 @@ use super::*;
 #[test]
 fn unit_is_what_systemd_takes_and_hardened() {
     let unit = text("deploy/cutover.service");
-    for line in ["ExecReload=/bin/kill -HUP $MAINPID", "KillSignal=SIGTERM", "NoNewPrivileges=yes"] {
+    for line in [
+        "ExecReload=/bin/kill -HUP $MAINPID",
+        "KillSignal=SIGTERM",
+        "NoNewPrivileges=yes",
+        "Type=notify",
+        "NotifyAccess=all",
+    ] {
         assert!(unit.lines().any(|have| have == line), "{line}");
     }
     if !have("systemd-analyze") {
