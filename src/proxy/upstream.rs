@@ -21,12 +21,17 @@ use crate::switch::Upstream;
 /// Kept connections to one upstream at most, per worker.
 const KEPT_MAX: usize = 8192;
 
+/// A connection to a name's address is kept for so long at most: busy ones would otherwise never hear that the name has
+/// moved. A new connection resolves the name anew.
+const RESOLVED_FOR: Duration = Duration::from_secs(30);
+
 /// A connection to an upstream, and what was sent on it.
 pub struct Connection {
     /// The connection with what was read from it.
     pub wire: Wire<TcpStream>,
     /// Bytes of the requests before this one; all were answered, so the peer has acknowledged them.
     pub sent_before: u64,
+    opened: Instant,
 }
 
 impl Connection {
@@ -56,6 +61,7 @@ impl Connection {
 struct Kept {
     stream: TcpStream,
     sent_before: u64,
+    opened: Instant,
     since: Instant,
     idle_timeout: Duration,
 }
@@ -117,12 +123,12 @@ impl Pool {
     /// A kept connection that is still open, or `None`.
     pub fn take(&self, share: &Share, now: Instant) -> Option<Connection> {
         let mut kept = share.slot.kept.borrow_mut();
-        while let Some(Kept { stream, sent_before, since, idle_timeout }) = kept.pop() {
+        while let Some(Kept { stream, sent_before, opened, since, idle_timeout }) = kept.pop() {
             // Nothing to read is the only healthy state of an unused connection. No system call is made unless the
             // driver has seen something arrive.
             let quiet = matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock);
-            if quiet && now.duration_since(since) < idle_timeout {
-                return Some(Connection { wire: Wire::new(stream), sent_before });
+            if quiet && now.duration_since(since) < idle_timeout && !is_stale(&share.upstream, opened, now) {
+                return Some(Connection { wire: Wire::new(stream), sent_before, opened });
             }
         }
         None
@@ -133,7 +139,13 @@ impl Pool {
         let mut kept = share.slot.kept.borrow_mut();
         if kept.len() < KEPT_MAX {
             let sent_before = connection.sent_before + sent;
-            kept.push(Kept { stream: connection.wire.io, sent_before, since: now, idle_timeout });
+            kept.push(Kept {
+                stream: connection.wire.io,
+                sent_before,
+                opened: connection.opened,
+                since: now,
+                idle_timeout,
+            });
         }
     }
 
@@ -148,7 +160,13 @@ impl Pool {
     }
 }
 
-/// Opens a connection within `limit`, tried until then against every address of the upstream's name.
+/// Whether its name may have moved since.
+fn is_stale(upstream: &Upstream, opened: Instant, now: Instant) -> bool {
+    upstream.socket.is_none() && now.duration_since(opened) >= RESOLVED_FOR
+}
+
+/// Opens a connection within `limit`, tried until then against every address of the upstream's name. A name is resolved
+/// on a thread of its own: a slow resolver costs this request its time, and no other one.
 ///
 /// # Errors
 /// [`Fault::ConnectFailed`]
@@ -163,7 +181,7 @@ pub async fn connect(upstream: &Upstream, alarm: &Alarm, limit: Duration) -> Res
     })
     .await;
     match dialled {
-        Ok(stream) => Ok(Connection { wire: Wire::new(stream), sent_before: 0 }),
+        Ok(stream) => Ok(Connection { wire: Wire::new(stream), sent_before: 0, opened: Instant::now() }),
         Err(error) => {
             tracing::debug!(upstream = %upstream.address, %error, "connect failed");
             Err(Fault::ConnectFailed)
@@ -178,4 +196,36 @@ async fn dial(upstream: &Upstream) -> io::Result<TcpStream> {
     };
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Address;
+
+    #[tokio::test]
+    async fn a_name_is_asked_for_anew_however_busy_its_connections_are() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (idle_timeout, second) = (Duration::from_secs(4), Duration::from_secs(1));
+        for (host, lasts) in [("localhost", 30), ("127.0.0.1", 60)] {
+            let pool = Pool::default();
+            let upstream = Upstream::new(Address { host: host.into(), port });
+            assert_eq!(upstream.socket.is_none(), host == "localhost");
+            let share = pool.choose(&[Arc::clone(&upstream)], &[]).unwrap();
+            let opened = Instant::now();
+            let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            let mut connection = Connection { wire: Wire::new(stream), sent_before: 0, opened };
+            let mut now = opened;
+            let used = loop {
+                pool.keep(&share, connection, 1, now, idle_timeout);
+                now += second;
+                match pool.take(&share, now) {
+                    Some(kept) if now < opened + 60 * second => connection = kept,
+                    Some(_) | None => break now.duration_since(opened).as_secs(),
+                }
+            };
+            assert_eq!(used, lasts, "{host}");
+        }
+    }
 }

@@ -4,6 +4,7 @@
 
 mod acme;
 mod admin;
+mod bad_days;
 mod cli;
 mod deploy;
 mod evidence;

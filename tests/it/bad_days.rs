@@ -1,0 +1,67 @@
+//! What the machine takes away: descriptors, room on the disk. The proxy goes on with what it has, and says what is wrong.
+
+use std::fs;
+
+use super::harness::{Client, Cutover, Setup, Upstream, eventually};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: app\r\n\r\n";
+
+/// Limits the descriptors of a running proxy.
+fn limit_descriptors(cutover: &Cutover, soft: u64) {
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: 4096 };
+    let pid = i32::try_from(cutover.pid()).unwrap();
+    // SAFETY: it only reads the struct; the process is our own child.
+    let done = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut()) };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// Clock ticks of CPU that it has used, a hundredth of a second each.
+fn cpu(cutover: &Cutover) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", cutover.pid())).unwrap();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn without_descriptors_open_connections_are_served_and_new_ones_wait() {
+    let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
+    // Rare probes: they would need descriptors as well.
+    let setup = Setup::of(&blue, &green).set("service.app.health.interval", "'60s'");
+    let cutover =
+        setup.set("service.app.health.timeout", "'1s'").set("service.app.upstream.idle_timeout", "'60s'").start();
+    let mut kept = cutover.client();
+    assert_eq!(kept.ask(GET).text(), "blue");
+    let used = fs::read_dir(format!("/proc/{}/fd", cutover.pid())).unwrap().count() as u64;
+    limit_descriptors(&cutover, used - 3);
+    let mut waiting = Client::connect(cutover.port());
+    waiting.send(GET);
+    eventually("it says so", || {
+        cutover.log().contains("cannot accept a connection") && cutover.log().contains("os error 24")
+    });
+    let (began, before) = (std::time::Instant::now(), cpu(&cutover));
+    for _ in 0..50 {
+        assert_eq!(kept.ask(GET).text(), "blue", "what is open is served");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let share = (cpu(&cutover) - before) as f64 / 100.0 / began.elapsed().as_secs_f64();
+    assert!(share < 0.5, "it waits and does not spin: {share} of a core");
+    limit_descriptors(&cutover, 4096);
+    assert_eq!(waiting.answer().text(), "blue", "who waited is answered");
+}
+
+#[test]
+fn with_a_full_disk_it_serves_and_flips_and_says_so() {
+    let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
+    // Every write there fails as on a full disk.
+    let setup = Setup::of(&blue, &green).set("state.ledger", "'/dev/full'").set("log.access_file", "'/dev/full'");
+    let cutover = setup.set("service.app.watch.window", "'0s'").start();
+    for color in ["green", "blue", "green"] {
+        cutover.must_flip(color);
+        assert_eq!(cutover.get("/").text(), color);
+    }
+    let problems = cutover.status()["problems"].to_string();
+    assert!(problems.contains("ledger /dev/full: No space left on device"), "{problems}");
+    let metrics = cutover.admin_with("GET", "/metrics", "", "").text().to_owned();
+    assert!(metrics.lines().any(|line| line == "cutover_problems 1"), "{metrics}");
+    assert!(metrics.lines().any(|line| line == "cutover_ledger_ok 0"), "{metrics}");
+}
