@@ -25,6 +25,8 @@ impl Task {
             Command::Flip(_, answer) | Command::Rollback(_, answer) if let Some(refusal) = held => {
                 self.reply(answer, Err(refusal));
             }
+            // It would hold nothing of what goes through the other process.
+            Command::Freeze(_, _, answer) if let Some(refusal) = held => self.reply(answer, Err(refusal)),
             Command::Drain(_, answer) if let Some(refusal) = held => self.reply(answer, Err(refusal)),
             Command::Flip(change, answer) => self.flip(change, answer),
             Command::Rollback(change, answer) => self.roll_back(change, answer),

@@ -170,6 +170,7 @@ impl Task {
                 () if managed.save_problem.is_some() => {
                     Some("its state is not saved, so a new process would not know it")
                 }
+                () if managed.frost.freezer.freeze().is_some() => Some("it is frozen; thaw it first"),
                 () if machine.is_saving() => Some("a flip is being saved"),
                 () if machine.is_watching() => Some("a release is being watched; upgrade after the verdict"),
                 () if !machine.drains().is_empty() => Some("the color before still finishes requests"),

@@ -42,8 +42,8 @@ use crate::domain::cutover::{Cutover, Phase};
 use crate::ledger::{Ledger, Place};
 use crate::preview::Key;
 use crate::status::{
-    ChangeRequest, Changed, Drained, Event, FreezeRequest, Frozen, Pass, Refusal, RehearsalReport,
-    RefusalCode, Reloaded, Status, ThawRequest, Thawed, Upgraded,
+    ChangeRequest, Changed, Drained, Event, FreezeRequest, Frozen, Pass, Refusal, RefusalCode, RehearsalReport,
+    Reloaded, Status, ThawRequest, Thawed, Upgraded,
 };
 use crate::switch::{ColorStats, HeldEnd, REHEARSAL_RESULTS, Table};
 use crate::tls::Terminator;

@@ -30,8 +30,8 @@ const LAYERS: [(&str, &[&str]); 21] = [
     (
         "cli",
         &[
-            "admin", "clock", "config", "demo", "docker", "domain", "handover", "ledger", "lines", "metrics", "runbook", "serve",
-            "status", "switch",
+            "admin", "clock", "config", "demo", "docker", "domain", "handover", "ledger", "lines", "metrics",
+            "runbook", "serve", "status", "switch",
         ],
     ),
     (
