@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::ColorConfig;
+use super::hooks::{Hooks, hooks};
 use super::read::{path, seconds};
 use super::section::Section;
 use crate::domain::release::Strategy;
@@ -33,6 +34,8 @@ pub struct Deploy {
     pub migrate: Migrate,
     /// `[service.NAME.deploy.backup]`
     pub backup: Backup,
+    /// `[service.NAME.deploy.hooks]`
+    pub hooks: Hooks,
 }
 
 /// What `/version` of a release must say.
@@ -95,6 +98,7 @@ impl Default for Deploy {
                 timeout: seconds(600),
             },
             backup: Backup { command: Vec::new(), folder: "backups".into(), keep: 7, timeout: seconds(1800) },
+            hooks: Hooks::default(),
         }
     }
 }
@@ -126,6 +130,7 @@ pub(super) fn deploy(section: &Section<'_, '_>, colors: &[ColorConfig; 2]) -> De
             keep: usize::try_from(keep).unwrap_or(default.backup.keep),
             timeout: backup.duration("timeout", default.backup.timeout),
         },
+        hooks: hooks(&section.section("hooks")),
     };
     for section in [section, &migrate, &backup] {
         section.refuse_unknown();
@@ -167,14 +172,18 @@ fn choice<T: Copy>(section: &Section<'_, '_>, key: &'static str, words: [(&str, 
     }
 }
 
-/// A program and its arguments.
 fn command(section: &Section<'_, '_>, example: &str) -> Option<Vec<String>> {
-    let words = section.strings("command", example)?;
+    words_of(section, "command", example)
+}
+
+/// A program and its arguments.
+pub(super) fn words_of(section: &Section<'_, '_>, key: &'static str, example: &str) -> Option<Vec<String>> {
+    let words = section.strings(key, example)?;
     if let [(only, value)] = words[..]
         && only.contains(' ')
     {
         let help = format!("a program and its arguments: {example}; for a shell: [\"sh\", \"-c\", {only:?}]");
-        section.problem("command", value, "is one word with spaces", help);
+        section.problem(key, value, "is one word with spaces", help);
     }
     Some(words.into_iter().map(|(word, _)| word.to_owned()).collect())
 }

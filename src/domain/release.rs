@@ -69,6 +69,33 @@ impl Strategy {
         }
     }
 
+    /// The phase of the run of show that begins with `step`, as it is announced.
+    pub fn phase_beginning_with(self, step: Step) -> Option<&'static str> {
+        let phases: &[_] = match self {
+            Strategy::BlueGreen => &[
+                (Step::Candidate, "T-10  the new image comes up and is proved"),
+                (Step::Flip, "T-0   traffic goes to it, and it is watched"),
+                (Step::Drain, "T+15  the old color goes"),
+            ],
+            Strategy::Recreate => &[
+                (Step::Candidate, "T-10  the new image is fetched, the data are kept"),
+                (Step::Up, "T-0   it replaces what is there, and is proved"),
+            ],
+        };
+        phases.iter().find(|(first, _)| *first == step).map(|(_, phase)| *phase)
+    }
+
+    /// What is done by hooks before `step`, in this order.
+    pub fn moments_before(self, step: Step) -> &'static [Moment] {
+        let moments: [(Step, &[Moment]); 3] = [
+            (Step::Candidate, &[Moment::Announce, Moment::ConfirmBackup]),
+            // From the snapshot on nothing may be written that a way back would lose.
+            (Step::Backup, &[Moment::Freeze]),
+            (Step::Watch, &[Moment::Unfreeze]),
+        ];
+        moments.into_iter().find(|(before, _)| *before == step).map_or(&[], |(_, moments)| moments)
+    }
+
     /// The word in the config, on the command line and in the ledger.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -116,6 +143,45 @@ pub enum Step {
     Drain,
     /// The old color is stopped, or kept.
     Retire,
+}
+
+/// A moment of a cutover at which the operator's own programs are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Moment {
+    /// Before anything is done: the maintenance window is announced.
+    Announce,
+    /// Before anything is done: is there a backup to go back to?
+    ConfirmBackup,
+    /// Before the snapshot: writes stop elsewhere than in the proxy.
+    Freeze,
+    /// The traffic is where it stays for now, or the release was given up.
+    Unfreeze,
+    /// All is over, well or not.
+    Completion,
+}
+
+impl Moment {
+    /// Each of them, in the order of their numbers.
+    pub const ALL: [Moment; 5] =
+        [Moment::Announce, Moment::ConfirmBackup, Moment::Freeze, Moment::Unfreeze, Moment::Completion];
+
+    /// The word in the config and in the ledger.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Moment::Announce => "announce",
+            Moment::ConfirmBackup => "confirm_backup",
+            Moment::Freeze => "freeze",
+            Moment::Unfreeze => "unfreeze",
+            Moment::Completion => "completion",
+        }
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// What takes a step back.

@@ -8,7 +8,7 @@ use std::io;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 /// How much of each output is kept: its end.
@@ -86,7 +86,15 @@ impl Command {
     /// # Errors
     /// [`Failure`]
     pub async fn run(&self, limit: Duration) -> Result<Output, Failure> {
-        self.run_into(Stdio::piped(), limit).await
+        self.run_into(Stdio::piped(), &[], limit).await
+    }
+
+    /// Runs it with `input` on its standard input; one that does not read it ends as well as any other.
+    ///
+    /// # Errors
+    /// [`Failure`]
+    pub async fn run_with_input(&self, input: &[u8], limit: Duration) -> Result<Output, Failure> {
+        self.run_into(Stdio::piped(), input, limit).await
     }
 
     /// Runs it with its standard output going to `file`.
@@ -94,13 +102,14 @@ impl Command {
     /// # Errors
     /// [`Failure`]
     pub async fn run_to_file(&self, file: File, limit: Duration) -> Result<Output, Failure> {
-        self.run_into(file.into(), limit).await
+        self.run_into(file.into(), &[], limit).await
     }
 
-    async fn run_into(&self, stdout: Stdio, limit: Duration) -> Result<Output, Failure> {
+    async fn run_into(&self, stdout: Stdio, input: &[u8], limit: Duration) -> Result<Output, Failure> {
         let start = |error| Failure::Start(self.to_string(), error);
         let mut command = tokio::process::Command::new(&self.program);
-        command.args(&self.args).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).kill_on_drop(true);
+        command.args(&self.args).stdout(stdout).stderr(Stdio::piped()).kill_on_drop(true);
+        command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() });
         for variable in &self.hidden {
             command.env_remove(variable);
         }
@@ -109,9 +118,15 @@ impl Command {
         die_with_us(&mut command);
         let mut child = command.spawn().map_err(start)?;
         let group = Group(child.id());
-        let (out, err) = (child.stdout.take(), child.stderr.take());
-        let whole = async { tokio::join!(end_of(out), end_of(err), child.wait()) };
-        let Ok((stdout, stderr, status)) = timeout(limit, whole).await else {
+        let (out, err, stdin) = (child.stdout.take(), child.stderr.take(), child.stdin.take());
+        let told = async {
+            if let Some(mut stdin) = stdin {
+                // It may end without having read it.
+                let _ = stdin.write_all(input).await;
+            }
+        };
+        let whole = async { tokio::join!(end_of(out), end_of(err), child.wait(), told) };
+        let Ok((stdout, stderr, status, ())) = timeout(limit, whole).await else {
             return Err(Failure::Late(self.to_string(), limit));
         };
         let status = status.map_err(start)?;
@@ -216,6 +231,14 @@ mod tests {
     async fn that_ends_well_gives_its_output() {
         let output = sh("echo out; echo err >&2").run(LONG).await.unwrap();
         assert_eq!((&*output.stdout, &*output.stderr), ("out\n", "err\n"));
+    }
+
+    #[tokio::test]
+    async fn that_is_told_something_may_read_it_or_not() {
+        let said = "x".repeat(200_000);
+        let output = sh("wc -c").run_with_input(said.as_bytes(), LONG).await.unwrap();
+        assert_eq!(output.stdout.trim(), "200000");
+        assert_eq!(sh("echo deaf").run_with_input(said.as_bytes(), LONG).await.unwrap().stdout, "deaf\n");
     }
 
     #[tokio::test]

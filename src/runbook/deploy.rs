@@ -189,6 +189,7 @@ async fn go_on(
         }
     };
     run.let_go().await;
+    run.after(&end).await;
     end
 }
 
@@ -257,6 +258,7 @@ async fn begin(site: &Site<'_>, lock: &Lock, order: &Order, show: &mut Show, sto
     run.record(line);
     let end = run.go(None, stop).await;
     run.let_go().await;
+    run.after(&end).await;
     end
 }
 
@@ -283,6 +285,11 @@ impl Run<'_> {
         for step in strategy.steps().iter().copied().skip_while(|step| first.is_some_and(|first| *step != first)) {
             if !step.is_repeated() && self.journal.done.contains(&step) {
                 continue;
+            }
+            if !self.journal.done.contains(&step)
+                && let Err(halt) = self.before(step).await
+            {
+                return self.halted(step, halt, stop).await;
             }
             if !strategy.has_begun(self.journal.reached, step) {
                 self.journal.reached = step;

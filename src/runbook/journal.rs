@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files;
 use crate::domain::Color;
-use crate::domain::release::{Decided, Interrupted, Step, Strategy};
+use crate::domain::release::{Decided, Interrupted, Moment, Step, Strategy};
 
 /// The form written now; a file with a newer one is not understood.
 const VERSION: u32 = 1;
@@ -54,6 +54,9 @@ pub struct Journal {
     pub flipped: Option<u64>,
     /// What was decided about it, and why.
     pub decided: Option<(Decided, String)>,
+    /// The hooks that were run.
+    #[serde(default)]
+    pub hooks: Vec<Moment>,
 }
 
 /// Why a tag is brought into production.
@@ -122,6 +125,7 @@ impl Journal {
             snapshot,
             flipped,
             decided,
+            hooks: Vec::new(),
         }
     }
 

@@ -9,6 +9,7 @@ pub mod data;
 pub mod deploy;
 pub mod files;
 mod hold;
+mod hooks;
 pub mod http;
 pub mod journal;
 pub mod monitor;

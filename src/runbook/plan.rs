@@ -8,7 +8,7 @@ use super::show::Show;
 use super::site::Site;
 use crate::config::Retire;
 use crate::domain::Color;
-use crate::domain::release::Step;
+use crate::domain::release::{Moment, Step, Strategy};
 
 /// Shows every step with its exact command; changes nothing.
 pub fn plan(site: &Site<'_>, order: &Order, color: Color, ran_before: bool, show: &mut Show) -> End {
@@ -58,6 +58,12 @@ pub fn plan(site: &Site<'_>, order: &Order, color: Color, ran_before: bool, show
                 (Retire::Keep, _) => (format!("{old} goes on running"), None),
             },
         };
+        if let Some(phase) = order.strategy.phase_beginning_with(*step) {
+            show.say(phase);
+        }
+        for moment in order.strategy.moments_before(*step) {
+            hook(site, *moment, show);
+        }
         show.say(&format!("  {step:<10} {what}"));
         if let Some(command) = command {
             show.command(&command);
@@ -66,10 +72,21 @@ pub fn plan(site: &Site<'_>, order: &Order, color: Color, ran_before: bool, show
     if held.is_some() {
         show.say("  thaw       the proxy lets go what it holds");
     }
+    if order.strategy == Strategy::Recreate {
+        hook(site, Moment::Unfreeze, show);
+    }
+    hook(site, Moment::Completion, show);
     let before = if ran_before { "runs again what it ran" } else { "is stopped" };
     let name = &site.service.name;
     (
         Ended::Kept,
         format!("{name}: a dry run, nothing was changed; if it fails before the flip, {} {before}", compose.project),
     )
+}
+
+fn hook(site: &Site<'_>, moment: Moment, show: &mut Show) {
+    if let [program, args @ ..] = site.deploy().hooks.at(moment) {
+        show.say(&format!("  {:<10} {moment}", "hook"));
+        show.command(&Command::new(program, args.to_vec()));
+    }
 }

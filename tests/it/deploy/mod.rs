@@ -8,6 +8,7 @@ mod bad;
 mod data;
 mod flask;
 mod good;
+mod hooks;
 mod killed;
 mod recreate;
 mod shipped;
