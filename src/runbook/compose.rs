@@ -12,7 +12,7 @@ use super::command::{Command, Failure, Output};
 use crate::docker::SERVICE;
 
 /// For a question that changes nothing.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Variables that would point Compose elsewhere, whether the env file has them or not.
 const MISLEADING: [&str; 6] =
     ["COMPOSE_FILE", "COMPOSE_PROJECT_NAME", "COMPOSE_ENV_FILES", "COMPOSE_PROFILES", "IMAGE_TAG", "HOST_PORT"];

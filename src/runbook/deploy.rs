@@ -236,7 +236,7 @@ async fn begin(site: &Site<'_>, lock: &Lock, order: &Order, show: &mut Show, sto
         return flip_back(site, order, color, show).await;
     }
     if order.dry_run {
-        return super::plan::plan(site, order, color, ran_before, show);
+        return super::plan::plan(site, order, color, ran_before, show).await;
     }
     // Without a journal nobody needs what an earlier deploy kept.
     if let Err(trouble) = lock.forget() {

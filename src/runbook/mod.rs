@@ -15,6 +15,7 @@ pub mod journal;
 pub mod monitor;
 pub mod plan;
 pub mod show;
+mod singletons;
 pub mod site;
 pub mod smoke;
 pub mod steps;

@@ -11,9 +11,18 @@ use crate::domain::Color;
 use crate::domain::release::{Moment, Step, Strategy};
 
 /// Shows every step with its exact command; changes nothing.
-pub fn plan(site: &Site<'_>, order: &Order, color: Color, ran_before: bool, show: &mut Show) -> End {
+pub async fn plan(site: &Site<'_>, order: &Order, color: Color, ran_before: bool, show: &mut Show) -> End {
     let compose = match site.compose_candidate(color) {
         Ok(compose) => compose,
+        Err(why) => return (Ended::Failed, why),
+    };
+    // The env file with the new tag is not there yet; which services are marked does not depend on it.
+    let singletons = match site.compose(color) {
+        Ok(compose) => compose.singletons().await,
+        Err(why) => Err(why),
+    };
+    let singletons = match singletons {
+        Ok(singletons) => singletons,
         Err(why) => return (Ended::Failed, why),
     };
     let old = color.other();
@@ -34,7 +43,7 @@ pub fn plan(site: &Site<'_>, order: &Order, color: Color, ran_before: bool, show
                 (format!("write {} with IMAGE_TAG={}", site.candidate(color).display(), order.tag), None)
             }
             Step::Image => ("use the image on this machine, or pull it".into(), Some(compose.pull())),
-            Step::Up => (format!("start {}", compose.project), Some(compose.up())),
+            Step::Up => (format!("start {}", compose.project), Some(compose.up_without(&singletons))),
             Step::Healthy => {
                 (format!("wait at most {:?} until {color} is healthy and ready", deploy.ready_timeout), None)
             }
@@ -63,6 +72,14 @@ pub fn plan(site: &Site<'_>, order: &Order, color: Color, ran_before: bool, show
         }
         for moment in order.strategy.moments_before(*step) {
             hook(site, *moment, show);
+        }
+        let moves = *step == Step::Retire || (*step == Step::EnvFile && order.strategy == Strategy::Recreate);
+        if moves && !singletons.is_empty() {
+            show.say(&format!(
+                "  {:<10} {} run in {color} from now on, and nowhere else",
+                "singletons",
+                singletons.join(", ")
+            ));
         }
         show.say(&format!("  {step:<10} {what}"));
         if let Some(command) = command {

@@ -99,7 +99,13 @@ impl Run<'_> {
             Step::OldColor => self.old_color().await,
             Step::Smoke => self.smoke().await,
             Step::Rehearse => self.rehearse().await,
-            Step::EnvFile => self.env_file(),
+            Step::EnvFile => {
+                let said = self.env_file()?;
+                if self.journal.strategy == Strategy::Recreate {
+                    self.move_singletons(None).await?;
+                }
+                Ok(said)
+            }
             Step::Flip => self.flip().await,
             Step::Watch => self.watch().await,
             Step::Drain => self.drain().await,
@@ -145,7 +151,7 @@ impl Run<'_> {
 
     async fn up(&mut self) -> Result<String, Halt> {
         let compose = self.compose()?;
-        let up = compose.up();
+        let up = compose.up_without(&compose.singletons().await?);
         self.show.command(&up);
         up.run(self.site.deploy().up_timeout).await?;
         Ok(format!("{} runs {}", compose.project, self.journal.tag))
@@ -445,6 +451,7 @@ impl Run<'_> {
 
     async fn retire(&mut self) -> Result<String, Halt> {
         let old = self.color().other();
+        self.move_singletons(Some(old)).await?;
         match self.site.deploy().retire {
             Retire::Keep => return Ok(format!("{old} goes on running: `cutover rollback` is one flip")),
             Retire::Stop => {}
@@ -502,7 +509,11 @@ impl Run<'_> {
         let compose = self.site.compose(self.color())?;
         let limit = self.site.deploy().up_timeout;
         if self.journal.ran_before {
-            let up = compose.up();
+            let up = match self.journal.strategy {
+                // They run in the color that has the traffic.
+                Strategy::BlueGreen => compose.up_without(&compose.singletons().await?),
+                Strategy::Recreate => compose.up(),
+            };
             self.show.command(&up);
             match up.run(limit).await {
                 Ok(_) => {

@@ -12,6 +12,7 @@ mod hooks;
 mod killed;
 mod recreate;
 mod shipped;
+mod singletons;
 
 use std::fs;
 use std::path::Path;
@@ -91,6 +92,11 @@ struct Files(Vec<(String, String)>);
 impl Stage {
     /// `settings` are further keys of the config.
     fn set(settings: &[(&str, &str)]) -> Stage {
+        Stage::of(COMPOSE, settings)
+    }
+
+    /// The same with another Compose file.
+    fn of(compose: &str, settings: &[(&str, &str)]) -> Stage {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("cutover-deploy-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
         let mut setup = Setup::of(&Upstream::stopped(), &Upstream::stopped())
@@ -109,7 +115,7 @@ impl Stage {
         }
         let mut stage = Stage { cutover: setup.prepared(), name };
         fs::create_dir(stage.cutover.path("deploy")).unwrap();
-        fs::write(stage.cutover.path("deploy/compose.yml"), COMPOSE).unwrap();
+        fs::write(stage.cutover.path("deploy/compose.yml"), compose).unwrap();
         for color in ["blue", "green"] {
             let text = format!(
                 "# {color}\nCOMPOSE_PROJECT_NAME={}\nHOST_PORT={}\nIMAGE_TAG=sha-1 # now\nDATA={}-data\nSECRET_KEY=hush\n",
