@@ -13,6 +13,7 @@ pub mod docker;
 pub mod domain;
 pub mod handover;
 pub mod http;
+pub mod http2;
 pub mod ledger;
 pub mod lines;
 pub mod metrics;

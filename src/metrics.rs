@@ -205,7 +205,7 @@ fn upstreams(status: &Status) -> Vec<Metric> {
     metrics
 }
 
-fn proxy(observed: &Observation) -> [MetricFamily; 7] {
+fn proxy(observed: &Observation) -> [MetricFamily; 8] {
     let reloads = [("ok", observed.reloads_ok), ("failed", observed.reloads_failed)];
     let reloads = reloads.map(|(result, count)| counter(&[("result", result)], count));
     let connections = [gauge(&[], observed.status.connections as f64)];
@@ -213,6 +213,7 @@ fn proxy(observed: &Observation) -> [MetricFamily; 7] {
     let problems = [gauge(&[], observed.status.problems.len() as f64)];
     let certificates = observed.certificates.iter().map(|(file, end)| gauge(&[("cert", file)], *end as f64));
     let handshakes = observed.handshakes.iter().map(|(how, count)| counter(&[("result", how)], *count));
+    let http2_ends = observed.http2_ends.iter().map(|(why, count)| counter(&[("reason", why)], *count));
     let build = [gauge(&[("version", &observed.status.version)], 1.0)];
     [
         family("config_reloads_total", "Reloads of the config.", MetricType::COUNTER, reloads),
@@ -226,6 +227,12 @@ fn proxy(observed: &Observation) -> [MetricFamily; 7] {
             certificates,
         ),
         family("tls_handshakes_total", "TLS handshakes that ended, by how.", MetricType::COUNTER, handshakes),
+        family(
+            "http2_connections_ended_total",
+            "HTTP/2 connections ended for what the client did, by why.",
+            MetricType::COUNTER,
+            http2_ends,
+        ),
         family("build_info", "Always 1; the version is the label.", MetricType::GAUGE, build),
     ]
 }
@@ -361,6 +368,7 @@ mod tests {
             ledger_ok: false,
             certificates: vec![("a.pem".into(), 2_000_000_000)],
             handshakes: vec![("full", 5), ("timed_out", 0)],
+            http2_ends: vec![("reset_flood", 2)],
             reloads_ok: 3,
             reloads_failed: 1,
         }
@@ -413,6 +421,7 @@ mod tests {
             "cutover_certificate_expiry_timestamp_seconds{cert=\"a.pem\"} 2000000000",
             "cutover_tls_handshakes_total{result=\"full\"} 5",
             "cutover_tls_handshakes_total{result=\"timed_out\"} 0",
+            "cutover_http2_connections_ended_total{reason=\"reset_flood\"} 2",
             "cutover_build_info{version=\"0.1.0\"} 1",
         ] {
             assert!(text.lines().any(|have| sorted(have) == sorted(line)), "{line}\nis not in\n{text}");
@@ -465,6 +474,7 @@ mod tests {
                 "problems gauge",
                 "certificate_expiry_timestamp_seconds gauge",
                 "tls_handshakes_total counter",
+                "http2_connections_ended_total counter",
                 "build_info gauge",
             ]
         );

@@ -76,6 +76,7 @@ fn observation(ready: bool) -> Observation {
         ledger_ok: true,
         certificates: vec![],
         handshakes: vec![],
+        http2_ends: vec![],
         reloads_ok: 0,
         reloads_failed: 0,
     }

@@ -145,6 +145,20 @@ pub struct Proxy {
     pub max_body_bytes: u64,
     /// Whether requests are forwarded with `Via: 1.1 cutover` (RFC 9110 7.6.3). Default true.
     pub via: bool,
+    /// `[proxy.http2]`
+    pub http2: Http2,
+}
+
+/// `[proxy.http2]`: HTTP/2 from clients. Its heads, bodies and silences have the limits of every request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http2 {
+    /// Whether it is spoken: over TLS where the client asks for it, without where it begins with it. Default true.
+    pub enabled: bool,
+    /// Requests at once on one connection. Default 128.
+    pub max_streams: u32,
+    /// Requests that a client may cancel at once, or make us break off by its mistakes; a tenth of that each second
+    /// after it. One more ends the connection. Default 200.
+    pub max_resets: u32,
 }
 
 /// `[admin]`: the API, `/metrics` and the dashboard.
@@ -302,6 +316,17 @@ pub struct Upstream {
     pub response_timeout: Duration,
     /// How long an unused connection is kept. Default 4 s: under the 5 s after which Node closes it.
     pub idle_timeout: Duration,
+    /// What the application speaks. Default HTTP/1.
+    pub protocol: Protocol,
+}
+
+/// What an application speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1, a connection for each request in flight.
+    Http1,
+    /// HTTP/2 without TLS, begun without asking (RFC 9113 3.3): a few connections with many requests each.
+    H2c,
 }
 
 /// `[service.NAME.health]`

@@ -15,8 +15,8 @@ use super::problem::Problem;
 use super::section::{Reader, Section, Source, Value, integer, kind};
 use super::tls::tls;
 use super::{
-    AccessLog, Address, Admin, Cidr, ColorConfig, Config, Drain, Health, LEDGER, Log, Proxy, Rehearse, Replay, Service,
-    State, Synthetic, Upstream, Watch,
+    AccessLog, Address, Admin, Cidr, ColorConfig, Config, Drain, Health, Http2, LEDGER, Log, Protocol, Proxy, Rehearse,
+    Replay, Service, State, Synthetic, Upstream, Watch,
 };
 use crate::domain::Color;
 
@@ -35,7 +35,7 @@ pub fn config(text: &str, path: &Path, reader: Reader) -> (Option<Config>, Vec<P
     let top = Section::top(&source, &table);
     let proxy = proxy(&top.section("proxy"));
     let state = state(&top.section("state"));
-    let tls = tls(&top.section("tls"), top.section("proxy").get("listen_tls"), &state.dir);
+    let tls = tls(&top.section("tls"), top.section("proxy").get("listen_tls"), &state.dir, proxy.http2.enabled);
     let config = Config {
         path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
         admin: admin(&top.section("admin"), &proxy),
@@ -73,6 +73,7 @@ fn proxy(section: &Section<'_, '_>) -> Proxy {
         max_header_bytes: header_bytes(section),
         max_body_bytes: section.bytes("max_body_bytes", 0),
         via: section.boolean("via", true),
+        http2: http2(&section.section("http2")),
     };
     if let (Some(value), []) = (section.get("listen"), &proxy.listen[..])
         && matches!(value.get_ref(), DeValue::Array(list) if list.is_empty())
@@ -87,6 +88,18 @@ fn proxy(section: &Section<'_, '_>) -> Proxy {
     }
     section.refuse_unknown();
     proxy
+}
+
+fn http2(section: &Section<'_, '_>) -> Http2 {
+    let number =
+        |key, range, default: u32| u32::try_from(section.integer(key, range, default.into())).unwrap_or(default);
+    let http2 = Http2 {
+        enabled: section.boolean("enabled", true),
+        max_streams: number("max_streams", 1..=10_000, 128),
+        max_resets: number("max_resets", 1..=1_000_000, 200),
+    };
+    section.refuse_unknown();
+    http2
 }
 
 /// `true`, or the port that clients reach us at where that is another than the one we listen on.
@@ -317,6 +330,7 @@ fn service(name: &str, section: &Section<'_, '_>, place: &Range<usize>) -> Servi
             connect_timeout: upstream.duration("connect_timeout", seconds(1)),
             response_timeout: upstream.duration("response_timeout", seconds(60)),
             idle_timeout: upstream.duration("idle_timeout", seconds(4)),
+            protocol: protocol(&upstream),
         },
         health: Health {
             path: absolute_path(&health, "path", "/readyz"),
@@ -366,6 +380,17 @@ fn synthetic(watch: &Section<'_, '_>) -> Option<Synthetic> {
     };
     section.refuse_unknown();
     Some(synthetic)
+}
+
+fn protocol(section: &Section<'_, '_>) -> Protocol {
+    match section.string("protocol", "\"h2c\"") {
+        None | Some(("http1", _)) => Protocol::Http1,
+        Some(("h2c", _)) => Protocol::H2c,
+        Some((_, value)) => {
+            section.problem("protocol", value, "is none of http1, h2c", "the default is \"http1\"");
+            Protocol::Http1
+        }
+    }
 }
 
 fn rehearse(section: &Section<'_, '_>) -> Rehearse {

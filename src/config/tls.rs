@@ -16,8 +16,8 @@ const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 const STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
 
 /// Reads the table and every file it names. `listen_tls` is the key of `[proxy]` that needs them, `state` the folder in
-/// which ordered certificates are.
-pub fn tls(section: &Section<'_, '_>, listen_tls: Option<&Value<'_>>, state: &Path) -> Settings {
+/// which ordered certificates are, `http2` whether that is spoken there.
+pub fn tls(section: &Section<'_, '_>, listen_tls: Option<&Value<'_>>, state: &Path, http2: bool) -> Settings {
     let acme = section.get("acme").and_then(|_| acme(&section.section("acme"), listen_tls.is_some(), state));
     let ordered = acme.iter().filter(|_| reads_files(section)).flat_map(|acme| {
         let files = acme.domains.iter().map(|domain| acme.files(domain));
@@ -30,6 +30,7 @@ pub fn tls(section: &Section<'_, '_>, listen_tls: Option<&Value<'_>>, state: &Pa
         unknown_name: word(section, "unknown_name", [("first", UnknownName::First), ("refuse", UnknownName::Refuse)]),
         clients: clients(section),
         hsts: section.get("hsts").and_then(|_| section.duration_or_zero("hsts", seconds(365 * 86_400))),
+        http2,
         handshake_timeout: section.duration("handshake_timeout", seconds(10)),
     };
     let is_empty = |value: &Value<'_>| matches!(value.get_ref(), DeValue::Array(list) if list.is_empty());

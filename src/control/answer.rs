@@ -156,6 +156,7 @@ impl Task {
             ledger_ok,
             certificates: self.config.tls.identities.iter().map(report::certificate_end).collect(),
             handshakes: self.terminator.iter().flat_map(|tls| tls.handshakes()).map(report::handshake).collect(),
+            http2_ends: self.http2_ends.counts().into_iter().map(|(end, count)| (end.as_str(), count)).collect(),
             reloads_ok: self.reloads_ok,
             reloads_failed: self.reloads_failed,
         }

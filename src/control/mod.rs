@@ -39,6 +39,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::domain::Color;
 use crate::domain::cutover::{Cutover, Phase};
+use crate::http2::Ends;
 use crate::ledger::{Ledger, Place};
 use crate::preview::Key;
 use crate::status::{
@@ -117,6 +118,8 @@ pub struct Observation {
     pub certificates: Vec<(String, i64)>,
     /// `(how, count)`: how TLS handshakes ended; empty without a TLS listener.
     pub handshakes: Vec<(&'static str, u64)>,
+    /// `(why, count)`: HTTP/2 connections that were ended for what the client did.
+    pub http2_ends: Vec<(&'static str, u64)>,
     /// Reloads that took effect.
     pub reloads_ok: u64,
     /// Reloads that were refused.
@@ -297,7 +300,8 @@ pub struct Control {
 ///
 /// `workers` is the number of lanes of each route. `wake_workers` makes every connection of the data plane look at its
 /// lease again, after a cut. `connections` counts the open client connections. `load` reads the config at a reload.
-/// `terminator` is what TLS listeners meet their clients with; `None` where there are none.
+/// `terminator` is what TLS listeners meet their clients with; `None` where there are none. `http2_ends` is what the
+/// data plane counts there.
 ///
 /// # Errors
 /// When the state folder cannot be written. A state file that cannot be read is only a problem in the status.
@@ -308,6 +312,7 @@ pub fn start(
     connections: Arc<dyn Fn() -> u64 + Send + Sync>,
     load: Load,
     terminator: Option<Arc<Terminator>>,
+    http2_ends: Arc<Ends>,
 ) -> Result<Control, StartError> {
     let folder = config.state.dir.clone();
     let store = Store::open(&folder).map_err(|source| StartError::StateFolder { folder, source })?;
@@ -340,6 +345,7 @@ pub fn start(
         workers,
         table: Arc::clone(&table),
         terminator,
+        http2_ends,
         services,
         key,
         leaving: Vec::new(),

@@ -289,6 +289,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         ("proxy.max_header_bytes", a.max_header_bytes != b.max_header_bytes),
         ("proxy.max_body_bytes", a.max_body_bytes != b.max_body_bytes),
         ("proxy.via", a.via != b.via),
+        ("proxy.http2", a.http2 != b.http2),
         ("admin.listen", old.admin.listen != new.admin.listen),
         ("admin.token_file", old.admin.token != new.admin.token),
         ("admin.socket", old.admin.socket != new.admin.socket),

@@ -64,7 +64,7 @@ fn run_in(folder: TempDir) -> Running {
     let wake = Arc::new(move || {
         count.fetch_add(1, Relaxed);
     });
-    let control = start(config, 2, wake, Arc::new(|| 3), Arc::new(load), None).unwrap();
+    let control = start(config, 2, wake, Arc::new(|| 3), Arc::new(load), None, Arc::default()).unwrap();
     let (handle, table) = (control.handle.clone(), Arc::clone(&control.table));
     let (stop, stopped) = watch::channel(false);
     Running { folder, handle, table, woken, stop, task: tokio::spawn(control.run(stopped)) }
@@ -416,7 +416,7 @@ async fn an_unwritable_state_folder_stops_the_start() {
     write_config(folder.path(), &blue, &green, "");
     std::fs::write(folder.path().join("state"), "a file").unwrap();
     let config = load(&folder.path().join("cutover.toml")).unwrap();
-    let error = start(config, 1, Arc::new(|| {}), Arc::new(|| 0), Arc::new(load), None).err().unwrap();
+    let error = start(config, 1, Arc::new(|| {}), Arc::new(|| 0), Arc::new(load), None, Arc::default()).err().unwrap();
     assert!(error.to_string().contains("state.dir"), "{error}");
 }
 

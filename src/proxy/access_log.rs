@@ -23,7 +23,7 @@ pub struct Line {
     pub host: String,
     /// Path and query as sent.
     pub path: String,
-    /// `HTTP/1.1` or `HTTP/1.0`.
+    /// `HTTP/2.0`, `HTTP/1.1` or `HTTP/1.0`.
     pub protocol: &'static str,
     /// The status sent to the client; 0 when there was none.
     pub status: u16,

@@ -50,7 +50,8 @@ impl Alarm {
         *self.waker.borrow_mut() = Some(waker.clone());
     }
 
-    fn wake(&self) {
+    /// Wakes the task now.
+    pub fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }

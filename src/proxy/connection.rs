@@ -19,12 +19,14 @@ use super::buffer::{Buffer, SMALL};
 use super::exchange::answer_pump;
 use super::fault::Fault;
 use super::field::Field;
+use super::http2;
 use super::preview::{self, Note};
 use super::pump::{Pump, Wire};
 use super::request::{self, BareLf, Origin, Request, Scan, Space};
 use super::worker::{Admission, Context};
 use crate::clock;
 use crate::config;
+use crate::http2::PREFACE;
 use crate::switch::{Access, Hold, Lease, Source, TARGET_BYTES_MAX};
 use crate::tls::Current;
 
@@ -62,6 +64,15 @@ impl Transport for TcpStream {
     }
 }
 
+/// What is spoken with a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.0 or HTTP/1.1; each request says which.
+    Http1,
+    /// HTTP/2: this is one of its streams.
+    Http2,
+}
+
 /// A connection as it was accepted, or made out of one that was.
 pub struct Client<S> {
     /// To read from and write to.
@@ -74,6 +85,8 @@ pub struct Client<S> {
     pub admission: Admission,
     /// What it was met with; `None` without TLS.
     pub security: Option<Arc<Current>>,
+    /// What it speaks.
+    pub version: Version,
 }
 
 /// An alarm that wakes this task.
@@ -87,15 +100,25 @@ pub async fn alarm(worker: &Context) -> Rc<Alarm> {
     alarm
 }
 
-/// Serves a connection to its end.
-pub async fn serve<S: Transport>(client: Client<S>, alarm: Rc<Alarm>, worker: Rc<Context>) {
+/// Serves a connection to its end, or to where it says that it goes on as HTTP/2: gives then what was read of it.
+pub async fn serve<S: Transport>(client: Client<S>, alarm: Rc<Alarm>, worker: Rc<Context>) -> Option<Wire<S>> {
     let admission = client.admission;
     let mut connection = Connection::new(client, alarm, worker);
     let next = match admission {
         Admission::Welcome => Next::Request,
         Admission::Refused => connection.refuse(Refused::with(Fault::TooManyConnections)).await,
     };
-    connection.run(next).await;
+    connection.run(next).await.then_some(connection.client)
+}
+
+/// Serves a connection without TLS, which may turn out to be one of HTTP/2 (RFC 9113 3.3).
+pub async fn serve_plain(client: Client<TcpStream>, alarm: Rc<Alarm>, worker: Rc<Context>) {
+    let Client { peer, local, admission, .. } = client;
+    if let Some(wire) = serve(client, Rc::clone(&alarm), Rc::clone(&worker)).await {
+        let client = Client { stream: (), peer, local, admission, security: None, version: Version::Http2 };
+        // Boxed: most connections never need that memory.
+        Box::pin(http2::serve(wire, client, alarm, worker)).await;
+    }
 }
 
 /// Answers a connection with nothing but `fault`.
@@ -114,6 +137,8 @@ pub(super) enum Next {
     Cut,
     /// Close, but read on for a moment first.
     Linger,
+    /// What was read begins like HTTP/2.
+    Http2,
 }
 
 pub(super) struct Connection<S> {
@@ -123,6 +148,7 @@ pub(super) struct Connection<S> {
     pub(super) alarm: Rc<Alarm>,
     pub(super) worker: Rc<Context>,
     pub(super) security: Option<Arc<Current>>,
+    is_new: bool,
 }
 
 /// A request that takes no lease.
@@ -185,7 +211,7 @@ pub(super) struct Accepted {
 
 impl<S: Transport> Connection<S> {
     fn new(client: Client<S>, alarm: Rc<Alarm>, worker: Rc<Context>) -> Self {
-        let Client { stream, peer, local, security, .. } = client;
+        let Client { stream, peer, local, security, version, .. } = client;
         let ip = peer.ip().to_canonical();
         let origin = Origin {
             ip: ip.to_string(),
@@ -193,17 +219,20 @@ impl<S: Transport> Connection<S> {
             port: local.port(),
             scheme: if security.is_some() { "https" } else { "http" },
             local: local.to_string(),
+            version,
         };
-        Connection { client: Wire::new(stream), peer, origin, alarm, worker, security }
+        Connection { client: Wire::new(stream), peer, origin, alarm, worker, security, is_new: true }
     }
 
-    async fn run(&mut self, mut next: Next) {
+    /// Whether it goes on as HTTP/2.
+    async fn run(&mut self, mut next: Next) -> bool {
         loop {
             next = match next {
                 Next::Request => self.next().await,
-                Next::Close => return self.say_goodbye().await,
-                Next::Cut => return,
-                Next::Linger => return self.linger().await,
+                Next::Close => self.say_goodbye().await,
+                Next::Cut => return false,
+                Next::Linger => self.linger().await,
+                Next::Http2 => return true,
             };
         }
     }
@@ -217,8 +246,10 @@ impl<S: Transport> Connection<S> {
         let end = match self.read_head().await {
             Ok(Some(end)) => end,
             Ok(None) => return Next::Close,
+            Err(Fault::VersionUnknown) if self.begins_http2() => return Next::Http2,
             Err(fault) => return self.refuse(Refused::with(fault)).await,
         };
+        self.is_new = false;
         let accepted = match self.accept(end) {
             Ok(accepted) => accepted,
             Err(Unaccepted::Refused(refused)) => return self.refuse(refused).await,
@@ -233,6 +264,13 @@ impl<S: Transport> Connection<S> {
             return self.refuse(Refused::with(fault)).await;
         }
         self.forward(accepted).await
+    }
+
+    /// With TLS it would have been agreed on before (RFC 9113 3.2).
+    fn begins_http2(&self) -> bool {
+        let is_possible = self.is_new && self.security.is_none() && self.origin.version == Version::Http1;
+        let line = &PREFACE[..PREFACE.iter().position(|&byte| byte == b'\r').unwrap_or(0)];
+        is_possible && self.worker.proxy.http2.enabled && self.client.filled().starts_with(line)
     }
 
     /// Waits for a complete head. `None`: the client left, was idle for too long, or the proxy is stopping.
@@ -379,7 +417,8 @@ impl<S: Transport> Connection<S> {
 
     /// Waits a moment for the first chunk of a chunked body and checks what has come of the body.
     async fn first_chunk(&mut self, accepted: &Accepted) -> Result<(), Fault> {
-        if !matches!(accepted.body, Decoder::Chunked(_)) {
+        // Of HTTP/2 the chunks are our own.
+        if !matches!(accepted.body, Decoder::Chunked(_)) || self.origin.version == Version::Http2 {
             return Ok(());
         }
         self.alarm.set(Instant::now() + FIRST_CHUNK);
@@ -440,19 +479,19 @@ impl<S: Transport> Connection<S> {
     }
 
     /// Says that all was said, for as long as that may take.
-    async fn say_goodbye(&mut self) {
+    async fn say_goodbye(&mut self) -> Next {
         self.alarm.set(Instant::now() + LINGER);
         let (client, worker, alarm) = (&mut self.client, &self.worker, &self.alarm);
         poll_fn(|cx| match client.io.poll_goodbye(cx) {
             Poll::Pending if !alarm.is_late() && !worker.is_cutting() => Poll::Pending,
-            Poll::Pending | Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending | Poll::Ready(()) => Poll::Ready(Next::Cut),
         })
-        .await;
+        .await
     }
 
     /// Says goodbye, then reads what the client still sends for a moment: a close with unread bytes would be a reset,
     /// and a reset can overtake our last answer (RFC 9112 9.6).
-    async fn linger(&mut self) {
+    async fn linger(&mut self) -> Next {
         self.alarm.set(Instant::now() + LINGER);
         let (client, worker, alarm) = (&mut self.client, &self.worker, &self.alarm);
         let mut discarded = 0;
@@ -480,6 +519,7 @@ impl<S: Transport> Connection<S> {
             }
         })
         .await;
+        Next::Cut
     }
 
     fn line(&self, request: &Request<'_>, request_id: &str, lease: &Lease) -> Line {
@@ -489,7 +529,11 @@ impl<S: Transport> Connection<S> {
             method: request.method.to_owned(),
             host: request.authority.unwrap_or_default().to_owned(),
             path: request.path.to_owned(),
-            protocol: if request.is_1_0 { "HTTP/1.0" } else { "HTTP/1.1" },
+            protocol: match self.origin.version {
+                Version::Http2 => "HTTP/2.0",
+                Version::Http1 if request.is_1_0 => "HTTP/1.0",
+                Version::Http1 => "HTTP/1.1",
+            },
             service: lease.lane().service.name.clone(),
             color: lease.color().as_str(),
             epoch: lease.lane().epoch,

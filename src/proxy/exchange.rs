@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 
 use super::alarm::Alarm;
 use super::answer::{Answer, Asked, Encoding, Extra, Instead};
@@ -19,6 +18,7 @@ use super::fault::Fault;
 use super::pump::{Pump, Stop, Wire};
 use super::request::{BareLf, Scan, Space};
 use super::skew;
+use super::upstream::Io;
 use super::worker::Context as Worker;
 use crate::switch::{Kind, Lease};
 
@@ -75,7 +75,7 @@ pub struct Exchange<'a, S> {
     /// The client.
     pub client: &'a mut Wire<S>,
     /// The upstream.
-    pub upstream: &'a mut Wire<TcpStream>,
+    pub upstream: &'a mut Wire<Io>,
     /// The request on its way up: its head, then its body.
     pub up: &'a mut Pump,
     /// The answer on its way down: interim heads, its head, its body.

@@ -13,6 +13,7 @@ use super::pump::Pump;
 use super::upstream::{self, Share};
 use super::{preview, rehearse, skew, tunnel, worker};
 use crate::clock;
+use crate::config::Protocol;
 use crate::domain::Color;
 use crate::switch::{FailedRequest, Ill, METHODS, Other, Outcome, REPLAY_RESULTS, Upstream, Visit};
 
@@ -118,6 +119,7 @@ impl<S: Transport> Connection<S> {
                 && let Some((_, connection)) = &trial.held
                 && connection.is_reused()
                 && way.up.intact
+                && !dial.fresh
                 && (accepted.idempotent || connection.took_nothing())
             {
                 way.up.rewind();
@@ -171,16 +173,26 @@ impl<S: Transport> Connection<S> {
         }
         while let Some(share) = self.worker.pool.choose(upstreams, &dial.tried) {
             let now = Instant::now();
-            if !dial.fresh
+            let settings = &accepted.lease.lane().service.upstream;
+            let is_http1 = settings.protocol == Protocol::Http1;
+            if is_http1
+                && !dial.fresh
                 && let Some(kept) = self.worker.pool.take(&share, now)
             {
                 return Ok((share, kept));
             }
             // All attempts together get the limit; each gets an even part of what is left.
-            let limit = accepted.lease.lane().service.upstream.connect_timeout;
-            let left = dial.deadline.get_or_insert(now + limit).saturating_duration_since(now);
+            let left = dial.deadline.get_or_insert(now + settings.connect_timeout).saturating_duration_since(now);
             let attempts = u32::try_from(upstreams.len() - dial.tried.len()).unwrap_or(1).max(1);
-            match upstream::connect(&share.upstream, &self.alarm, left / attempts).await {
+            let limit = left / attempts;
+            let connected = match settings.protocol {
+                Protocol::Http1 => upstream::connect(&share.upstream, &self.alarm, limit).await,
+                Protocol::H2c => {
+                    let idle_timeout = settings.idle_timeout;
+                    upstream::stream(&share, &self.worker, &self.alarm, limit, idle_timeout, dial.fresh).await
+                }
+            };
+            match connected {
                 Ok(connection) => return Ok((share, connection)),
                 Err(_) => dial.tried.push(share.upstream.id),
             }

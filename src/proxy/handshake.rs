@@ -19,8 +19,10 @@ use tokio_rustls::rustls::server::{Acceptor, ClientHello, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
 use super::alarm::Alarm;
-use super::connection::{self, Client, Transport};
+use super::connection::{self, Client, Transport, Version};
 use super::fault::Fault;
+use super::http2;
+use super::pump::Wire;
 use super::worker::Context;
 use crate::tls::{ACME_TLS, Challenges, Current, Handshake, Terminator};
 
@@ -49,7 +51,7 @@ pub async fn serve(client: Client<TcpStream>, worker: Rc<Context>, terminator: &
         // No TLS record begins with a letter, and every HTTP request does.
         Ok(b'A'..=b'Z') => {
             terminator.count(Handshake::PlainHttp);
-            let client = Client { stream, peer, local, admission, security: None };
+            let client = Client { stream, peer, local, admission, security: None, version: Version::Http1 };
             return connection::refuse(client, Fault::PlainToTls, alarm, worker).await;
         }
         Ok(_) => {}
@@ -59,8 +61,22 @@ pub async fn serve(client: Client<TcpStream>, worker: Rc<Context>, terminator: &
         Ok(stream) => {
             let is_resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
             terminator.count(if is_resumed { Handshake::Resumed } else { Handshake::Full });
-            let client = Client { stream, peer, local, admission, security: Some(current) };
-            connection::serve(client, alarm, worker).await;
+            let version = match stream.get_ref().1.alpn_protocol() {
+                Some(crate::tls::ALPN_H2) => Version::Http2,
+                Some(_) | None => Version::Http1,
+            };
+            let security = Some(current);
+            match version {
+                Version::Http1 => {
+                    let client = Client { stream, peer, local, admission, security, version };
+                    connection::serve(client, alarm, worker).await;
+                }
+                // Boxed, as the connection is: either of both is more than the other needs.
+                Version::Http2 => {
+                    let client = Client { stream: (), peer, local, admission, security, version };
+                    Box::pin(http2::serve(Wire::new(stream), client, alarm, worker)).await;
+                }
+            }
         }
         Err(end) => {
             tracing::debug!(client = %peer, end = end.as_str(), "no TLS handshake");

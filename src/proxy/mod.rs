@@ -18,6 +18,7 @@ mod forward;
 pub mod fuzzing;
 mod handshake;
 mod hold;
+mod http2;
 mod listener;
 mod preview;
 mod pump;
@@ -39,6 +40,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use crate::config;
+use crate::http2::Ends;
 use crate::switch::Table;
 use crate::tls::Terminator;
 use worker::{Message, Worker};
@@ -66,11 +68,15 @@ impl Plane {
         listeners: Vec<Listener>,
         terminator: Option<&Arc<Terminator>>,
         log: &AccessLog,
+        http2_ends: &Arc<Ends>,
     ) -> io::Result<Self> {
         buffer::map_buffers();
         let config = Arc::new(config.clone());
         let workers = (0..config.workers)
-            .map(|index| Worker::start(index, Arc::clone(&config), Arc::clone(table), terminator.cloned(), log.clone()))
+            .map(|index| {
+                let (config, table) = (Arc::clone(&config), Arc::clone(table));
+                Worker::start(index, config, table, terminator.cloned(), log.clone(), Arc::clone(http2_ends))
+            })
             .collect::<io::Result<Arc<[Worker]>>>()?;
         for (listener, worker) in listeners.into_iter().zip(workers.iter().cycle()) {
             worker.tell(Message::Accept(listener, Arc::clone(&workers), config.max_connections));

@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 
 use super::body::{Chunked, Decoder};
 use super::buffer::Buffer;
+use super::connection::Version;
 use super::fault::Fault;
 use super::field::Field;
 use super::preview;
@@ -354,6 +355,8 @@ pub struct Origin {
     pub scheme: &'static str,
     /// `Host` for an HTTP/1.0 client that named none.
     pub local: String,
+    /// What the client speaks.
+    pub version: Version,
 }
 
 /// Writes the head that goes upstream.
@@ -407,7 +410,11 @@ pub fn write_head(out: &mut Buffer, request: &Request<'_>, origin: &Origin, requ
     write_forwarding(out, request, origin, authority);
     put_field(out, "X-Request-Id", request_id);
     if via {
-        out.put(if request.is_1_0 { b"Via: 1.0 cutover\r\n" } else { b"Via: 1.1 cutover\r\n" });
+        out.put(match origin.version {
+            Version::Http2 => b"Via: 2.0 cutover\r\n",
+            Version::Http1 if request.is_1_0 => b"Via: 1.0 cutover\r\n",
+            Version::Http1 => b"Via: 1.1 cutover\r\n",
+        });
     }
     out.put(b"\r\n");
 }
@@ -569,8 +576,14 @@ mod tests {
     }
 
     fn rebuilt(head: &str, trusted: bool) -> String {
-        let origin =
-            Origin { ip: "192.0.2.7".into(), trusted, port: 8080, scheme: "http", local: "127.0.0.1:8080".into() };
+        let origin = Origin {
+            ip: "192.0.2.7".into(),
+            trusted,
+            port: 8080,
+            scheme: "http",
+            local: "127.0.0.1:8080".into(),
+            version: Version::Http1,
+        };
         let mut out = Buffer::default();
         parse(head, |request| write_head(&mut out, request.expect("a sound request"), &origin, b"id", true));
         String::from_utf8(out.filled().to_vec()).expect("text")

@@ -9,7 +9,6 @@ use std::task::{Context as TaskContext, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 
 use super::alarm::Alarm;
 use super::answer::Encoding;
@@ -18,6 +17,7 @@ use super::boundary::Boundary;
 use super::buffer::Buffers;
 use super::fault::Fault;
 use super::pump::{Pump, Stop, Wire};
+use super::upstream::Io;
 use super::worker::Context;
 use crate::switch::{Kind, Lease};
 
@@ -30,7 +30,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// # Errors
 /// [`Fault::Drained`] or [`Fault::Stopped`] when it was cut. A side that breaks off just ends it.
 pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
-    (client, upstream): (&mut Wire<S>, &mut Wire<TcpStream>),
+    (client, upstream): (&mut Wire<S>, &mut Wire<Io>),
     kind: Kind,
     lease: &Lease,
     alarm: &Alarm,
@@ -85,7 +85,7 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
 fn part(
     cx: &mut TaskContext<'_>,
     ups: Poll<Result<(), Stop>>,
-    upstream: &mut Wire<TcpStream>,
+    upstream: &mut Wire<Io>,
     alarm: &Alarm,
     worker: &Context,
 ) -> Poll<Result<(), Fault>> {

@@ -3,19 +3,23 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::alarm::Alarm;
 use super::fault::Fault;
+use super::http2;
 use super::pump::Wire;
+use super::worker::Context as Worker;
 use crate::switch::Upstream;
 
 /// Kept connections to one upstream at most, per worker.
@@ -25,10 +29,61 @@ const KEPT_MAX: usize = 8192;
 /// moved. A new connection resolves the name anew.
 const RESOLVED_FOR: Duration = Duration::from_secs(30);
 
+/// What is spoken with an upstream.
+pub enum Io {
+    /// HTTP/1, on a connection of its own.
+    Tcp(TcpStream),
+    /// HTTP/2, on one of many streams.
+    Stream(http2::Stream),
+}
+
+impl AsyncRead for Io {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Io::Tcp(stream) => Pin::new(stream).poll_read(cx, room),
+            Io::Stream(stream) => Pin::new(stream).poll_read(cx, room),
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Io::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Io::Stream(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Io::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
+            Io::Stream(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Io::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Io::Stream(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Io::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Io::Stream(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
 /// A connection to an upstream, and what was sent on it.
 pub struct Connection {
     /// The connection with what was read from it.
-    pub wire: Wire<TcpStream>,
+    pub wire: Wire<Io>,
     /// Bytes of the requests before this one; all were answered, so the peer has acknowledged them.
     pub sent_before: u64,
     opened: Instant,
@@ -37,25 +92,32 @@ pub struct Connection {
 impl Connection {
     /// Whether it has served a request before.
     pub fn is_reused(&self) -> bool {
-        self.sent_before > 0
+        self.sent_before > 0 || matches!(&self.wire.io, Io::Stream(stream) if stream.is_refused())
     }
 
     /// Whether the peer's kernel took not a single byte of this request: it was never seen, and may be sent again
     /// whatever its method. `TCP_INFO` can still be read after a reset.
     pub fn took_nothing(&self) -> bool {
-        let size = size_of::<libc::tcp_info>();
-        let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
-        let mut len = size as libc::socklen_t;
-        // SAFETY: the kernel writes at most `len` bytes into `info`, which is plain numbers and already zeroed.
-        let (failed, info) = unsafe {
-            let fd = self.wire.io.as_raw_fd();
-            let failed =
-                libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut len);
-            (failed, info.assume_init())
-        };
-        // The SYN counts as one byte. A kernel before Linux 4.1 leaves the field 0, which is never equal.
-        failed == 0 && info.tcpi_bytes_acked == self.sent_before + 1
+        match &self.wire.io {
+            Io::Tcp(stream) => acked(stream) == Some(self.sent_before + 1), // the SYN counts as one byte
+            Io::Stream(stream) => stream.is_refused(),
+        }
     }
+}
+
+/// How many bytes the peer's kernel has acknowledged.
+fn acked(stream: &TcpStream) -> Option<u64> {
+    let size = size_of::<libc::tcp_info>();
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut len = size as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes into `info`, which is plain numbers and already zeroed.
+    let (failed, info) = unsafe {
+        let fd = stream.as_raw_fd();
+        let failed = libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut len);
+        (failed, info.assume_init())
+    };
+    // A kernel before Linux 4.1 leaves the field 0, which is never equal to what was sent.
+    (failed == 0).then_some(info.tcpi_bytes_acked)
 }
 
 struct Kept {
@@ -70,6 +132,8 @@ struct Kept {
 struct Slot {
     in_flight: Cell<u32>,
     kept: RefCell<Vec<Kept>>,
+    /// Connections that speak HTTP/2.
+    shared: http2::SharedConnection,
 }
 
 /// A worker's connections, by upstream.
@@ -128,7 +192,7 @@ impl Pool {
             // driver has seen something arrive.
             let quiet = matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock);
             if quiet && now.duration_since(since) < idle_timeout && !is_stale(&share.upstream, opened, now) {
-                return Some(Connection { wire: Wire::new(stream), sent_before, opened });
+                return Some(Connection { wire: Wire::new(Io::Tcp(stream)), sent_before, opened });
             }
         }
         None
@@ -137,15 +201,9 @@ impl Pool {
     /// Keeps a connection for the next request, after one of `sent` bytes was answered in full.
     pub fn keep(&self, share: &Share, connection: Connection, sent: u64, now: Instant, idle_timeout: Duration) {
         let mut kept = share.slot.kept.borrow_mut();
-        if kept.len() < KEPT_MAX {
+        if let (Io::Tcp(stream), true) = (connection.wire.io, kept.len() < KEPT_MAX) {
             let sent_before = connection.sent_before + sent;
-            kept.push(Kept {
-                stream: connection.wire.io,
-                sent_before,
-                opened: connection.opened,
-                since: now,
-                idle_timeout,
-            });
+            kept.push(Kept { stream, sent_before, opened: connection.opened, since: now, idle_timeout });
         }
     }
 
@@ -181,9 +239,45 @@ pub async fn connect(upstream: &Upstream, alarm: &Alarm, limit: Duration) -> Res
     })
     .await;
     match dialled {
-        Ok(stream) => Ok(Connection { wire: Wire::new(stream), sent_before: 0, opened: Instant::now() }),
+        Ok(stream) => Ok(Connection { wire: Wire::new(Io::Tcp(stream)), sent_before: 0, opened: Instant::now() }),
         Err(error) => {
             tracing::debug!(upstream = %upstream.address, %error, "connect failed");
+            Err(Fault::ConnectFailed)
+        }
+    }
+}
+
+/// A stream to an upstream that speaks HTTP/2, on a connection that is there, unless `fresh`, or on a new one.
+///
+/// # Errors
+/// [`Fault::ConnectFailed`]
+pub async fn stream(
+    share: &Share,
+    worker: &Rc<Worker>,
+    alarm: &Alarm,
+    limit: Duration,
+    idle_timeout: Duration,
+    fresh: bool,
+) -> Result<Connection, Fault> {
+    let found = if fresh { None } else { share.slot.shared.stream() };
+    let opened = match found {
+        Some(opened) => Some(opened),
+        None => {
+            alarm.set(Instant::now() + limit);
+            let dialled = async { dial(&share.upstream).await.ok() };
+            let mut opening = Box::pin(http2::open(&share.slot.shared, worker, idle_timeout, fresh, dialled));
+            poll_fn(|cx| if alarm.is_late() { Poll::Ready(None) } else { opening.as_mut().poll(cx) }).await
+        }
+    };
+    match opened {
+        // What was sent before is not known of a stream, only that there was something.
+        Some(opened) => Ok(Connection {
+            wire: Wire::new(Io::Stream(opened.stream)),
+            sent_before: opened.is_reused.into(),
+            opened: Instant::now(),
+        }),
+        None => {
+            tracing::debug!(upstream = %share.upstream.address, "no HTTP/2 connection");
             Err(Fault::ConnectFailed)
         }
     }

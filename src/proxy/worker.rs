@@ -19,11 +19,12 @@ use tokio::task::AbortHandle;
 use super::access_log::AccessLog;
 use super::alarm::{Alarms, SWEEP};
 use super::buffer::Buffers;
-use super::connection::Client;
+use super::connection::{Client, Version};
 use super::listener::Scheme;
 use super::upstream::Pool;
 use super::{connection, handshake, listener};
 use crate::config;
+use crate::http2::Ends;
 use crate::switch::{Lease, Table, goodbye};
 use crate::tls::Terminator;
 
@@ -84,6 +85,7 @@ impl Worker {
         table: Arc<ArcSwap<Table>>,
         terminator: Option<Arc<Terminator>>,
         log: AccessLog,
+        http2_ends: Arc<Ends>,
     ) -> io::Result<Self> {
         let (messages, inbox) = unbounded_channel();
         let open = Arc::new(AtomicUsize::new(0));
@@ -115,6 +117,7 @@ impl Worker {
                 cut: Cell::new(0),
                 date: RefCell::new(http_date()),
                 complaints: Complaints::default(),
+                http2_ends,
             });
             runtime.block_on(run(context, inbox))
         })?;
@@ -168,6 +171,8 @@ pub struct Context {
     pub alarms: Alarms,
     /// What clients did wrong, said seldom.
     pub complaints: Complaints,
+    /// Connections that were ended for what the client did.
+    pub http2_ends: Arc<Ends>,
     open: Arc<AtomicUsize>,
     accepting: RefCell<Vec<AbortHandle>>,
     stopping: Cell<Option<Instant>>,
@@ -223,19 +228,30 @@ impl Complaints {
 
     /// Logs a refused request.
     pub fn say(&self, client: SocketAddr, status: u16, why: &str) {
-        if self.said.get() < Self::PER_SECOND {
-            self.said.set(self.said.get() + 1);
+        if self.may_say() {
             tracing::info!(%client, status, why, "request refused");
-        } else {
-            self.unsaid.set(self.unsaid.get() + 1);
         }
+    }
+
+    /// Logs a connection that was ended.
+    pub fn end(&self, client: SocketAddr, why: &str) {
+        if self.may_say() {
+            tracing::info!(%client, why, "HTTP/2 connection ended");
+        }
+    }
+
+    fn may_say(&self) -> bool {
+        let may = self.said.get() < Self::PER_SECOND;
+        let count = if may { &self.said } else { &self.unsaid };
+        count.set(count.get() + 1);
+        may
     }
 
     fn next_second(&self) {
         self.said.set(0);
         let unsaid = self.unsaid.take();
         if unsaid > 0 {
-            tracing::info!(unsaid, "more requests refused");
+            tracing::info!(unsaid, "more refused");
         }
     }
 }
@@ -289,7 +305,7 @@ impl Context {
         let guard = Open(Arc::clone(&self.open));
         let Accepted { stream, peer, local, scheme, admission } = accepted;
         let Ok(stream) = TcpStream::from_std(stream) else { return };
-        let client = Client { stream, peer, local, admission, security: None };
+        let client = Client { stream, peer, local, admission, security: None, version: Version::Http1 };
         let context = Rc::clone(self);
         // Two kinds of tasks, because each takes as much memory as the larger thing it may come to hold.
         match (scheme, &self.terminator) {
@@ -297,7 +313,7 @@ impl Context {
                 tokio::task::spawn_local(async move {
                     let _guard = guard;
                     let alarm = connection::alarm(&context).await;
-                    connection::serve(client, alarm, context).await;
+                    connection::serve_plain(client, alarm, context).await;
                 });
             }
             (Scheme::Https, Some(terminator)) => {

@@ -104,7 +104,12 @@ mod tests {
             path_prefix: path_prefix.into(),
             active: Color::Blue,
             colors: [color.clone(), color],
-            upstream: config::Upstream { connect_timeout: timeout, response_timeout: timeout, idle_timeout: timeout },
+            upstream: config::Upstream {
+                connect_timeout: timeout,
+                response_timeout: timeout,
+                idle_timeout: timeout,
+                protocol: config::Protocol::Http1,
+            },
             health: config::Health { path: "/".into(), interval: timeout, timeout, rise: 1, fall: 1 },
             watch: config::Watch {
                 window: timeout,

@@ -21,7 +21,12 @@ fn lease(service: &Service, worker: usize) -> Lease {
 
 pub(super) fn service(name: &str) -> (Arc<Service>, Tenure) {
     let timeout = Duration::from_secs(1);
-    let upstream = config::Upstream { connect_timeout: timeout, response_timeout: timeout, idle_timeout: timeout };
+    let upstream = config::Upstream {
+        connect_timeout: timeout,
+        response_timeout: timeout,
+        idle_timeout: timeout,
+        protocol: config::Protocol::Http1,
+    };
     let info = Arc::new(ServiceInfo {
         name: name.into(),
         upstream,

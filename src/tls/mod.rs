@@ -14,7 +14,7 @@ use std::time::Duration;
 pub use challenges::{ACME_TLS, Challenges};
 pub use clients::{ClientCertificates, Clients};
 pub use identity::Identity;
-pub use terminator::{Current, Handshake, Terminator};
+pub use terminator::{ALPN_H2, Current, Handshake, Terminator};
 
 /// `[tls]`, with the files it names read and checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +27,8 @@ pub struct Settings {
     pub clients: Option<Clients>,
     /// `max-age` of `Strict-Transport-Security` on every answer over TLS; none by default.
     pub hsts: Option<Duration>,
+    /// Whether HTTP/2 is offered: `proxy.http2.enabled`.
+    pub http2: bool,
     /// From the accepted connection to the end of the handshake. Default 10 s.
     pub handshake_timeout: Duration,
     /// Where certificates are ordered; nowhere by default.

@@ -20,6 +20,9 @@ use super::{Challenges, Clients, Identity, Settings, UnknownName};
 /// allocator maps every piece of memory on its own, which would cost more than the encryption.
 const RECORD_BYTES_MAX: usize = 16_000;
 
+/// HTTP/2, as clients ask for it (RFC 9113 3.2).
+pub const ALPN_H2: &[u8] = b"h2";
+
 /// The TLS side of every listener and worker.
 pub struct Terminator {
     current: ArcSwap<Current>,
@@ -118,7 +121,8 @@ impl Current {
             Some(clients) => builder.with_client_cert_verifier(Arc::clone(&clients.verifier)),
         };
         let mut server = builder.with_cert_resolver(Arc::clone(&resolver) as Arc<dyn ResolvesServerCert>);
-        server.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let protocols = [settings.http2.then_some(ALPN_H2), Some(b"http/1.1")];
+        server.alpn_protocols = protocols.into_iter().flatten().map(<[u8]>::to_vec).collect();
         server.max_fragment_size = Some(RECORD_BYTES_MAX);
         server.ticketer = ticketer;
         // The ticket holds the session: nothing is kept here for clients that may never come back.

@@ -6,13 +6,14 @@
 use std::path::{Path, PathBuf};
 
 /// What each layer may name besides itself. A layer that is missing here is a finding: somebody has to place it.
-const LAYERS: [(&str, &[&str]); 21] = [
+const LAYERS: [(&str, &[&str]); 22] = [
     ("domain", &[]),
     ("clock", &[]),
     ("lines", &[]),
     ("http", &[]),
     ("docker", &[]),
     ("handover", &[]),
+    ("http2", &[]),
     ("tls", &[]),
     ("acme", &["clock", "tls"]),
     ("preview", &[]),
@@ -20,8 +21,11 @@ const LAYERS: [(&str, &[&str]); 21] = [
     ("status", &["domain"]),
     ("ledger", &["domain", "clock", "config", "lines", "status"]),
     ("switch", &["domain", "config", "preview"]),
-    ("proxy", &["switch", "config", "domain", "clock", "lines", "preview", "tls"]),
-    ("control", &["handover", "switch", "config", "domain", "status", "ledger", "clock", "preview", "tls", "docker"]),
+    ("proxy", &["switch", "config", "domain", "clock", "http2", "lines", "preview", "tls"]),
+    (
+        "control",
+        &["handover", "switch", "config", "domain", "http2", "status", "ledger", "clock", "preview", "tls", "docker"],
+    ),
     ("metrics", &["control", "status", "switch", "domain"]),
     ("admin", &["control", "handover", "status", "config", "domain", "metrics", "switch", "clock", "ledger", "http"]),
     ("demo", &["admin", "status", "domain", "config", "clock", "http"]),
@@ -37,8 +41,8 @@ const LAYERS: [(&str, &[&str]); 21] = [
     (
         "serve",
         &[
-            "acme", "admin", "clock", "config", "control", "domain", "handover", "ledger", "lines", "metrics", "proxy",
-            "status", "switch", "tls",
+            "acme", "admin", "clock", "config", "control", "domain", "handover", "http2", "ledger", "lines", "metrics",
+            "proxy", "status", "switch", "tls",
         ],
     ),
 ];

@@ -1,0 +1,132 @@
+//! Messages out of HTTP/1 text, as the proxy has rebuilt it, into frames. What comes in is `fields`.
+
+use std::mem::MaybeUninit;
+
+use super::fields::Framing;
+use super::hpack;
+use super::session::Session;
+use super::streams::Broken;
+
+/// Fields of a head that is written; the proxy passes on at most 100 and adds a few.
+const FIELDS_MAX: usize = 128;
+
+/// What follows a head that was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follows {
+    /// Another head: this one was interim.
+    Head,
+    /// A body, as the text has it. [`Framing::None`]: nothing, the message is complete.
+    Body(Framing),
+}
+
+impl Session {
+    /// Writes the head of an answer.
+    ///
+    /// # Errors
+    /// [`Broken`], also where `head` is none.
+    pub fn put_answer(&mut self, at: usize, head: &[u8]) -> Result<Follows, Broken> {
+        let mut space = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+        let mut parsed = httparse::Response::new(&mut []);
+        let config = httparse::ParserConfig::default();
+        match config.parse_response_with_uninit_headers(&mut parsed, head, &mut space) {
+            Ok(httparse::Status::Complete(_)) => {}
+            Ok(httparse::Status::Partial) | Err(_) => return Err(Broken),
+        }
+        let status = parsed.code.ok_or(Broken)?;
+        let slot = &mut self.slots[at];
+        let is_tunnel = status == 101 && slot.framing == Framing::Tunnel;
+        let is_interim = status < 200 && !is_tunnel;
+        let framing = match of_fields(parsed.headers) {
+            _ if is_tunnel => Framing::Tunnel,
+            _ if is_interim || slot.is_head || matches!(status, 204 | 304) => Framing::None,
+            Framing::Length(0) => Framing::None,
+            framing => framing,
+        };
+        if slot.framing == Framing::Tunnel && !is_tunnel && !is_interim {
+            (slot.framing, slot.left) = (Framing::None, None); // the tunnel was refused
+        }
+        let ends = framing == Framing::None && !is_interim;
+        self.put_headers(at, ends, |out| {
+            hpack::put_status(out, if is_tunnel { 200 } else { status });
+            for header in parsed.headers.iter().filter(|header| is_passed_on(header.name)) {
+                // RFC 8441 5: of the upgrade's own fields none is left.
+                if !(is_tunnel && header.name.eq_ignore_ascii_case("sec-websocket-accept")) {
+                    hpack::put_field(out, header.name.as_bytes(), header.value);
+                }
+            }
+        })?;
+        Ok(if is_interim { Follows::Head } else { Follows::Body(framing) })
+    }
+
+    /// Writes the head of a request.
+    ///
+    /// # Errors
+    /// As [`Session::put_answer`].
+    pub fn put_request(&mut self, at: usize, head: &[u8]) -> Result<Follows, Broken> {
+        let mut space = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+        let mut parsed = httparse::Request::new(&mut []);
+        let config = httparse::ParserConfig::default();
+        match config.parse_request_with_uninit_headers(&mut parsed, head, &mut space) {
+            Ok(httparse::Status::Complete(_)) => {}
+            Ok(httparse::Status::Partial) | Err(_) => return Err(Broken),
+        }
+        let (Some(method), Some(path)) = (parsed.method, parsed.path) else { return Err(Broken) };
+        let framing = match of_fields(parsed.headers) {
+            Framing::Length(0) => Framing::None,
+            framing => framing,
+        };
+        let is = |header: &httparse::Header<'_>, name: &str| header.name.eq_ignore_ascii_case(name);
+        let slot = &mut self.slots[at];
+        slot.is_head = method == "HEAD";
+        slot.trailers_welcome = parsed.headers.iter().any(|header| is(header, "te"));
+        let trailers_welcome = slot.trailers_welcome;
+        self.put_headers(at, framing == Framing::None, |out| {
+            hpack::put_field(out, b":method", method.as_bytes());
+            hpack::put_field(out, b":scheme", b"http");
+            if let Some(host) = parsed.headers.iter().find(|header| is(header, "host")) {
+                hpack::put_field(out, b":authority", host.value);
+            }
+            hpack::put_field(out, b":path", path.as_bytes());
+            if trailers_welcome {
+                hpack::put_field(out, b"te", b"trailers");
+            }
+            let others = parsed.headers.iter().filter(|header| is_passed_on(header.name) && !is(header, "host"));
+            others.for_each(|header| hpack::put_field(out, header.name.as_bytes(), header.value));
+        })?;
+        Ok(Follows::Body(framing))
+    }
+
+    /// Ends a message with trailers; `section` is their lines with the empty one after them.
+    ///
+    /// # Errors
+    /// As [`Session::put_answer`].
+    pub fn put_trailers(&mut self, at: usize, section: &[u8]) -> Result<(), Broken> {
+        let mut space = [httparse::EMPTY_HEADER; FIELDS_MAX];
+        let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(section, &mut space) else {
+            return Err(Broken);
+        };
+        self.put_headers(at, true, |out| {
+            fields.iter().for_each(|field| hpack::put_field(out, field.name.as_bytes(), field.value));
+        })
+    }
+}
+
+/// What HTTP/1 says about the connection is not said here (RFC 9113 8.2.2).
+fn is_passed_on(name: &str) -> bool {
+    let of_connection = ["connection", "transfer-encoding", "upgrade", "keep-alive", "proxy-connection", "te"];
+    !of_connection.iter().any(|other| name.eq_ignore_ascii_case(other))
+}
+
+/// How the text goes on. It is our own: a length and chunks never meet.
+fn of_fields(fields: &[httparse::Header<'_>]) -> Framing {
+    for field in fields {
+        if field.name.eq_ignore_ascii_case("transfer-encoding") {
+            return Framing::Chunked;
+        }
+        if field.name.eq_ignore_ascii_case("content-length") {
+            let length = std::str::from_utf8(field.value).ok().and_then(|digits| digits.parse().ok());
+            return Framing::Length(length.unwrap_or(0));
+        }
+    }
+    Framing::None
+}

@@ -1,0 +1,27 @@
+//! HTTP/2 (RFC 9113) without a socket: bytes in, bytes out, and between them streams that read and write like HTTP/1
+//! connections.
+//!
+//! The rest of the proxy speaks HTTP/1 and keeps its rules once. So a [`Session`] gives each stream's message as the
+//! text of an HTTP/1 message, and takes text for the other direction. One session is one connection, in either role.
+//! Nothing here waits, reads a clock or knows what a request is for.
+//!
+//! What a peer may cost is bounded: [`Limits`] for what it may have open and how large a head may be,
+//! [`CONNECTION_WINDOW`] for what it may send unread, [`OUT_MAX`] for what waits to be written, and budgets for frames
+//! that make work and bring nothing. A peer past one of them is told so by GOAWAY, and the session is over.
+
+mod budget;
+mod ends;
+mod fields;
+mod frame;
+mod hpack;
+mod huffman;
+mod messages;
+mod session;
+mod streams;
+
+pub use ends::{End, Ends};
+pub use fields::Framing;
+pub use frame::{FRAME_MAX, PREFACE, Reason};
+pub use messages::Follows;
+pub use session::{Limits, Over, Role, Session};
+pub use streams::{Broken, CONNECTION_WINDOW, OUT_MAX, Read, STREAM_WINDOW};

@@ -1,0 +1,672 @@
+//! One connection: what its frames mean (RFC 9113 5 and 6). Its other half, what streams do, is `streams`.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+use std::time::Instant;
+
+use super::budget::Budget;
+use super::ends::End;
+use super::fields::{AnswerHead, RequestHead, Scratch, Trailers, Unusable};
+use super::frame::{
+    ACK, END_HEADERS, END_STREAM, HEAD_LEN, Head, Kind, PADDED, PAYLOAD_MAX, PREFACE, PRIORITY, Reason, Setting,
+    number, put_head, put_settings, settings,
+};
+use super::hpack::Decoder;
+use super::streams::{CONNECTION_WINDOW, STREAM_WINDOW, Slot};
+
+/// A window before a setting says otherwise (RFC 9113 6.9.2).
+const WINDOW: u32 = 65_535;
+
+/// The largest window (RFC 9113 6.9.1).
+pub const WINDOW_MAX: i64 = 0x7fff_ffff;
+
+/// Frames that bring nothing: so many at once, and so many a second. Requests and payload earn more.
+const USELESS_MAX: u32 = 1000;
+const USELESS_PER_SECOND: u32 = 100;
+
+/// What a head that is too large costs beside its answer.
+const LARGE_HEAD_COST: u32 = 20;
+
+/// Streams we have reset of which frames may still be on their way.
+const FORGOTTEN_MAX: usize = 128;
+
+/// The payload of our PING to a peer that left a stream without an answer.
+const ANYBODY: &[u8; 8] = b"anybody?";
+
+/// The payload of our PING while the connection is closed in two steps.
+const LAST_CALL: &[u8; 8] = b"cutover.";
+
+/// Which side of the connection we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Streams are opened by the peer.
+    Server,
+    /// Streams are opened by us.
+    Client,
+}
+
+/// What a peer may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Streams at once.
+    pub streams: u32,
+    /// Bytes of a head as HTTP/1 has it.
+    pub head_bytes: usize,
+    /// Streams that may be reset in a burst, by the peer or for a mistake of its own; a tenth of that per second after
+    /// it.
+    pub resets: u32,
+}
+
+/// The session cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Over {
+    /// For the peer.
+    pub reason: Reason,
+    /// For us.
+    pub end: End,
+}
+
+const fn over(reason: Reason) -> Over {
+    Over { reason, end: End::Protocol }
+}
+
+const PROTOCOL: Over = over(Reason::Protocol);
+const FRAME_SIZE: Over = over(Reason::FrameSize);
+const FLOW_CONTROL: Over = over(Reason::FlowControl);
+
+/// What has to come next at the beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Greeting {
+    Preface,
+    Settings,
+    Done,
+}
+
+/// How far the connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Door {
+    /// Not at all.
+    Open,
+    /// The peer was told to open no more streams; those on their way are still served (RFC 9113 6.8).
+    Closing,
+    /// No stream is opened any more.
+    Closed,
+}
+
+/// A header block that is not complete.
+struct Block {
+    stream: u32,
+    ends: bool,
+    depends_on_itself: bool,
+    bytes: Vec<u8>,
+}
+
+/// One HTTP/2 connection.
+pub struct Session {
+    pub(super) role: Role,
+    pub(super) limits: Limits,
+    /// Frames to be written, of which the first `sent` bytes are.
+    pub(super) out: Vec<u8>,
+    pub(super) sent: usize,
+    /// The frame at the end of `out`: its stream, and where its flags are.
+    pub(super) tail: Option<(u32, usize)>,
+    pub(super) slots: Vec<Slot>,
+    /// The streams of the slots, 0 for none; apart, so that they are looked through quickly.
+    pub(super) ids: Vec<u32>,
+    /// Slots that somebody works on.
+    pub(super) busy: usize,
+    /// Streams opened by the peer that nobody works on yet.
+    pub(super) fresh: Vec<usize>,
+    pub(super) wakers: Wakers,
+    pub(super) door: Door,
+    pub(super) next_own: u32,
+    /// How much the peer takes: of the connection, of a new stream, of streams, of a frame.
+    pub(super) window: i64,
+    pub(super) stream_window: i64,
+    pub(super) streams_max: u32,
+    pub(super) frame_max: usize,
+    /// What the peer may still send.
+    pub(super) receive_window: i64,
+    pub(super) credit: u32,
+    pub(super) useless: Budget,
+    pub(super) has_said_no_table: bool,
+    pub(super) served: u64,
+    is_doubted: bool,
+    last_peer: u32,
+    /// Of the peer's last 128 streams, from `last_peer` down, those that it has opened; it may have skipped some.
+    opened: u128,
+    forgotten: VecDeque<u32>,
+    greeting: Greeting,
+    block: Option<Block>,
+    decoder: Decoder,
+    scratch: Scratch,
+    resets: Budget,
+}
+
+/// Who is woken by what one side of the session does for the other.
+#[derive(Default)]
+pub(super) struct Wakers {
+    /// Whoever moves bytes between the session and the socket.
+    pub(super) driver: Option<Waker>,
+    /// Which blocked stream is woken first, so that each has its turn.
+    pub(super) turn: usize,
+}
+
+impl Session {
+    /// Begins: what is said first waits to be written.
+    pub fn new(role: Role, limits: Limits, now: Instant) -> Self {
+        let mut out = Vec::new();
+        let [streams, head_bytes] = [limits.streams, u32::try_from(limits.head_bytes).unwrap_or(u32::MAX)];
+        let common = [(Setting::InitialWindowSize, STREAM_WINDOW), (Setting::MaxHeaderListSize, head_bytes)];
+        match role {
+            Role::Server => put_settings(
+                &mut out,
+                &[common[0], common[1], (Setting::MaxConcurrentStreams, streams), (Setting::EnableConnectProtocol, 1)],
+            ),
+            Role::Client => {
+                out.extend_from_slice(PREFACE);
+                put_settings(&mut out, &[common[0], common[1], (Setting::EnablePush, 0)]);
+            }
+        }
+        put_head(&mut out, 4, Kind::WindowUpdate, 0, 0);
+        out.extend_from_slice(&(CONNECTION_WINDOW - WINDOW).to_be_bytes());
+        Session {
+            role,
+            limits,
+            out,
+            sent: 0,
+            tail: None,
+            slots: Vec::new(),
+            ids: Vec::new(),
+            busy: 0,
+            fresh: Vec::new(),
+            wakers: Wakers::default(),
+            door: Door::Open,
+            next_own: 1,
+            window: i64::from(WINDOW),
+            stream_window: i64::from(WINDOW),
+            streams_max: limits.streams,
+            frame_max: PAYLOAD_MAX,
+            receive_window: i64::from(CONNECTION_WINDOW),
+            credit: 0,
+            useless: Budget::new(USELESS_MAX, USELESS_PER_SECOND, now),
+            has_said_no_table: false,
+            served: 0,
+            is_doubted: false,
+            last_peer: 0,
+            opened: 0,
+            forgotten: VecDeque::new(),
+            greeting: if role == Role::Server { Greeting::Preface } else { Greeting::Settings },
+            block: None,
+            decoder: Decoder::default(),
+            scratch: Scratch::default(),
+            resets: Budget::new(limits.resets, (limits.resets / 10).max(1), now),
+        }
+    }
+
+    /// Takes what the peer has sent and gives how many bytes of it are used; the rest has to come again with more
+    /// behind it.
+    ///
+    /// # Errors
+    /// [`Over`]: say so with [`Session::end`].
+    pub fn receive(&mut self, input: &[u8], now: Instant) -> Result<usize, Over> {
+        let mut at = 0;
+        if self.greeting == Greeting::Preface {
+            let len = input.len().min(PREFACE.len());
+            if input[..len] != PREFACE[..len] {
+                return Err(PROTOCOL);
+            }
+            if len < PREFACE.len() {
+                return Ok(0);
+            }
+            self.greeting = Greeting::Settings;
+            at = len;
+        }
+        while let Some(head) = Head::read(&input[at..]) {
+            self.check_order(&head)?;
+            let Some(payload) = input.get(at + HEAD_LEN..at + HEAD_LEN + head.length) else { break };
+            self.on_frame(&head, payload, now)?;
+            at += HEAD_LEN + head.length;
+        }
+        Ok(at)
+    }
+
+    /// Whether something that has to come at once has begun and is not complete: the greeting, a header block, a frame
+    /// other than DATA. `unused` is what [`Session::receive`] left.
+    pub fn waits_for_more(&self, unused: &[u8]) -> bool {
+        let is_cut = !unused.is_empty() && Head::read(unused).is_none_or(|head| head.kind != Kind::Data);
+        is_cut || self.block.is_some() || self.greeting != Greeting::Done
+    }
+
+    /// Whether the peer has sent its settings.
+    pub fn is_greeted(&self) -> bool {
+        self.greeting == Greeting::Done
+    }
+
+    /// Whether the peer was asked for a sign of life, and has not given one since.
+    pub fn is_doubted(&self) -> bool {
+        self.is_doubted
+    }
+
+    /// Asks the peer for a sign of life.
+    pub(super) fn doubt(&mut self) {
+        if !std::mem::replace(&mut self.is_doubted, true) {
+            self.put_frame(Kind::Ping, 0, 0, ANYBODY);
+        }
+    }
+
+    fn check_order(&mut self, head: &Head) -> Result<(), Over> {
+        if self.greeting == Greeting::Settings && (head.kind != Kind::Settings || head.has(ACK)) {
+            return Err(PROTOCOL); // RFC 9113 3.4
+        }
+        let expected = self.block.as_ref().map(|block| block.stream);
+        match (expected, head.kind) {
+            (Some(stream), Kind::Continuation) if stream == head.stream => {}
+            (Some(_), _) | (None, Kind::Continuation) => return Err(PROTOCOL), // RFC 9113 4.3, 6.10
+            (None, _) => {}
+        }
+        if head.length > PAYLOAD_MAX { Err(FRAME_SIZE) } else { Ok(()) }
+    }
+
+    fn on_frame(&mut self, head: &Head, payload: &[u8], now: Instant) -> Result<(), Over> {
+        (self.greeting, self.is_doubted) = (Greeting::Done, false);
+        match head.kind {
+            Kind::Data => return self.on_data(head, payload, now),
+            Kind::Headers => return self.on_headers(head, payload, now),
+            Kind::Priority | Kind::Unknown | Kind::Continuation => self.charge(1, now)?,
+            Kind::RstStream | Kind::Settings | Kind::Ping | Kind::GoAway | Kind::WindowUpdate => self.charge(1, now)?,
+            Kind::PushPromise => return Err(PROTOCOL),
+        }
+        match (head.kind, head.stream) {
+            (Kind::Settings | Kind::Ping | Kind::GoAway, 1..) => Err(PROTOCOL),
+            (Kind::Priority | Kind::RstStream, 0) => Err(PROTOCOL),
+            (Kind::Settings, _) => self.on_settings(head, payload),
+            (Kind::Ping, _) => self.on_ping(head, payload),
+            (Kind::GoAway, _) => self.on_go_away(payload),
+            (Kind::Priority, stream) => {
+                let reason = match number(payload) {
+                    Some(on) if payload.len() == 5 && on != stream => return Ok(()),
+                    Some(_) if payload.len() == 5 => Reason::Protocol,
+                    Some(_) | None => Reason::FrameSize,
+                };
+                // A stream that was never opened cannot be reset.
+                if self.is_idle(stream) { Err(over(reason)) } else { self.refuse(stream, reason, now) }
+            }
+            (Kind::RstStream, stream) => self.on_rst_stream(stream, payload, now),
+            (Kind::WindowUpdate, stream) => self.on_window_update(stream, payload, now),
+            (Kind::Continuation, _) => self.on_continuation(head, payload, now),
+            (Kind::Data | Kind::Headers | Kind::PushPromise | Kind::Unknown, _) => Ok(()),
+        }
+    }
+
+    /// Takes points for a frame that makes work.
+    fn charge(&mut self, cost: u32, now: Instant) -> Result<(), Over> {
+        if self.useless.spend(cost, now) {
+            Ok(())
+        } else {
+            Err(Over { reason: Reason::EnhanceYourCalm, end: End::Frames })
+        }
+    }
+
+    /// Takes a point for a stream that was reset. What an upstream resets is its own affair.
+    fn charge_reset(&mut self, now: Instant) -> Result<(), Over> {
+        if self.role == Role::Client || self.resets.spend(1, now) {
+            Ok(())
+        } else {
+            Err(Over { reason: Reason::EnhanceYourCalm, end: End::Resets })
+        }
+    }
+
+    /// Whether the stream was never opened.
+    fn is_idle(&self, stream: u32) -> bool {
+        match (self.role, stream % 2) {
+            (Role::Server, 1) => stream > self.last_peer,
+            (Role::Client, 1) => stream >= self.next_own,
+            _ => true, // nothing is ever pushed
+        }
+    }
+
+    /// Resets a stream for a mistake of the peer's.
+    fn refuse(&mut self, stream: u32, reason: Reason, now: Instant) -> Result<(), Over> {
+        match self.find(stream) {
+            Some(at) => self.reset(at, reason),
+            None => self.put_reset(stream, reason),
+        }
+        self.charge_reset(now)
+    }
+
+    pub(super) fn put_reset(&mut self, stream: u32, reason: Reason) {
+        self.put_frame(Kind::RstStream, 0, stream, &(reason as u32).to_be_bytes());
+        if self.forgotten.len() == FORGOTTEN_MAX {
+            self.forgotten.pop_front();
+        }
+        self.forgotten.push_back(stream);
+    }
+
+    /// Writes a frame that is neither DATA nor HEADERS.
+    pub(super) fn put_frame(&mut self, kind: Kind, flags: u8, stream: u32, payload: &[u8]) {
+        put_head(&mut self.out, payload.len(), kind, flags, stream);
+        self.out.extend_from_slice(payload);
+        self.tail = None;
+        self.wake_driver();
+    }
+
+    fn on_data(&mut self, head: &Head, payload: &[u8], now: Instant) -> Result<(), Over> {
+        if self.is_idle(head.stream) {
+            return Err(PROTOCOL);
+        }
+        self.receive_window -= head.length as i64;
+        if self.receive_window < 0 {
+            return Err(FLOW_CONTROL);
+        }
+        let data = unpadded(head, payload)?;
+        let ends = head.has(END_STREAM);
+        if data.is_empty() && !ends {
+            self.charge(1, now)?;
+        } else {
+            self.useless.earn(1);
+        }
+        let Some(at) = self.find(head.stream) else {
+            self.give_credit(None, head.length);
+            if self.role == Role::Client || self.forgotten.contains(&head.stream) {
+                return Ok(());
+            }
+            return self.refuse(head.stream, Reason::StreamClosed, now);
+        };
+        match self.slots[at].take_data(data, head.length, ends) {
+            Ok(()) => {
+                self.give_credit(Some(at), head.length - data.len());
+                self.slots[at].wake();
+                if ends {
+                    self.finish_if_done(at);
+                }
+                Ok(())
+            }
+            Err(reason) => {
+                self.give_credit(None, head.length);
+                self.refuse(head.stream, reason, now)
+            }
+        }
+    }
+
+    fn on_headers(&mut self, head: &Head, payload: &[u8], now: Instant) -> Result<(), Over> {
+        if head.stream == 0 || (self.role == Role::Server && head.stream.is_multiple_of(2)) {
+            return Err(PROTOCOL);
+        }
+        let mut block = unpadded(head, payload)?;
+        let mut depends_on_itself = false;
+        if head.has(PRIORITY) {
+            let (priority, rest) = block.split_at_checked(5).ok_or(FRAME_SIZE)?;
+            depends_on_itself = number(priority) == Some(head.stream);
+            block = rest;
+        }
+        let ends = head.has(END_STREAM);
+        if head.has(END_HEADERS) {
+            return self.on_block(head.stream, ends, depends_on_itself, block, now);
+        }
+        self.charge(1, now)?;
+        self.block = Some(Block { stream: head.stream, ends, depends_on_itself, bytes: block.to_vec() });
+        Ok(())
+    }
+
+    fn on_continuation(&mut self, head: &Head, payload: &[u8], now: Instant) -> Result<(), Over> {
+        let Some(mut block) = self.block.take() else { return Err(PROTOCOL) };
+        // Compressed it is hardly ever larger than as text.
+        if block.bytes.len() + payload.len() > self.limits.head_bytes + PAYLOAD_MAX {
+            return Err(Over { reason: Reason::EnhanceYourCalm, end: End::Headers });
+        }
+        block.bytes.extend_from_slice(payload);
+        if head.has(END_HEADERS) {
+            return self.on_block(block.stream, block.ends, block.depends_on_itself, &block.bytes, now);
+        }
+        self.block = Some(block);
+        Ok(())
+    }
+
+    /// A whole header block. It is read in any case: the next one may need what it leaves in the table.
+    fn on_block(&mut self, stream: u32, ends: bool, itself: bool, block: &[u8], now: Instant) -> Result<(), Over> {
+        if let Some(at) = self.find(stream) {
+            return self.on_known(at, ends, block, now);
+        }
+        if self.role == Role::Client {
+            if self.is_idle(stream) {
+                return Err(PROTOCOL);
+            }
+            return self.skip(block); // one we have given up
+        }
+        if stream <= self.last_peer {
+            if self.forgotten.contains(&stream) {
+                return self.skip(block);
+            }
+            let back = (self.last_peer - stream) / 2;
+            let was_opened = back < 128 && self.opened >> back & 1 == 1;
+            return Err(over(if was_opened { Reason::StreamClosed } else { Reason::Protocol }));
+        }
+        let skipped = (stream - self.last_peer).div_ceil(2);
+        self.opened = self.opened.checked_shl(skipped).unwrap_or(0) | 1;
+        self.last_peer = stream;
+        if self.door == Door::Closed {
+            return self.skip(block);
+        }
+        if self.busy >= self.limits.streams as usize {
+            self.skip(block)?;
+            return self.refuse(stream, Reason::RefusedStream, now);
+        }
+        let at = self.free_slot();
+        let slot = &mut self.slots[at];
+        let mut head = RequestHead::new(&mut slot.input, &mut self.scratch, self.limits.head_bytes);
+        let read = self.decoder.decode(block, |name, value| head.field(name, value));
+        read.map_err(|_| over(Reason::Compression))?;
+        match head.finish(ends) {
+            Ok(kind) if !itself => {
+                slot.begin(kind.framing, self.stream_window);
+                (slot.is_head, slot.remote_ended) = (kind.is_head, ends);
+                let is_large = slot.input.len() >= self.limits.head_bytes;
+                self.ids[at] = stream;
+                self.take_up(at);
+                if is_large { self.charge(LARGE_HEAD_COST, now) } else { Ok(()) }
+            }
+            Ok(_) | Err(Unusable::Malformed) => {
+                slot.input.clear();
+                self.refuse(stream, Reason::Protocol, now)
+            }
+            Err(Unusable::Bomb) => Err(Over { reason: Reason::EnhanceYourCalm, end: End::Headers }),
+        }
+    }
+
+    /// An answer's head, or trailers.
+    fn on_known(&mut self, at: usize, ends: bool, block: &[u8], now: Instant) -> Result<(), Over> {
+        let stream = self.ids[at];
+        let slot = &mut self.slots[at];
+        if slot.remote_ended {
+            self.skip(block)?;
+            return self.refuse(stream, Reason::StreamClosed, now);
+        }
+        let compression = |_| over(Reason::Compression);
+        let read = if self.role == Role::Client && !slot.is_answered {
+            let mut head = AnswerHead::new(&mut slot.input, self.limits.head_bytes);
+            self.decoder.decode(block, |name, value| head.field(name, value)).map_err(compression)?;
+            let kind = head.finish(ends, slot.is_head, slot.trailers_welcome);
+            kind.map(|kind| {
+                slot.is_answered = !kind.is_interim;
+                slot.frame(kind.framing);
+            })
+        } else {
+            let mut unread = Vec::new();
+            let out = if slot.framing == super::Framing::Chunked { &mut slot.input } else { &mut unread };
+            out.extend_from_slice(b"0\r\n");
+            let mut trailers = Trailers::new(out);
+            self.decoder.decode(block, |name, value| trailers.field(name, value)).map_err(compression)?;
+            // RFC 9113 8.1: they end the stream, and come after all that was announced.
+            if ends && slot.left.unwrap_or(0) == 0 { trailers.finish() } else { Err(Unusable::Malformed) }
+        };
+        match read {
+            Ok(()) => {
+                slot.remote_ended = ends;
+                slot.wake();
+                if ends {
+                    self.finish_if_done(at);
+                }
+                Ok(())
+            }
+            Err(Unusable::Malformed) => self.refuse(stream, Reason::Protocol, now),
+            Err(Unusable::Bomb) => Err(Over { reason: Reason::EnhanceYourCalm, end: End::Headers }),
+        }
+    }
+
+    fn skip(&mut self, block: &[u8]) -> Result<(), Over> {
+        self.decoder.decode(block, |_, _| {}).map_err(|_| over(Reason::Compression))
+    }
+
+    fn on_rst_stream(&mut self, stream: u32, payload: &[u8], now: Instant) -> Result<(), Over> {
+        let &[a, b, c, d] = payload else { return Err(FRAME_SIZE) };
+        if self.is_idle(stream) {
+            return Err(PROTOCOL);
+        }
+        let Some(at) = self.find(stream) else { return Ok(()) };
+        self.was_reset(at, u32::from_be_bytes([a, b, c, d]));
+        self.charge_reset(now)
+    }
+
+    fn on_settings(&mut self, head: &Head, payload: &[u8]) -> Result<(), Over> {
+        if head.has(ACK) {
+            return if payload.is_empty() { Ok(()) } else { Err(FRAME_SIZE) };
+        }
+        if !payload.len().is_multiple_of(6) {
+            return Err(FRAME_SIZE);
+        }
+        let mut window = self.stream_window;
+        for (setting, value) in settings(payload) {
+            match setting {
+                2 if value > 1 || (value == 1 && self.role == Role::Client) => return Err(PROTOCOL),
+                3 => self.streams_max = value,
+                4 if i64::from(value) > WINDOW_MAX => return Err(FLOW_CONTROL),
+                4 => window = i64::from(value),
+                5 if !(16_384..=16_777_215).contains(&value) => return Err(PROTOCOL),
+                5 => self.frame_max = PAYLOAD_MAX, // larger frames would only make others wait
+                8 if value > 1 => return Err(PROTOCOL),
+                _ => {}
+            }
+        }
+        // RFC 9113 6.9.2: it changes the windows of open streams too, and may make them negative.
+        let change = window - self.stream_window;
+        self.stream_window = window;
+        for slot in &mut self.slots {
+            slot.window += change;
+            if slot.window > WINDOW_MAX {
+                return Err(FLOW_CONTROL);
+            }
+        }
+        self.put_frame(Kind::Settings, ACK, 0, &[]);
+        self.wake_blocked();
+        Ok(())
+    }
+
+    fn on_ping(&mut self, head: &Head, payload: &[u8]) -> Result<(), Over> {
+        if payload.len() != 8 {
+            return Err(FRAME_SIZE);
+        }
+        if !head.has(ACK) {
+            self.put_frame(Kind::Ping, ACK, 0, payload);
+        } else if payload == LAST_CALL {
+            self.close();
+        }
+        Ok(())
+    }
+
+    fn on_go_away(&mut self, payload: &[u8]) -> Result<(), Over> {
+        let (Some(last), 8..) = (number(payload), payload.len()) else { return Err(FRAME_SIZE) };
+        if self.role == Role::Client {
+            self.door = Door::Closed;
+            for at in 0..self.slots.len() {
+                if self.ids[at] > last {
+                    self.was_reset(at, Reason::RefusedStream as u32);
+                }
+            }
+            self.wake_driver();
+        }
+        Ok(())
+    }
+
+    fn on_window_update(&mut self, stream: u32, payload: &[u8], now: Instant) -> Result<(), Over> {
+        let (Some(more), 4) = (number(payload), payload.len()) else { return Err(FRAME_SIZE) };
+        if stream == 0 {
+            self.window += i64::from(more);
+            if more == 0 {
+                return Err(PROTOCOL);
+            }
+            if self.window > WINDOW_MAX {
+                return Err(FLOW_CONTROL);
+            }
+            self.wake_blocked();
+            return Ok(());
+        }
+        if self.is_idle(stream) {
+            return Err(PROTOCOL);
+        }
+        let Some(at) = self.find(stream) else { return Ok(()) };
+        let slot = &mut self.slots[at];
+        slot.window += i64::from(more);
+        if more == 0 {
+            return self.refuse(stream, Reason::Protocol, now);
+        }
+        if slot.window > WINDOW_MAX {
+            return self.refuse(stream, Reason::FlowControl, now);
+        }
+        if slot.is_blocked {
+            slot.wake();
+        }
+        Ok(())
+    }
+
+    /// Tells the peer to open no more streams, and goes on serving those that are on their way. The answer to a PING
+    /// shows that they have arrived; then, or when the caller has waited long enough, [`Session::close`].
+    pub fn close_softly(&mut self) {
+        if self.door == Door::Open {
+            self.door = Door::Closing;
+            self.put_go_away(u32::MAX >> 1, Reason::NoError);
+            self.put_frame(Kind::Ping, 0, 0, LAST_CALL);
+        }
+    }
+
+    /// Serves no more streams than have been opened.
+    pub fn close(&mut self) {
+        if self.door != Door::Closed {
+            self.door = Door::Closed;
+            self.put_go_away(self.last_peer, Reason::NoError);
+        }
+    }
+
+    /// Ends it: every stream is over. What waits to be written ends with the reason for the peer.
+    pub fn end(&mut self, reason: Reason) {
+        self.put_go_away(self.last_peer, reason);
+        self.break_off();
+    }
+
+    /// The connection is gone, and every stream with it.
+    pub fn break_off(&mut self) {
+        self.door = Door::Closed;
+        for at in 0..self.slots.len() {
+            if self.ids[at] != 0 || self.slots[at].is_busy() {
+                self.drop_stream(at);
+            }
+        }
+    }
+
+    fn put_go_away(&mut self, last: u32, reason: Reason) {
+        let [a, b, c, d] = last.to_be_bytes();
+        let [e, f, g, h] = (reason as u32).to_be_bytes();
+        self.put_frame(Kind::GoAway, 0, 0, &[a, b, c, d, e, f, g, h]);
+    }
+}
+
+/// The payload without its padding (RFC 9113 6.1).
+fn unpadded<'p>(head: &Head, payload: &'p [u8]) -> Result<&'p [u8], Over> {
+    if !head.has(PADDED) {
+        return Ok(payload);
+    }
+    let (&padding, rest) = payload.split_first().ok_or(FRAME_SIZE)?;
+    // A HEADERS frame has its priority in front of the block.
+    let len = rest.len().checked_sub(usize::from(padding)).ok_or(PROTOCOL)?;
+    Ok(&rest[..len])
+}

@@ -1,0 +1,152 @@
+//! One stream as a connection: text goes in and comes out as on a connection that speaks HTTP/1.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Shared;
+use crate::http2::{Broken, Follows, Framing, Read, Role};
+use crate::proxy::body::{BadFraming, Chunked, Decoder, Step};
+use crate::proxy::connection::Transport;
+
+/// A stream after the other (of a client), or one (to an upstream).
+pub struct Stream {
+    session: Shared,
+    at: usize,
+    role: Role,
+    writing: Writing,
+}
+
+/// What the next bytes written are.
+enum Writing {
+    Head,
+    Body(Decoder),
+    Tunnel,
+}
+
+impl Stream {
+    /// Works on the slot `at`.
+    pub(super) fn new(session: Shared, at: usize, role: Role) -> Self {
+        Stream { session, at, role, writing: Writing::Head }
+    }
+
+    /// Whether the other side says that it has not looked at what was sent.
+    pub fn is_refused(&self) -> bool {
+        self.session.borrow().is_refused(self.at)
+    }
+
+    /// Writes what it can of `bytes`. `Err` also where they are not the text that was expected.
+    fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<usize, Broken> {
+        let session = &mut *self.session.borrow_mut();
+        let mut used = 0;
+        while used < bytes.len() {
+            let rest = &bytes[used..];
+            match &mut self.writing {
+                Writing::Head => {
+                    if !session.may_write(self.at, cx.waker()) {
+                        break;
+                    }
+                    // A head is always put into one buffer, and so comes whole.
+                    let end = memchr::memmem::find(rest, b"\r\n\r\n").ok_or(Broken)? + 4;
+                    let follows = match self.role {
+                        Role::Server => session.put_answer(self.at, &rest[..end])?,
+                        Role::Client => session.put_request(self.at, &rest[..end])?,
+                    };
+                    used += end;
+                    self.writing = match follows {
+                        Follows::Head | Follows::Body(Framing::None) => Writing::Head,
+                        Follows::Body(Framing::Length(length)) => Writing::Body(Decoder::Length(length)),
+                        Follows::Body(Framing::Chunked) => Writing::Body(Decoder::Chunked(Chunked::Size)),
+                        Follows::Body(Framing::Tunnel) => Writing::Tunnel,
+                    };
+                }
+                Writing::Body(decoder) => match decoder.step(rest).map_err(|BadFraming(_)| Broken)? {
+                    Step::Payload(len) => {
+                        let n = session.write(self.at, &rest[..len], cx.waker())?;
+                        if n == 0 {
+                            break;
+                        }
+                        decoder.used(n);
+                        used += n;
+                        if decoder.is_done() {
+                            session.finish_writing(self.at);
+                            self.writing = Writing::Head;
+                        }
+                    }
+                    Step::Framing(len) => used += len,
+                    Step::Trailers(len) => {
+                        if len > 2 {
+                            session.put_trailers(self.at, &rest[..len])?;
+                        } else {
+                            session.finish_writing(self.at);
+                        }
+                        used += len;
+                        self.writing = Writing::Head;
+                    }
+                    Step::Done | Step::More => return Err(Broken),
+                },
+                Writing::Tunnel => match session.write(self.at, rest, cx.waker())? {
+                    0 => break,
+                    n => used += n,
+                },
+            }
+        }
+        Ok(used)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.session.borrow_mut().release(self.at);
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = self.session.borrow_mut().read(self.at, room.initialize_unfilled(), cx.waker());
+        match read {
+            Read::Bytes(n) => {
+                room.advance(n);
+                Poll::Ready(Ok(()))
+            }
+            Read::End => Poll::Ready(Ok(())),
+            Read::Wait => Poll::Pending,
+            Read::Broken => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.write(cx, bytes) {
+            Ok(0) if !bytes.is_empty() => Poll::Pending,
+            Ok(n) => Poll::Ready(Ok(n)),
+            Err(Broken) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    /// What is written belongs to the driver, which waits for nothing.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ends a tunnel's side; a message has its own end.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if matches!(self.writing, Writing::Tunnel) {
+            self.session.borrow_mut().finish_writing(self.at);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Transport for Stream {
+    /// One that is not complete is reset anyway.
+    fn reset_on_close(&self) {}
+
+    /// A stream's end is in its frames.
+    fn poll_goodbye(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+}
