@@ -224,6 +224,11 @@ impl Session {
         }
     }
 
+    /// Gives whoever works on a slot no other stream after this one.
+    pub fn dismiss(&mut self, at: usize) {
+        self.slots[at].is_dismissed = true;
+    }
+
     /// Remembers who moves bytes between the session and the socket, to be woken when there are some.
     pub fn watch(&mut self, waker: &Waker) {
         if self.wakers.driver.as_ref().is_none_or(|known| !known.will_wake(waker)) {

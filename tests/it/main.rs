@@ -13,6 +13,7 @@ mod flips;
 mod freeze;
 mod harness;
 mod health;
+mod http2;
 mod lease_model;
 mod ledger;
 mod monitor;

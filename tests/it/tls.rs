@@ -117,7 +117,7 @@ fn the_name_picks_the_certificate_in_tls_1_2_and_1_3() {
     for versions in [["--tlsv1.2", "--tls-max", "1.2"], ["--tlsv1.3", "--tls-max", "1.3"]] {
         for name in ["app.example", "www.wild.example", "other.example", "OTHER.example"] {
             let said = stage.curl(name, &[&versions[..], &["-w", " %{http_code} %{http_version}"]].concat());
-            assert_eq!(said, "blue 200 1.1", "{name} {versions:?}");
+            assert_eq!(said, "blue 200 2", "{name} {versions:?}");
         }
         let said = stage.curl("two.labels.wild.example", &versions);
         assert!(said.contains("curl: (60)"), "the first certificate, which is for another name: {said}");
@@ -364,14 +364,14 @@ fn what_is_not_tls_is_told_or_ended() {
     stage.until_handshakes("malformed", 2.0);
     drop(TcpStream::connect(("127.0.0.1", stage.port)));
     stage.until_handshakes("closed", 1.0);
-    let mut h2_only = (*stage.trusted).clone();
-    h2_only.alpn_protocols = vec![b"h2".to_vec()];
-    assert!(secured(stage.port, "app.example", &Arc::new(h2_only)).is_err());
+    let mut h3_only = (*stage.trusted).clone();
+    h3_only.alpn_protocols = vec![b"h3".to_vec()];
+    assert!(secured(stage.port, "app.example", &Arc::new(h3_only)).is_err());
     stage.until_handshakes("unsupported", 1.0);
     let mut both = (*stage.trusted).clone();
     both.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let client = secured(stage.port, "app.example", &Arc::new(both)).unwrap();
-    assert_eq!(client.stream().conn.alpn_protocol(), Some(&b"http/1.1"[..]));
+    assert_eq!(client.stream().conn.alpn_protocol(), Some(&b"h2"[..]));
     assert!(stage.blue.text().is_empty(), "nothing of it went upstream");
 }
 

@@ -132,10 +132,12 @@ impl AsyncWrite for Stream {
         Poll::Ready(Ok(()))
     }
 
-    /// Ends a tunnel's side; a message has its own end.
+    /// Ends a tunnel's side. A message has its own end; after it, no other comes here.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if matches!(self.writing, Writing::Tunnel) {
-            self.session.borrow_mut().finish_writing(self.at);
+        let mut session = self.session.borrow_mut();
+        match self.writing {
+            Writing::Tunnel => session.finish_writing(self.at),
+            Writing::Head | Writing::Body(_) => session.dismiss(self.at),
         }
         Poll::Ready(Ok(()))
     }
