@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """CPU per request and memory per idle connection of cutover beside nginx and HAProxy, in one run.
 
-One worker each, alone on core 0; the load (wrk) and the upstream (nginx) share core 1. What counts is the proxy's own
+One worker each, alone on core 0; the load (wrk, h2load) and the upstream (nginx) share core 1. What counts is the proxy's own
 user and system time from /proc/PID/stat: it hardly depends on what else the machine does, throughput does. Requests
 are counted by the upstream, so that a round can be measured from its middle, after all connections are made. Rounds are
 interleaved (each proxy once, then each again), medians are shown.
@@ -33,6 +33,7 @@ WORKS = {
     "1m": "answers of 1 MiB, 16 kept connections",
     "close": "a new connection for every request",
     "tls": "small, over TLS 1.3",
+    "h2": "small, over HTTP/2 and TLS 1.3, 8 kept connections with 16 requests each at once",
     "handshake": "a new connection and a full TLS handshake for every request",
     "tls-1m": "1m, over TLS 1.3",
     "idle": "memory of a kept connection on which nothing happens",
@@ -158,7 +159,7 @@ class Bench:
         port, tls_port, name = free_port(), free_port(), f"nginx-{services}"
         # nginx takes the options of an address once.
         tls = f"""
-                listen 127.0.0.1:{tls_port} ssl backlog=4096;
+                listen 127.0.0.1:{tls_port} ssl http2 backlog=4096;
                 ssl_certificate {self.cert}; ssl_certificate_key {self.key}; ssl_protocols TLSv1.2 TLSv1.3;"""
         server = "".join(f"""
             server {{
@@ -208,7 +209,7 @@ frontend web
     http-request set-header X-Request-Id %[uuid]
     {choose}
 frontend secure
-    bind 127.0.0.1:{tls_port} ssl crt {self.both} alpn http/1.1 backlog 4096
+    bind 127.0.0.1:{tls_port} ssl crt {self.both} alpn h2,http/1.1 backlog 4096
     http-request set-header X-Forwarded-For %[src]
     http-request set-header X-Forwarded-Proto https
     http-request set-header X-Forwarded-Host %[req.hdr(host)]
@@ -323,32 +324,65 @@ def microseconds(text):
     return float(value) * {"us": 1, "ms": 1e3, "s": 1e6, "m": 6e7}[unit]
 
 
-def measure(bench, proxy, path, connections, seconds, headers=(), service=0, tls=False):
-    """One round of wrk on one proxy, measured after the warm-up and before the end."""
-    command = ["taskset", "-c", LOAD_CORE, find("wrk"), "-t1", f"-c{connections}", "--latency"]
-    for header in (f"Host: {host(service)}", *headers):
-        command += ["-H", header]
-    url = f"https://127.0.0.1:{proxy.tls_port}{path}" if tls else f"http://127.0.0.1:{proxy.port}{path}"
-    command += [f"-d{WARM_SECONDS + seconds + 1}s", url]
-    wrk = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+class Wrk:
+    """The load of HTTP/1."""
+
+    def __init__(self, proxy, path, connections, seconds, headers, service, tls):
+        self.command = [find("wrk"), "-t1", f"-c{connections}", "--latency", f"-d{seconds}s"]
+        for header in (f"Host: {host(service)}", *headers):
+            self.command += ["-H", header]
+        self.command.append(f"https://127.0.0.1:{proxy.tls_port}{path}" if tls else f"http://127.0.0.1:{proxy.port}{path}")
+
+    def read(self, output):
+        """p50 and p99 in microseconds, and what went wrong; None without an answer."""
+        latencies = [re.search(rf"(?m)^\s*{percent}%\s+(\S+)", output) for percent in (50, 99)]
+        bad = "; ".join(line.strip() for line in re.findall(r"(?:Non-2xx|Socket errors).*", output))
+        return (*(microseconds(found[1]) for found in latencies), bad) if all(latencies) else None
+
+
+class H2load:
+    """The load of HTTP/2, over TLS."""
+
+    def __init__(self, bench, proxy, seconds):
+        self.log = bench.folder / "h2load.log"
+        self.log.unlink(missing_ok=True)
+        self.command = [find("h2load"), "-t1", "-c8", "-m16", f"-D{seconds}", f"--log-file={self.log}"]
+        self.command += [f"--header=:authority: {host(0)}", f"https://127.0.0.1:{proxy.tls_port}/"]
+
+    def read(self, output):
+        """As Wrk.read."""
+        lines = [line.split() for line in self.log.read_text().splitlines()]
+        times = sorted(int(line[2]) for line in lines if len(line) == 3)
+        failed = sum(line[1] != "200" for line in lines if len(line) == 3)
+        bad = f"Non-2xx: {failed}" if failed else ""
+        return (statistics.median(times), times[len(times) * 99 // 100], bad) if times else None
+
+
+def measure(bench, proxy, path, connections, seconds, headers=(), service=0, tls=False, h2=False):
+    """One round of load on one proxy, measured after the warm-up and before the end."""
+    whole = WARM_SECONDS + seconds + 1
+    load = H2load(bench, proxy, whole) if h2 else Wrk(proxy, path, connections, whole, headers, service, tls)
+    command = ["taskset", "-c", LOAD_CORE, *load.command]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     try:
         marks = []
         for pause in (WARM_SECONDS, seconds):
             time.sleep(pause)
             marks.append((bench.requests_so_far(), cpu_seconds(proxy.process.pid), time.monotonic()))
-        output = wrk.communicate()[0]
+        output = process.communicate()[0]
     finally:
-        wrk.kill()
+        process.kill()
     requests, cpu, elapsed = (after - before for before, after in zip(*marks))
-    latencies = [re.search(rf"(?m)^\s*{percent}%\s+(\S+)", output) for percent in (50, 99)]
-    if requests < 100 or not all(latencies):
-        sys.exit(f"wrk got no answer from {proxy.name}:\n{output}")
+    read = load.read(output)
+    if requests < 100 or not read:
+        sys.exit(f"no answer came from {proxy.name}:\n{output}")
+    p50_us, p99_us, bad = read
     return Sample(
         cpu_us=cpu / requests * 1e6,
         requests_per_second=requests / elapsed,
-        p50_us=microseconds(latencies[0][1]),
-        p99_us=microseconds(latencies[1][1]),
-        bad="; ".join(line.strip() for line in re.findall(r"(?:Non-2xx|Socket errors).*", output)),
+        p50_us=p50_us,
+        p99_us=p99_us,
+        bad=bad,
     )
 
 
@@ -385,11 +419,13 @@ def show_ratios(work, unit, figures):
     print(f"ratio       {work}: cutover / the better of both {figures['cutover'] / better:.2f} ({unit})")
 
 
-def compare(bench, work, options, path="/", connections=64, headers=(), tls=False):
+def compare(bench, work, options, path="/", connections=64, headers=(), tls=False, h2=False):
     """The three proxies on the same load."""
     proxies = bench.start_all()
     cases = {
-        proxy.name: lambda proxy=proxy: measure(bench, proxy, path, connections, options.seconds, headers, tls=tls)
+        proxy.name: lambda proxy=proxy: measure(
+            bench, proxy, path, connections, options.seconds, headers, tls=tls, h2=h2
+        )
         for proxy in proxies
     }
     figures = show(work, interleave(cases, options.rounds))
@@ -466,6 +502,8 @@ def run(bench, work, options):
             compare(bench, work, options, headers=("Connection: close",))
         case "tls":
             compare(bench, work, options, tls=True)
+        case "h2":
+            compare(bench, work, options, h2=True)
         case "handshake":
             compare(bench, work, options, headers=("Connection: close",), tls=True)
         case "tls-1m":
@@ -493,7 +531,7 @@ def main():
     if unknown:
         parser.error(f"unknown work {', '.join(unknown)}; known: {', '.join(WORKS)}")
 
-    missing = [tool for tool in ("nginx", "haproxy", "openssl", "wrk", "taskset") if not find(tool)]
+    missing = [tool for tool in ("nginx", "haproxy", "openssl", "wrk", "h2load", "taskset") if not find(tool)]
     if missing:
         sys.exit(f"not installed: {', '.join(missing)}; there is no comparison without all of them")
     if not os.access(options.bin, os.X_OK):

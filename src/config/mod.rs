@@ -334,6 +334,8 @@ pub enum Protocol {
 pub struct Health {
     /// Default `/readyz`.
     pub path: String,
+    /// How the application is asked. Default as requests are: `upstream.protocol`.
+    pub check: Check,
     /// Default 1 s.
     pub interval: Duration,
     /// Default 2 s; a probe that is still running when the next is due delays it.
@@ -342,6 +344,17 @@ pub struct Health {
     pub rise: u32,
     /// Failures in a row that make it not ready. Default 3.
     pub fall: u32,
+}
+
+/// How an application is asked whether it is ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// GET over HTTP/1.1.
+    Http1,
+    /// GET over HTTP/2 without TLS.
+    H2c,
+    /// `Check` of grpc.health.v1, for this service of it, at most 127 bytes; empty: for the server as a whole.
+    Grpc(String),
 }
 
 /// `[service.NAME.watch]`

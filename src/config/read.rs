@@ -15,8 +15,8 @@ use super::problem::Problem;
 use super::section::{Reader, Section, Source, Value, integer, kind};
 use super::tls::tls;
 use super::{
-    AccessLog, Address, Admin, Cidr, ColorConfig, Config, Drain, Health, Http2, LEDGER, Log, Protocol, Proxy, Rehearse,
-    Replay, Service, State, Synthetic, Upstream, Watch,
+    AccessLog, Address, Admin, Check, Cidr, ColorConfig, Config, Drain, Health, Http2, LEDGER, Log, Protocol, Proxy,
+    Rehearse, Replay, Service, State, Synthetic, Upstream, Watch,
 };
 use crate::domain::Color;
 
@@ -334,6 +334,7 @@ fn service(name: &str, section: &Section<'_, '_>, place: &Range<usize>) -> Servi
         },
         health: Health {
             path: absolute_path(&health, "path", "/readyz"),
+            check: check(&health, protocol(&upstream)),
             interval: health.duration("interval", seconds(1)),
             timeout: health.duration("timeout", seconds(2)),
             rise: u32::try_from(health.integer("rise", 1..=1_000_000, 2)).unwrap_or(2),
@@ -380,6 +381,31 @@ fn synthetic(watch: &Section<'_, '_>) -> Option<Synthetic> {
     };
     section.refuse_unknown();
     Some(synthetic)
+}
+
+fn check(section: &Section<'_, '_>, of_requests: Protocol) -> Check {
+    let service = section.string("service", "\"package.Service\"");
+    let check = match section.string("protocol", "\"grpc\"") {
+        None | Some(("http", _)) => match of_requests {
+            Protocol::Http1 => Check::Http1,
+            Protocol::H2c => Check::H2c,
+        },
+        Some(("grpc", _)) => Check::Grpc(service.map(|(name, _)| name.to_owned()).unwrap_or_default()),
+        Some((_, value)) => {
+            section.problem("protocol", value, "is none of http, grpc", "the default is \"http\"");
+            Check::Http1
+        }
+    };
+    match (&check, service) {
+        (Check::Http1 | Check::H2c, Some((_, value))) => {
+            section.problem("service", value, "is of use with grpc only", "set health.protocol = \"grpc\" as well");
+        }
+        (Check::Grpc(name), Some((_, value))) if name.len() > 127 => {
+            section.problem("service", value, "is longer than 127 bytes", "for example \"package.Service\"");
+        }
+        (Check::Http1 | Check::H2c | Check::Grpc(_), _) => {}
+    }
+    check
 }
 
 fn protocol(section: &Section<'_, '_>) -> Protocol {

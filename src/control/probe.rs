@@ -1,7 +1,9 @@
 //! Probes of the upstreams: one task each, for ever, for both colors.
 //!
 //! Ready is a 200 whose body, where it is JSON with a `ready` field, says `true`. Each probe is a fresh connection: it
-//! asks what a new connection would meet. It only reports; what `rise` and `fall` make of it is `domain::health`.
+//! asks what a new connection would meet. With grpc, ready is what grpc.health.v1 says. It only reports; what `rise` and `fall` make of it is `domain::health`.
+
+mod http2;
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::config::{Address, Health};
+use crate::config::{Address, Check, Health};
 use crate::domain::health::Probe;
 
 /// A longer answer is not read to its end, and not ready.
@@ -54,7 +56,7 @@ impl Prober {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 timer.tick().await;
-                let probe = probe(&address, &health.path, health.timeout).await;
+                let probe = probe(&address, &health).await;
                 if found.send(Found { service: Arc::clone(&service), upstream, probe }).await.is_err() {
                     return;
                 }
@@ -65,18 +67,30 @@ impl Prober {
 }
 
 /// One probe.
-pub(super) async fn probe(address: &Address, path: &str, limit: Duration) -> Probe {
-    match tokio::time::timeout(limit, exchange(address, path)).await {
+pub(super) async fn probe(address: &Address, health: &Health) -> Probe {
+    match tokio::time::timeout(health.timeout, ask(address, health)).await {
         Ok(probe) => probe,
-        Err(_) => Probe::Failed(format!("timed out after {limit:?}")),
+        Err(_) => Probe::Failed(format!("timed out after {:?}", health.timeout)),
     }
 }
 
-async fn exchange(address: &Address, path: &str) -> Probe {
+async fn ask(address: &Address, health: &Health) -> Probe {
     let stream = match connect(address).await {
         Ok(stream) => stream,
         Err(error) => return of_connect_error(&error),
     };
+    match &health.check {
+        Check::Http1 => exchange(stream, address, &health.path).await,
+        Check::H2c => match http2::get(stream, address, &health.path).await {
+            Ok((200, body)) => of_body(&body),
+            Ok((status, _)) => Probe::Failed(status.to_string()),
+            Err(failed) => failed,
+        },
+        Check::Grpc(service) => http2::check(stream, address, service).await,
+    }
+}
+
+async fn exchange(stream: TcpStream, address: &Address, path: &str) -> Probe {
     let request = Request::get(path)
         .header(header::HOST, address.to_string())
         .header(header::USER_AGENT, "cutover-probe")
@@ -148,6 +162,11 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+
+    async fn probe(address: &Address, path: &str, timeout: Duration) -> Probe {
+        let health = Health { path: path.into(), check: Check::Http1, interval: timeout, timeout, rise: 1, fall: 1 };
+        super::probe(address, &health).await
+    }
 
     /// An upstream that reads a head, answers `raw` to each connection, and closes.
     async fn upstream(raw: Vec<u8>) -> Address {

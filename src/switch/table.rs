@@ -110,7 +110,14 @@ mod tests {
                 idle_timeout: timeout,
                 protocol: config::Protocol::Http1,
             },
-            health: config::Health { path: "/".into(), interval: timeout, timeout, rise: 1, fall: 1 },
+            health: config::Health {
+                path: "/".into(),
+                check: config::Check::Http1,
+                interval: timeout,
+                timeout,
+                rise: 1,
+                fall: 1,
+            },
             watch: config::Watch {
                 window: timeout,
                 max_false_rollbacks: 0.001,
