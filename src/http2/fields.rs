@@ -122,7 +122,7 @@ pub struct RequestHead<'a> {
     scratch: &'a mut Scratch,
     pseudo: Pseudo,
     is_begun: bool,
-    trailers_welcome: bool,
+    is_grpc: bool,
 }
 
 /// What a request is, as far as its answer and its body depend on it.
@@ -132,6 +132,8 @@ pub struct RequestKind {
     pub framing: Framing,
     /// `HEAD`
     pub is_head: bool,
+    /// A call of gRPC, which has its own way to fail.
+    pub is_grpc: bool,
 }
 
 impl<'a> RequestHead<'a> {
@@ -140,7 +142,7 @@ impl<'a> RequestHead<'a> {
         scratch.pseudo.clear();
         scratch.cookies.clear();
         let text = Text::new(out, text_max);
-        RequestHead { text, scratch, pseudo: Pseudo::default(), is_begun: false, trailers_welcome: false }
+        RequestHead { text, scratch, pseudo: Pseudo::default(), is_begun: false, is_grpc: false }
     }
 
     /// Takes one field.
@@ -154,11 +156,15 @@ impl<'a> RequestHead<'a> {
         self.begin();
         match name {
             b"te" => {
-                self.trailers_welcome = true;
                 self.text.malformed |= !value.eq_ignore_ascii_case(b"trailers");
                 self.text.put_line(name, value);
             }
             b"content-length" => self.text.read_length(value),
+            b"content-type" => {
+                let kind = value.strip_prefix(b"application/grpc");
+                self.is_grpc = kind.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')));
+                self.text.put_line(name, value);
+            }
             // RFC 9113 8.3.1: of two names for the same only one can be meant.
             b"host" => match self.part(self.pseudo.authority).map(|authority| authority.eq_ignore_ascii_case(value)) {
                 Some(is_same) => self.text.malformed |= !is_same,
@@ -275,8 +281,9 @@ impl<'a> RequestHead<'a> {
                 self.text.put_line(b"Sec-WebSocket-Key", &websocket_key());
             }
         }
+        let is_grpc = self.is_grpc;
         self.text.end()?;
-        Ok(RequestKind { framing, is_head })
+        Ok(RequestKind { framing, is_head, is_grpc })
     }
 }
 

@@ -46,6 +46,7 @@ impl Session {
             (slot.framing, slot.left) = (Framing::None, None); // the tunnel was refused
         }
         let ends = framing == Framing::None && !is_interim;
+        slot.is_answered = !is_interim;
         self.put_headers(at, ends, |out| {
             hpack::put_status(out, if is_tunnel { 200 } else { status });
             for header in parsed.headers.iter().filter(|header| is_passed_on(header.name)) {
@@ -56,6 +57,25 @@ impl Session {
             }
         })?;
         Ok(if is_interim { Follows::Head } else { Follows::Body(framing) })
+    }
+
+    /// Ends a call of gRPC that failed, in its own words: with a code of gRPC and a text, which is ASCII without `%`.
+    /// `false`: the request is none, or was answered.
+    pub fn fail_call(&mut self, at: usize, code: u8, text: &str) -> bool {
+        let slot = &mut self.slots[at];
+        if !slot.is_grpc {
+            return false;
+        }
+        let is_answered = std::mem::replace(&mut slot.is_answered, true);
+        let put = self.put_headers(at, true, |out| {
+            if !is_answered {
+                hpack::put_status(out, 200);
+                hpack::put_field(out, b"content-type", b"application/grpc");
+            }
+            hpack::put_field(out, b"grpc-status", itoa::Buffer::new().format(code).as_bytes());
+            hpack::put_field(out, b"grpc-message", text.as_bytes());
+        });
+        put.is_ok()
     }
 
     /// Writes the head of a request.

@@ -18,6 +18,8 @@ mod huffman;
 mod messages;
 mod session;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 pub use ends::{End, Ends};
 pub use fields::Framing;

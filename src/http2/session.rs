@@ -460,7 +460,7 @@ impl Session {
         match head.finish(ends) {
             Ok(kind) if !itself => {
                 slot.begin(kind.framing, self.stream_window);
-                (slot.is_head, slot.remote_ended) = (kind.is_head, ends);
+                (slot.is_head, slot.is_grpc, slot.remote_ended) = (kind.is_head, kind.is_grpc, ends);
                 let is_large = slot.input.len() >= self.limits.head_bytes;
                 self.ids[at] = stream;
                 self.take_up(at);

@@ -49,7 +49,8 @@ pub(super) struct Slot {
     pub(super) framing: Framing,
     pub(super) left: Option<u64>,
     pub(super) is_head: bool,
-    /// Client: the final answer's head has come.
+    pub(super) is_grpc: bool,
+    /// The final answer's head has come, or gone.
     pub(super) is_answered: bool,
     pub(super) trailers_welcome: bool,
     pub(super) remote_ended: bool,
@@ -91,6 +92,7 @@ impl Slot {
             framing: Framing::None,
             left: None,
             is_head: false,
+            is_grpc: false,
             is_answered: false,
             trailers_welcome: false,
             remote_ended: false,

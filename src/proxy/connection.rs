@@ -48,6 +48,11 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin {
     /// Makes the close a reset: for an answer whose only end is the close, and which is not complete.
     fn reset_on_close(&self);
 
+    /// Ends a call of gRPC in its own words, before or within its answer. `false`: it is none.
+    fn fail_call(&mut self, _code: u8, _text: &str) -> bool {
+        false
+    }
+
     /// Says that all was said, where the protocol has a word for it; without it the end looks like a cut.
     fn poll_goodbye(&mut self, cx: &mut TaskContext<'_>) -> Poll<()>;
 }
@@ -454,6 +459,9 @@ impl<S: Transport> Connection<S> {
             let client = self.origin.ip.clone();
             let line = Line { client, status, end: fault.word(), request_id: request_id.clone(), ..Line::default() };
             self.worker.log.write(&line.ended(Duration::ZERO));
+        }
+        if self.client.io.fail_call(fault.grpc_code(), fault.hint()) {
+            return Next::Cut;
         }
         let mut down = answer_pump();
         let (fields, proof) = (&*fields, proof.as_deref());

@@ -92,6 +92,30 @@ impl Fault {
         }
     }
 
+    /// What a call of gRPC fails with: its own statuses, by what a client may do about them.
+    pub fn grpc_code(self) -> u8 {
+        const CANCELLED: u8 = 1;
+        const DEADLINE_EXCEEDED: u8 = 4;
+        const RESOURCE_EXHAUSTED: u8 = 8;
+        const UNIMPLEMENTED: u8 = 12;
+        const INTERNAL: u8 = 13;
+        const UNAVAILABLE: u8 = 14;
+        match self {
+            Fault::ClientGone | Fault::ClientStalled | Fault::HeadTimedOut | Fault::BodyTimedOut => CANCELLED,
+            Fault::AnswerTimedOut => DEADLINE_EXCEEDED,
+            Fault::TargetTooLong | Fault::HeadTooLarge | Fault::BodyTooLarge => RESOURCE_EXHAUSTED,
+            Fault::NoService | Fault::MethodRefused | Fault::Redirected | Fault::Proof => UNIMPLEMENTED,
+            Fault::BadRequest(_) | Fault::VersionUnknown | Fault::PlainToTls => INTERNAL,
+            Fault::ConnectFailed
+            | Fault::AnswerMissing
+            | Fault::AnswerCut
+            | Fault::AnswerUnreadable(_)
+            | Fault::TooManyConnections
+            | Fault::Drained
+            | Fault::Stopped => UNAVAILABLE,
+        }
+    }
+
     /// Whether it speaks against the color that served.
     pub fn outcome(self) -> Outcome {
         match self {

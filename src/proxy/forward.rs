@@ -305,6 +305,10 @@ impl<S: Transport> Connection<S> {
         if fault == Fault::Stopped {
             self.worker.count_cut();
         }
+        if self.client.io.fail_call(fault.grpc_code(), fault.hint()) {
+            seen.status = seen.status.or(fault.answer().map(|(status, _)| status));
+            return Next::Cut;
+        }
         let down = &mut way.down;
         if seen.status.is_some() && down.written > 0 {
             if seen.ends_with_close {

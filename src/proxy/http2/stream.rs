@@ -147,6 +147,10 @@ impl Transport for Stream {
     /// One that is not complete is reset anyway.
     fn reset_on_close(&self) {}
 
+    fn fail_call(&mut self, code: u8, text: &str) -> bool {
+        self.session.borrow_mut().fail_call(self.at, code, text)
+    }
+
     /// A stream's end is in its frames.
     fn poll_goodbye(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())

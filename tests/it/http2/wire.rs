@@ -67,10 +67,13 @@ impl Frame {
     }
 }
 
+/// Names and values, in order.
+pub type Fields = Vec<(String, String)>;
+
 /// One message: its heads (interim ones too) and trailers, each as its fields; how it ended.
 #[derive(Debug, Default)]
 pub struct Message {
-    pub heads: Vec<Vec<(String, String)>>,
+    pub heads: Vec<Fields>,
     pub body: Vec<u8>,
     /// The code of RST_STREAM.
     pub reset: Option<u32>,
@@ -104,6 +107,7 @@ pub struct Wire {
     stream: TcpStream,
     buffer: Vec<u8>,
     messages: BTreeMap<u32, Message>,
+    again: Option<Frame>,
     /// The other side's settings.
     pub settings: Vec<(u16, u32)>,
 }
@@ -114,7 +118,7 @@ impl Wire {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Wire { stream, buffer: Vec::new(), messages: BTreeMap::new(), settings: Vec::new() }
+        Wire { stream, buffer: Vec::new(), messages: BTreeMap::new(), again: None, settings: Vec::new() }
     }
 
     /// A client that has said nothing.
@@ -183,6 +187,9 @@ impl Wire {
 
     /// The next frame of any kind; `None` at the end of the connection.
     pub fn next(&mut self) -> Option<Frame> {
+        if let Some(frame) = self.again.take() {
+            return Some(frame);
+        }
         let head = self.exactly(9)?;
         let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
         let payload = self.exactly(length)?;
@@ -191,7 +198,8 @@ impl Wire {
         Some(frame)
     }
 
-    fn exactly(&mut self, n: usize) -> Option<Vec<u8>> {
+    /// So many bytes; `None` at the end of the connection.
+    pub fn exactly(&mut self, n: usize) -> Option<Vec<u8>> {
         while self.buffer.len() < n {
             let mut piece = [0; 64 * 1024];
             match self.stream.read(&mut piece) {
@@ -224,6 +232,12 @@ impl Wire {
                 return Some(frame);
             }
         }
+    }
+
+    /// The same, and leaves it to be read.
+    pub fn peek(&mut self, is_wanted: impl Fn(&Frame) -> bool) -> Option<Frame> {
+        self.again = self.frame(is_wanted);
+        self.again.clone()
     }
 
     /// Reads until the stream is over.
@@ -275,7 +289,7 @@ fn number(bytes: &[u8]) -> u32 {
 }
 
 /// Reads a block; names are followed by nothing but literals there, and no table is used.
-pub fn fields(mut block: &[u8]) -> Vec<(String, String)> {
+pub fn fields(mut block: &[u8]) -> Fields {
     let mut fields = Vec::new();
     while let Some(&first) = block.first() {
         match first {

@@ -1,0 +1,199 @@
+//! Sessions of both roles, talking to each other and to bytes of ours.
+
+use std::task::Waker;
+use std::time::Instant;
+
+use super::frame::{END_HEADERS, END_STREAM, Kind, put_head, put_settings};
+use super::*;
+
+const LIMITS: Limits = Limits { streams: 10, head_bytes: 4096, resets: 10 };
+
+/// A client's and a server's session, greeted.
+fn pair() -> (Session, Session) {
+    let now = Instant::now();
+    let (mut client, mut server) = (Session::new(Role::Client, LIMITS, now), Session::new(Role::Server, LIMITS, now));
+    exchange(&mut client, &mut server);
+    assert!(client.is_greeted() && server.is_greeted());
+    (client, server)
+}
+
+/// Hands over what each has to say, until both are quiet.
+fn exchange(one: &mut Session, other: &mut Session) {
+    while !one.unsent().is_empty() || !other.unsent().is_empty() {
+        hand_over(one, other);
+        hand_over(other, one);
+    }
+}
+
+fn hand_over(from: &mut Session, to: &mut Session) {
+    let said = from.unsent().to_vec();
+    assert_eq!(to.receive(&said, Instant::now()), Ok(said.len()));
+    from.sent(said.len());
+}
+
+fn read(session: &mut Session, at: usize) -> String {
+    let (mut text, mut room) = (Vec::new(), [0; 4096]);
+    while let Read::Bytes(n) = session.read(at, &mut room, Waker::noop()) {
+        text.extend_from_slice(&room[..n]);
+    }
+    String::from_utf8(text).unwrap()
+}
+
+/// A frame as bytes.
+fn frame(kind: Kind, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_head(&mut out, payload.len(), kind, flags, stream);
+    out.extend_from_slice(payload);
+    out
+}
+
+/// A server's session, greeted by bytes of ours.
+fn server() -> Session {
+    let mut server = Session::new(Role::Server, LIMITS, Instant::now());
+    let mut hello = PREFACE.to_vec();
+    put_settings(&mut hello, &[]);
+    assert_eq!(server.receive(&hello, Instant::now()), Ok(hello.len()));
+    server.sent(server.unsent().len());
+    server
+}
+
+/// POST, scheme http, path /, all out of the static table.
+const POST: [u8; 3] = [0x83, 0x86, 0x84];
+
+#[test]
+fn a_request_and_its_answer_are_text_on_both_sides() {
+    let (mut client, mut server) = pair();
+    let asks = client.open().unwrap();
+    let head = b"POST /a HTTP/1.1\r\nHost: h\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n\r\n";
+    assert_eq!(client.put_request(asks, head), Ok(Follows::Body(Framing::Chunked)));
+    assert_eq!(client.write(asks, b"hello", Waker::noop()), Ok(5));
+    client.put_trailers(asks, b"sum: 1\r\n\r\n").unwrap();
+    exchange(&mut client, &mut server);
+    let serves = server.next_fresh().unwrap();
+    let want = "POST /a HTTP/1.1\r\nHost: h\r\nte: trailers\r\nTransfer-Encoding: chunked\r\n\r\n\
+                5\r\nhello\r\n0\r\nsum: 1\r\n\r\n";
+    assert_eq!(read(&mut server, serves), want);
+    assert_eq!(server.put_answer(serves, b"HTTP/1.1 103 Early\r\nA: b\r\n\r\n"), Ok(Follows::Head));
+    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n";
+    assert_eq!(server.put_answer(serves, head), Ok(Follows::Body(Framing::Length(2))));
+    assert_eq!(server.write(serves, b"ok", Waker::noop()), Ok(2));
+    server.finish_writing(serves);
+    exchange(&mut client, &mut server);
+    let want = "HTTP/1.1 103 \r\na: b\r\n\r\nHTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    assert_eq!(read(&mut client, asks), want, "in chunks, because trailers could follow");
+    assert_eq!((client.served(), server.served()), (1, 1));
+    client.release(asks);
+    assert!(matches!(server.read(serves, &mut [0; 9], Waker::noop()), Read::Wait));
+    assert_eq!((client.busy(), server.busy()), (0, 0), "both wait for the next one");
+}
+
+#[test]
+fn the_last_byte_of_an_answer_waits_for_the_end_of_its_stream() {
+    let (mut client, mut server) = pair();
+    let asks = client.open().unwrap();
+    client.put_request(asks, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    exchange(&mut client, &mut server);
+    let serves = server.next_fresh().unwrap();
+    server.put_answer(serves, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n").unwrap();
+    server.write(serves, b"ok", Waker::noop()).unwrap();
+    exchange(&mut client, &mut server);
+    assert!(read(&mut client, asks).ends_with("\r\n\r\no"));
+    server.finish_writing(serves);
+    exchange(&mut client, &mut server);
+    assert_eq!(read(&mut client, asks), "k");
+}
+
+#[test]
+fn windows_stop_the_writer_until_the_reader_has_read() {
+    let (mut client, mut server) = pair();
+    let asks = client.open().unwrap();
+    client.put_request(asks, b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+    let fill = |client: &mut Session, server: &mut Session| {
+        let mut sent = 0;
+        loop {
+            let n = client.write(asks, &[b'x'; 20_000], Waker::noop()).unwrap();
+            if n == 0 && client.unsent().is_empty() {
+                return sent;
+            }
+            sent += n;
+            exchange(client, server);
+        }
+    };
+    assert_eq!(fill(&mut client, &mut server), STREAM_WINDOW as usize);
+    let serves = server.next_fresh().unwrap();
+    read(&mut server, serves);
+    exchange(&mut client, &mut server);
+    assert_eq!(fill(&mut client, &mut server), STREAM_WINDOW as usize);
+}
+
+#[test]
+fn who_sends_past_a_window_is_told() {
+    let now = Instant::now();
+    let data = |stream| frame(Kind::Data, 0, stream, &[0; 16_384]);
+    let mut one = server();
+    one.receive(&frame(Kind::Headers, END_HEADERS, 1, &POST), now).unwrap();
+    for _ in 0..STREAM_WINDOW / 16_384 {
+        one.receive(&data(1), now).unwrap();
+    }
+    assert_eq!(one.unsent(), b"");
+    one.receive(&data(1), now).unwrap();
+    assert_eq!(one.unsent(), frame(Kind::RstStream, 0, 1, &[0, 0, 0, Reason::FlowControl as u8]), "of one stream");
+    let mut all = server();
+    let fill = (0..CONNECTION_WINDOW / STREAM_WINDOW).try_for_each(|nth| {
+        all.receive(&frame(Kind::Headers, END_HEADERS, nth * 2 + 1, &POST), now)?;
+        (0..STREAM_WINDOW / 16_384).try_for_each(|_| all.receive(&data(nth * 2 + 1), now).map(drop))
+    });
+    assert_eq!(fill, Ok(()));
+    all.receive(&frame(Kind::Headers, END_HEADERS, 99, &POST), now).unwrap();
+    let over = all.receive(&data(99), now).unwrap_err();
+    assert_eq!((over.reason, over.end), (Reason::FlowControl, End::Protocol), "of the connection");
+}
+
+#[test]
+fn a_stream_that_nobody_reads_gives_its_window_back() {
+    let now = Instant::now();
+    let mut session = server();
+    for nth in 0..100 {
+        let stream = nth * 2 + 1;
+        session.receive(&frame(Kind::Headers, END_HEADERS, stream, &POST), now).unwrap();
+        let at = session.next_fresh().unwrap();
+        session.receive(&frame(Kind::Data, 0, stream, &[0; 16_384]), now).unwrap();
+        session.put_answer(at, b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n").unwrap();
+        session.release(at);
+        // What was on its way when the stream was reset counts as well.
+        session.receive(&frame(Kind::Data, END_STREAM, stream, &[0; 16_384]), now).unwrap();
+        session.sent(session.unsent().len());
+    }
+}
+
+#[test]
+fn frames_may_come_byte_by_byte() {
+    let (now, mut session) = (Instant::now(), Session::new(Role::Server, LIMITS, Instant::now()));
+    let mut said = PREFACE.to_vec();
+    put_settings(&mut said, &[]);
+    said.extend(frame(Kind::Headers, 0, 1, &POST[..1]));
+    said.extend(frame(Kind::Continuation, END_HEADERS, 1, &POST[1..]));
+    said.extend(frame(Kind::Data, END_STREAM, 1, b"hello"));
+    let mut unused = Vec::new();
+    for byte in said {
+        unused.push(byte);
+        let used = session.receive(&unused, now).unwrap();
+        unused.drain(..used);
+    }
+    let at = session.next_fresh().unwrap();
+    assert!(read(&mut session, at).ends_with("5\r\nhello\r\n0\r\n\r\n"));
+}
+
+#[test]
+fn a_large_head_takes_more_than_one_frame() {
+    let limits = Limits { head_bytes: 100_000, ..LIMITS };
+    let (mut client, mut server) =
+        (Session::new(Role::Client, limits, Instant::now()), Session::new(Role::Server, limits, Instant::now()));
+    exchange(&mut client, &mut server);
+    let asks = client.open().unwrap();
+    let head = format!("GET / HTTP/1.1\r\nHost: h\r\nX-Large: {}\r\n\r\n", "x".repeat(40_000));
+    assert_eq!(client.put_request(asks, head.as_bytes()), Ok(Follows::Body(Framing::None)));
+    exchange(&mut client, &mut server);
+    let serves = server.next_fresh().unwrap();
+    assert_eq!(read(&mut server, serves).len(), head.len());
+}
