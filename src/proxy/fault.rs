@@ -96,6 +96,7 @@ impl Fault {
     pub fn grpc_code(self) -> u8 {
         const CANCELLED: u8 = 1;
         const DEADLINE_EXCEEDED: u8 = 4;
+        const PERMISSION_DENIED: u8 = 7;
         const RESOURCE_EXHAUSTED: u8 = 8;
         const UNIMPLEMENTED: u8 = 12;
         const INTERNAL: u8 = 13;
@@ -104,13 +105,17 @@ impl Fault {
             Fault::ClientGone | Fault::ClientStalled | Fault::HeadTimedOut | Fault::BodyTimedOut => CANCELLED,
             Fault::AnswerTimedOut => DEADLINE_EXCEEDED,
             Fault::TargetTooLong | Fault::HeadTooLarge | Fault::BodyTooLarge => RESOURCE_EXHAUSTED,
-            Fault::NoService | Fault::MethodRefused | Fault::Redirected | Fault::Proof => UNIMPLEMENTED,
+            Fault::NoService | Fault::MethodRefused | Fault::Redirected | Fault::Proof | Fault::PassTaken => {
+                UNIMPLEMENTED
+            }
+            Fault::PassRefused => PERMISSION_DENIED,
             Fault::BadRequest(_) | Fault::VersionUnknown | Fault::PlainToTls => INTERNAL,
             Fault::ConnectFailed
             | Fault::AnswerMissing
             | Fault::AnswerCut
             | Fault::AnswerUnreadable(_)
             | Fault::TooManyConnections
+            | Fault::NothingToPreview
             | Fault::Drained
             | Fault::Stopped => UNAVAILABLE,
         }
