@@ -133,13 +133,15 @@ pub struct Session {
     pub(super) served: u64,
     is_doubted: bool,
     last_peer: u32,
+    /// The last stream of the peer's that is served, as the peer was told.
+    last_said: u32,
     /// Of the peer's last 128 streams, from `last_peer` down, those that it has opened; it may have skipped some.
     opened: u128,
     forgotten: VecDeque<u32>,
     greeting: Greeting,
     block: Option<Block>,
     decoder: Decoder,
-    scratch: Scratch,
+    pub(super) scratch: Scratch,
     resets: Budget,
 }
 
@@ -168,8 +170,13 @@ impl Session {
                 put_settings(&mut out, &[common[0], common[1], (Setting::EnablePush, 0)]);
             }
         }
+        let connection_window = match role {
+            Role::Server => CONNECTION_WINDOW,
+            // Whoever is slow to read an answer must not hold up the others on the same connection.
+            Role::Client => STREAM_WINDOW * streams,
+        };
         put_head(&mut out, 4, Kind::WindowUpdate, 0, 0);
-        out.extend_from_slice(&(CONNECTION_WINDOW - WINDOW).to_be_bytes());
+        out.extend_from_slice(&connection_window.saturating_sub(WINDOW).to_be_bytes());
         Session {
             role,
             limits,
@@ -187,13 +194,14 @@ impl Session {
             stream_window: i64::from(WINDOW),
             streams_max: limits.streams,
             frame_max: PAYLOAD_MAX,
-            receive_window: i64::from(CONNECTION_WINDOW),
+            receive_window: i64::from(connection_window),
             credit: 0,
             useless: Budget::new(USELESS_MAX, USELESS_PER_SECOND, now),
             has_said_no_table: false,
             served: 0,
             is_doubted: false,
             last_peer: 0,
+            last_said: u32::MAX >> 1,
             opened: 0,
             forgotten: VecDeque::new(),
             greeting: if role == Role::Server { Greeting::Preface } else { Greeting::Settings },
@@ -650,10 +658,14 @@ impl Session {
             if self.ids[at] != 0 || self.slots[at].is_busy() {
                 self.drop_stream(at);
             }
+            self.slots[at].wake();
         }
     }
 
     fn put_go_away(&mut self, last: u32, reason: Reason) {
+        // RFC 9113 6.8: never more than was said before.
+        self.last_said = self.last_said.min(last);
+        let last = self.last_said;
         let [a, b, c, d] = last.to_be_bytes();
         let [e, f, g, h] = (reason as u32).to_be_bytes();
         self.put_frame(Kind::GoAway, 0, 0, &[a, b, c, d, e, f, g, h]);

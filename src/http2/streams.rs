@@ -2,7 +2,7 @@
 
 use std::task::Waker;
 
-use super::fields::Framing;
+use super::fields::{Framing, Scratch};
 use super::frame::{END_HEADERS, END_STREAM, HEAD_LEN, Kind, Reason, put_head};
 use super::hpack;
 use super::session::{Door, Role, Session};
@@ -10,8 +10,9 @@ use super::session::{Door, Role, Session};
 /// What a peer may send on one stream before it is read, in bytes.
 pub const STREAM_WINDOW: u32 = 256 * 1024;
 
-/// What it may send on all streams together before it is read: what it can make a connection hold.
-pub const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What a client may send on all streams together before it is read: what it can make a connection hold. An upstream
+/// may send on each of its streams what that stream's window takes.
+pub const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
 
 /// Payload is written into frames while less than this waits to be sent.
 pub const OUT_MAX: usize = 64 * 1024;
@@ -218,6 +219,7 @@ impl Session {
     /// Gives the memory of an idle connection back.
     pub fn shrink(&mut self) {
         self.out.shrink_to(0);
+        self.scratch = Scratch::default();
         for at in 0..self.slots.len() {
             if self.slots[at].worker == Worker::Waiting {
                 self.slots[at].is_dismissed = true;
@@ -385,7 +387,7 @@ impl Session {
     pub(super) fn give_credit(&mut self, at: Option<usize>, n: usize) {
         let n = n as u32;
         self.credit += n;
-        if self.credit >= CONNECTION_WINDOW / 2 {
+        if self.credit >= STREAM_WINDOW / 2 {
             self.receive_window += i64::from(self.credit);
             let credit = std::mem::take(&mut self.credit);
             self.put_frame(Kind::WindowUpdate, 0, 0, &credit.to_be_bytes());

@@ -137,7 +137,8 @@ fn who_sends_past_a_window_is_told() {
     }
     assert_eq!(one.unsent(), b"");
     one.receive(&data(1), now).unwrap();
-    assert_eq!(one.unsent(), frame(Kind::RstStream, 0, 1, &[0, 0, 0, Reason::FlowControl as u8]), "of one stream");
+    let reset = frame(Kind::RstStream, 0, 1, &[0, 0, 0, Reason::FlowControl as u8]);
+    assert!(one.unsent().starts_with(&reset), "of one stream");
     let mut all = server();
     let fill = (0..CONNECTION_WINDOW / STREAM_WINDOW).try_for_each(|nth| {
         all.receive(&frame(Kind::Headers, END_HEADERS, nth * 2 + 1, &POST), now)?;

@@ -321,7 +321,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
     fn waiting_for(&self) -> Fault {
         if self.down.is_blocked() {
             Fault::ClientStalled
-        } else if !self.seen.up_over && !self.up.is_blocked() {
+        } else if !self.seen.up_over && !self.up.is_blocked() && self.seen.status.is_none() {
             Fault::BodyTimedOut
         } else {
             Fault::AnswerTimedOut

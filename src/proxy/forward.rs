@@ -189,7 +189,7 @@ impl<S: Transport> Connection<S> {
                 Protocol::Http1 => upstream::connect(&share.upstream, &self.alarm, limit).await,
                 Protocol::H2c => {
                     let idle_timeout = settings.idle_timeout;
-                    upstream::stream(&share, &self.worker, &self.alarm, limit, idle_timeout, dial.fresh).await
+                    upstream::stream(&share, &self.worker, &self.alarm, limit, idle_timeout).await
                 }
             };
             match connected {

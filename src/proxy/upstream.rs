@@ -247,7 +247,7 @@ pub async fn connect(upstream: &Upstream, alarm: &Alarm, limit: Duration) -> Res
     }
 }
 
-/// A stream to an upstream that speaks HTTP/2, on a connection that is there, unless `fresh`, or on a new one.
+/// A stream to an upstream that speaks HTTP/2, on a connection that takes one more, or on a new one.
 ///
 /// # Errors
 /// [`Fault::ConnectFailed`]
@@ -257,15 +257,13 @@ pub async fn stream(
     alarm: &Alarm,
     limit: Duration,
     idle_timeout: Duration,
-    fresh: bool,
 ) -> Result<Connection, Fault> {
-    let found = if fresh { None } else { share.slot.shared.stream() };
-    let opened = match found {
+    let opened = match share.slot.shared.stream() {
         Some(opened) => Some(opened),
         None => {
             alarm.set(Instant::now() + limit);
             let dialled = async { dial(&share.upstream).await.ok() };
-            let mut opening = Box::pin(http2::open(&share.slot.shared, worker, idle_timeout, fresh, dialled));
+            let mut opening = Box::pin(http2::open(&share.slot.shared, worker, idle_timeout, dialled));
             poll_fn(|cx| if alarm.is_late() { Poll::Ready(None) } else { opening.as_mut().poll(cx) }).await
         }
     };

@@ -106,6 +106,7 @@ impl<S: Transport> Connection<S> {
             return Poll::Ready(stopped);
         }
         if self.alarm.is_late()
+            && !(progress && self.waiting == Waiting::Write)
             && let Some(stopped) = self.is_late()
         {
             return Poll::Ready(stopped);
@@ -123,6 +124,7 @@ impl<S: Transport> Connection<S> {
         let waited = std::mem::replace(&mut self.waiting, Waiting::Nothing);
         let mut session = self.driver.session.borrow_mut();
         match waited {
+            Waiting::More if !session.waits_for_more(self.driver.wire.filled()) => {}
             Waiting::Write | Waiting::More => return Some(Stopped::Over(stalled)),
             Waiting::LastCall => session.close(),
             Waiting::Rest => {

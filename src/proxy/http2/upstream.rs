@@ -60,17 +60,16 @@ impl Shared {
     }
 }
 
-/// A stream: on a connection that is there, unless `fresh`, or on one that `dial` opens. `None`: there is none to be had.
+/// A stream: on a connection that is there, or on one that `dial` opens. `None`: there is none to be had.
 pub async fn open(
     shared: &Shared,
     worker: &Rc<Context>,
     idle_timeout: Duration,
-    fresh: bool,
     dial: impl Future<Output = Option<TcpStream>>,
 ) -> Option<Opened> {
     let _turn = shared.opening.lock().await;
     // Whoever was waited for has opened one.
-    if !fresh && let Some(opened) = shared.stream() {
+    if let Some(opened) = shared.stream() {
         return Some(opened);
     }
     let limits = Limits { streams: STREAMS_MAX, head_bytes: HEAD_MAX, resets: u32::MAX };

@@ -3,6 +3,7 @@
 mod clients;
 mod conformance;
 mod floods;
+mod frames;
 mod grpc;
 mod lifetime;
 mod requests;
