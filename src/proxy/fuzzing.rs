@@ -4,6 +4,7 @@ use super::answer::{Answer, Asked, Extra};
 use super::body::{Chunked, Decoder, Step, TRAILERS_MAX};
 use super::boundary::Boundary;
 use super::buffer::Buffer;
+use super::connection::Version;
 use super::request::{self, Origin, Request, Scan, Space};
 
 /// A request head that is accepted is rebuilt into one that means the same to a second parser, and to this one again.
@@ -18,6 +19,7 @@ pub fn request(head: &[u8]) {
         port: 80,
         scheme: "http",
         local: "192.0.2.2:80".into(),
+        version: Version::Http1,
     };
     let mut out = Buffer::default();
     request::write_head(&mut out, &parsed, &origin, b"id", true);
