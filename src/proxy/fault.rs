@@ -116,6 +116,8 @@ impl Fault {
             | Fault::AnswerUnreadable(_)
             | Fault::TooManyConnections
             | Fault::NothingToPreview
+            | Fault::HoldTimedOut
+            | Fault::HoldFull
             | Fault::Drained
             | Fault::Stopped => UNAVAILABLE,
         }
