@@ -157,7 +157,7 @@ fn cover_every_malformed_chunk() {
 #[test]
 fn cover_what_is_not_spoken_here_and_what_is_too_large() {
     let blue = Upstream::saying("leaked");
-    let cutover = guarded(&blue).set("proxy.max_body_bytes", 1000).start();
+    let cutover = guarded(&blue).set("proxy.max_body_bytes", 1000).set("proxy.http2.enabled", "false").start();
     let long = "a".repeat(70_000);
     for (case, bytes, want) in [
         ("HTTP/2", raw("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), 505),
