@@ -210,7 +210,7 @@ impl Session {
         self.sent += n;
         if self.sent == self.out.len() {
             self.out.clear();
-            self.out.shrink_to(OUT_MAX);
+            self.out.shrink_to(2 * OUT_MAX);
             (self.sent, self.tail) = (0, None);
             self.wake_blocked();
         }
@@ -552,6 +552,8 @@ impl Session {
     }
 
     pub(super) fn drop_stream(&mut self, at: usize) {
+        // One that has no number yet was never seen by the peer.
+        self.slots[at].is_refused |= self.role == Role::Client && self.ids[at] == 0 && !self.slots[at].local_ended;
         self.ids[at] = 0;
         let held = self.slots[at].held;
         self.slots[at].is_reset = true;
