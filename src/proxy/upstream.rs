@@ -258,7 +258,7 @@ pub async fn stream(
     limit: Duration,
     idle_timeout: Duration,
 ) -> Result<Connection, Fault> {
-    let opened = match share.slot.shared.stream() {
+    let opened = match share.slot.shared.stream(|opened| is_stale(&share.upstream, opened, Instant::now())) {
         Some(opened) => Some(opened),
         None => {
             alarm.set(Instant::now() + limit);
@@ -307,7 +307,7 @@ mod tests {
             let share = pool.choose(&[Arc::clone(&upstream)], &[]).unwrap();
             let opened = Instant::now();
             let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-            let mut connection = Connection { wire: Wire::new(stream), sent_before: 0, opened };
+            let mut connection = Connection { wire: Wire::new(Io::Tcp(stream)), sent_before: 0, opened };
             let mut now = opened;
             let used = loop {
                 pool.keep(&share, connection, 1, now, idle_timeout);

@@ -33,7 +33,8 @@ const GOODBYE: Duration = Duration::from_millis(500);
 /// A worker's connections to one upstream.
 #[derive(Default)]
 pub struct Shared {
-    open: RefCell<Vec<super::Shared>>,
+    /// Each with the moment it was opened.
+    open: RefCell<Vec<(super::Shared, Instant)>>,
     opening: Mutex<()>,
 }
 
@@ -46,11 +47,18 @@ pub struct Opened {
 }
 
 impl Shared {
-    /// A stream on a connection that is there, if one takes more.
-    pub fn stream(&self) -> Option<Opened> {
+    /// A stream on a connection that is there, if one takes more. One that `is_stale` by the moment it was opened takes no
+    /// more, and ends with its last stream.
+    pub fn stream(&self, is_stale: impl Fn(Instant) -> bool) -> Option<Opened> {
         let mut open = self.open.borrow_mut();
-        open.retain(|session| !session.borrow().is_closing());
-        open.iter().find_map(|session| {
+        open.retain(|(session, opened)| {
+            let mut session = session.borrow_mut();
+            if is_stale(*opened) {
+                session.close();
+            }
+            !session.is_closing()
+        });
+        open.iter().find_map(|(session, _)| {
             let (at, served) = {
                 let mut session = session.borrow_mut();
                 (session.open()?, session.served())
@@ -69,7 +77,7 @@ pub async fn open(
 ) -> Option<Opened> {
     let _turn = shared.opening.lock().await;
     // Whoever was waited for has opened one.
-    if let Some(opened) = shared.stream() {
+    if let Some(opened) = shared.stream(|_| false) {
         return Some(opened);
     }
     let limits = Limits { streams: STREAMS_MAX, head_bytes: HEAD_MAX, resets: u32::MAX };
@@ -82,7 +90,7 @@ pub async fn open(
     greeted.notified().await;
     let at = session.borrow_mut().open()?;
     let stream = Stream::new(Rc::clone(&session), at, Role::Client);
-    shared.open.borrow_mut().push(session);
+    shared.open.borrow_mut().push((session, Instant::now()));
     Some(Opened { stream, is_reused: false })
 }
 
