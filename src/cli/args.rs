@@ -165,7 +165,7 @@ pub(super) enum Verb {
         dry_run: bool,
     },
     /// Start the binary anew in place: the new process takes over the sockets, no connection is refused or dropped
-    #[command(after_help = "Example: install -m 755 cutover /usr/local/bin/ && cutover upgrade\n\
+    #[command(after_help = "Example: cutover upgrade, after install -m 755 cutover /usr/local/bin/\n\
                             As USR2 does. If the new binary cannot start, the old one goes on and the reason is said.")]
     Upgrade {
         /// Only let the binary check the config
@@ -173,7 +173,7 @@ pub(super) enum Verb {
         dry_run: bool,
     },
     /// Show the last flips, refusals, drains and verdicts, or prove that none was changed
-    #[command(after_help = "Examples: cutover ledger -n 100, cutover ledger --service recall, cutover ledger verify")]
+    #[command(after_help = "Example: cutover ledger -n 100, cutover ledger --service recall, cutover ledger verify")]
     Ledger {
         /// How many, from the file's last 64 KiB
         #[arg(short = 'n', long, default_value_t = 20, value_name = "LINES")]
