@@ -199,6 +199,10 @@ fn chained(file: &mut File, known: Option<Link>, line: &Line) -> io::Result<(Vec
 
 /// How the file ends, and whether its newline is missing.
 fn end_of(file: &mut File) -> io::Result<(chain::End, bool)> {
+    // A device has no end to look at, and may be without end to read.
+    if !file.metadata()?.is_file() {
+        return Ok((chain::end(b""), false));
+    }
     let bytes = file.seek(SeekFrom::End(0))?;
     let mut content = Vec::new();
     let mut from = bytes.saturating_sub(TAIL_BYTES_MAX);
@@ -239,7 +243,9 @@ pub fn verify_file(place: &Place) -> io::Result<Verified> {
         opened => {
             let mut file = opened?;
             file.lock_shared()?;
-            file.read_to_end(&mut content)?;
+            if file.metadata()?.is_file() {
+                file.read_to_end(&mut content)?;
+            }
         }
     }
     let head = place.head.as_deref().map_or(Ok(None), read_head)?;

@@ -20,6 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::config::{Address, Check, Health};
 use crate::domain::health::Probe;
+use crate::switch::is_own_shortage;
 
 /// A longer answer is not read to its end, and not ready.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -126,14 +127,6 @@ pub(super) async fn connect(address: &Address) -> io::Result<TcpStream> {
         Some(socket) => TcpStream::connect(socket).await,
         None => TcpStream::connect((address.host.as_str(), address.port)).await,
     }
-}
-
-/// Whether no connection came about for want of something here: it says nothing about the upstream.
-pub(super) fn is_own_shortage(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL)
-    )
 }
 
 fn of_connect_error(error: &io::Error) -> Probe {

@@ -22,7 +22,7 @@ use crate::clock;
 use crate::config::{self, ColorConfig};
 use crate::domain::watch::{Phase, Seen};
 use crate::status::{Answered, SyntheticStatus};
-use crate::switch::{FailedRequest, FailedRequests, Ill, Judging, Side, Source, Upstream};
+use crate::switch::{FailedRequest, FailedRequests, Ill, Judging, Side, Source, Upstream, is_own_shortage};
 
 /// Requests under way at once; while there are so many, none is added.
 const IN_FLIGHT_MAX: usize = 8;
@@ -209,7 +209,7 @@ impl Stage {
         let ended = |status, fault| Some(Ended { upstream: upstream.to_string(), status, fault });
         let stream = match timeout(self.to_connect, probe::connect(upstream)).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) if probe::is_own_shortage(&error) => return None,
+            Ok(Err(error)) if is_own_shortage(&error) => return None,
             Ok(Err(_)) | Err(_) => return ended(None, Some(NOT_CONNECTED)),
         };
         let request = Request::get(&self.settings.path)

@@ -40,6 +40,8 @@ pub enum Fault {
     PassRefused,
     /// A good pass, and no upstream of the idle color that is up.
     NothingToPreview,
+    /// This machine has no descriptor, memory or port left for a connection to an upstream.
+    Exhausted,
     /// HTTP without TLS on a port for TLS.
     PlainToTls,
     /// No upstream of the color could be connected to.
@@ -87,7 +89,8 @@ impl Fault {
             | Fault::HoldFull
             | Fault::Drained
             | Fault::Stopped
-            | Fault::NothingToPreview => Some((503, "Service Unavailable")),
+            | Fault::NothingToPreview
+            | Fault::Exhausted => Some((503, "Service Unavailable")),
             Fault::ClientGone | Fault::ClientStalled => None,
         }
     }
@@ -116,6 +119,7 @@ impl Fault {
             | Fault::AnswerUnreadable(_)
             | Fault::TooManyConnections
             | Fault::NothingToPreview
+            | Fault::Exhausted
             | Fault::HoldTimedOut
             | Fault::HoldFull
             | Fault::Drained
@@ -147,6 +151,7 @@ impl Fault {
             | Fault::PassTaken
             | Fault::PassRefused
             | Fault::NothingToPreview
+            | Fault::Exhausted
             | Fault::PlainToTls
             | Fault::ClientGone
             | Fault::ClientStalled
@@ -164,6 +169,7 @@ impl Fault {
             Fault::PassTaken => "pass_taken",
             Fault::PassRefused => "pass_refused",
             Fault::NothingToPreview => "preview_down",
+            Fault::Exhausted => "exhausted",
             Fault::TargetTooLong | Fault::HeadTooLarge | Fault::BodyTooLarge => "too_large",
             Fault::HeadTimedOut | Fault::BodyTimedOut => "client_timeout",
             Fault::NoService => "no_service",
@@ -199,6 +205,7 @@ impl Fault {
             Fault::PassTaken => "go on to the application",
             Fault::PassRefused => "this pass is expired or not for this service; `cutover preview` makes a new one",
             Fault::NothingToPreview => "the idle color is not up, so there is nothing to preview",
+            Fault::Exhausted => "the server has no room for more connections, try again",
             Fault::PlainToTls => "this port speaks TLS, use https://",
             Fault::ConnectFailed | Fault::AnswerMissing | Fault::AnswerCut => "the application could not be reached",
             Fault::AnswerUnreadable(_) => "the application's answer was not readable",

@@ -194,6 +194,10 @@ impl<S: Transport> Connection<S> {
             };
             match connected {
                 Ok(connection) => return Ok((share, connection)),
+                Err(Fault::Exhausted) => {
+                    self.worker.complaints.say(self.peer, 503, Fault::Exhausted.hint());
+                    return Err(Fault::Exhausted);
+                }
                 Err(_) => dial.tried.push(share.upstream.id),
             }
         }

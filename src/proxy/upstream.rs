@@ -20,7 +20,7 @@ use super::fault::Fault;
 use super::http2;
 use super::pump::Wire;
 use super::worker::Context as Worker;
-use crate::switch::Upstream;
+use crate::switch::{Upstream, is_own_shortage};
 
 /// Kept connections to one upstream at most, per worker.
 const KEPT_MAX: usize = 8192;
@@ -227,7 +227,7 @@ fn is_stale(upstream: &Upstream, opened: Instant, now: Instant) -> bool {
 /// on a thread of its own: a slow resolver costs this request its time, and no other one.
 ///
 /// # Errors
-/// [`Fault::ConnectFailed`]
+/// [`Fault::ConnectFailed`]; [`Fault::Exhausted`] where the fault is this machine's.
 pub async fn connect(upstream: &Upstream, alarm: &Alarm, limit: Duration) -> Result<Connection, Fault> {
     alarm.set(Instant::now() + limit);
     let mut dial = Box::pin(dial(upstream));
@@ -242,7 +242,7 @@ pub async fn connect(upstream: &Upstream, alarm: &Alarm, limit: Duration) -> Res
         Ok(stream) => Ok(Connection { wire: Wire::new(Io::Tcp(stream)), sent_before: 0, opened: Instant::now() }),
         Err(error) => {
             tracing::debug!(upstream = %upstream.address, %error, "connect failed");
-            Err(Fault::ConnectFailed)
+            Err(if is_own_shortage(&error) { Fault::Exhausted } else { Fault::ConnectFailed })
         }
     }
 }

@@ -60,3 +60,32 @@ fn an_access_log_on_a_full_disk_stops_nothing() {
         assert_eq!(cutover.get("/").text(), color);
     }
 }
+
+#[test]
+fn without_a_descriptor_for_the_application_the_client_is_told_and_the_release_is_not_to_blame() {
+    let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
+    let setup = Setup::of(&blue, &green).set("service.app.health.interval", "'60s'");
+    let cutover = setup.set("service.app.health.timeout", "'1s'").start();
+    cutover.must_flip("green");
+    let mut clients: Vec<_> = (0..20).map(|_| cutover.client()).collect();
+    eventually("they are accepted", || cutover.status()["connections"] == 20);
+    limit_descriptors(&cutover, 10);
+    for client in &mut clients {
+        let answer = client.ask(GET);
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert!(answer.text().contains("no room for more connections"), "{answer:?}");
+    }
+    limit_descriptors(&cutover, 4096);
+    let app = cutover.app();
+    assert_eq!((&app["active"], &app["phase"]), (&"green".into(), &"watching".into()), "{app}");
+    assert_eq!(app["watch"]["failed"], 0, "{app}");
+    assert_eq!(cutover.get("/").text(), "green");
+}
+
+#[test]
+fn a_ledger_that_cannot_be_written_is_said_at_once() {
+    let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
+    let cutover = Setup::of(&blue, &green).set("state.ledger", "'/dev/full'").start();
+    cutover.must_flip("green");
+    eventually("the status says so", || cutover.status()["problems"].to_string().contains("/dev/full"));
+}
