@@ -1,7 +1,7 @@
 //! Listening sockets that come from elsewhere: from the process that this one replaces, or from systemd.
 //!
 //! A socket that is handed over never stops listening, so no client is refused between one process and the next. What
-//! the two processes say to each other is in [`parcel`]; how the next one is started, in [`launch`]. Nothing here
+//! the two processes say to each other is in `parcel`; how the next one is started, in `launch`. Nothing here
 //! decides when to upgrade, and nothing here is on the path of a request.
 
 mod launch;

@@ -25,7 +25,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service with its first route. `failure_bell` is rung at every [`Outcome::Bad`].
+    /// A service with its first route. `failure_bell` is rung at every [`super::Outcome::Bad`].
     pub fn new(
         info: Arc<ServiceInfo>,
         stats: [Arc<ColorStats>; 2],

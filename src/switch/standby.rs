@@ -82,7 +82,7 @@ impl Lane {
         replays < REPLAY_BURST + self.counts.begun.get() / REPLAY_SHARE
     }
 
-    /// Counts a replay, by index into [`REPLAY_RESULTS`].
+    /// Counts a replay, by index into [`super::REPLAY_RESULTS`].
     pub fn count_replay(&self, result: usize) {
         self.counts.replays.add(1);
         self.stats.replays[result].add(1);
