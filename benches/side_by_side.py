@@ -13,6 +13,7 @@ no access log. cutover has everything else on as well (health probes, counters, 
 import argparse
 import contextlib
 import dataclasses
+import json
 import os
 import re
 import resource
@@ -39,6 +40,7 @@ WORKS = {
     "idle": "memory of a kept connection on which nothing happens",
     "services": "small, with 1 service and with 1,000 services",
     "connections": "small, with 64 and with 4,000 connections",
+    "watch": "small, with the watch off and within an open one; cutover alone",
 }
 PEERS = ("nginx", "haproxy")
 PROXY_CORE, LOAD_CORE = "0", "1"
@@ -72,6 +74,7 @@ class Proxy:
     port: int
     tls_port: int
     process: subprocess.Popen
+    admin_port: int = 0
 
 
 @dataclasses.dataclass
@@ -97,10 +100,11 @@ class Bench:
         (www / "64k").write_bytes(b"a" * (64 << 10))
         (www / "1m").write_bytes(b"a" * (1 << 20))
         self.make_certificate()
-        self.upstream_port = free_port()
+        self.upstream_port, self.twin_port = free_port(), free_port()
         config = self.write("upstream.conf", self.nginx("upstream", f"""
             server {{
                 listen 127.0.0.1:{self.upstream_port} backlog=4096;
+                listen 127.0.0.1:{self.twin_port} backlog=4096;
                 location / {{ default_type text/plain; return 200 "ok"; }}
                 location = /64k {{ root {www}; }}
                 location = /1m {{ root {www}; }}
@@ -220,15 +224,19 @@ backend app
 """)
         return Proxy("haproxy", port, tls_port, self.start(name, PROXY_CORE, [find("haproxy"), "-db", "-f", config]))
 
-    def start_cutover(self, services):
-        port, tls_port, name = free_port(), free_port(), f"cutover-{services}"
-        spare = self.spare_port()
+    def start_cutover(self, services, window=None):
+        """With a window, the idle color is the same upstream, so that the load goes on after a flip."""
+        port, tls_port, admin_port = free_port(), free_port(), free_port()
+        name = f"cutover-{services}" if window is None else f"cutover-watch-{window}"
+        spare = self.spare_port() if window is None else self.twin_port
         tables = "".join(
             f'[service.s{n}]\nhosts = ["{host(n)}"]\nblue = {self.upstream_port}\ngreen = {spare}\n'
             # A thousand services would send two thousand probes a second, and the figure is about requests.
             + ('[service.s%d.health]\ninterval = "1m"\n' % n if services > 1 else "")
             for n in range(services)
         )
+        if window is not None:
+            tables += f'[service.s0.watch]\nwindow = "{window}"\n'
         config = self.write(f"{name}.toml", f"""
 [proxy]
 listen = ["127.0.0.1:{port}"]
@@ -238,12 +246,13 @@ listen_tls = ["127.0.0.1:{tls_port}"]
 [tls]
 certificates = [{{ cert = "{self.cert}", key = "{self.key}" }}]
 [admin]
-listen = "127.0.0.1:{free_port()}"
+listen = "127.0.0.1:{admin_port}"
 [state]
 dir = "{self.folder}/{name}.state"
 ledger = "{self.folder}/{name}.ledger"
 {tables}""")
-        return Proxy("cutover", port, tls_port, self.start(name, PROXY_CORE, [self.binary, "serve", "--config", config]))
+        process = self.start(name, PROXY_CORE, [self.binary, "serve", "--config", config])
+        return Proxy("cutover", port, tls_port, process, admin_port)
 
     def requests_so_far(self):
         """What the upstream has been asked, as its stub_status page has it: accepted, handled, requests."""
@@ -490,6 +499,36 @@ def compare_connections(bench, options):
     bench.end(proxy.process for proxy in proxies)
 
 
+def compare_watch(bench, options):
+    """What it costs a request that its end is counted for the watch: two instances of the same binary, taking turns."""
+    off, on = bench.start_cutover(1, window="0s"), bench.start_cutover(1, window="1h")
+    for proxy, name in ((off, "0s"), (on, "1h")):
+        bench.wait_ready(proxy.port, f"cutover-watch-{name}")
+        # Without a past, slowness is not judged, and the watch would be cheaper than it is.
+        measure(bench, proxy, "/", 64, options.seconds)
+        ask(proxy, "/v1/services/s0/flip", {"to": "green", "by": "bench"})
+    take = lambda proxy: lambda: measure(bench, proxy, "/", 64, options.seconds)
+    samples = interleave({"watch off": take(off), "within a watch": take(on)}, options.rounds)
+    show("watch", samples)
+    service = ask(on, "/v1/status")["services"]["s0"]
+    if service["active"] != "green" or not service.get("watch"):
+        sys.exit(f"the watch did not stay open: {service['summary']}")
+    pairs = [watched.cpu_us / free.cpu_us for free, watched in zip(*samples.values())]
+    print(
+        f"ratio       watch: within a watch / watch off {statistics.median(pairs):.3f} (cpu per request, median of"
+        f" {len(pairs)} pairs, [{min(pairs):.3f} to {max(pairs):.3f}])"
+    )
+    bench.end((off.process, on.process))
+
+
+def ask(proxy, path, body=None):
+    """The admin API's answer; with a body, it is a POST."""
+    url, data = f"http://127.0.0.1:{proxy.admin_port}{path}", body and json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
 def run(bench, work, options):
     match work:
         case "small":
@@ -514,6 +553,8 @@ def run(bench, work, options):
             compare_services(bench, options)
         case "connections":
             compare_connections(bench, options)
+        case "watch":
+            compare_watch(bench, options)
 
 
 def main():

@@ -27,7 +27,7 @@ const BOTTOM: f64 = 350.0;
 /// The same text each time: nothing in it depends on the machine.
 pub fn draw() -> String {
     let mut svg = String::from(HEAD);
-    for decade in [-2, 0, 2, 4, 6, 8] {
+    for decade in [-2, 0, 2, 4, 6] {
         let y = height(f64::from(decade));
         let name = if decade < 0 {
             format!("1/{}", 10_u32.pow(-decade as u32))
@@ -50,10 +50,14 @@ pub fn draw() -> String {
         "#333",
         "requests since the fault began (each step is ten times as many)",
     );
-    for (bar, what) in [(20.0, "20: doubt, most of the traffic returns"), (2000.0, "2000: the traffic is taken back")] {
+    let bars = [
+        (20.0, "20: doubt, most of the traffic returns", (RIGHT - 6.0, 15.0, "end")),
+        (2000.0, "2000: the traffic is taken back", (width(20), -6.0, "start")),
+    ];
+    for (bar, what, (x, below, anchor)) in bars {
         let y = height(f64::log10(bar));
         line(&mut svg, (LEFT, y), (RIGHT, y), "bar");
-        text(&mut svg, (RIGHT - 6.0, y - 6.0), "end", "#333", what);
+        text(&mut svg, (x, y + below), anchor, "#333", what);
     }
     for (added, name, color) in RELEASES {
         curve(&mut svg, added, name, color);
@@ -67,12 +71,14 @@ fn curve(svg: &mut String, added: f64, name: &str, color: &str) {
     let stream = Stream::new(Recipe { rate: RATE, baseline: 0.001, fault: Some((added, 0)) }, SEED);
     let mut trial = Trial::new(&stream, Rule { warm_up: Duration::ZERO, ..Rule::DEFAULT });
     let mut points = String::new();
-    let mut last = (LEFT, height(0.0));
+    let mut last = (0.0, 0.0);
     let mut is_taken_back = false;
     while trial.asked() < LAST && !is_taken_back {
         is_taken_back = matches!(trial.ask(), Some(Verdict::RollBack(_)));
-        let decades = trial.ln_evidence() / std::f64::consts::LN_10;
-        let point = (width(trial.asked()), height(decades.clamp(LOWEST, HIGHEST)));
+        // Before the first look, half of the stake is about to be bet.
+        let decades = (trial.ln_evidence() / std::f64::consts::LN_10).max(LOWEST);
+        let decades = if decades > LOWEST || trial.asked() > RATE { decades } else { 0.5_f64.log10() };
+        let point = (width(trial.asked()), height(decades.min(HIGHEST)));
         // Ten thousand requests are some hundred points: what cannot be told apart is left out.
         if is_taken_back || (point.0 - last.0).abs() > 1.0 || (point.1 - last.1).abs() > 1.0 {
             write!(points, "{:.0},{:.0} ", point.0, point.1).expect("a string takes all");
@@ -86,7 +92,7 @@ fn curve(svg: &mut String, added: f64, name: &str, color: &str) {
         let what = format!("{name}: back after {} failures", trial.failed());
         text(svg, (last.0 + 9.0, last.1 - 5.0), "start", color, &what);
     } else {
-        text(svg, (last.0 - 8.0, last.1 - 10.0), "end", color, name);
+        text(svg, (width(400), height(-2.2)), "end", color, name);
     }
 }
 
