@@ -61,7 +61,7 @@ impl Counter {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
-    /// Sets it. Only for a counter without a worker.
+    /// Sets it. Only the owning worker may call it, or whoever sets a counter without one.
     fn set(&self, n: u64) {
         self.0.store(n, Relaxed);
     }
@@ -284,10 +284,25 @@ struct Counts {
     guests_begun: Counter,
     guests_ended: Counter,
     refused: Counter,
+    /// Requests while traffic is split, and which one of the present block the new color keeps.
+    turn: Counter,
+    kept: Counter,
     tallies: Tallies,
 }
 
 impl Counts {
+    /// Whether the new color keeps this request: one in each block of so many, by chance. By client, one that loops on a
+    /// failure would land on one side alone; by turns, so might a route that comes at every other request; and by chance
+    /// alone, a verdict would now and then wait for several times as long.
+    fn keeps(&self, one_in: u64) -> bool {
+        let at = self.turn.get() % one_in;
+        if at == 0 {
+            self.kept.set(fastrand::u64(..one_in));
+        }
+        self.turn.add(1);
+        at == self.kept.get()
+    }
+
     fn new(slow: Option<SlowLimits>) -> Self {
         Counts {
             begun: Counter::default(),
@@ -299,6 +314,8 @@ impl Counts {
             guests_begun: Counter::default(),
             guests_ended: Counter::default(),
             refused: Counter::default(),
+            turn: Counter::default(),
+            kept: Counter::default(),
             tallies: Tallies::new(slow),
         }
     }
@@ -381,9 +398,7 @@ impl Lease {
         let mut side = Side::New;
         if let Some(mode) = mode
             && mode.keep_one_in > 0
-            // By chance: by client, one that loops on a failure would land on one side alone; by turns, so might a route
-            // that comes at every other request.
-            && fastrand::u8(..mode.keep_one_in) != 0
+            && !counts.keeps(u64::from(mode.keep_one_in))
         {
             side = Side::Old;
             counts.old_begun.add(1);

@@ -118,3 +118,15 @@ fn a_guest_is_on_the_idle_color_counts_for_nothing_and_can_be_sent_away() {
     drop((guest, later));
     assert_eq!((guests.in_flight(), tenure.in_flight()), (0, 1));
 }
+
+#[test]
+fn of_split_traffic_each_block_keeps_one_request_and_nobody_knows_which() {
+    let counts = Counts::new(None);
+    let mut places = [0; 10];
+    for _ in 0..1000 {
+        let kept: Vec<_> = (0..10).filter(|_| counts.keeps(10)).collect();
+        assert_eq!(kept.len(), 1);
+        places[kept[0]] += 1;
+    }
+    assert!(places.iter().all(|count| (50..150).contains(count)), "{places:?}");
+}
