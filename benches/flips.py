@@ -136,14 +136,17 @@ class Admin:
 class Flipper:
     """Flips from color to color and keeps count."""
 
-    def __init__(self, admin):
+    def __init__(self, admin, rate=0):
         self.admin = admin
+        self.pause = 1 / rate if rate else 0
         self.active = admin.service()["active"]
 
     def flip_for(self, seconds, at_most):
         """As many flips as fit into the time, and no more than `at_most`; returns how many."""
-        until, done = time.monotonic() + seconds, 0
+        began, done = time.monotonic(), 0
+        until = began + seconds
         while done < at_most and time.monotonic() < until:
+            time.sleep(max(0, began + done * self.pause - time.monotonic()))
             self.active = COLORS[1 - COLORS.index(self.active)]
             self.admin.flip(self.active)
             done += 1
@@ -190,7 +193,7 @@ def run_round(port, options, flipper, flips_left):
 
 def measure(admin, port, options):
     """Rounds without and with flips, taking turns, until all flips are done. The first load only warms up."""
-    flipper = Flipper(admin)
+    flipper = Flipper(admin, options.rate)
     run_round(port, dataclasses.replace(options, seconds=WARM_SECONDS), flipper, 0)
     calm, flipped, done = [], [], 0
     while done < options.flips:
@@ -235,6 +238,7 @@ class Options:
     connections: int
     seconds: int
     workers: int
+    rate: float
     bin: str
 
 
@@ -244,6 +248,7 @@ def parse():
     parser.add_argument("--connections", type=int, default=32, help="that wrk keeps busy; default 32")
     parser.add_argument("--seconds", type=int, default=5, help="of one round; default 5")
     parser.add_argument("--workers", type=int, default=2, help="of cutover; default 2")
+    parser.add_argument("--rate", type=float, default=0, help="flips per second at most; default 0: as many as it can")
     parser.add_argument("--bin", default="target/release/cutover", help="default target/release/cutover")
     return Options(**vars(parser.parse_args()))
 
