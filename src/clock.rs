@@ -1,11 +1,20 @@
 //! The only place that reads a clock for decisions and for the ledger.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// Now on the monotonic clock, since this process began; the "now" that `domain` is given.
+static BEGAN: OnceLock<Instant> = OnceLock::new();
+
+/// Now on the monotonic clock, since this process (or the first of those that have followed each other) began; the "now"
+/// that `domain` is given.
 pub fn now() -> Duration {
-    static BEGAN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     BEGAN.get_or_init(Instant::now).elapsed()
+}
+
+/// Goes on with the clock of the process before this one, where it is `now` there. A clock that was read stays as it is.
+pub fn go_on_from(now: Duration) {
+    let present = Instant::now();
+    let _ = BEGAN.set(present.checked_sub(now).unwrap_or(present));
 }
 
 /// Now in UTC, to the second: `2025-09-30T12:34:10Z`.

@@ -232,7 +232,7 @@ impl Running {
                 return Err("this is the first process of its container, which ends with it: start a new one".into());
             }
             tracing::info!(program = %launcher.program().display(), "upgrading in place");
-            launcher.start(&self.sockets, || self.handle.observe_blocking().as_ref().map(control::parcel))
+            launcher.start(&self.sockets, || self.handle.hand_over_blocking())
         };
         let started = match &self.launcher {
             Ok(launcher) => start(launcher),
@@ -253,15 +253,18 @@ impl Running {
         let Started { pid, mut link } = started;
         tracing::info!(pid, limit = ?limit, "another process serves now: requests in flight may finish");
         let observed = self.handle.observe_blocking();
-        let last = observed.map(|observed| (control::parcel(&observed), observed.stats));
+        let last = observed.map(|observed| observed.stats);
         drop(self.sockets);
         self.stop_control.send_replace(true);
         let mut report = || {
-            if let Some((parcel, stats)) = &last {
+            if let Some(stats) = &last {
                 // A successor that is gone has taken its counters with it.
-                let _ = link.say(&Parcel { counters: control::counters(stats), ..parcel.clone() });
+                let counters = control::counters(stats);
+                let _ = link.say(&Parcel { version: PARCEL_VERSION, counters, ..Parcel::default() });
             }
         };
+        // At the first one the successor begins to judge.
+        report();
         let mut reported = Instant::now();
         let stopped = self.plane.stop(limit, IDLE_GRACE.min(limit), || {
             if reported.elapsed() >= REPORT {
@@ -296,11 +299,15 @@ fn take_over(link: &mut Link, control: &mut Control) -> Result<control::Successo
 fn hear_to_its_end(mut link: Link, successor: control::Successor, handle: Handle) -> io::Result<()> {
     link.say(&Word::Serving)?;
     let hear = move || {
+        let mut judges = false;
         loop {
             match link.hear::<Parcel>(None) {
                 Ok(parcel) => drop(successor.take(&parcel)),
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
                 Err(_) => break,
+            }
+            if !std::mem::replace(&mut judges, true) {
+                handle.judge();
             }
         }
         successor.end();

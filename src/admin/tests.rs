@@ -133,7 +133,7 @@ async fn stand_in(mut commands: mpsc::Receiver<Command>, ready: bool) {
                 let refusal = Refusal { code: RefusalCode::UpgradeFailed, message: "none in this stand-in".into() };
                 drop(answer.send(Err(refusal)));
             }
-            Command::UpgradeEnded(_) | Command::Alone => {}
+            Command::HandOver(_) | Command::UpgradeEnded(_) | Command::Judge | Command::Alone => {}
             Command::Reload { by, answer } => drop(answer.send(Ok(Reloaded { changes: vec![by] }))),
         }
     }

@@ -4,6 +4,7 @@
 
 use tokio::sync::oneshot;
 
+use super::handover::Stage;
 use super::service::{Asker, Managed, Waiter};
 use super::task::{LEDGER_WAIT, Task};
 use super::words::{WATCH_ENDS, refusal};
@@ -20,7 +21,9 @@ impl Task {
             // A caller that has left is no concern.
             Command::Observe(answer) => drop(answer.send(self.observe())),
             Command::Upgrade { by, answer } => self.begin_upgrade(by, answer),
+            Command::HandOver(answer) => drop(answer.send(self.hand_over())),
             Command::UpgradeEnded(outcome) => self.end_upgrade(outcome),
+            Command::Judge => self.handover.stage = Stage::Judging,
             Command::Alone => self.release(),
             Command::Flip(_, answer) | Command::Rollback(_, answer) if let Some(refusal) = held => {
                 self.reply(answer, Err(refusal));
@@ -102,7 +105,7 @@ impl Task {
         }
     }
 
-    fn observe(&self) -> Observation {
+    pub(super) fn observe(&self) -> Observation {
         let now = clock::now();
         let mut problems = self.start_problems.clone();
         problems.extend(self.reload_problem.clone());

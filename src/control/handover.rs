@@ -2,22 +2,31 @@
 //!
 //! The process that is upgraded refuses changes from the moment it starts its successor, and the successor refuses
 //! them until its predecessor has ended. So "drained" stays true: no flip runs while a process that cannot be seen
-//! from here may hold requests on a color. A watch has its evidence in one process only: an upgrade waits for its end.
+//! from here may hold requests on a color.
+//!
+//! A running watch goes over whole. The predecessor judges up to the moment in which it says what it knows, the
+//! successor from the moment in which it hears that the predecessor leaves; what the predecessor answers after that is
+//! no evidence. If the successor takes a release back meanwhile, that is drained when the predecessor has ended as well.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use super::sampler::History;
+use super::service::Managed;
 use super::task::Task;
 use super::words::WATCH_ENDS;
 use super::{Command, Control, Handle, Observation};
+use crate::clock;
 use crate::domain::Color;
-use crate::domain::cutover::Reason;
+use crate::domain::cutover::{Estate, Reason};
 use crate::handover::{PARCEL_VERSION, Parcel};
 use crate::ledger::Line;
-use crate::status::{EventKind, Refusal, RefusalCode, Upgraded};
-use crate::switch::ColorStats;
+use crate::status::{Drained, EventKind, Refusal, RefusalCode, Replays, Upgraded, Verdict, WatchNote};
+use crate::switch::{ColorStats, Tally};
 
 /// Lasting counters by service.
 type Stats = Vec<(String, [Arc<ColorStats>; 2])>;
@@ -31,13 +40,38 @@ enum Hold {
     Predecessor,
 }
 
+/// Who judges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// This process.
+    #[default]
+    Judging,
+    /// Nobody: what this process knows is on its way to another one, or from there to here.
+    HandingOver,
+}
+
 /// What the task knows about an upgrade.
 #[derive(Default)]
 pub(super) struct Handover {
+    pub(super) stage: Stage,
+    /// Records on their way to the disk.
+    pub(super) saving: usize,
+    /// Services and epochs of which this process holds no lease any more, and its predecessor may.
+    pub(super) given_back: Vec<(String, u64)>,
     begin: Option<Box<dyn Fn() + Send>>,
     hold: Option<Hold>,
     asker: Option<(String, oneshot::Sender<Result<Upgraded, Refusal>>)>,
     reload_due: bool,
+}
+
+impl Handover {
+    pub(super) fn judges(&self) -> bool {
+        self.stage == Stage::Judging
+    }
+
+    pub(super) fn waits_for_predecessor(&self) -> bool {
+        self.hold == Some(Hold::Predecessor)
+    }
 }
 
 impl Control {
@@ -50,6 +84,7 @@ impl Control {
     pub fn succeed(&mut self, parcel: &Parcel) -> Successor {
         let task = &mut self.task;
         task.handover.hold = Some(Hold::Predecessor);
+        task.handover.stage = Stage::HandingOver;
         let stats = task.services.iter().map(|(name, managed)| (name.clone(), managed.service.stats.clone())).collect();
         let successor = Successor { stats };
         if parcel.version == PARCEL_VERSION {
@@ -68,7 +103,18 @@ impl Control {
                 }
             }
         }
-        if !successor.take(parcel) {
+        let is_counted = successor.take(parcel);
+        if parcel.version == PARCEL_VERSION {
+            for (name, left) in &parcel.left {
+                let Some(managed) = task.services.get_mut(name) else { continue };
+                if let Err(why) =
+                    Left::deserialize(left).map_err(|e| e.to_string()).and_then(|left| managed.inherit(left))
+                {
+                    tracing::warn!("what the process before this one knew of {name} is left out: {why}");
+                }
+            }
+        }
+        if !is_counted {
             let problem = "the process before this one counts in another way: counters of the metrics begin anew";
             tracing::warn!("{problem}");
         }
@@ -97,8 +143,26 @@ impl Successor {
     }
 }
 
+/// What is known of one service and goes over beside its counters.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Left {
+    pub(super) estate: Estate,
+    /// Counts under the present epoch.
+    pub(super) tally: Tally,
+    /// Of the epoch before.
+    pub(super) judged: Tally,
+    pub(super) history: [History; 2],
+    pub(super) slow: [Option<(Duration, f64)>; 3],
+    pub(super) replays_before: Replays,
+    pub(super) notes: Vec<WatchNote>,
+    pub(super) flipped: Option<String>,
+    pub(super) last_drain: Drained,
+    pub(super) last_verdict: Option<String>,
+    pub(super) verdict: Option<Verdict>,
+}
+
 /// What a successor goes on from.
-pub fn parcel(observed: &Observation) -> Parcel {
+fn parcel(observed: &Observation) -> Parcel {
     let flips = observed.flips.iter();
     let watch_ends = observed.watch_ends.iter();
     Parcel {
@@ -108,6 +172,7 @@ pub fn parcel(observed: &Observation) -> Parcel {
         watch_ends: watch_ends.map(|(name, end, n)| (name.clone(), (*end).into(), *n)).collect(),
         reloads_ok: observed.reloads_ok,
         reloads_failed: observed.reloads_failed,
+        left: BTreeMap::new(),
     }
 }
 
@@ -122,6 +187,22 @@ impl Handle {
         let (answer, answered) = oneshot::channel();
         self.commands.blocking_send(Command::Observe(answer)).ok()?;
         answered.blocking_recv().ok()
+    }
+
+    /// Judges nothing from now on, until an upgrade has failed, and says what a successor goes on from; for a thread
+    /// without a runtime.
+    ///
+    /// # Errors
+    /// A sentence: what has begun since the upgrade was asked for.
+    pub fn hand_over_blocking(&self) -> Result<Parcel, String> {
+        let (answer, answered) = oneshot::channel();
+        let asked = self.commands.blocking_send(Command::HandOver(answer)).ok();
+        asked.and_then(|()| answered.blocking_recv().ok()).unwrap_or_else(|| Err("the proxy is stopping".into()))
+    }
+
+    /// Says that the process before this one judges no more, for a thread without a runtime.
+    pub fn judge(&self) {
+        let _ = self.commands.blocking_send(Command::Judge);
     }
 
     /// Says how an upgrade ended, for a thread without a runtime: with a new process, or with a sentence.
@@ -161,8 +242,26 @@ impl Task {
         self.handover.asker = Some((by, answer));
     }
 
-    /// What a successor would not know of, or could not judge.
+    pub(super) fn hand_over(&mut self) -> Result<Parcel, String> {
+        // A verdict may have fallen since the upgrade began.
+        if let Some(refusal) = self.busy() {
+            return Err(refusal.message);
+        }
+        self.handover.stage = Stage::HandingOver;
+        let now = clock::now();
+        let left = |(name, managed): (&String, &mut Managed)| {
+            (name.clone(), serde_json::to_value(managed.leave(now)).expect("numbers and names"))
+        };
+        let left = self.services.iter_mut().map(left).collect();
+        Ok(Parcel { left, ..parcel(&self.observe()) })
+    }
+
+    /// What a successor would not know of.
     fn busy(&self) -> Option<Refusal> {
+        if self.handover.saving > 0 {
+            let message = "a state is being saved; try again in a moment".into();
+            return Some(Refusal { code: RefusalCode::CutoverUnderWay, message });
+        }
         let what = |name: &str| {
             let managed = &self.services[name];
             let machine = &managed.machine;
@@ -172,7 +271,6 @@ impl Task {
                 }
                 () if managed.frost.freezer.freeze().is_some() => Some("it is frozen; thaw it first"),
                 () if machine.is_saving() => Some("a flip is being saved"),
-                () if machine.is_watching() => Some("a release is being watched; upgrade after the verdict"),
                 () if !machine.drains().is_empty() => Some("the color before still finishes requests"),
                 () => None,
             }
@@ -212,6 +310,11 @@ impl Task {
     /// Changes may be made again, first those that came meanwhile.
     pub(super) fn release(&mut self) {
         self.handover.hold = None;
+        self.handover.stage = Stage::Judging;
+        self.schedule.is_stale = true;
+        for (service, epoch) in std::mem::take(&mut self.handover.given_back) {
+            self.on_all_given_back(service, epoch);
+        }
         if std::mem::take(&mut self.handover.reload_due) {
             self.request_reload("after an upgrade", None);
         }

@@ -39,6 +39,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::domain::Color;
 use crate::domain::cutover::{Cutover, Phase};
+use crate::handover::Parcel;
 use crate::http2::Ends;
 use crate::ledger::{Ledger, Place};
 use crate::preview::Key;
@@ -50,7 +51,7 @@ use crate::switch::{ColorStats, HeldEnd, REHEARSAL_RESULTS, Table};
 use crate::tls::Terminator;
 
 use handover::Handover;
-pub use handover::{Successor, counters, parcel};
+pub use handover::{Successor, counters};
 pub use reload::Load;
 use service::{Managed, timing};
 use state::Store;
@@ -84,7 +85,11 @@ pub(crate) enum Command {
         answer: oneshot::Sender<Result<Upgraded, Refusal>>,
     },
     /// The upgrade that was asked for has ended, in one way or the other.
+    /// Nothing is judged from now on; answers what a successor goes on from.
+    HandOver(oneshot::Sender<Result<Parcel, String>>),
     UpgradeEnded(Result<Upgraded, String>),
+    /// The process before this one judges no more.
+    Judge,
     /// The process before this one has ended.
     Alone,
 }

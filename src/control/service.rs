@@ -8,6 +8,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::evidence::Failures;
 use super::freeze::Frost;
+use super::handover::Left;
 use super::probe::{Found, Prober};
 use super::rehearsal::Rehearsal;
 use super::sampler::{Cohorts, History};
@@ -170,6 +171,52 @@ impl Managed {
             config_flip_due: false,
             is_unsaved: false,
             save_problem: None,
+        }
+    }
+
+    /// Goes on where the process before this one stands, whose counters are taken over. Called before the first request.
+    ///
+    /// # Errors
+    /// A sentence: it stands elsewhere than the state folder says.
+    pub(super) fn inherit(&mut self, left: Left) -> Result<(), String> {
+        let machine = Cutover::inherit(left.estate, timing(&self.config), clock::now());
+        let stands = |machine: &Cutover| (machine.active(), machine.epoch());
+        if stands(&machine) != stands(&self.machine) {
+            let ((active, epoch), (saved, at)) = (stands(&machine), stands(&self.machine));
+            return Err(format!("{active} is active there, epoch {epoch}, and {saved} was saved, epoch {at}"));
+        }
+        self.machine = machine;
+        (self.history, self.slow) = (left.history, left.slow);
+        (self.replays_before, self.notes, self.flipped) = (left.replays_before, left.notes, left.flipped);
+        (self.last_drain, self.last_verdict, self.verdict) = (left.last_drain, left.last_verdict, left.verdict);
+        let terms = self.terms(self.machine.active(), self.machine.epoch());
+        let tenure = self.service.publish(terms);
+        drop(self.take_tenure(tenure)); // nobody has used it
+        (self.carried, self.judged) = (left.tally, left.judged);
+        Ok(())
+    }
+
+    /// What another process needs to go on where this one stands.
+    pub(super) fn leave(&mut self, now: Duration) -> Left {
+        self.sample(now);
+        self.note_latency(now);
+        // What is in flight here is no evidence there.
+        let mut tally = self.tally().without_in_flight();
+        let asked = self.asked().0;
+        let begun = asked.new_color().all() + asked.of(watch::Phase::Old).all();
+        tally += &Tally { begun, old_begun: asked.of(watch::Phase::Old).all(), seen: asked, ..Tally::default() };
+        Left {
+            estate: self.machine.estate(),
+            tally,
+            judged: self.judged,
+            history: self.history.clone(),
+            slow: self.slow,
+            replays_before: self.replays_before,
+            notes: self.notes.clone(),
+            flipped: self.flipped.clone(),
+            last_drain: self.last_drain,
+            last_verdict: self.last_verdict.clone(),
+            verdict: self.verdict,
         }
     }
 

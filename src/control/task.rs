@@ -147,14 +147,16 @@ impl Control {
         let mut stopped = pin!(async move { drop(stop.wait_for(|stop| *stop).await) });
         loop {
             let now = clock::now();
-            let wake = task.next_wake();
+            // What two processes would decide, none does.
+            let judges = task.handover.judges();
+            let wake = if judges { task.next_wake() } else { now + HISTORY_TICK };
             let (bell, bell_after) = (Arc::clone(&task.bell), task.schedule.bell_after);
             tokio::select! {
                 biased;
                 () = &mut stopped => break,
-                () = ring(&bell, bell_after.saturating_sub(now)), if task.schedule.any_watch => task.on_bell(),
-                () = sleep(wake.saturating_sub(now)) => task.on_time(),
-                drained = first_drained(&mut task.leaving) => task.on_drained(drained),
+                () = ring(&bell, bell_after.saturating_sub(now)), if judges && task.schedule.any_watch => task.on_bell(),
+                () = sleep(wake.saturating_sub(now)) => if judges { task.on_time() },
+                drained = first_drained(&mut task.leaving), if judges => task.on_drained(drained),
                 Some(saved) = inbox.saved.recv() => task.on_saved(saved),
                 Some(kept) = inbox.kept.recv() => task.on_kept(kept),
                 Some(command) = inbox.commands.recv() => task.on_command(command),
@@ -288,6 +290,7 @@ impl Task {
 
     fn save(&mut self, name: &str, serial: u64, record: Record) {
         let save = Save { service: name.to_owned(), serial, record, now: clock::now() };
+        self.handover.saving += 1;
         if self.saves.try_send(save).is_err() {
             let outcome = Err("too many saves wait for the disk".to_owned());
             self.on_saved(Saved { service: name.to_owned(), serial, outcome });
@@ -295,6 +298,7 @@ impl Task {
     }
 
     fn on_saved(&mut self, Saved { service, serial, outcome }: Saved) {
+        self.handover.saving -= 1;
         let Some(managed) = self.services.get_mut(&service) else { return };
         if let Err(why) = &outcome {
             tracing::error!(service, "state not saved: {why}");
@@ -344,6 +348,14 @@ impl Task {
         let Leaving { service, tenure: Tenure { epoch, .. } } = self.leaving.swap_remove(at);
         if self.leaving.iter().any(|left| left.service == service && left.tenure.epoch == epoch) {
             return;
+        }
+        self.on_all_given_back(service, epoch);
+    }
+
+    /// This process holds no lease of that epoch any more.
+    pub(super) fn on_all_given_back(&mut self, service: String, epoch: u64) {
+        if self.handover.waits_for_predecessor() {
+            return self.handover.given_back.push((service, epoch));
         }
         let Some(managed) = self.services.get_mut(&service) else { return };
         if managed.machine.epoch() != epoch {

@@ -6,11 +6,16 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::Color;
 use crate::domain::watch::{Account, Before, Ended, Finding, Knobs, Mode, Note, Sample, Verdict, Watch};
 
+mod estate;
 #[cfg(test)]
 mod walk;
+
+pub use estate::Estate;
 
 /// How long the save before a flip may take; past it nothing is flipped.
 const SAVE_LIMIT: Duration = Duration::from_secs(10);
@@ -25,7 +30,7 @@ pub struct Timing {
 }
 
 /// What survives a restart.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The color that takes new requests.
     pub active: Color,

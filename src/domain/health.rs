@@ -3,6 +3,8 @@
 //! An upstream nobody has heard of yet is [`Standing::Unknown`]: traffic may try it, a flip may not rely on it. A probe
 //! that could not be made says nothing about the upstream and moves nothing.
 
+use serde::{Deserialize, Serialize};
+
 /// What one probe found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
@@ -15,7 +17,7 @@ pub enum Probe {
 }
 
 /// What is believed of an upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Standing {
     /// Neither `rise` successes nor `fall` failures in a row yet.
     Unknown,
@@ -26,14 +28,14 @@ pub enum Standing {
 }
 
 /// The health of one upstream.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Health {
     standing: Standing,
     streak: Streak,
     reason: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 enum Streak {
     Successes(u32),
     Failures(u32),

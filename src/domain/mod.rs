@@ -5,6 +5,7 @@ pub mod color;
 pub mod cutover;
 pub mod freeze;
 pub mod health;
+pub mod listed;
 pub mod rehearsal;
 pub mod release;
 pub mod verdict;

@@ -9,6 +9,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::verdict::{
     self, Batch, Jury, Look, Rule, SLOWER_THAN_QUANTILE, Witness, Yardstick, jury_of_failures, jury_of_slowness,
     kept_share,
@@ -37,7 +39,7 @@ const STAY_OPEN: Duration = Duration::from_secs(1);
 const SHARED_AGAIN: Duration = Duration::from_secs(10);
 
 /// What an operator may tune about a watch.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Knobs {
     /// The rule, and the window.
     pub rule: Rule,
@@ -56,7 +58,7 @@ impl Knobs {
 }
 
 /// What the old color was like before the flip.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Before {
     /// Its failures.
     pub yardstick: Yardstick,
@@ -80,7 +82,7 @@ pub enum Verdict {
 }
 
 /// Something an operator wants to know while nothing is decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Note {
     /// Something speaks against the new color; the old one has most of the traffic back until it is settled.
     Doubted(Finding),
@@ -95,7 +97,7 @@ pub enum Note {
 }
 
 /// What is wrong with the new color.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wrong {
     /// Requests fail.
     Failing,
@@ -104,7 +106,7 @@ pub enum Wrong {
 }
 
 /// What was found against the new color.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// What it does.
     pub wrong: Wrong,
@@ -135,7 +137,7 @@ impl fmt::Display for Finding {
 }
 
 /// A running watch.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Watch {
     since: Duration,
     until: Duration,
@@ -158,7 +160,7 @@ pub struct Watch {
 }
 
 /// The new color is bad, there was no better place to go, and it is not known to be over.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Stuck {
     finding: Finding,
     /// Answered when it was last found.

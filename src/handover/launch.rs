@@ -11,7 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::parcel::{Link, Parcel, Word};
-use super::{HANDED, numbers_of, pass_on};
+use super::{CLOCK, HANDED, numbers_of, pass_on};
+use crate::clock;
 
 /// For a successor to read its config and its state, and again to begin to serve.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -59,7 +60,11 @@ impl Launcher {
     ///
     /// # Errors
     /// A sentence: why it does not. It has ended then, and nothing was taken from us.
-    pub fn start(&self, sockets: &[OwnedFd], parcel: impl FnOnce() -> Option<Parcel>) -> Result<Started, String> {
+    pub fn start(
+        &self,
+        sockets: &[OwnedFd],
+        parcel: impl FnOnce() -> Result<Parcel, String>,
+    ) -> Result<Started, String> {
         let program = self.program.display();
         let (mut child, mut link) = self.spawn(sockets).map_err(|error| format!("{program}: {error}"))?;
         match converse(&mut link, parcel) {
@@ -78,6 +83,7 @@ impl Launcher {
         let mut command = Command::new(&self.program);
         command.args(&self.args).stdin(Stdio::null());
         command.env(HANDED, words.collect::<Vec<_>>().join(" "));
+        command.env(CLOCK, clock::now().as_millis().to_string());
         command.env_remove("LISTEN_PID").env_remove("LISTEN_FDS").env_remove("LISTEN_FDNAMES");
         // SAFETY: between fork and exec it only calls fcntl, and allocates nothing.
         unsafe { command.pre_exec(move || numbers.iter().try_for_each(|&number| pass_on(number))) };
@@ -85,9 +91,9 @@ impl Launcher {
     }
 }
 
-fn converse(link: &mut Link, parcel: impl FnOnce() -> Option<Parcel>) -> Result<(), String> {
+fn converse(link: &mut Link, parcel: impl FnOnce() -> Result<Parcel, String>) -> Result<(), String> {
     expect(link, &Word::Ready)?;
-    let parcel = parcel().ok_or("what was counted so far could not be had")?;
+    let parcel = parcel()?;
     link.say(&parcel).map_err(|error| format!("it does not take what was counted so far: {error}"))?;
     expect(link, &Word::Serving)
 }

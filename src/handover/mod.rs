@@ -13,15 +13,19 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::time::Duration;
 
 use socket2::{SockAddr, SockRef};
 
+use crate::clock;
 pub use launch::{Launcher, Started};
 pub use parcel::{Link, Parcel, VERSION as PARCEL_VERSION, Word};
 pub use systemd::notify_ready;
 
 /// Set for a successor: our process id, the link to us, and the sockets, as numbers with spaces between.
 const HANDED: &str = "CUTOVER_HANDED_OVER";
+/// Set for a successor: where our clock is, in milliseconds.
+const CLOCK: &str = "CUTOVER_CLOCK_MS";
 /// The first socket of systemd's (`sd_listen_fds(3)`).
 const SYSTEMD_FIRST: RawFd = 3;
 /// Sockets taken at most; more are left alone.
@@ -36,9 +40,13 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Takes what is meant for this process. Call it once, before anything else opens or closes descriptors.
+    /// Takes what is meant for this process, and goes on with the clock of the one that it replaces. Call it once, before
+    /// anything else opens or closes descriptors, or reads the clock.
     pub fn take() -> Self {
         if let Some(numbers) = handed_to(std::os::unix::process::parent_id()) {
+            if let Some(now) = std::env::var(CLOCK).ok().and_then(|now| now.parse().ok()) {
+                clock::go_on_from(Duration::from_millis(now));
+            }
             let mut owned = numbers.into_iter().take(SOCKETS_MAX + 1).filter_map(own);
             let link = owned.next().map(|link| Link::new(UnixStream::from(link)));
             return Inherited { sockets: owned.collect(), link };

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 /// The form of a [`Parcel`] written now. Another form's counters may mean something else.
 pub const VERSION: u32 = 1;
-/// A line at most: some 5,000 services.
-const LINE_BYTES_MAX: u64 = 16 << 20;
+/// A line at most: the last hour of some 1,000 busy services.
+const LINE_BYTES_MAX: u64 = 256 << 20;
 /// One who does not read for so long is given up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -41,6 +41,9 @@ pub struct Parcel {
     pub flips: Vec<(String, String, String, u64)>,
     /// `(service, end, count)` as in the metrics.
     pub watch_ends: Vec<(String, String, u64)>,
+    /// By service, what only the control plane reads: the running watch, the history. Not in what is sent later.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub left: BTreeMap<String, serde_json::Value>,
     /// Reloads that took effect.
     pub reloads_ok: u64,
     /// Reloads that were refused.

@@ -12,7 +12,7 @@ const LAYERS: [(&str, &[&str]); 22] = [
     ("lines", &[]),
     ("http", &[]),
     ("docker", &[]),
-    ("handover", &[]),
+    ("handover", &["clock"]),
     ("http2", &[]),
     ("tls", &[]),
     ("acme", &["clock", "tls"]),

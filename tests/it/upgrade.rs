@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::harness::{Client, Cutover, Setup, Upstream, eventually};
 
@@ -203,24 +203,54 @@ fn a_binary_that_cannot_start_changes_nothing() {
 }
 
 #[test]
-fn usr2_upgrades_and_a_watch_is_waited_for() {
+fn usr2_upgrades() {
     let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
-    let mut cutover = Setup::of(&blue, &green).set("service.app.watch.window", "'10m'").start();
+    let mut cutover = Setup::of(&blue, &green).start();
     let old = pid(&cutover);
-    cutover.must_flip("green");
-    cutover.until_app("it is watched", |app| app["phase"] == "watching");
-    let (code, said) = cutover.cli_code(&["upgrade"]);
-    assert!(code == 5 && said.contains("being watched"), "{code} {said}");
-    let (status, _) = cutover.admin("POST", "/v1/services/app/rollback", &json!({}));
-    assert_eq!(status, 200);
-    cutover.until_app("blue is back", |app| app["active"] == "blue" && app["phase"] != "draining");
+    cutover.signal(libc::SIGUSR2);
     cutover.signal(libc::SIGUSR2);
     assert_eq!(cutover.ended().code(), Some(0));
     let now = pid(&cutover);
     assert_ne!(now, old);
     let _successor = Successor(now);
     assert_eq!(cutover.get("/").text(), "blue");
+    assert_eq!(cutover.ledger().matches("upgrade: from_pid").count(), 1, "{}", cutover.ledger());
     assert!(cutover.ledger().contains("by=USR2"), "{}", cutover.ledger());
+}
+
+#[test]
+fn a_running_watch_goes_along_with_what_it_has_weighed() {
+    let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
+    let setup = Setup::of(&blue, &green).set("service.app.watch.window", "'10m'");
+    let mut cutover = setup.set("service.app.watch.warm_up", "'0s'").set("service.app.watch.split", false).start();
+    // The other color would answer in place of a GET.
+    let post = || cutover.client().ask("POST / HTTP/1.1\r\nHost: app\r\nContent-Length: 0\r\n\r\n").status;
+    (0..200).for_each(|_| assert_eq!(post(), 200));
+    cutover.must_flip("green");
+    green.behave(|conn| conn.answer_all(b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n"));
+    // Fewer than a watch wants to have seen before it judges anybody.
+    (0..4).for_each(|_| assert_eq!(post(), 500));
+    let before = cutover.until_app("they are weighed", |app| app["watch"]["failed"] == 4);
+    let _successor = upgrade(&cutover);
+    let number = |app: &Value, key: &str| app["watch"][key].as_f64().unwrap_or(-1.0);
+    let after = cutover.until_app("the successor goes on", |app| app["watch"]["failed"] == 4);
+    let (was, is) = (number(&before, "evidence"), number(&after, "evidence"));
+    assert!((was - is).abs() < 0.01 && is > 0.0, "{before} {after}");
+    let (was, is) = (number(&before, "remaining_seconds"), number(&after, "remaining_seconds"));
+    assert!(is <= was && is > was - 30.0, "its end stays: {was} {is}");
+    let is_back = (0..100).any(|_| {
+        cutover.client().send("POST / HTTP/1.1\r\nHost: app\r\nContent-Length: 0\r\n\r\n").try_answer(false).unwrap();
+        cutover.app()["active"] == "blue"
+    });
+    assert!(is_back, "the successor takes it back: {}", cutover.app());
+    assert_eq!((cutover.app()["epoch"].as_u64(), cutover.get("/").text()), (Some(3), "blue"));
+    assert_eq!(cutover.ended().code(), Some(0));
+    cutover
+        .until_app("green is drained", |app| app["phase"] == "rolled_back" && app["colors"]["green"]["in_flight"] == 0);
+    eventually("the ledger says all", || {
+        let ledger = cutover.ledger();
+        ledger.contains("rollback app: green -> blue epoch=3 reason=verdict") && ledger.contains("drained app")
+    });
 }
 
 #[test]

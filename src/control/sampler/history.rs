@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::verdict::{Batch, SLOWER_THAN_QUANTILE, blunting_at};
 use crate::switch::{ANSWER_BUCKETS, SLOW_MAX, answer_bucket, bucket_end};
 
@@ -13,16 +15,18 @@ const SLOW_FACTOR: f64 = 2.0;
 const KEPT: u64 = 3_600;
 
 /// What one color answered, second by second, in the last hour in which it took traffic; 16 bytes a second.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(in crate::control) struct History {
     seconds: VecDeque<Second>,
     answers: Answers,
 }
 
 /// How long answers took, of late: what is older fades, by half in some forty minutes.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Answers {
+    #[serde(with = "crate::domain::listed")]
     seen: [u64; ANSWER_BUCKETS],
+    #[serde(with = "crate::domain::listed")]
     faded: [f64; ANSWER_BUCKETS],
 }
 
@@ -62,7 +66,7 @@ impl Answers {
 /// Answers beyond a quantile without which it is not known.
 const ANSWERS_MIN: f64 = 20.0;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Second {
     at: u64,
     good: u32,

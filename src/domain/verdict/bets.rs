@@ -4,6 +4,8 @@
 //! at a bad answer, down a little at a good one. Several are needed because nobody knows how large the fault will be:
 //! the bet on a small rise finds a small rise, the bet on 95 % finds a dead color within a few answers.
 
+use serde::{Deserialize, Serialize};
+
 use super::Batch;
 
 /// How many there are; five or sixteen found faults no sooner.
@@ -16,7 +18,7 @@ const LARGEST: f64 = 0.95;
 pub(super) const GROWTH_MAX: f64 = 400.0;
 
 /// What each bet gains and loses by one answer, as natural logarithms.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Bets {
     gain: [f64; BETS],
     loss: [f64; BETS],

@@ -8,6 +8,8 @@
 //! Only requests begun while traffic was split may enter. A block that joined a bad time of the new color alone with a
 //! good time of both would convict the innocent.
 
+use serde::{Deserialize, Serialize};
+
 use super::Batch;
 use super::bets::{BETS, GROWTH_MAX, shares};
 
@@ -17,7 +19,7 @@ const FLOOR: f64 = 1e-3 / BETS as f64;
 const CAPITAL_MAX: f64 = 1e100;
 
 /// The comparison of the two colors.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Comparison {
     tolerated: f64,
     shares: [f64; BETS],

@@ -5,6 +5,8 @@
 //! the fault has not, and so a late fault is found about as fast as an early one. Because all stakes together are one
 //! unit, the sum cannot be expected to grow while the new color is no worse than tolerated.
 
+use serde::{Deserialize, Serialize};
+
 use super::Batch;
 use super::bets::{BETS, Bets, GROWTH_MAX};
 
@@ -23,7 +25,7 @@ pub enum Stake {
 }
 
 /// The bets' capital.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Evidence {
     capital: [f64; BETS],
     held_back: f64,

@@ -3,6 +3,8 @@
 //! An outage of some seconds says nothing about how the service usually is, and would excuse a bad release. A single
 //! bad second is no outage: it is how this service's errors come, and blunting has to learn from it.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Batch, Rule, blunting, tolerated_share};
 
 /// Bad seconds in a row that are an outage.
@@ -16,7 +18,7 @@ const RECENT: usize = 300;
 const ENOUGH: f64 = 10_000.0;
 
 /// What a new color is measured against.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Yardstick {
     /// What the old color answered lately, without outages.
     pub answered: Batch,

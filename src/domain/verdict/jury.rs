@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::bets::{BETS, Bets};
 use super::comparison::Comparison;
 use super::evidence::{Evidence, Stake};
@@ -72,7 +74,7 @@ pub struct Look<const COINS: usize> {
 }
 
 /// The bad requests since evidence was last calm: what a finding is about.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Episode {
     /// Since the flip.
     pub began: Duration,
@@ -83,7 +85,7 @@ pub struct Episode {
 }
 
 /// One question about each request: did it fail, is it slower than half of the old ones were, …
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Coin {
     strict: Bets,
     /// For the warm-up; `None` where it is not judged then at all.
@@ -106,15 +108,16 @@ pub(super) struct CoinRule {
 }
 
 /// A fault of both colors.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct SharedFault {
     since: Duration,
     last: Duration,
 }
 
 /// A running judgement.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Jury<const COINS: usize> {
+    #[serde(with = "crate::domain::listed")]
     coins: [Coin; COINS],
     rule: Rule,
     bar: f64,

@@ -9,6 +9,8 @@
 //! more often costs nothing but the time of a look, because the bound on needless rollbacks holds for every schedule
 //! of looks: capital that cannot be expected to grow passes `1 / x` with probability `x` at most (Ville's inequality).
 
+use serde::{Deserialize, Serialize};
+
 mod bets;
 mod blunting;
 mod comparison;
@@ -40,7 +42,7 @@ use std::time::Duration;
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
 /// What an operator may tune; the rest of the rule is constant.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rule {
     /// Chance of a needless rollback per watch, above 0 and below 1. Default 0.001: one in a thousand deployments.
     pub max_false_rollbacks: f64,
@@ -92,7 +94,7 @@ impl Rule {
 }
 
 /// Requests that ended with evidence, and the bad ones among them. Fractions are allowed: the bets do not mind.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Batch {
     /// All of them.
     pub requests: f64,

@@ -2,11 +2,13 @@
 
 use std::ops::{AddAssign, Sub};
 
+use serde::{Deserialize, Serialize};
+
 /// Clients, and routes, are told apart by so many numbers; two of a kind share one now and then.
 pub const SOURCES: usize = 32;
 
 /// Requests that ended with evidence.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
     /// Answered below 500.
     pub good: u64,
@@ -61,7 +63,7 @@ impl Phase {
 }
 
 /// What is set aside: a number below [`SOURCES`] each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Aside {
     /// A client.
     pub client: Option<u8>,
@@ -93,7 +95,7 @@ impl Mode {
 }
 
 /// How the new color's requests ended, by who asked and for what; what is set aside is not in it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spread {
     /// By client.
     pub clients: [Ended; SOURCES],
@@ -109,7 +111,7 @@ impl AddAssign<&Spread> for Spread {
 }
 
 /// All that was counted since the flip.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     /// By [`Phase`].
     pub phases: [Ended; Phase::ALL.len()],
@@ -144,7 +146,7 @@ impl AddAssign<&Seen> for Seen {
 }
 
 /// Cohorts that have come of age since the last step: `bad` are those that had no answer within the limit, by quantile.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Aged {
     /// Of the new color.
     pub new: [Ended; 3],
@@ -157,7 +159,7 @@ pub struct Aged {
 }
 
 /// What a step is told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
     /// Since the flip.
     pub seen: Seen,

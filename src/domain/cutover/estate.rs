@@ -1,0 +1,92 @@
+//! What a machine leaves to the process that takes its place: everything, the running watch with all that it has weighed
+//! included. Both processes read the same clock, so no moment in it has to be converted.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Cutover, Phase, Record, Timing};
+use crate::domain::watch::{Before, Watch};
+
+/// A machine as it is handed over, with nothing that is being saved or drained.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Estate {
+    record: Record,
+    watch: Option<Box<Watch>>,
+    before: Before,
+}
+
+impl Cutover {
+    /// What there is to leave.
+    pub fn estate(&self) -> Estate {
+        let watch = match &self.phase {
+            Phase::Watching(watch) => Some(watch.clone()),
+            Phase::Steady | Phase::RolledBack { .. } => None,
+        };
+        Estate { record: self.record(), watch, before: self.before }
+    }
+
+    /// The machine that `estate` was of. A running watch goes on with what it has weighed, under the rules that it began
+    /// with.
+    pub fn inherit(estate: Estate, timing: Timing, now: Duration) -> Self {
+        let Estate { record, watch, before } = estate;
+        let mut machine = Cutover::restore(record, timing, now);
+        if let Some(watch) = watch {
+            machine.phase = Phase::Watching(watch);
+        }
+        machine.before = before;
+        machine
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Color;
+    use crate::domain::cutover::{Ask, Effect, Event, Told};
+    use crate::domain::watch::{Ended, Knobs, Phase as Begun, Sample};
+
+    /// What the machine has seen after so many good and bad answers.
+    fn sample(machine: &Cutover, good: u64, bad: u64) -> Event {
+        let mut sample = Sample { old_is_up: true, ..Sample::default() };
+        sample.seen.phases[Begun::Calm as usize] = Ended { good, bad };
+        Event::Sample { epoch: machine.epoch(), sample: Box::new(sample) }
+    }
+
+    #[test]
+    fn an_heir_decides_as_the_machine_itself_would_have() {
+        let timing = Timing { watch: Knobs { split: false, ..Knobs::DEFAULT }, drain: Duration::from_secs(30) };
+        let at = |tenths: u64| Duration::from_millis(100 * tenths);
+        let record = Record {
+            active: Color::Blue,
+            epoch: 1,
+            previous: None,
+            config_active: Color::Blue,
+            watch_until: None,
+            rolled_back: None,
+        };
+        let mut machine = Cutover::restore(record, timing, at(0));
+        let ask = Ask { by: "test".into(), if_epoch: None, force: false, gate: Ok(()) };
+        machine.on(Event::Flip { to: Color::Green, ask }, at(0));
+        machine.on(Event::Saved { serial: 1, outcome: Ok(()) }, at(0));
+        machine.on(Event::Drained { epoch: 1, cut: 0 }, at(1));
+        for tenths in 30..60 {
+            let event = sample(&machine, 10 * (tenths - 29), 0);
+            assert_eq!(machine.on(event, at(tenths)), []);
+        }
+        let event = sample(&machine, 300, 3);
+        machine.on(event, at(60));
+        let text = serde_json::to_string(&machine.estate()).unwrap();
+        let mut heir = Cutover::inherit(serde_json::from_str(&text).unwrap(), timing, at(61));
+        assert_eq!((heir.record(), heir.mode()), (machine.record(), machine.mode()));
+        let mut is_back = false;
+        for bad in 4..100 {
+            let event = sample(&machine, 300, bad);
+            let (ours, its) = (machine.on(event.clone(), at(57 + bad)), heir.on(event, at(57 + bad)));
+            let kinds = |effects: &[Effect]| effects.iter().map(std::mem::discriminant).collect::<Vec<_>>();
+            assert_eq!(kinds(&its), kinds(&ours), "after {bad} bad ones");
+            is_back |= its.iter().any(|effect| matches!(effect, Effect::Tell(Told::RolledBack { .. })));
+        }
+        assert!(is_back, "it was bad enough");
+    }
+}
