@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
@@ -33,6 +33,14 @@ fn own_binary(cutover: &Cutover) -> PathBuf {
     let path = cutover.path("cutover");
     fs::copy(env!("CARGO_BIN_EXE_cutover"), &path).unwrap();
     path
+}
+
+/// Puts another program in the place of one, as an installer does.
+fn replace(program: &Path, text: &str) {
+    let new = program.with_extension("new");
+    fs::write(&new, text).unwrap();
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(&new, program).unwrap();
 }
 
 fn start_own(setup: Setup) -> (Cutover, PathBuf) {
@@ -176,12 +184,7 @@ fn a_binary_that_cannot_start_changes_nothing() {
         assert_eq!(cutover.get("/").text(), "blue");
         assert!(cutover.ledger().lines().last().unwrap().contains("upgrade failed"), "{}", cutover.ledger());
     };
-    let replace = |text: &str| {
-        let new = program.with_extension("new");
-        fs::write(&new, text).unwrap();
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
-        fs::rename(&new, &program).unwrap();
-    };
+    let replace = |text: &str| replace(&program, text);
     replace("#!/bin/sh\nexit 7\n");
     fails(&cutover, "exit status: 7");
     replace("#!/bin/sh\nkill -SEGV $$\n");
@@ -251,6 +254,27 @@ fn a_running_watch_goes_along_with_what_it_has_weighed() {
         let ledger = cutover.ledger();
         ledger.contains("rollback app: green -> blue epoch=3 reason=verdict") && ledger.contains("drained app")
     });
+}
+
+#[test]
+fn a_successor_that_ends_with_the_watch_in_its_hands_leaves_it_to_the_old_process() {
+    let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
+    let setup = Setup::of(&blue, &green).set("service.app.watch.window", "'10m'");
+    let (cutover, program) = start_own(setup.set("service.app.watch.warm_up", "'0s'"));
+    let old = pid(&cutover);
+    cutover.must_flip("green");
+    let script = "#!/bin/bash\nset -- $CUTOVER_HANDED_OVER\necho '\"ready\"' >&$2\nread -r known <&$2\n\
+                  case $known in *tolerated*) exit 4;; *) exit 5;; esac\n";
+    replace(&program, script);
+    let (status, refused) = cutover.admin("POST", "/v1/upgrade", &json!({}));
+    assert_eq!((status, refused["error"]["code"].as_str()), (500, Some("upgrade_failed")), "{refused}");
+    assert!(refused["error"]["message"].as_str().unwrap().contains("exit status: 4"), "it had the watch: {refused}");
+    green.behave(|conn| conn.answer_all(b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n"));
+    eventually("the old process takes it back", || {
+        cutover.client().send("POST / HTTP/1.1\r\nHost: app\r\nContent-Length: 0\r\n\r\n").try_answer(false).unwrap();
+        cutover.app()["phase"] == "rolled_back"
+    });
+    assert_eq!((pid(&cutover), cutover.app()["epoch"].as_u64()), (old, Some(3)));
 }
 
 #[test]
