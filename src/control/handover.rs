@@ -59,6 +59,8 @@ pub(super) struct Handover {
     /// Services and epochs of which this process holds no lease any more, and its predecessor may.
     pub(super) given_back: Vec<(String, u64)>,
     begin: Option<Box<dyn Fn() + Send>>,
+    /// Of every service, when the upgrade began: the successor reads the state folder after that.
+    epochs: Vec<u64>,
     hold: Option<Hold>,
     asker: Option<(String, oneshot::Sender<Result<Upgraded, Refusal>>)>,
     reload_due: bool,
@@ -238,14 +240,18 @@ impl Task {
         }
         let Some(begin) = &self.handover.begin else { return };
         begin();
+        self.handover.epochs = self.epochs();
         self.handover.hold = Some(Hold::Upgrading);
         self.handover.asker = Some((by, answer));
     }
 
     pub(super) fn hand_over(&mut self) -> Result<Parcel, String> {
-        // A verdict may have fallen since the upgrade began.
         if let Some(refusal) = self.busy() {
             return Err(refusal.message);
+        }
+        // The only change that nobody has to ask for.
+        if self.epochs() != self.handover.epochs {
+            return Err("a release was taken back meanwhile; upgrade again".into());
         }
         self.handover.stage = Stage::HandingOver;
         let now = clock::now();
@@ -254,6 +260,10 @@ impl Task {
         };
         let left = self.services.iter_mut().map(left).collect();
         Ok(Parcel { left, ..parcel(&self.observe()) })
+    }
+
+    fn epochs(&self) -> Vec<u64> {
+        self.services.values().map(|managed| managed.machine.epoch()).collect()
     }
 
     /// What a successor would not know of.
