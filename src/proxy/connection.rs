@@ -208,6 +208,8 @@ pub(super) struct Accepted {
     pub(super) expects_continue: bool,
     pub(super) head: Buffer,
     pub(super) request_id: String,
+    /// Trailers that end here.
+    pub(super) hops: Vec<String>,
     pub(super) began: Instant,
     pub(super) line: Option<Box<Line>>,
     /// Path and query, for the description of a failure while a watch runs.
@@ -357,7 +359,10 @@ impl<S: Transport> Connection<S> {
         };
         let mut rebuilt = self.worker.buffers.tiny();
         request::write_head(&mut rebuilt, &request, &self.origin, request_id.as_bytes(), self.worker.proxy.via);
+        let trails = matches!(request.body, Decoder::Chunked(_)) && !request.named_hops().is_empty();
+        let hops = if trails { request.named_hops().iter().map(|&name| name.to_owned()).collect() } else { Vec::new() };
         let accepted = Accepted {
+            hops,
             asked: Asked { head: is_head, upgrade: request.upgrade.is_some(), is_1_0: request.is_1_0, preview },
             method_index: request.method_index,
             idempotent: request.is_idempotent(),
@@ -391,7 +396,7 @@ impl<S: Transport> Connection<S> {
     fn lease(&self, request: &mut Request<'_>, now: Instant) -> Result<(Lease, Option<Note>), Unaccepted> {
         let held = |hold| Unaccepted::Held(hold, false);
         let table = self.worker.table.load();
-        let service = table.find(request.host().as_bytes(), request.path.as_bytes());
+        let service = table.find(request.host().as_bytes(), request.route().as_bytes());
         let service = service.ok_or_else(|| Refused::with(Fault::NoService))?;
         let Some(gate) = &service.info.preview else {
             let leased = service.route.load().lease(self.worker.index, access(request), now);
@@ -451,7 +456,7 @@ impl<S: Transport> Connection<S> {
     async fn refuse(&mut self, refused: Refused) -> Next {
         let Refused { fault, is_head, fields, proof } = refused;
         let Some((status, _)) = fault.answer() else { return Next::Close };
-        if !matches!(fault, Fault::Redirected | Fault::Proof | Fault::PassTaken) {
+        if !matches!(fault, Fault::Redirected | Fault::EndsHere | Fault::Proof | Fault::PassTaken) {
             self.worker.complaints.say(self.peer, status, fault.hint());
         }
         let request_id = new_request_id();
@@ -582,7 +587,7 @@ impl Tell<'_> {
             let is_held = matches!(self.fault, Fault::HoldTimedOut | Fault::HoldFull);
             request::put_field(out, "Retry-After", if is_held { b"5" } else { b"1" });
         }
-        if status == 405 && self.fields.is_empty() {
+        if (status == 405 && self.fields.is_empty()) || self.fault == Fault::EndsHere {
             out.put(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
         }
         if !self.keep {

@@ -32,6 +32,8 @@ pub enum Fault {
     HoldFull,
     /// `proxy.redirect_to_tls`: the same is to be had over TLS only.
     Redirected,
+    /// No fault: an `OPTIONS` that may go no further (RFC 9110 7.6.2).
+    EndsHere,
     /// No fault: an ACME server asks for its proof (RFC 8555 8.3).
     Proof,
     /// A pass was taken at the preview's door, or given back: there is nothing more to say than where to go on.
@@ -71,7 +73,7 @@ impl Fault {
             Fault::PassTaken => Some((303, "See Other")),
             Fault::PassRefused => Some((403, "Forbidden")),
             Fault::Redirected => Some((308, "Permanent Redirect")),
-            Fault::Proof => Some((200, "OK")),
+            Fault::Proof | Fault::EndsHere => Some((200, "OK")),
             Fault::BadRequest(_) | Fault::PlainToTls => Some((400, "Bad Request")),
             Fault::VersionUnknown => Some((505, "HTTP Version Not Supported")),
             Fault::MethodRefused => Some((405, "Method Not Allowed")),
@@ -108,9 +110,12 @@ impl Fault {
             Fault::ClientGone | Fault::ClientStalled | Fault::HeadTimedOut | Fault::BodyTimedOut => CANCELLED,
             Fault::AnswerTimedOut => DEADLINE_EXCEEDED,
             Fault::TargetTooLong | Fault::HeadTooLarge | Fault::BodyTooLarge => RESOURCE_EXHAUSTED,
-            Fault::NoService | Fault::MethodRefused | Fault::Redirected | Fault::Proof | Fault::PassTaken => {
-                UNIMPLEMENTED
-            }
+            Fault::NoService
+            | Fault::MethodRefused
+            | Fault::Redirected
+            | Fault::EndsHere
+            | Fault::Proof
+            | Fault::PassTaken => UNIMPLEMENTED,
             Fault::PassRefused => PERMISSION_DENIED,
             Fault::BadRequest(_) | Fault::VersionUnknown | Fault::PlainToTls => INTERNAL,
             Fault::ConnectFailed
@@ -148,6 +153,7 @@ impl Fault {
             | Fault::HoldFull
             | Fault::Redirected
             | Fault::Proof
+            | Fault::EndsHere
             | Fault::PassTaken
             | Fault::PassRefused
             | Fault::NothingToPreview
@@ -166,6 +172,7 @@ impl Fault {
             Fault::BadRequest(_) | Fault::VersionUnknown | Fault::MethodRefused | Fault::PlainToTls => "bad_request",
             Fault::Redirected => "redirected",
             Fault::Proof => "acme",
+            Fault::EndsHere => "ends_here",
             Fault::PassTaken => "pass_taken",
             Fault::PassRefused => "pass_refused",
             Fault::NothingToPreview => "preview_down",
@@ -211,6 +218,7 @@ impl Fault {
             Fault::AnswerUnreadable(_) => "the application's answer was not readable",
             Fault::AnswerTimedOut => "the application did not answer in time",
             Fault::Drained | Fault::Stopped => "the server is going away, try again",
+            Fault::EndsHere => "Max-Forwards ends here",
             Fault::Proof | Fault::ClientGone | Fault::ClientStalled => "",
         }
     }

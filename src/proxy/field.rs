@@ -53,6 +53,32 @@ pub enum Field {
     Dangerous,
 }
 
+/// Fields about which the proxy has no opinion, and that mean nothing good in a trailer.
+const TRAILS_NOT: [&str; 22] = [
+    "age",
+    "authorization",
+    "cache-control",
+    "content-encoding",
+    "content-range",
+    "expires",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "location",
+    "pragma",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "range",
+    "retry-after",
+    "set-cookie",
+    "trailer",
+    "vary",
+    "warning",
+    "www-authenticate",
+];
+
 impl Field {
     /// Reads a name in any case.
     pub fn of(name: &str) -> Field {
@@ -92,8 +118,9 @@ impl Field {
 
     /// An application behind CGI or WSGI sees `X_Forwarded_For` as `X-Forwarded-For`.
     fn of_underscored(name: &[u8]) -> Field {
-        let mut dashed = [0; 32];
-        let Some(dashed) = dashed.get_mut(..name.len()) else { return Field::Other };
+        // Of a longer name only the beginning can be one of ours.
+        let (mut dashed, name) = ([0; 32], &name[..name.len().min(32)]);
+        let dashed = &mut dashed[..name.len()];
         for (to, &from) in dashed.iter_mut().zip(name) {
             *to = if from == b'_' { b'-' } else { from };
         }
@@ -103,9 +130,10 @@ impl Field {
         }
     }
 
-    /// Whether a trailer of this name may be passed on: nothing that routes, frames or vouches (RFC 9110 6.5.1).
-    pub fn may_trail(self) -> bool {
-        self == Field::Other
+    /// Whether a trailer of this name may be passed on: nothing that routes, frames, vouches, or says how the content is
+    /// to be read (RFC 9110 6.5.1).
+    pub fn may_trail(name: &str) -> bool {
+        Field::of(name) == Field::Other && !TRAILS_NOT.iter().any(|known| known.eq_ignore_ascii_case(name))
     }
 }
 

@@ -68,6 +68,7 @@ impl<S: Transport> Connection<S> {
             up: Pump::new(accepted.body.clone(), encoding, head, worker.proxy.max_body_bytes),
             down: answer_pump(),
         };
+        way.up.hops = std::mem::take(&mut accepted.hops);
         let upstreams = Arc::clone(accepted.lease.upstreams());
         let from = if accepted.lease.has_standby() && accepted.replayable { 500 } else { u16::MAX };
         let replaceable = Replaceable { from, missing: skew::may_miss(&accepted) };

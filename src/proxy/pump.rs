@@ -130,6 +130,8 @@ pub struct Pump {
     /// Bytes written to the sink since the last rewind.
     pub written: u64,
     payload_max: u64,
+    /// Trailers that end here, because `Connection` named them.
+    pub hops: Vec<String>,
     /// Where the body may end before its end.
     pub boundary: Option<Box<Boundary>>,
     /// It ends at the next boundary.
@@ -151,6 +153,7 @@ impl Pump {
             payload: 0,
             written: 0,
             payload_max: if payload_max == 0 { u64::MAX } else { payload_max },
+            hops: Vec::new(),
             boundary: None,
             leaving: false,
         }
@@ -318,7 +321,10 @@ impl Pump {
         if self.encoding == Encoding::Chunked {
             self.pending.put(b"0\r\n");
             if section.len() > 2 {
-                for (name, value) in trailers(section)?.into_iter().filter(|(name, _)| Field::of(name).may_trail()) {
+                for (name, value) in trailers(section)?.into_iter().filter(|(name, _)| Field::may_trail(name)) {
+                    if self.hops.iter().any(|hop| hop.eq_ignore_ascii_case(name)) {
+                        continue;
+                    }
                     put_field(&mut self.pending, name, value);
                 }
             }

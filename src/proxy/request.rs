@@ -154,6 +154,8 @@ pub struct Request<'h> {
     pub expects_continue: bool,
     /// Whether a preview's pass is kept from the application; set by whoever knows the service.
     pub hides_pass: bool,
+    /// What is left of `Max-Forwards`, where that is counted.
+    max_forwards: Option<u64>,
     trailers_welcome: bool,
     /// Names in `Connection` other than the usual ones.
     named_hops: Vec<&'h str>,
@@ -185,6 +187,16 @@ impl<'h> Request<'h> {
     /// The authority's host, without port and brackets.
     pub fn host(&self) -> &'h str {
         self.authority.map_or("", |authority| split_port(authority).0)
+    }
+
+    /// What it is routed by: the path, with its query.
+    pub fn route(&self) -> &'h str {
+        if self.path.starts_with('?') { "/" } else { self.path }
+    }
+
+    /// The names in `Connection` of fields that end here, trailers among them.
+    pub fn named_hops(&self) -> &[&'h str] {
+        &self.named_hops
     }
 
     /// The same over TLS, at `port`; `None` for a client that named no host.
@@ -230,6 +242,7 @@ struct Checks<'h> {
     expect: Option<&'h [u8]>,
     trailers_welcome: bool,
     named_hops: Vec<&'h str>,
+    max_forwards: Vec<&'h [u8]>,
 }
 
 impl<'h> Checks<'h> {
@@ -249,6 +262,7 @@ impl<'h> Checks<'h> {
         for authority in [self.host, authority].into_iter().flatten() {
             check_authority(authority)?;
         }
+        let max_forwards = self.hops_left(method)?;
         let announced = self.codings > 0 || self.lengths > 0;
         let has_body = announced && !body.is_done();
         Ok(Request {
@@ -262,11 +276,12 @@ impl<'h> Checks<'h> {
             is_1_0,
             keep_alive: if is_1_0 { self.keep_alive && !self.close } else { !self.close },
             // With a body, the bytes behind it could be read as either protocol; h2c would lead past every check.
-            upgrade: self.upgrade.filter(|to| {
-                self.upgrade_named && !is_1_0 && !has_body && !list(to).any(|to| to.eq_ignore_ascii_case("h2c"))
-            }),
+            upgrade: self
+                .upgrade
+                .filter(|to| self.upgrade_named && !is_1_0 && !has_body && list(to).all(is_upgradable)),
             expects_continue: !is_1_0 && self.expect.is_some_and(|e| e.eq_ignore_ascii_case(b"100-continue")),
             hides_pass: false,
+            max_forwards,
             trailers_welcome: self.trailers_welcome,
             named_hops: self.named_hops,
         })
@@ -305,12 +320,28 @@ impl<'h> Checks<'h> {
             | Field::ForwardedPort
             | Field::Forwarded
             | Field::Claim
-            | Field::MaxForwards
             | Field::Cookie
             | Field::Preview
             | Field::Dangerous => {}
+            Field::MaxForwards => self.max_forwards.push(value),
         }
         Ok(())
+    }
+
+    /// How many may forward it after us (RFC 9110 7.6.2); `None` where nobody counts.
+    fn hops_left(&self, method: &str) -> Result<Option<u64>, Fault> {
+        if !matches!(method, "OPTIONS" | "TRACE") {
+            return Ok(None);
+        }
+        match self.max_forwards[..] {
+            [] => Ok(None),
+            [value] => match length(value).ok_or(Fault::BadRequest("Max-Forwards is not a number"))? {
+                0 if method == "TRACE" => Err(Fault::MethodRefused),
+                0 => Err(Fault::EndsHere),
+                left => Ok(Some(left - 1)),
+            },
+            [_, _, ..] => Err(Fault::BadRequest("more than one Max-Forwards")),
+        }
     }
 
     fn read_connection(&mut self, value: &'h [u8]) -> Result<(), Fault> {
@@ -324,6 +355,8 @@ impl<'h> Checks<'h> {
                 self.upgrade_named = true;
             } else if self.named_hops.len() < FIELDS_MAX {
                 self.named_hops.push(name);
+            } else {
+                return Err(Fault::BadRequest("Connection names more fields than a request may have"));
             }
         }
         Ok(())
@@ -362,12 +395,15 @@ pub struct Origin {
 /// Writes the head that goes upstream.
 pub fn write_head(out: &mut Buffer, request: &Request<'_>, origin: &Origin, request_id: &[u8], via: bool) {
     let authority = request.authority.unwrap_or(&origin.local);
-    for part in [request.method, " ", request.path, " HTTP/1.1\r\nHost: ", authority, "\r\n"] {
+    // RFC 9112 3.2.1: a path that was left out of an absolute target.
+    let root = if request.path.starts_with('?') { "/" } else { "" };
+    for part in [request.method, " ", root, request.path, " HTTP/1.1\r\nHost: ", authority, "\r\n"] {
         out.put(part.as_bytes());
     }
     for (header, field) in request.fields.iter() {
         let pass = match field {
-            Field::Other | Field::Date | Field::ContentType | Field::Via | Field::MaxForwards | Field::Cookie => true,
+            Field::Other | Field::Date | Field::ContentType | Field::Via | Field::Cookie => true,
+            Field::MaxForwards => request.max_forwards.is_none(),
             Field::Expect => !request.is_1_0,
             Field::Claim => origin.trusted,
             Field::Hop
@@ -406,6 +442,9 @@ pub fn write_head(out: &mut Buffer, request: &Request<'_>, origin: &Origin, requ
         }
         (None, true) => out.put(b"Connection: te\r\nTE: trailers\r\n"),
         (None, false) => {}
+    }
+    if let Some(left) = request.max_forwards {
+        put_field(out, "Max-Forwards", itoa::Buffer::new().format(left).as_bytes());
     }
     write_forwarding(out, request, origin, authority);
     put_field(out, "X-Request-Id", request_id);
@@ -489,6 +528,18 @@ pub fn text(value: &[u8]) -> Option<&str> {
     std::str::from_utf8(value).ok().filter(|text| text.is_ascii())
 }
 
+/// `name [ "/" version ]` (RFC 9110 7.8). h2c would lead past every check.
+fn is_upgradable(protocol: &str) -> bool {
+    let is_token = |part: &str| !part.is_empty() && part.bytes().all(is_token_byte);
+    let (name, version) = protocol.split_once('/').unwrap_or((protocol, "1"));
+    is_token(name) && is_token(version) && !protocol.eq_ignore_ascii_case("h2c")
+}
+
+/// RFC 9110 5.6.2.
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
 /// Splits a request target into authority and path (RFC 9112 3.2).
 fn split_target<'h>(method: &str, target: &'h str) -> Result<(Option<&'h str>, &'h str), Fault> {
     const MALFORMED: Fault = Fault::BadRequest("the request target is malformed");
@@ -497,6 +548,10 @@ fn split_target<'h>(method: &str, target: &'h str) -> Result<(Option<&'h str>, &
     }
     if target.contains('#') {
         return Err(Fault::BadRequest("the request target has a fragment"));
+    }
+    // RFC 3986 2: anything else is percent-encoded, and some read it otherwise than they write it.
+    if !target.is_ascii() {
+        return Err(MALFORMED);
     }
     if target.starts_with('/') {
         return Ok((None, target));
@@ -513,8 +568,7 @@ fn split_target<'h>(method: &str, target: &'h str) -> Result<(Option<&'h str>, &
     match path {
         "" if method == "OPTIONS" => Ok((Some(authority), "*")), // RFC 9112 3.2.4
         "" => Ok((Some(authority), "/")),
-        _ if path.starts_with('/') => Ok((Some(authority), path)),
-        _ => Err(MALFORMED),
+        _ => Ok((Some(authority), path)),
     }
 }
 
@@ -648,7 +702,7 @@ mod tests {
             ("asterisk of GET", "GET", "*", bad),
             ("neither", "GET", "a/b", bad),
             ("another scheme", "GET", "ftp://b/", bad),
-            ("a query without a path", "GET", "http://b?c", bad),
+            ("a query without a path", "GET", "http://b?c", Ok((Some("b"), "?c"))),
             ("a fragment", "GET", "/a#b", Err(Fault::BadRequest("the request target has a fragment"))),
             ("CONNECT", "CONNECT", "b:80", Err(Fault::MethodRefused)),
         ] {

@@ -6,6 +6,7 @@ mod acme;
 mod admin;
 mod bad_days;
 mod cli;
+mod corpus;
 mod deploy;
 mod evidence;
 mod files;

@@ -205,6 +205,11 @@ impl<S: Read + Write> Client<S> {
         }
     }
 
+    /// Reads and forgets everything up to the end of the connection.
+    pub fn rest_or_reset(&mut self) {
+        let _ = io::copy(&mut self.stream, &mut io::sink());
+    }
+
     /// Reads some bytes of a large body.
     pub fn some(&mut self, piece: &mut [u8]) -> io::Result<usize> {
         if self.buffer.is_empty() {

@@ -1,0 +1,83 @@
+//! The requests of the corpus with bytes changed at random: whatever they become, what reaches the application can be
+//! read in one way only, nobody gets another's answer, and the proxy goes on. `CUTOVER_SEED` replays one seed.
+
+use std::time::{Duration, Instant};
+
+use super::notation::cases;
+use super::requests::Lane;
+use super::strict;
+
+const SEEDS: u64 = 600;
+
+/// Bytes that mean something to some parser.
+const TELLING: &[u8] = b"\r\n\t \0:;,=/\\#?%\"'_-0159aAfFx\x0b\x0c\x7f\x80\xff";
+
+/// Numbers that follow from a seed (splitmix64).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) as usize % n
+    }
+}
+
+fn mutated(dice: &mut Dice, requests: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = requests[dice.below(requests.len())].clone();
+    for _ in 0..=dice.below(4) {
+        let at = dice.below(bytes.len());
+        let telling = TELLING[dice.below(TELLING.len())];
+        match dice.below(5) {
+            0 => bytes[at] = telling,
+            1 => bytes.insert(at, telling),
+            2 => drop(bytes.remove(at)),
+            3 => {
+                let end = (at + 1 + dice.below(12)).min(bytes.len());
+                let piece = bytes[at..end].to_vec();
+                bytes.splice(at..at, piece);
+            }
+            _ => bytes[at] ^= 1 << dice.below(8),
+        }
+    }
+    bytes
+}
+
+#[test]
+fn of_requests_never_reach_the_application_in_two_meanings() {
+    let requests: Vec<_> = cases("requests", &["rfc", "send", "want", "up"])
+        .iter()
+        .map(|case| case.bytes("send"))
+        .filter(|sent| (1..4096).contains(&sent.len()))
+        .collect();
+    let seeds = match std::env::var("CUTOVER_SEED") {
+        Ok(seed) => seed.parse().map(|seed| seed..seed + 1).expect("a number"),
+        Err(_) => 0..SEEDS,
+    };
+    std::thread::scope(|scope| {
+        for share in 0..4 {
+            let (seeds, requests) = (seeds.clone(), &requests);
+            scope.spawn(move || {
+                let lane = Lane::new();
+                seeds.filter(|seed| seed % 4 == share).for_each(|seed| tried(&lane, seed, requests));
+            });
+        }
+    });
+}
+
+fn tried(lane: &Lane, seed: u64, requests: &[Vec<u8>]) {
+    let sent = mutated(&mut Dice(seed), requests);
+    let mut client = lane.cutover.client();
+    let _ = client.try_send(&sent);
+    client.close_sending();
+    let began = Instant::now();
+    client.rest_or_reset();
+    assert!(began.elapsed() < Duration::from_secs(10), "seed {seed} holds a connection");
+    for seen in lane.seen() {
+        if let Err(why) = strict::requests(&seen) {
+            panic!("CUTOVER_SEED={seed}: {:?} became {why}", String::from_utf8_lossy(&sent));
+        }
+    }
+}
