@@ -224,6 +224,24 @@ backend app
 """)
         return Proxy("haproxy", port, tls_port, self.start(name, PROXY_CORE, [find("haproxy"), "-db", "-f", config]))
 
+    def start_floor(self):
+        """HAProxy copying bytes: what moving them through the kernel costs a proxy that knows no HTTP."""
+        port = free_port()
+        config = self.write("floor.cfg", f"""
+global
+    nbthread 1
+    maxconn 9500
+listen copy
+    mode tcp
+    maxconn 9000
+    timeout connect 5s
+    timeout client 600s
+    timeout server 600s
+    bind 127.0.0.1:{port} backlog 4096
+    server upstream 127.0.0.1:{self.upstream_port}
+""")
+        return Proxy("bytes alone", port, 0, self.start("floor", PROXY_CORE, [find("haproxy"), "-db", "-f", config]))
+
     def start_cutover(self, services, window=None):
         """With a window, the idle color is the same upstream, so that the load goes on after a flip."""
         port, tls_port, admin_port = free_port(), free_port(), free_port()
@@ -484,8 +502,10 @@ def compare_services(bench, options):
 
 
 def compare_connections(bench, options):
-    """The cost of many clients: each proxy with few and with many connections."""
-    proxies = bench.start_all()
+    """The cost of many clients: each proxy with few and with many connections, and bytes copied without HTTP as well."""
+    floor = bench.start_floor()
+    bench.wait_ready(floor.port, floor.name)
+    proxies = [*bench.start_all(), floor]
     counts = (64, MANY_CONNECTIONS)
     cases = {
         f"{proxy.name}, {count} connections": lambda p=proxy, c=count: measure(bench, p, "/", c, options.seconds)
