@@ -7,6 +7,7 @@ mod admin;
 mod bad_days;
 mod cli;
 mod corpus;
+mod dashboard;
 mod deploy;
 mod evidence;
 mod files;

@@ -254,6 +254,11 @@ impl Cutover {
         (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&said).into_owned())
     }
 
+    /// Where the admin API and the dashboard are.
+    pub fn admin_address(&self) -> String {
+        format!("127.0.0.1:{}", self.setup.admin_port)
+    }
+
     /// One request to the admin API, with header lines of the test's own (each with its CRLF).
     pub fn admin_with(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
         let mut client = Client::connect(self.setup.admin_port);
