@@ -1,13 +1,30 @@
-//! One HTTP/1.1 exchange over a connection that is already there, for our own clients.
+//! One HTTP exchange over a connection that is already there, for our own clients.
 //!
 //! The proxy's exchange is another one (`proxy::exchange`): it streams. This one holds a whole answer, up to a limit.
 
+pub mod grpc;
+mod wire;
+
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Collected, Full, Limited};
 use hyper::client::conn::http1;
-use hyper::{Request, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use wire::{Wire, wire};
+
+/// What an application speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1, a connection for each request in flight.
+    Http1,
+    /// HTTP/2 without TLS, begun without asking (RFC 9113 3.3): a few connections with many requests each.
+    H2c,
+}
+
+/// Why there was no whole answer.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Sends `request` and reads the answer to its end. It sets no limit in time; drop it when it takes too long.
 ///
@@ -17,13 +34,21 @@ pub async fn send(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<Full<Bytes>>,
     body_bytes_max: usize,
-) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<(StatusCode, Bytes), Failure> {
+    let answer = exchange(stream, request, body_bytes_max).await?;
+    Ok((answer.status(), answer.into_body().to_bytes()))
+}
+
+/// As [`send`], with the answer's fields and trailers.
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+    body_bytes_max: usize,
+) -> Result<Response<Collected<Bytes>>, Failure> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let exchange = async {
-        let answer = sender.send_request(request).await?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), body_bytes_max).collect().await?;
-        Ok((status, body.to_bytes()))
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        Ok(Response::from_parts(head, Limited::new(body, body_bytes_max).collect().await?))
     };
     let connection = async {
         // Its errors are heard by the exchange as well, which is the one to tell them.

@@ -235,7 +235,7 @@ pub(super) enum SampleJob {
 /// What a smoke test is of, and what it expects.
 #[derive(Debug, Args)]
 pub(super) struct SmokeArgs {
-    /// The color itself, such as http://127.0.0.1:8001
+    /// The color itself, such as http://127.0.0.1:8001; h2c:// asks it over HTTP/2, grpc:// by gRPC's health check
     pub(super) url: Base,
     /// What /version must say
     #[arg(long, value_name = "VERSION")]

@@ -14,11 +14,15 @@ use super::{Form, complain, print, print_json, reach};
 use crate::config::{self, Config};
 use crate::docker::Containers;
 use crate::ledger::{self, Place};
-use crate::runbook::http::Base;
+use crate::runbook::http::{Base, Scheme};
 use crate::runbook::smoke::{Failed, Passed, Smoke, line, run};
 
 /// Tests a color.
 pub(super) async fn smoke(args: SmokeArgs, config: Option<&Path>, form: Form) -> Result<ExitCode, Failure> {
+    if args.url.scheme() == Scheme::Grpc && (args.expect_version.is_some() || args.expect_service.is_some()) {
+        let why = format!("{}: gRPC has no /version to expect something of; leave it out", args.url);
+        return Err(Failure::Usage(why));
+    }
     let config = match (config, config::find(config)) {
         (_, Ok(path)) => Some(reach(&path)?),
         // Nobody named one, and there is none.

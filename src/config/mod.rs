@@ -33,6 +33,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::domain::Color;
+pub use crate::http::Protocol;
 use crate::tls::Settings;
 
 /// Everything that was configured, valid, with defaults filled in.
@@ -320,15 +321,6 @@ pub struct Upstream {
     pub protocol: Protocol,
 }
 
-/// What an application speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// HTTP/1.1, a connection for each request in flight.
-    Http1,
-    /// HTTP/2 without TLS, begun without asking (RFC 9113 3.3): a few connections with many requests each.
-    H2c,
-}
-
 /// `[service.NAME.health]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Health {
@@ -349,11 +341,9 @@ pub struct Health {
 /// How an application is asked whether it is ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// GET over HTTP/1.1.
-    Http1,
-    /// GET over HTTP/2 without TLS.
-    H2c,
-    /// `Check` of grpc.health.v1, for this service of it, at most 127 bytes; empty: for the server as a whole.
+    /// GET, over this.
+    Http(Protocol),
+    /// `Check` of grpc.health.v1, for this service of it, at most [`crate::http::grpc::SERVICE_BYTES_MAX`] bytes; empty: for the server as a whole.
     Grpc(String),
 }
 

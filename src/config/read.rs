@@ -19,6 +19,7 @@ use super::{
     Rehearse, Replay, Service, State, Synthetic, Upstream, Watch,
 };
 use crate::domain::Color;
+use crate::http::grpc::SERVICE_BYTES_MAX;
 
 /// Parses `text`, the content of `path`: what could be made of it, with defaults in place of what is wrong, and every
 /// problem of the file and of the files it names. `None` when it is not TOML.
@@ -386,24 +387,21 @@ fn synthetic(watch: &Section<'_, '_>) -> Option<Synthetic> {
 fn check(section: &Section<'_, '_>, of_requests: Protocol) -> Check {
     let service = section.string("service", "\"package.Service\"");
     let check = match section.string("protocol", "\"grpc\"") {
-        None | Some(("http", _)) => match of_requests {
-            Protocol::Http1 => Check::Http1,
-            Protocol::H2c => Check::H2c,
-        },
+        None | Some(("http", _)) => Check::Http(of_requests),
         Some(("grpc", _)) => Check::Grpc(service.map(|(name, _)| name.to_owned()).unwrap_or_default()),
         Some((_, value)) => {
             section.problem("protocol", value, "is none of http, grpc", "the default is \"http\"");
-            Check::Http1
+            Check::Http(of_requests)
         }
     };
     match (&check, service) {
-        (Check::Http1 | Check::H2c, Some((_, value))) => {
+        (Check::Http(_), Some((_, value))) => {
             section.problem("service", value, "is of use with grpc only", "set health.protocol = \"grpc\" as well");
         }
-        (Check::Grpc(name), Some((_, value))) if name.len() > 127 => {
+        (Check::Grpc(name), Some((_, value))) if name.len() > SERVICE_BYTES_MAX => {
             section.problem("service", value, "is longer than 127 bytes", "for example \"package.Service\"");
         }
-        (Check::Http1 | Check::H2c | Check::Grpc(_), _) => {}
+        (Check::Http(_) | Check::Grpc(_), _) => {}
     }
     check
 }

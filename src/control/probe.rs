@@ -3,8 +3,6 @@
 //! Ready is a 200 whose body, where it is JSON with a `ready` field, says `true`. Each probe is a fresh connection: it
 //! asks what a new connection would meet. With grpc, ready is what grpc.health.v1 says. It only reports; what `rise` and `fall` make of it is `domain::health`.
 
-mod http2;
-
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +18,11 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::config::{Address, Check, Health};
 use crate::domain::health::Probe;
+use crate::http::{Wire, grpc, wire};
 use crate::switch::is_own_shortage;
 
+/// Who asks, to the application.
+const NAME: &str = "cutover-probe";
 /// A longer answer is not read to its end, and not ready.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
@@ -81,20 +82,19 @@ async fn ask(address: &Address, health: &Health) -> Probe {
         Err(error) => return of_connect_error(&error),
     };
     match &health.check {
-        Check::Http1 => exchange(stream, address, &health.path).await,
-        Check::H2c => match http2::get(stream, address, &health.path).await {
-            Ok((200, body)) => of_body(&body),
-            Ok((status, _)) => Probe::Failed(status.to_string()),
-            Err(failed) => failed,
+        Check::Http(protocol) => get(wire(stream, *protocol), address, &health.path).await,
+        Check::Grpc(service) => match grpc::check(stream, &address.to_string(), NAME, service).await {
+            Ok(Ok(())) => Probe::Ready,
+            Ok(Err(why)) => Probe::Failed(why),
+            Err(error) => Probe::Failed(format!("no HTTP/2 answer: {error}")),
         },
-        Check::Grpc(service) => http2::check(stream, address, service).await,
     }
 }
 
-async fn exchange(stream: TcpStream, address: &Address, path: &str) -> Probe {
+async fn get(stream: Box<dyn Wire>, address: &Address, path: &str) -> Probe {
     let request = Request::get(path)
         .header(header::HOST, address.to_string())
-        .header(header::USER_AGENT, "cutover-probe")
+        .header(header::USER_AGENT, NAME)
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new());
     let Ok(request) = request else { return Probe::Failed(format!("health.path {path:?} is not a path")) };
@@ -155,9 +155,17 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::config::Protocol;
 
     async fn probe(address: &Address, path: &str, timeout: Duration) -> Probe {
-        let health = Health { path: path.into(), check: Check::Http1, interval: timeout, timeout, rise: 1, fall: 1 };
+        let health = Health {
+            path: path.into(),
+            check: Check::Http(Protocol::Http1),
+            interval: timeout,
+            timeout,
+            rise: 1,
+            fall: 1,
+        };
         super::probe(address, &health).await
     }
 

@@ -21,6 +21,7 @@ use super::service::{Managed, route_of};
 use crate::clock;
 use crate::config::{self, ColorConfig};
 use crate::domain::watch::{Phase, Seen};
+use crate::http::{Protocol, wire};
 use crate::status::{Answered, SyntheticStatus};
 use crate::switch::{FailedRequest, FailedRequests, Ill, Judging, Side, Source, Upstream, is_own_shortage};
 
@@ -68,6 +69,7 @@ impl Drop for Synthetic {
 struct Stage {
     settings: config::Synthetic,
     to_connect: Duration,
+    protocol: Protocol,
     host: Option<String>,
     source: Source,
     /// By [`Side`].
@@ -110,6 +112,7 @@ impl Managed {
         let judging = Arc::new(Judging::new(Some(mode)));
         let stage = Stage {
             to_connect: self.config.upstream.connect_timeout,
+            protocol: self.config.upstream.protocol,
             host: self.config.hosts.iter().find(|host| !host.starts_with('*')).cloned(),
             source: Source::new(CLIENT.as_bytes(), settings.path.as_bytes()),
             upstreams: [active, active.other()].map(|color| route_of(&self.upstreams[color.index()])),
@@ -223,7 +226,8 @@ impl Stage {
             .ok()?;
         let mut status = None;
         let exchange = async {
-            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(wire(stream, self.protocol))).await?;
             let mut driver = JoinSet::new(); // ends with this request, however it ends
             driver.spawn(async move { drop(connection.await) });
             let mut answer = sender.send_request(request).await?;

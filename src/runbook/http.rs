@@ -1,4 +1,4 @@
-//! A GET to one color, bounded in time and bytes.
+//! A question to one color, bounded in time and bytes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,19 +7,42 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
-use hyper::http::uri::{Scheme, Uri};
+use hyper::http::uri::Uri;
 use hyper::{Request, StatusCode};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::http::send;
+use crate::http::{Protocol, grpc, send, wire};
 
+/// Who asks, to the application.
+const NAME: &str = "cutover-smoke";
 /// A longer answer is none.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// Where an application is: `http://host:port`, perhaps with a path that every question begins with.
+/// How an application is asked, which the scheme of its URL says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// `http://` and `h2c://`: by GET.
+    Get(Protocol),
+    /// `grpc://`: by the health check of gRPC.
+    Grpc,
+}
+
+impl Scheme {
+    fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Get(Protocol::Http1) => "http",
+            Scheme::Get(Protocol::H2c) => "h2c",
+            Scheme::Grpc => "grpc",
+        }
+    }
+}
+
+/// Where an application is: `http://host:port`, perhaps with a path that every question begins with. With `grpc://` the
+/// path is the name of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Base {
+    scheme: Scheme,
     /// `host:port`, as it goes into `Host`.
     authority: String,
     /// A name or an IP address, IPv6 without brackets.
@@ -40,25 +63,26 @@ impl Base {
         self.port
     }
 
+    /// How it is asked.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
     /// Asks for `path`, on a connection of its own, and reads the answer within `limit`.
     ///
     /// # Errors
     /// There was no whole answer; the sentence says what came instead.
     pub async fn get(&self, path: &str, limit: Duration) -> Result<(StatusCode, Bytes), String> {
+        let Scheme::Get(protocol) = self.scheme else { return Err("gRPC is not asked for paths".into()) };
         let request = Request::get(format!("{}{path}", self.prefix))
             .header(HOST, &self.authority)
-            .header(USER_AGENT, "cutover-smoke")
+            .header(USER_AGENT, NAME)
             .header(ACCEPT, "application/json")
             .header(CONNECTION, "close")
             .body(Full::default())
             .map_err(|error| error.to_string())?;
         let exchange = async {
-            let stream =
-                TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|error| match error.kind() {
-                    std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-                    _ => format!("no connection: {error}"),
-                })?;
-            send(stream, request, BODY_BYTES_MAX).await.map_err(|error| {
+            send(wire(self.connect().await?, protocol), request, BODY_BYTES_MAX).await.map_err(|error| {
                 if error.is::<http_body_util::LengthLimitError>() {
                     format!("the answer is longer than {} KiB", BODY_BYTES_MAX / 1024)
                 } else {
@@ -66,13 +90,37 @@ impl Base {
                 }
             })
         };
-        timeout(limit, exchange).await.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")))
+        within(limit, exchange).await
     }
+
+    /// Asks whether the service that a `grpc://` URL names serves, within `limit`; without a name, the server as a whole.
+    ///
+    /// # Errors
+    /// It does not; the sentence says what came instead.
+    pub async fn check_grpc(&self, limit: Duration) -> Result<(), String> {
+        let service = self.prefix.trim_start_matches('/');
+        within(limit, async {
+            let answer = grpc::check(self.connect().await?, &self.authority, NAME, service).await;
+            answer.unwrap_or_else(|error| Err(format!("no HTTP/2 answer: {error}")))
+        })
+        .await
+    }
+
+    async fn connect(&self) -> Result<TcpStream, String> {
+        TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|error| match error.kind() {
+            std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+            _ => format!("no connection: {error}"),
+        })
+    }
+}
+
+async fn within<T>(limit: Duration, exchange: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    timeout(limit, exchange).await.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")))
 }
 
 impl fmt::Display for Base {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.authority, self.prefix)
+        write!(f, "{}://{}{}", self.scheme.as_str(), self.authority, self.prefix)
     }
 }
 
@@ -93,11 +141,17 @@ impl FromStr for Base {
 
     fn from_str(text: &str) -> Result<Self, NotABase> {
         let uri: Uri = text.parse().map_err(|_| NotABase("this is not a URL"))?;
-        match uri.scheme() {
-            Some(scheme) if *scheme == Scheme::HTTP => {}
-            Some(_) => return Err(NotABase("only http:// can be asked: a color is asked itself, behind the proxy")),
+        let scheme = match uri.scheme_str() {
+            Some("http") => Scheme::Get(Protocol::Http1),
+            Some("h2c") => Scheme::Get(Protocol::H2c),
+            Some("grpc") => Scheme::Grpc,
+            Some(_) => {
+                return Err(NotABase(
+                    "only http://, h2c:// and grpc:// can be asked: a color itself, behind the proxy",
+                ));
+            }
             None => return Err(NotABase("the URL begins with http://")),
-        }
+        };
         let authority = uri.authority().ok_or(NotABase("the URL names no host"))?;
         if authority.as_str().contains('@') {
             // It would end in the ledger.
@@ -114,12 +168,11 @@ impl FromStr for Base {
             Some(port) => port.parse().ok().filter(|&port| port > 0).ok_or(NotABase("the port is 1 to 65535"))?,
             None => 80,
         };
-        Ok(Base {
-            authority: authority.as_str().to_owned(),
-            host: host.to_owned(),
-            port,
-            prefix: uri.path().trim_end_matches('/').to_owned(),
-        })
+        let prefix = uri.path().trim_end_matches('/').to_owned();
+        if scheme == Scheme::Grpc && prefix.len() > 1 + grpc::SERVICE_BYTES_MAX {
+            return Err(NotABase("the name of a gRPC service has at most 127 bytes"));
+        }
+        Ok(Base { scheme, authority: authority.as_str().to_owned(), host: host.to_owned(), port, prefix })
     }
 }
 
@@ -134,6 +187,8 @@ mod tests {
             ("http://127.0.0.1:8001/", "127.0.0.1", 8001, "http://127.0.0.1:8001"),
             ("http://green.example", "green.example", 80, "http://green.example"),
             ("http://[::1]:8001/app/", "::1", 8001, "http://[::1]:8001/app"),
+            ("h2c://127.0.0.1:8001", "127.0.0.1", 8001, "h2c://127.0.0.1:8001"),
+            ("grpc://127.0.0.1:8001/a.Greeter", "127.0.0.1", 8001, "grpc://127.0.0.1:8001/a.Greeter"),
         ] {
             let base: Base = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!((base.host(), base.port(), &*base.to_string()), (host, port, shown), "{text}");

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::compose::Compose;
 use super::files::{self, beside};
-use super::http::Base;
+use super::http::{Base, Scheme};
 use super::journal::Trouble;
 use crate::admin::client::{Client, ClientError};
-use crate::config::{Config, Deploy, EnvFile, Service};
+use crate::config::{Check, Config, Deploy, EnvFile, Protocol, Service};
 use crate::docker::Containers;
 use crate::domain::Color;
 use crate::domain::release::Strategy;
@@ -153,7 +153,12 @@ impl<'a> Site<'a> {
     /// Its address is not one; a sentence.
     pub fn base(&self, color: Color) -> Result<Base, String> {
         let address = &self.service.colors[color.index()].upstreams[0];
-        format!("http://{address}").parse().map_err(|error| format!("{address}: {error}"))
+        let url = match &self.service.health.check {
+            Check::Http(Protocol::Http1) => format!("http://{address}"),
+            Check::Http(Protocol::H2c) => format!("h2c://{address}"),
+            Check::Grpc(service) => format!("grpc://{address}/{service}"),
+        };
+        url.parse().map_err(|error| format!("{address}: {error}"))
     }
 
     /// Asks a color directly whether it is ready, as the proxy's probes do.
@@ -162,6 +167,9 @@ impl<'a> Site<'a> {
     /// It is not; a sentence.
     pub async fn ask_ready(&self, color: Color) -> Result<(), String> {
         let (base, path) = (self.base(color)?, &self.service.health.path);
+        if base.scheme() == Scheme::Grpc {
+            return base.check_grpc(ANSWER_TIMEOUT).await.map_err(|why| format!("{base}: {why}"));
+        }
         match base.get(path, ANSWER_TIMEOUT).await {
             Ok((status, _)) if status == 200 => Ok(()),
             Ok((status, _)) => Err(format!("{base}{path} answers {}", status.as_u16())),

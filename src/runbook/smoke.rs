@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::http::Base;
+use super::http::{Base, Scheme};
 use crate::clock;
 use crate::docker::{Container, Containers};
 use crate::ledger::Line;
@@ -33,7 +33,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Smoke {
     /// Where the color is.
     pub base: Base,
-    /// What `version` in `/version` must be; anything but nothing when not named.
+    /// What `version` in `/version` must be; anything but nothing when not named. gRPC is not asked for it.
     pub expect_version: Option<String>,
     /// What `service` in `/version` must be; anything but nothing when not named.
     pub expect_service: Option<String>,
@@ -63,7 +63,7 @@ impl Smoke {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
-    /// `/readyz` answers 200 with `{"ready": true}`.
+    /// `/readyz` answers 200 with `{"ready": true}`, or the health check of gRPC says that it serves.
     Ready,
     /// `/healthz` answers 200.
     Healthz,
@@ -91,10 +91,10 @@ impl Check {
 /// Everything held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Passed {
-    /// `version` in `/version`.
-    pub version: String,
-    /// `service` in `/version`.
-    pub service: String,
+    /// `version` in `/version`; gRPC has no such question.
+    pub version: Option<String>,
+    /// `service` in `/version`, likewise.
+    pub service: Option<String>,
     /// The names of the containers that were looked at.
     pub containers: Vec<String>,
 }
@@ -136,10 +136,12 @@ pub async fn run(test: &Smoke, say: &mut dyn FnMut(&str)) -> Result<Passed, Fail
 /// The ledger's line about a test of `base`.
 pub fn line(base: &Base, outcome: &Result<Passed, Failed>, by: &str) -> Line {
     match outcome {
-        Ok(passed) => Line::new(&format!("smoke {base}: passed"))
-            .with("service", &passed.service)
-            .with("version", &passed.version)
-            .with("by", by),
+        Ok(passed) => {
+            let line = Line::new(&format!("smoke {base}: passed"));
+            let named = [("service", &passed.service), ("version", &passed.version)];
+            let named = named.into_iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
+            named.fold(line, |line, (key, value)| line.with(key, value)).with("by", by)
+        }
         Err(failed) => Line::new(&format!("smoke {base}: failed"))
             .with("check", failed.check.as_str())
             .with("why", &failed.why)
@@ -155,11 +157,20 @@ async fn check_all(test: &Smoke, say: &mut impl FnMut(String)) -> Result<Passed,
         None => Vec::new(),
     };
     until_ready(test).await.map_err(fails(Check::Ready))?;
-    say("Ready endpoint returned success".to_owned());
-    say(format!("Checking {}/healthz", test.base));
-    get(&test.base, "/healthz", ANSWER_TIMEOUT).await.map_err(fails(Check::Healthz))?;
-    say(format!("Checking {}/version", test.base));
-    let (version, service) = check_version(test).await.map_err(fails(Check::Version))?;
+    let (version, service) = match test.base.scheme() {
+        Scheme::Grpc => {
+            say("The health check says it serves".to_owned());
+            (None, None)
+        }
+        Scheme::Get(_) => {
+            say("Ready endpoint returned success".to_owned());
+            say(format!("Checking {}/healthz", test.base));
+            get(&test.base, "/healthz", ANSWER_TIMEOUT).await.map_err(fails(Check::Healthz))?;
+            say(format!("Checking {}/version", test.base));
+            let (version, service) = check_version(test).await.map_err(fails(Check::Version))?;
+            (Some(version), Some(service))
+        }
+    };
     let mut names = Vec::new();
     if let Some(containers) = &test.containers {
         let after = until_healthy(containers, test.timeout, say).await.map_err(fails(Check::Container))?;
@@ -195,7 +206,10 @@ async fn until_ready(test: &Smoke) -> Result<(), String> {
     let deadline = Instant::now() + test.timeout;
     let limit = test.timeout.clamp(LOOK, ANSWER_TIMEOUT);
     loop {
-        let answer = get(&test.base, "/readyz", limit).await.and_then(|body| is_ready(&body));
+        let answer = match test.base.scheme() {
+            Scheme::Grpc => test.base.check_grpc(limit).await,
+            Scheme::Get(_) => get(&test.base, "/readyz", limit).await.and_then(|body| is_ready(&body)),
+        };
         match answer {
             Ok(()) => return Ok(()),
             Err(why) if Instant::now() + LOOK >= deadline => {

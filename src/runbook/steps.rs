@@ -12,7 +12,7 @@ use super::hold::Kept;
 use super::journal::{Intent, Journal, Lock};
 use super::show::Show;
 use super::site::Site;
-use super::smoke::{self, Smoke};
+use super::smoke::{self, Passed, Smoke};
 use super::{data, files};
 use crate::admin::client::ClientError;
 use crate::config::{Retire, Version};
@@ -304,7 +304,10 @@ impl Run<'_> {
         let outcome = smoke::run(&test, &mut |line| show.note(line)).await;
         self.record(smoke::line(&base, &outcome, &self.journal.by));
         match outcome {
-            Ok(passed) => Ok(format!("{} {} answers", passed.service, passed.version)),
+            Ok(Passed { service: Some(service), version: Some(version), .. }) => {
+                Ok(format!("{service} {version} answers"))
+            }
+            Ok(_) => Ok(format!("{base} serves")),
             Err(failed) => {
                 let is_version = failed.check == smoke::Check::Version && self.site.deploy().version == Version::Tag;
                 let help =

@@ -112,7 +112,7 @@ mod tests {
             },
             health: config::Health {
                 path: "/".into(),
-                check: config::Check::Http1,
+                check: config::Check::Http(config::Protocol::Http1),
                 interval: timeout,
                 timeout,
                 rise: 1,

@@ -14,8 +14,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::compare::{Answer, Body, Shape};
-use crate::config::Address;
+use crate::config::{Address, Protocol};
 use crate::control::probe;
+use crate::http::wire;
 
 /// A longer body is not compared.
 const BODY_BYTES_MAX: usize = 256 * 1024;
@@ -67,6 +68,7 @@ impl Request {
     pub(super) async fn ask(
         &self,
         address: &Address,
+        protocol: Protocol,
         names: &[String],
         to_connect: Duration,
         limit: Duration,
@@ -76,7 +78,8 @@ impl Request {
             let mut request = hyper::Request::new(Empty::<Bytes>::new());
             (*request.method_mut(), *request.uri_mut()) = (self.method.clone(), self.uri.clone());
             *request.headers_mut() = self.headers.clone();
-            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(wire(stream, protocol))).await?;
             let mut driver = JoinSet::new(); // ends with this exchange, however it ends
             driver.spawn(async move { drop(connection.await) });
             read(names, sender.send_request(request).await?).await

@@ -12,7 +12,7 @@ fn script() -> PathBuf {
 }
 
 /// A running application; killed when dropped.
-struct App(Child);
+pub struct App(Child);
 
 impl App {
     fn start(mut python: Command, port: u16, name: &str) -> App {
@@ -29,7 +29,7 @@ impl Drop for App {
 }
 
 /// Both colors and a proxy before them. `None` without grpcio.
-fn stage() -> Option<([App; 2], Cutover)> {
+pub fn stage() -> Option<([App; 2], Cutover)> {
     let ports = [Upstream::stopped(), Upstream::stopped()];
     let [blue, green] = ["blue", "green"];
     let apps =

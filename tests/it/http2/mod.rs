@@ -6,6 +6,7 @@ mod floods;
 mod frames;
 mod grpc;
 mod lifetime;
+mod own;
 mod requests;
 mod sockets;
 mod upstreams;

@@ -53,7 +53,7 @@ impl Server {
 }
 
 /// The server's side of the greetings.
-fn greet(stream: TcpStream) -> Option<Wire> {
+pub fn greet(stream: TcpStream) -> Option<Wire> {
     let mut wire = Wire::of(stream);
     let preface = wire.exactly(PREFACE.len())?;
     assert_eq!(preface, PREFACE);
