@@ -6,6 +6,7 @@ use super::body::{Chunked, Decoder};
 use super::buffer::Buffer;
 use super::fault::Fault;
 use super::field::Field;
+use super::grpc::Call;
 use super::preview::{self, Note};
 use super::request::{Fields, Space, length, list, put_field, put_length, text};
 use crate::domain::Color;
@@ -152,6 +153,15 @@ impl<'h> Answer<'h> {
     /// Whether only the close of the client's connection can end the body.
     pub fn ends_with_close(&self) -> bool {
         self.encoding == Encoding::Plain && !matches!(self.body, Decoder::Length(_))
+    }
+
+    /// Whether it answers a call of gRPC, and how that ended if it is known already.
+    pub fn call(&self) -> Call {
+        if !self.fields.values(Field::ContentType).any(Call::is_one) {
+            return Call::None;
+        }
+        let code = self.fields.iter().find(|(header, _)| header.name.eq_ignore_ascii_case("grpc-status"));
+        Call::answered(code.map(|(header, _)| header.value))
     }
 
     /// Whether it is an event stream, which a client that closed its side does not read any more.

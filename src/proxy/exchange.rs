@@ -15,6 +15,7 @@ use super::body::Decoder;
 use super::boundary::Boundary;
 use super::buffer::{Buffer, SMALL};
 use super::fault::Fault;
+use super::grpc::Failure;
 use super::pump::{Pump, Stop, Wire};
 use super::request::{BareLf, Scan, Space};
 use super::skew;
@@ -113,6 +114,8 @@ pub struct Seen {
     pub keep_upstream: bool,
     /// Only the end of the connection tells the client where the answer ends.
     pub ends_with_close: bool,
+    /// How a call of gRPC failed that was answered.
+    pub failure: Option<Failure>,
     /// What a tunnel is for.
     pub tunnel: Kind,
     up_over: bool,
@@ -208,6 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
                 Ok(()) if self.seen.status.is_some() => {
                     let whole = self.seen.up_over && !self.seen.up_failed && !self.down.has_left();
                     self.seen.keep_upstream &= whole && self.upstream.filled().is_empty();
+                    self.seen.failure = self.down.call.failure();
                     if self.down.has_left() {
                         self.lease.count_closed();
                     }
@@ -288,6 +292,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
                 };
                 answer.write_final(&mut self.down.pending, self.asked, &extra);
                 self.down.frame(answer.body.clone(), answer.encoding);
+                self.down.call = answer.call();
                 self.seen.status = Some(status);
                 if self.instead.is_none() {
                     self.lease.answered();

@@ -9,6 +9,7 @@ use super::body::Decoder;
 use super::connection::{Accepted, Connection, Next, Tell, Transport};
 use super::exchange::{Done, Exchange, Limits, Replaceable, Seen, answer_pump};
 use super::fault::Fault;
+use super::grpc::Failure;
 use super::pump::Pump;
 use super::upstream::{self, Share};
 use super::{preview, rehearse, skew, tunnel, worker};
@@ -283,8 +284,13 @@ impl<S: Transport> Connection<S> {
                 } else {
                     Next::Linger
                 };
-                let word = if accepted.lease.is_preview() { "preview" } else { "ok" };
-                (next, Ok(replayed.as_ref().map_or(word, |replayed| replayed.word)))
+                let word = match (&replayed, seen.failure) {
+                    (Some(replayed), _) => replayed.word,
+                    (None, Some(failure)) => failure.word(),
+                    (None, None) if accepted.lease.is_preview() => "preview",
+                    (None, None) => "ok",
+                };
+                (next, Ok(word))
             }
             Err(fault) => (self.end_badly(fault, accepted, way, &mut seen).await, Err(fault)),
         };
@@ -294,7 +300,7 @@ impl<S: Transport> Connection<S> {
                 line.color = color.as_str();
             }
         }
-        self.record(accepted, end, seen.status, way.down.payload);
+        self.record(accepted, end, &seen, way.down.payload);
         next
     }
 
@@ -343,13 +349,14 @@ impl<S: Transport> Connection<S> {
     }
 
     /// Counts and logs an exchange that took a lease.
-    fn record(&self, accepted: &mut Accepted, end: Result<&'static str, Fault>, status: Option<u16>, bytes: u64) {
+    fn record(&self, accepted: &mut Accepted, end: Result<&'static str, Fault>, seen: &Seen, bytes: u64) {
+        let status = seen.status;
         if end == Err(Fault::Drained) {
             accepted.lease.count_cut();
         }
         let duration: Duration = accepted.began.elapsed();
         let outcome = match end {
-            Ok(_) if status.is_some_and(|code| code >= 500) => Outcome::Bad,
+            Ok(_) if status.is_some_and(|code| code >= 500) || seen.failure.is_some() => Outcome::Bad,
             Ok(_) => Outcome::Good,
             Err(fault) => fault.outcome(),
         };
@@ -369,6 +376,9 @@ impl Accepted {
         let (status, fault) = match trial.result {
             Ok(Done::Failed(status)) => (Some(status), None),
             Ok(Done::Answered) if trial.seen.status.is_some_and(|code| code >= 500) => (trial.seen.status, None),
+            Ok(Done::Answered) if trial.seen.failure.is_some() => {
+                (trial.seen.status, trial.seen.failure.map(Failure::word))
+            }
             Ok(Done::Answered) if self.lease.is_slow() => {
                 ill = Ill::Slow;
                 (trial.seen.status, None)

@@ -16,6 +16,7 @@ mod field;
 mod forward;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod grpc;
 mod handshake;
 mod hold;
 mod http2;

@@ -11,6 +11,7 @@ use super::body::{BadFraming, Decoder, Step, trailers};
 use super::boundary::{Boundary, WEBSOCKET_CLOSE};
 use super::buffer::{Buffer, Buffers, SMALL};
 use super::field::Field;
+use super::grpc::Call;
 use super::request::put_field;
 
 /// Payload up to this size is copied behind what is already waiting to be written: one system call for many chunks.
@@ -136,6 +137,8 @@ pub struct Pump {
     pub boundary: Option<Box<Boundary>>,
     /// It ends at the next boundary.
     leaving: bool,
+    /// Whether it answers a call of gRPC, and how that ended.
+    pub call: Call,
 }
 
 impl Pump {
@@ -156,6 +159,7 @@ impl Pump {
             hops: Vec::new(),
             boundary: None,
             leaving: false,
+            call: Call::None,
         }
     }
 
@@ -318,6 +322,7 @@ impl Pump {
 
     fn end(&mut self, section: &[u8]) -> Result<(), BadFraming> {
         self.ended = true;
+        self.call.end(section);
         if self.encoding == Encoding::Chunked {
             self.pending.put(b"0\r\n");
             if section.len() > 2 {

@@ -4,8 +4,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
+use serde_json::json;
+
 use super::python_with;
-use crate::harness::{Cutover, Setup, Upstream};
+use crate::harness::{Cutover, Setup, Upstream, eventually};
 
 fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/http2/grpc_app.py")
@@ -15,8 +17,8 @@ fn script() -> PathBuf {
 pub struct App(Child);
 
 impl App {
-    fn start(mut python: Command, port: u16, name: &str) -> App {
-        python.arg(script()).args(["serve", &port.to_string(), name]).stdin(Stdio::piped());
+    fn start(mut python: Command, args: &[&str]) -> App {
+        python.arg(script()).args(args).stdin(Stdio::piped());
         App(python.spawn().expect("Python starts"))
     }
 }
@@ -30,17 +32,22 @@ impl Drop for App {
 
 /// Both colors and a proxy before them. `None` without grpcio.
 pub fn stage() -> Option<([App; 2], Cutover)> {
-    let ports = [Upstream::stopped(), Upstream::stopped()];
-    let [blue, green] = ["blue", "green"];
-    let apps =
-        [App::start(python_with("grpc")?, ports[0].port, blue), App::start(python_with("grpc")?, ports[1].port, green)];
-    let cutover = Setup::of(&ports[0], &ports[1])
+    stage_with(&[], |setup| setup.set("service.app.watch.window", "'0s'"))
+}
+
+/// The same with more arguments for green.
+fn stage_with(green: &[&str], setup: impl FnOnce(Setup) -> Setup) -> Option<([App; 2], Cutover)> {
+    let colors = [Upstream::stopped(), Upstream::stopped()];
+    let ports = [colors[0].port.to_string(), colors[1].port.to_string()];
+    let apps = [
+        App::start(python_with("grpc")?, &["serve", &ports[0], "blue"]),
+        App::start(python_with("grpc")?, &[&["serve", &ports[1], "green"], green].concat()),
+    ];
+    let setup_of = Setup::of(&colors[0], &colors[1])
         .set("service.app.upstream.protocol", "'h2c'")
         .set("service.app.health.protocol", "'grpc'")
-        .set("service.app.watch.window", "'0s'")
-        .set("service.app.drain.timeout", "'1s'")
-        .start();
-    Some((apps, cutover))
+        .set("service.app.drain.timeout", "'1s'");
+    Some((apps, setup(setup_of).start()))
 }
 
 fn ask(what: &str, cutover: &Cutover) -> String {
@@ -111,4 +118,19 @@ fn a_call_that_fails_here_says_so_in_grpc() {
     let error = held.error();
     assert!(error.contains("StatusCode.UNAVAILABLE"), "within an answer: {error}");
     assert_eq!(ask("fail", &cutover).trim(), "UNAVAILABLE the application could not be reached");
+}
+
+#[test]
+fn a_release_whose_calls_fail_in_their_own_words_is_taken_back() {
+    let log = |setup: Setup| setup.set("service.app.watch.window", "'60s'").set("log.access", "'json'");
+    let Some((_apps, cutover)) = stage_with(&["poison"], log) else { return };
+    let port = cutover.port().to_string();
+    let _load = App::start(python_with("grpc").expect("it was there before"), &["load", &port, "poison"]);
+    eventually("there is a history", || cutover.app()["colors"]["blue"]["requests"].as_u64() > Some(50));
+    cutover.must_flip("green");
+    let app = cutover.until_app("it is taken back", |app| app["phase"] == "rolled_back");
+    assert_eq!(app["active"], json!("blue"));
+    let evidence = cutover.file(app["evidence_file"].as_str().unwrap());
+    assert!(evidence.contains(r#""fault": "grpc_unknown""#), "{evidence}");
+    assert!(evidence.contains(r#""status": 200"#), "which HTTP calls well: {evidence}");
 }

@@ -1,7 +1,8 @@
 """A gRPC application with grpc.health.v1, and a client that asks it through the proxy. No generated code: messages are bytes.
 
-serve PORT NAME        the application; its standard input ends it
+serve PORT NAME [KEY]  the application; its standard input ends it. Calls of Unary whose message is KEY raise
 ask PORT               the client: one line per check, the last one is "all"
+load PORT MESSAGE      calls of Unary until its standard input ends
 fail PORT              one call, and the code and words that it fails with
 hold PORT              one stream in both directions, a message for each line of standard input
 """
@@ -14,8 +15,10 @@ from concurrent import futures
 import grpc
 
 
-def echo(name):
+def echo(name, key):
     def unary(request, context):
+        if request == key:
+            raise ValueError("a bug")
         meta = dict(context.invocation_metadata())
         context.send_initial_metadata((("x-name", name),))
         context.set_trailing_metadata((("x-after", meta.get("x-before", "none")), ("x-bin-bin", b"\0\1\xff")))
@@ -50,13 +53,13 @@ def echo(name):
     }
 
 
-def serve(port, name):
+def serve(port, name, key=None):
     # SERVING is 1 in field 1 of the answer.
     health = {"Check": grpc.unary_unary_rpc_method_handler(lambda request, context: b"\x08\x01")}
     server = grpc.server(futures.ThreadPoolExecutor(16))
     server.add_generic_rpc_handlers(
         (
-            grpc.method_handlers_generic_handler("test.Echo", echo(name)),
+            grpc.method_handlers_generic_handler("test.Echo", echo(name, key and key.encode())),
             grpc.method_handlers_generic_handler("grpc.health.v1.Health", health),
         )
     )
@@ -126,6 +129,15 @@ def ask(port):
         print("all")
 
 
+def load(port, message):
+    over = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
+    with channel(port) as to:
+        unary = to.unary_unary("/test.Echo/Unary")
+        while not over.wait(0.005):
+            unary.future(message.encode(), timeout=10)
+
+
 def fail(port):
     with channel(port) as to:
         try:
@@ -142,4 +154,4 @@ def hold(port):
 
 
 if __name__ == "__main__":
-    {"serve": serve, "ask": ask, "fail": fail, "hold": hold}[sys.argv[1]](*sys.argv[2:])
+    {"serve": serve, "ask": ask, "load": load, "fail": fail, "hold": hold}[sys.argv[1]](*sys.argv[2:])
