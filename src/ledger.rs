@@ -24,8 +24,10 @@ pub use verify::{Finding, Verified, verify};
 
 /// Lines that may wait for the disk; more are lost, and `problems` says so.
 const WAITING_MAX: usize = 1024;
-/// How far back [`tail`] reads, and how far back the last link is looked for before the whole file is read.
+/// How far back [`tail`] reads.
 const TAIL_BYTES_MAX: u64 = 64 * 1024;
+/// How far back the last link is looked for at first: some lines.
+const TAIL_BYTES: u64 = 2 * 1024;
 /// Lines kept in memory for the status.
 const RECENT_MAX: usize = 100;
 
@@ -205,8 +207,9 @@ fn end_of(file: &mut File) -> io::Result<(chain::End, bool)> {
     }
     let bytes = file.seek(SeekFrom::End(0))?;
     let mut content = Vec::new();
-    let mut from = bytes.saturating_sub(TAIL_BYTES_MAX);
+    let mut tail = TAIL_BYTES;
     loop {
+        let from = bytes.saturating_sub(tail);
         file.seek(SeekFrom::Start(from))?;
         content.clear();
         file.read_to_end(&mut content)?;
@@ -215,7 +218,7 @@ fn end_of(file: &mut File) -> io::Result<(chain::End, bool)> {
         if from == 0 || end.link.is_some() {
             return Ok((end, !content.is_empty() && !content.ends_with(b"\n")));
         }
-        from = 0;
+        tail *= 16;
     }
 }
 

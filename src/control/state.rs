@@ -69,9 +69,10 @@ impl Store {
     /// Saves `record`; when this returns it survives a power cut.
     pub(super) fn save(&self, service: &str, record: &Record, now: Duration) -> io::Result<()> {
         let temporary = self.folder.join(format!(".{service}.json.new"));
+        let mut text = serde_json::to_vec_pretty(&to_entry(record, now))?;
+        text.push(b'\n');
         let mut file = File::create(&temporary)?;
-        serde_json::to_writer_pretty(&mut file, &to_entry(record, now))?;
-        file.write_all(b"\n")?;
+        file.write_all(&text)?;
         file.sync_all()?;
         fs::rename(&temporary, self.folder.join(format!("{service}.json")))?;
         File::open(&self.folder)?.sync_all()
