@@ -61,6 +61,7 @@ def soak(folder, proxy, admin, listen, options):
             now = time.monotonic() - began
             if now >= (turns + 1) * FLIP_SECONDS:
                 turns += 1
+                admin.connection.close()  # the one before is idle for longer than the API keeps it
                 flipper.flip_for(1, 1)
                 if turns % (RELOAD_SECONDS // FLIP_SECONDS) == 0:
                     reload(folder, proxy, turns)
