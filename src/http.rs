@@ -5,14 +5,19 @@
 pub mod grpc;
 mod wire;
 
+use std::io;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt, Collected, Full, Limited};
 use hyper::client::conn::http1;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 pub use wire::{Wire, wire};
+
+use crate::proxy_protocol;
 
 /// What an application speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +26,17 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 without TLS, begun without asking (RFC 9113 3.3): a few connections with many requests each.
     H2c,
+}
+
+/// Says in front of everything else that a connection is our own, where the application wants to be told whose it is.
+///
+/// # Errors
+/// The connection is gone.
+pub async fn announce(stream: &mut TcpStream, version: Option<proxy_protocol::Version>) -> io::Result<()> {
+    match version {
+        None => Ok(()),
+        Some(version) => stream.write_all(&proxy_protocol::write(version, None)).await,
+    }
 }
 
 /// Why there was no whole answer.

@@ -19,6 +19,7 @@ pub mod lines;
 pub mod metrics;
 pub mod preview;
 pub mod proxy;
+pub mod proxy_protocol;
 pub mod runbook;
 pub mod serve;
 pub mod status;

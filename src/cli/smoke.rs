@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::args::{SmokeArgs, who};
 use super::failure::Failure;
 use super::{Form, complain, print, print_json, reach};
-use crate::config::{self, Config};
+use crate::config::{self, ColorConfig, Config, Service};
 use crate::docker::Containers;
 use crate::ledger::{self, Place};
 use crate::runbook::http::{Base, Scheme};
@@ -29,15 +29,15 @@ pub(super) async fn smoke(args: SmokeArgs, config: Option<&Path>, form: Form) ->
         (None, Err(_)) => None,
         (Some(_), Err(problems)) => return Err(problems.into()),
     };
-    let found = || config.as_ref().and_then(|config| containers_at(config, &args.url));
+    let known = config.as_ref().and_then(|config| color_at(config, &args.url));
     let containers = match (args.container, args.project) {
         (Some(name), _) => Some(Containers::Named(name)),
         (None, Some(project)) => Some(Containers::Project(project)),
         (None, None) if args.no_container => None,
-        (None, None) => found(),
+        (None, None) => known.and_then(|(_, color)| color.project.clone()).map(Containers::Project),
     };
     let test = Smoke {
-        base: args.url.clone(),
+        base: args.url.announced(known.and_then(|(service, _)| service.upstream.proxy_protocol)),
         expect_version: args.expect_version,
         expect_service: args.expect_service,
         timeout: args.timeout,
@@ -63,13 +63,13 @@ pub(super) async fn smoke(args: SmokeArgs, config: Option<&Path>, form: Form) ->
     Ok(if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-/// The containers of the color that listens at `base`, where its env file says which Compose project it is.
-fn containers_at(config: &Config, base: &Base) -> Option<Containers> {
+/// The color that listens at `base`.
+fn color_at<'c>(config: &'c Config, base: &Base) -> Option<(&'c Service, &'c ColorConfig)> {
     let is_local = |host: &str| host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
     let same_host = |host: &str| host == base.host() || is_local(host) && is_local(base.host());
-    let mut colors = config.services.iter().flat_map(|service| &service.colors);
-    let color = colors.find(|color| color.upstreams.iter().any(|at| at.port == base.port() && same_host(&at.host)));
-    color.and_then(|color| color.project.clone()).map(Containers::Project)
+    let colors_of = |service: &'c Service| service.colors.iter().map(move |color| (service, color));
+    let mut colors = config.services.iter().flat_map(colors_of);
+    colors.find(|(_, color)| color.upstreams.iter().any(|at| at.port == base.port() && same_host(&at.host)))
 }
 
 fn summary(base: &Base, outcome: &Result<Passed, Failed>) -> Value {

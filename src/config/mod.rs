@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use crate::domain::Color;
 pub use crate::http::Protocol;
+use crate::proxy_protocol::Version as ProxyProtocol;
 use crate::tls::Settings;
 
 /// Everything that was configured, valid, with defaults filled in.
@@ -130,6 +131,8 @@ pub struct Proxy {
     pub workers: usize,
     /// Peers whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are believed; nobody by default.
     pub trusted_proxies: Vec<Cidr>,
+    /// Peers whose connections must begin with a header of the PROXY protocol; nobody by default.
+    pub proxy_protocol_from: Vec<Cidr>,
     /// A client's request head, from its first byte. Default 10 s.
     pub header_timeout: Duration,
     /// Silence within a client's body. Default 30 s.
@@ -148,6 +151,14 @@ pub struct Proxy {
     pub via: bool,
     /// `[proxy.http2]`
     pub http2: Http2,
+}
+
+impl Proxy {
+    /// Whether connections of `peer` begin with a header of the PROXY protocol.
+    pub fn is_announced(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.proxy_protocol_from.iter().any(|network| network.contains(peer))
+    }
 }
 
 /// `[proxy.http2]`: HTTP/2 from clients. Its heads, bodies and silences have the limits of every request.
@@ -319,6 +330,8 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// What the application speaks. Default HTTP/1.
     pub protocol: Protocol,
+    /// Whether connections begin with a header of the PROXY protocol. Default none. Only with HTTP/1.
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 /// `[service.NAME.health]`
@@ -328,6 +341,8 @@ pub struct Health {
     pub path: String,
     /// How the application is asked. Default as requests are: `upstream.protocol`.
     pub check: Check,
+    /// As `upstream.proxy_protocol`: the connections are our own, and say so.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Default 1 s.
     pub interval: Duration,
     /// Default 2 s; a probe that is still running when the next is due delays it.

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::domain::Color;
 use crate::http::grpc::SERVICE_BYTES_MAX;
+use crate::proxy_protocol::Version as ProxyProtocol;
 
 /// Parses `text`, the content of `path`: what could be made of it, with defaults in place of what is wrong, and every
 /// problem of the file and of the files it names. `None` when it is not TOML.
@@ -65,7 +66,8 @@ fn proxy(section: &Section<'_, '_>) -> Proxy {
         redirect_to_tls: redirect_to_tls(section, &listen_tls),
         listen_tls,
         workers: if workers == 0 { cores() } else { usize::try_from(workers).unwrap_or(1) },
-        trusted_proxies: networks(section),
+        trusted_proxies: networks(section, "trusted_proxies"),
+        proxy_protocol_from: networks(section, "proxy_protocol_from"),
         header_timeout: section.duration("header_timeout", seconds(10)),
         body_timeout: section.duration("body_timeout", seconds(30)),
         idle_timeout: section.duration("idle_timeout", seconds(75)),
@@ -162,16 +164,15 @@ fn addresses(section: &Section<'_, '_>, key: &'static str, example: &str) -> Opt
     Some(addresses)
 }
 
-fn networks(section: &Section<'_, '_>) -> Vec<Cidr> {
-    const KEY: &str = "trusted_proxies";
+fn networks(section: &Section<'_, '_>, key: &'static str) -> Vec<Cidr> {
     let network = |(text, value): (&str, &Value<'_>)| {
         let network = text.parse::<Cidr>().ok();
         if network.is_none() {
-            section.problem(KEY, value, "is not a network", "for example \"10.0.0.0/8\", \"fd00::/8\" or one address");
+            section.problem(key, value, "is not a network", "for example \"10.0.0.0/8\", \"fd00::/8\" or one address");
         }
         network
     };
-    section.strings(KEY, "[\"10.0.0.0/8\"]").unwrap_or_default().into_iter().filter_map(network).collect()
+    section.strings(key, "[\"10.0.0.0/8\"]").unwrap_or_default().into_iter().filter_map(network).collect()
 }
 
 fn admin(section: &Section<'_, '_>, proxy: &Proxy) -> Admin {
@@ -321,6 +322,7 @@ fn service(name: &str, section: &Section<'_, '_>, place: &Range<usize>) -> Servi
     let drain = section.section("drain");
     let freeze = super::freeze::freeze(&section.section("freeze"));
     let deploy = super::deploy::deploy(&section.section("deploy"), &colors);
+    let (spoken, announced) = spoken(&upstream);
     let service = Service {
         name: name.to_owned(),
         hosts: hosts(section),
@@ -331,11 +333,13 @@ fn service(name: &str, section: &Section<'_, '_>, place: &Range<usize>) -> Servi
             connect_timeout: upstream.duration("connect_timeout", seconds(1)),
             response_timeout: upstream.duration("response_timeout", seconds(60)),
             idle_timeout: upstream.duration("idle_timeout", seconds(4)),
-            protocol: protocol(&upstream),
+            protocol: spoken,
+            proxy_protocol: announced,
         },
         health: Health {
             path: absolute_path(&health, "path", "/readyz"),
-            check: check(&health, protocol(&upstream)),
+            check: check(&health, spoken),
+            proxy_protocol: announced,
             interval: health.duration("interval", seconds(1)),
             timeout: health.duration("timeout", seconds(2)),
             rise: u32::try_from(health.integer("rise", 1..=1_000_000, 2)).unwrap_or(2),
@@ -415,6 +419,26 @@ fn protocol(section: &Section<'_, '_>) -> Protocol {
             Protocol::Http1
         }
     }
+}
+
+/// What is spoken with the application, and what stands in front of it.
+fn spoken(section: &Section<'_, '_>) -> (Protocol, Option<ProxyProtocol>) {
+    const KEY: &str = "proxy_protocol";
+    let protocol = protocol(section);
+    let Some((word, value)) = section.string(KEY, "\"v2\"") else { return (protocol, None) };
+    let version = match word {
+        "v1" => Some(ProxyProtocol::V1),
+        "v2" => Some(ProxyProtocol::V2),
+        _ => {
+            section.problem(KEY, value, "is none of v1, v2", "without the key none is written");
+            None
+        }
+    };
+    if protocol == Protocol::H2c {
+        let message = "names one client, and with h2c many share a connection";
+        section.problem(KEY, value, message, "leave out one of both");
+    }
+    (protocol, version)
 }
 
 fn rehearse(section: &Section<'_, '_>) -> Rehearse {

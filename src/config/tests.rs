@@ -250,6 +250,18 @@ fn each_problem_has_its_place() {
             "proxy.trusted_proxies is not a network",
         ),
         (
+            "[service.a]\nblue = 1\ngreen = 2\n[service.a.upstream]\nproxy_protocol = \"v3\"\n",
+            5,
+            18,
+            "service.a.upstream.proxy_protocol is none of v1, v2",
+        ),
+        (
+            "[service.a]\nblue = 1\ngreen = 2\n[service.a.upstream]\nproxy_protocol = \"v2\"\nprotocol = \"h2c\"\n",
+            5,
+            18,
+            "service.a.upstream.proxy_protocol names one client, and with h2c many share a connection",
+        ),
+        (
             "[proxy]\nlisten_tls = [\"0.0.0.0:9\"]\n[service.a]\nblue = 1\ngreen = 2\n",
             2,
             14,

@@ -18,7 +18,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::config::{Address, Check, Health};
 use crate::domain::health::Probe;
-use crate::http::{Wire, grpc, wire};
+use crate::http::{Wire, announce, grpc, wire};
+use crate::proxy_protocol::Version;
 use crate::switch::is_own_shortage;
 
 /// Who asks, to the application.
@@ -77,7 +78,7 @@ pub(super) async fn probe(address: &Address, health: &Health) -> Probe {
 }
 
 async fn ask(address: &Address, health: &Health) -> Probe {
-    let stream = match connect(address).await {
+    let stream = match connect(address, health.proxy_protocol).await {
         Ok(stream) => stream,
         Err(error) => return of_connect_error(&error),
     };
@@ -121,12 +122,14 @@ async fn get(stream: Box<dyn Wire>, address: &Address, path: &str) -> Probe {
     }
 }
 
-/// A connection to `address`.
-pub(super) async fn connect(address: &Address) -> io::Result<TcpStream> {
-    match address.socket() {
-        Some(socket) => TcpStream::connect(socket).await,
-        None => TcpStream::connect((address.host.as_str(), address.port)).await,
-    }
+/// A connection of our own to `address`, which says so where it has to.
+pub(super) async fn connect(address: &Address, proxy_protocol: Option<Version>) -> io::Result<TcpStream> {
+    let mut stream = match address.socket() {
+        Some(socket) => TcpStream::connect(socket).await?,
+        None => TcpStream::connect((address.host.as_str(), address.port)).await?,
+    };
+    announce(&mut stream, proxy_protocol).await?;
+    Ok(stream)
 }
 
 fn of_connect_error(error: &io::Error) -> Probe {
@@ -161,6 +164,7 @@ mod tests {
         let health = Health {
             path: path.into(),
             check: Check::Http(Protocol::Http1),
+            proxy_protocol: None,
             interval: timeout,
             timeout,
             rise: 1,

@@ -281,6 +281,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         ("tls.acme", old.tls.acme != new.tls.acme),
         ("proxy.workers", a.workers != b.workers),
         ("proxy.trusted_proxies", a.trusted_proxies != b.trusted_proxies),
+        ("proxy.proxy_protocol_from", a.proxy_protocol_from != b.proxy_protocol_from),
         ("proxy.header_timeout", a.header_timeout != b.header_timeout),
         ("proxy.body_timeout", a.body_timeout != b.body_timeout),
         ("proxy.idle_timeout", a.idle_timeout != b.idle_timeout),

@@ -5,7 +5,6 @@
 //! counter has them, and how slow they are is not judged.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
@@ -21,7 +20,7 @@ use super::service::{Managed, route_of};
 use crate::clock;
 use crate::config::{self, ColorConfig};
 use crate::domain::watch::{Phase, Seen};
-use crate::http::{Protocol, wire};
+use crate::http::wire;
 use crate::status::{Answered, SyntheticStatus};
 use crate::switch::{FailedRequest, FailedRequests, Ill, Judging, Side, Source, Upstream, is_own_shortage};
 
@@ -68,8 +67,7 @@ impl Drop for Synthetic {
 /// What the asking needs.
 struct Stage {
     settings: config::Synthetic,
-    to_connect: Duration,
-    protocol: Protocol,
+    to: config::Upstream,
     host: Option<String>,
     source: Source,
     /// By [`Side`].
@@ -111,8 +109,7 @@ impl Managed {
         let active = self.machine.active();
         let judging = Arc::new(Judging::new(Some(mode)));
         let stage = Stage {
-            to_connect: self.config.upstream.connect_timeout,
-            protocol: self.config.upstream.protocol,
+            to: self.config.upstream.clone(),
             host: self.config.hosts.iter().find(|host| !host.starts_with('*')).cloned(),
             source: Source::new(CLIENT.as_bytes(), settings.path.as_bytes()),
             upstreams: [active, active.other()].map(|color| route_of(&self.upstreams[color.index()])),
@@ -210,7 +207,7 @@ impl Stage {
         let all = &self.upstreams[side as usize];
         let upstream = &all[turn % all.len()].address;
         let ended = |status, fault| Some(Ended { upstream: upstream.to_string(), status, fault });
-        let stream = match timeout(self.to_connect, probe::connect(upstream)).await {
+        let stream = match timeout(self.to.connect_timeout, probe::connect(upstream, self.to.proxy_protocol)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) if is_own_shortage(&error) => return None,
             Ok(Err(_)) | Err(_) => return ended(None, Some(NOT_CONNECTED)),
@@ -227,7 +224,7 @@ impl Stage {
         let mut status = None;
         let exchange = async {
             let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(wire(stream, self.protocol))).await?;
+                hyper::client::conn::http1::handshake(TokioIo::new(wire(stream, self.to.protocol))).await?;
             let mut driver = JoinSet::new(); // ends with this request, however it ends
             driver.spawn(async move { drop(connection.await) });
             let mut answer = sender.send_request(request).await?;

@@ -149,6 +149,7 @@ pub(super) enum Next {
 pub(super) struct Connection<S> {
     pub(super) client: Wire<S>,
     pub(super) peer: SocketAddr,
+    pub(super) local: SocketAddr,
     pub(super) origin: Origin,
     pub(super) alarm: Rc<Alarm>,
     pub(super) worker: Rc<Context>,
@@ -228,7 +229,7 @@ impl<S: Transport> Connection<S> {
             local: local.to_string(),
             version,
         };
-        Connection { client: Wire::new(stream), peer, origin, alarm, worker, security, is_new: true }
+        Connection { client: Wire::new(stream), peer, local, origin, alarm, worker, security, is_new: true }
     }
 
     /// Whether it goes on as HTTP/2.

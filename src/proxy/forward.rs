@@ -16,6 +16,7 @@ use super::{preview, rehearse, skew, tunnel, worker};
 use crate::clock;
 use crate::config::Protocol;
 use crate::domain::Color;
+use crate::proxy_protocol::Ends;
 use crate::switch::{FailedRequest, Ill, METHODS, Other, Outcome, REPLAY_RESULTS, Upstream, Visit};
 
 /// Indexes into [`crate::switch::REPLAY_RESULTS`].
@@ -177,9 +178,11 @@ impl<S: Transport> Connection<S> {
             let now = Instant::now();
             let settings = &accepted.lease.lane().service.upstream;
             let is_http1 = settings.protocol == Protocol::Http1;
+            let announced =
+                settings.proxy_protocol.map(|version| (version, Ends { client: self.peer, server: self.local }));
             if is_http1
                 && !dial.fresh
-                && let Some(kept) = self.worker.pool.take(&share, now)
+                && let Some(kept) = self.worker.pool.take(&share, announced.map(|(_, ends)| ends.client), now)
             {
                 return Ok((share, kept));
             }
@@ -188,7 +191,7 @@ impl<S: Transport> Connection<S> {
             let attempts = u32::try_from(upstreams.len() - dial.tried.len()).unwrap_or(1).max(1);
             let limit = left / attempts;
             let connected = match settings.protocol {
-                Protocol::Http1 => upstream::connect(&share.upstream, &self.alarm, limit).await,
+                Protocol::Http1 => upstream::connect(&share.upstream, announced, &self.alarm, limit).await,
                 Protocol::H2c => {
                     let idle_timeout = settings.idle_timeout;
                     upstream::stream(&share, &self.worker, &self.alarm, limit, idle_timeout).await

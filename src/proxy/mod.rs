@@ -5,6 +5,7 @@
 
 mod access_log;
 mod alarm;
+mod announced;
 mod answer;
 mod body;
 mod boundary;

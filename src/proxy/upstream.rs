@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::alarm::Alarm;
@@ -20,6 +21,7 @@ use super::fault::Fault;
 use super::http2;
 use super::pump::Wire;
 use super::worker::Context as Worker;
+use crate::proxy_protocol::{self, Ends, Version};
 use crate::switch::{Upstream, is_own_shortage};
 
 /// Kept connections to one upstream at most, per worker.
@@ -86,7 +88,11 @@ pub struct Connection {
     pub wire: Wire<Io>,
     /// Bytes of the requests before this one; all were answered, so the peer has acknowledged them.
     pub sent_before: u64,
+    /// Bytes in front of its first request, which say whose it is.
+    announced: u64,
     opened: Instant,
+    /// Whose it is, where the application was told.
+    whose: Option<SocketAddr>,
 }
 
 impl Connection {
@@ -99,7 +105,7 @@ impl Connection {
     /// whatever its method. `TCP_INFO` can still be read after a reset.
     pub fn took_nothing(&self) -> bool {
         match &self.wire.io {
-            Io::Tcp(stream) => acked(stream) == Some(self.sent_before + 1), // the SYN counts as one byte
+            Io::Tcp(stream) => acked(stream) == Some(self.announced + self.sent_before + 1), // the SYN counts as one byte
             Io::Stream(stream) => stream.is_refused(),
         }
     }
@@ -126,6 +132,7 @@ struct Kept {
     opened: Instant,
     since: Instant,
     idle_timeout: Duration,
+    whose: Option<SocketAddr>,
 }
 
 #[derive(Default)]
@@ -184,15 +191,17 @@ impl Pool {
             .map(share)
     }
 
-    /// A kept connection that is still open, or `None`.
-    pub fn take(&self, share: &Share, now: Instant) -> Option<Connection> {
+    /// A kept connection that is still open, or `None`. One that the application takes for somebody's is nobody else's:
+    /// `whose` must be the same.
+    pub fn take(&self, share: &Share, whose: Option<SocketAddr>, now: Instant) -> Option<Connection> {
         let mut kept = share.slot.kept.borrow_mut();
-        while let Some(Kept { stream, sent_before, opened, since, idle_timeout }) = kept.pop() {
+        while let Some(at) = kept.iter().rposition(|kept| kept.whose == whose) {
+            let Kept { stream, sent_before, opened, since, idle_timeout, whose } = kept.remove(at);
             // Nothing to read is the only healthy state of an unused connection. No system call is made unless the
             // driver has seen something arrive.
             let quiet = matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock);
             if quiet && now.duration_since(since) < idle_timeout && !is_stale(&share.upstream, opened, now) {
-                return Some(Connection { wire: Wire::new(Io::Tcp(stream)), sent_before, opened });
+                return Some(Connection { wire: Wire::new(Io::Tcp(stream)), sent_before, announced: 0, opened, whose });
             }
         }
         None
@@ -201,9 +210,16 @@ impl Pool {
     /// Keeps a connection for the next request, after one of `sent` bytes was answered in full.
     pub fn keep(&self, share: &Share, connection: Connection, sent: u64, now: Instant, idle_timeout: Duration) {
         let mut kept = share.slot.kept.borrow_mut();
-        if let (Io::Tcp(stream), true) = (connection.wire.io, kept.len() < KEPT_MAX) {
-            let sent_before = connection.sent_before + sent;
-            kept.push(Kept { stream, sent_before, opened: connection.opened, since: now, idle_timeout });
+        let Connection { wire, sent_before, announced, opened, whose } = connection;
+        if let (Io::Tcp(stream), true) = (wire.io, kept.len() < KEPT_MAX) {
+            kept.push(Kept {
+                stream,
+                sent_before: announced + sent_before + sent,
+                opened,
+                since: now,
+                idle_timeout,
+                whose,
+            });
         }
     }
 
@@ -223,14 +239,24 @@ fn is_stale(upstream: &Upstream, opened: Instant, now: Instant) -> bool {
     upstream.socket.is_none() && now.duration_since(opened) >= RESOLVED_FOR
 }
 
-/// Opens a connection within `limit`, tried until then against every address of the upstream's name. A name is resolved
+/// Opens a connection within `limit`, which begins with `announced` where that is not `None`, tried until then against every address of the upstream's name. A name is resolved
 /// on a thread of its own: a slow resolver costs this request its time, and no other one.
 ///
 /// # Errors
 /// [`Fault::ConnectFailed`]; [`Fault::Exhausted`] where the fault is this machine's.
-pub async fn connect(upstream: &Upstream, alarm: &Alarm, limit: Duration) -> Result<Connection, Fault> {
+pub async fn connect(
+    upstream: &Upstream,
+    announced: Option<(Version, Ends)>,
+    alarm: &Alarm,
+    limit: Duration,
+) -> Result<Connection, Fault> {
     alarm.set(Instant::now() + limit);
-    let mut dial = Box::pin(dial(upstream));
+    let header = announced.map(|(version, ends)| proxy_protocol::write(version, Some(ends))).unwrap_or_default();
+    let mut dial = Box::pin(async {
+        let mut stream = dial(upstream).await?;
+        stream.write_all(&header).await?;
+        Ok(stream)
+    });
     let dialled = poll_fn(|cx| {
         if alarm.is_late() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -239,7 +265,13 @@ pub async fn connect(upstream: &Upstream, alarm: &Alarm, limit: Duration) -> Res
     })
     .await;
     match dialled {
-        Ok(stream) => Ok(Connection { wire: Wire::new(Io::Tcp(stream)), sent_before: 0, opened: Instant::now() }),
+        Ok(stream) => Ok(Connection {
+            wire: Wire::new(Io::Tcp(stream)),
+            sent_before: 0,
+            announced: header.len() as u64,
+            opened: Instant::now(),
+            whose: announced.map(|(_, ends)| ends.client),
+        }),
         Err(error) => {
             tracing::debug!(upstream = %upstream.address, %error, "connect failed");
             Err(if is_own_shortage(&error) { Fault::Exhausted } else { Fault::ConnectFailed })
@@ -272,7 +304,9 @@ pub async fn stream(
         Some(opened) => Ok(Connection {
             wire: Wire::new(Io::Stream(opened.stream)),
             sent_before: opened.is_reused.into(),
+            announced: 0,
             opened: Instant::now(),
+            whose: None,
         }),
         None => {
             tracing::debug!(upstream = %share.upstream.address, "no HTTP/2 connection");
@@ -307,12 +341,13 @@ mod tests {
             let share = pool.choose(&[Arc::clone(&upstream)], &[]).unwrap();
             let opened = Instant::now();
             let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-            let mut connection = Connection { wire: Wire::new(Io::Tcp(stream)), sent_before: 0, opened };
+            let mut connection =
+                Connection { wire: Wire::new(Io::Tcp(stream)), sent_before: 0, announced: 0, opened, whose: None };
             let mut now = opened;
             let used = loop {
                 pool.keep(&share, connection, 1, now, idle_timeout);
                 now += second;
-                match pool.take(&share, now) {
+                match pool.take(&share, None, now) {
                     Some(kept) if now < opened + 60 * second => connection = kept,
                     Some(_) | None => break now.duration_since(opened).as_secs(),
                 }

@@ -18,13 +18,15 @@ use tokio::task::AbortHandle;
 
 use super::access_log::AccessLog;
 use super::alarm::{Alarms, SWEEP};
+use super::announced::{self, Nameless};
 use super::buffer::Buffers;
 use super::connection::{Client, Version};
 use super::listener::Scheme;
 use super::upstream::Pool;
 use super::{connection, handshake, listener};
 use crate::config;
-use crate::http2::Ends;
+use crate::http2::Ends as Http2Ends;
+use crate::proxy_protocol::Ends;
 use crate::switch::{Lease, Table, goodbye};
 use crate::tls::Terminator;
 
@@ -85,7 +87,7 @@ impl Worker {
         table: Arc<ArcSwap<Table>>,
         terminator: Option<Arc<Terminator>>,
         log: AccessLog,
-        http2_ends: Arc<Ends>,
+        http2_ends: Arc<Http2Ends>,
     ) -> io::Result<Self> {
         let (messages, inbox) = unbounded_channel();
         let open = Arc::new(AtomicUsize::new(0));
@@ -172,7 +174,7 @@ pub struct Context {
     /// What clients did wrong, said seldom.
     pub complaints: Complaints,
     /// Connections that were ended for what the client did.
-    pub http2_ends: Arc<Ends>,
+    pub http2_ends: Arc<Http2Ends>,
     open: Arc<AtomicUsize>,
     accepting: RefCell<Vec<AbortHandle>>,
     stopping: Cell<Option<Instant>>,
@@ -237,6 +239,13 @@ impl Complaints {
     pub fn end(&self, client: SocketAddr, why: &str) {
         if self.may_say() {
             tracing::info!(%client, why, "HTTP/2 connection ended");
+        }
+    }
+
+    /// Logs a connection that was closed before a request.
+    pub fn close(&self, client: SocketAddr, why: &str) {
+        if self.may_say() {
+            tracing::info!(%client, why, "connection closed");
         }
     }
 
@@ -306,6 +315,30 @@ impl Context {
         let Accepted { stream, peer, local, scheme, admission } = accepted;
         let Ok(stream) = TcpStream::from_std(stream) else { return };
         let client = Client { stream, peer, local, admission, security: None, version: Version::Http1 };
+        if self.proxy.is_announced(peer.ip()) {
+            let context = Rc::clone(self);
+            tokio::task::spawn_local(async move { context.serve_announced(client, scheme, guard).await });
+        } else {
+            self.serve_client(client, scheme, guard);
+        }
+    }
+
+    /// Serves a connection as whose it says it is.
+    async fn serve_announced(self: Rc<Self>, mut client: Client<TcpStream>, scheme: Scheme, guard: Open) {
+        match announced::read(&mut client.stream, &self).await {
+            Ok(ends) => {
+                if let Some(Ends { client: peer, server: local }) = ends {
+                    (client.peer, client.local) = (peer, local);
+                }
+                self.serve_client(client, scheme, guard);
+            }
+            Err(Nameless::Gone) => {}
+            Err(Nameless::Late) => self.complaints.close(client.peer, "no PROXY header within proxy.header_timeout"),
+            Err(Nameless::Malformed(why)) => self.complaints.close(client.peer, why),
+        }
+    }
+
+    fn serve_client(self: &Rc<Self>, client: Client<TcpStream>, scheme: Scheme, guard: Open) {
         let context = Rc::clone(self);
         // Two kinds of tasks, because each takes as much memory as the larger thing it may come to hold.
         match (scheme, &self.terminator) {

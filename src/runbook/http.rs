@@ -12,7 +12,8 @@ use hyper::{Request, StatusCode};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::http::{Protocol, grpc, send, wire};
+use crate::http::{Protocol, announce, grpc, send, wire};
+use crate::proxy_protocol::Version;
 
 /// Who asks, to the application.
 const NAME: &str = "cutover-smoke";
@@ -50,6 +51,8 @@ pub struct Base {
     port: u16,
     /// Empty, or begins with `/` and does not end with one.
     prefix: String,
+    /// With what its connections begin.
+    proxy_protocol: Option<Version>,
 }
 
 impl Base {
@@ -61,6 +64,11 @@ impl Base {
     /// The port; 80 where none was named.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The same, on connections that begin with a header of the PROXY protocol.
+    pub fn announced(self, proxy_protocol: Option<Version>) -> Self {
+        Base { proxy_protocol, ..self }
     }
 
     /// How it is asked.
@@ -107,7 +115,12 @@ impl Base {
     }
 
     async fn connect(&self) -> Result<TcpStream, String> {
-        TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|error| match error.kind() {
+        let connect = async {
+            let mut stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+            announce(&mut stream, self.proxy_protocol).await?;
+            Ok(stream)
+        };
+        connect.await.map_err(|error: std::io::Error| match error.kind() {
             std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
             _ => format!("no connection: {error}"),
         })
@@ -172,7 +185,14 @@ impl FromStr for Base {
         if scheme == Scheme::Grpc && prefix.len() > 1 + grpc::SERVICE_BYTES_MAX {
             return Err(NotABase("the name of a gRPC service has at most 127 bytes"));
         }
-        Ok(Base { scheme, authority: authority.as_str().to_owned(), host: host.to_owned(), port, prefix })
+        Ok(Base {
+            scheme,
+            authority: authority.as_str().to_owned(),
+            host: host.to_owned(),
+            port,
+            prefix,
+            proxy_protocol: None,
+        })
     }
 }
 

@@ -158,7 +158,9 @@ impl<'a> Site<'a> {
             Check::Http(Protocol::H2c) => format!("h2c://{address}"),
             Check::Grpc(service) => format!("grpc://{address}/{service}"),
         };
-        url.parse().map_err(|error| format!("{address}: {error}"))
+        let base: Result<Base, _> = url.parse();
+        base.map(|base| base.announced(self.service.upstream.proxy_protocol))
+            .map_err(|error| format!("{address}: {error}"))
     }
 
     /// Asks a color directly whether it is ready, as the proxy's probes do.

@@ -109,10 +109,12 @@ mod tests {
                 response_timeout: timeout,
                 idle_timeout: timeout,
                 protocol: config::Protocol::Http1,
+                proxy_protocol: None,
             },
             health: config::Health {
                 path: "/".into(),
                 check: config::Check::Http(config::Protocol::Http1),
+                proxy_protocol: None,
                 interval: timeout,
                 timeout,
                 rise: 1,

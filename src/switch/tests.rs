@@ -26,6 +26,7 @@ pub(super) fn service(name: &str) -> (Arc<Service>, Tenure) {
         response_timeout: timeout,
         idle_timeout: timeout,
         protocol: config::Protocol::Http1,
+        proxy_protocol: None,
     };
     let info = Arc::new(ServiceInfo {
         name: name.into(),

@@ -21,6 +21,7 @@ mod ledger;
 mod monitor;
 mod peers;
 mod preview;
+mod proxy_protocol;
 mod proxying;
 mod refusals;
 mod rehearse;

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::harness::{Client, Cutover, Setup, Upstream, eventually, free_port, have};
 
 /// A real nginx in a folder of its own. Killed when dropped.
-struct Nginx {
+pub struct Nginx {
     port: u16,
     folder: TempDir,
     child: Child,
@@ -18,7 +18,7 @@ struct Nginx {
 
 impl Nginx {
     /// Serves `server` (directives inside `server {}`); files are in `www`.
-    fn start(server: &str) -> Nginx {
+    pub fn start(server: &str) -> Nginx {
         let (port, folder) = (free_port(), tempfile::tempdir().unwrap());
         let at = folder.path().display();
         fs::create_dir(folder.path().join("www")).unwrap();

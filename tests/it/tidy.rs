@@ -6,26 +6,38 @@
 use std::path::{Path, PathBuf};
 
 /// What each layer may name besides itself. A layer that is missing here is a finding: somebody has to place it.
-const LAYERS: [(&str, &[&str]); 22] = [
+const LAYERS: [(&str, &[&str]); 23] = [
     ("domain", &[]),
     ("clock", &[]),
     ("lines", &[]),
-    ("http", &["http2"]),
+    ("http", &["http2", "proxy_protocol"]),
     ("docker", &[]),
     ("handover", &["clock"]),
     ("http2", &[]),
     ("tls", &[]),
     ("acme", &["clock", "tls"]),
     ("preview", &[]),
-    ("config", &["domain", "http", "tls"]),
+    ("proxy_protocol", &[]),
+    ("config", &["domain", "http", "proxy_protocol", "tls"]),
     ("status", &["domain"]),
     ("ledger", &["domain", "clock", "config", "lines", "status"]),
     ("switch", &["domain", "config", "preview"]),
-    ("proxy", &["switch", "config", "domain", "clock", "http2", "lines", "preview", "tls"]),
+    ("proxy", &["switch", "config", "domain", "clock", "http2", "lines", "preview", "proxy_protocol", "tls"]),
     (
         "control",
         &[
-            "handover", "switch", "config", "domain", "http", "http2", "status", "ledger", "clock", "preview", "tls",
+            "handover",
+            "switch",
+            "config",
+            "domain",
+            "http",
+            "http2",
+            "status",
+            "ledger",
+            "clock",
+            "preview",
+            "proxy_protocol",
+            "tls",
             "docker",
         ],
     ),
@@ -33,7 +45,7 @@ const LAYERS: [(&str, &[&str]); 22] = [
     ("admin", &["control", "handover", "status", "config", "domain", "metrics", "switch", "clock", "ledger", "http"]),
     ("demo", &["admin", "status", "domain", "config", "clock", "http"]),
     // A client of the admin API and of Docker, never inside the proxy.
-    ("runbook", &["admin", "clock", "config", "docker", "domain", "http", "ledger", "status"]),
+    ("runbook", &["admin", "clock", "config", "docker", "domain", "http", "ledger", "proxy_protocol", "status"]),
     (
         "cli",
         &[

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::compare::{Answer, Body, Shape};
-use crate::config::{Address, Protocol};
+use crate::config::{Address, Upstream};
 use crate::control::probe;
 use crate::http::wire;
 
@@ -63,23 +63,24 @@ impl Request {
         self.uri.path_and_query().map_or_else(|| "/".into(), ToString::to_string)
     }
 
-    /// Asks `address`; `names` are the headers worth comparing. A connection that does not come about in `to_connect` is no
+    /// Asks `address`; `names` are the headers worth comparing. A connection that does not come about in `to.connect_timeout` is no
     /// answer, good or bad: the probes judge that.
     pub(super) async fn ask(
         &self,
         address: &Address,
-        protocol: Protocol,
         names: &[String],
-        to_connect: Duration,
+        to: &Upstream,
         limit: Duration,
     ) -> Result<Answer, Unreachable> {
-        let Ok(Ok(stream)) = timeout(to_connect, probe::connect(address)).await else { return Err(Unreachable) };
+        let Ok(Ok(stream)) = timeout(to.connect_timeout, probe::connect(address, to.proxy_protocol)).await else {
+            return Err(Unreachable);
+        };
         let exchange = async {
             let mut request = hyper::Request::new(Empty::<Bytes>::new());
             (*request.method_mut(), *request.uri_mut()) = (self.method.clone(), self.uri.clone());
             *request.headers_mut() = self.headers.clone();
             let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(wire(stream, protocol))).await?;
+                hyper::client::conn::http1::handshake(TokioIo::new(wire(stream, to.protocol))).await?;
             let mut driver = JoinSet::new(); // ends with this exchange, however it ends
             driver.spawn(async move { drop(connection.await) });
             read(names, sender.send_request(request).await?).await

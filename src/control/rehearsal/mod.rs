@@ -16,7 +16,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::redact::without_values;
 use super::service::{Managed, route_of};
-use crate::config::{ColorConfig, Protocol, Rehearse};
+use crate::config::{self, ColorConfig, Rehearse};
 use crate::domain::Color;
 use crate::domain::cutover::{Closed, Phase};
 use crate::domain::rehearsal::{self as domain, Comparison, Results, Sameness};
@@ -63,8 +63,7 @@ impl Drop for Rehearsal {
 /// What the asking needs.
 struct Stage {
     settings: Rehearse,
-    to_connect: Duration,
-    protocol: Protocol,
+    to: config::Upstream,
     /// The active color's, the idle one's.
     upstreams: [Arc<[Arc<Upstream>]>; 2],
     turn: AtomicUsize,
@@ -101,8 +100,7 @@ impl Managed {
         let results = Arc::default();
         let stage = Stage {
             settings: config.rehearse.clone(),
-            to_connect: config.upstream.connect_timeout,
-            protocol: config.upstream.protocol,
+            to: config.upstream.clone(),
             upstreams: [active, active.other()].map(|color| route_of(&self.upstreams[color.index()])),
             turn: AtomicUsize::new(0),
             results: Arc::clone(&results),
@@ -208,7 +206,7 @@ impl Stage {
         };
         let began = tokio::time::Instant::now();
         let Rehearse { headers, timeout, .. } = &self.settings;
-        let answer = request.ask(&upstream.address, self.protocol, headers, self.to_connect, *timeout).await.ok()?;
+        let answer = request.ask(&upstream.address, headers, &self.to, *timeout).await.ok()?;
         Some((answer, began.elapsed()))
     }
 }
