@@ -1,7 +1,8 @@
 //! Byte buffers, lent by the worker while there are bytes to hold and given back as soon as there are none, so that
 //! an idle connection holds none.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 /// Room for a head that we write. It waits here until the answer begins, in every request in flight, so it comes from
 /// the heap and is no larger than most heads need.
@@ -23,6 +24,10 @@ pub fn map_buffers() {
     }
 }
 
+/// Large buffers in use at once by one worker, 32 MiB. Whoever comes then gets a small one: clients that ask for much and
+/// read nothing would otherwise hold as many as there may be connections.
+const LENT_MAX: usize = 256;
+
 /// Free buffers that a worker keeps of each size.
 const FREE_MAX: [usize; 3] = [2048, 256, 32];
 
@@ -32,11 +37,32 @@ pub struct Buffer {
     data: Vec<u8>,
     start: usize,
     end: usize,
+    /// Of a large one.
+    loan: Option<Loan>,
+}
+
+/// One of [`LENT_MAX`].
+struct Loan(Rc<Cell<usize>>);
+
+impl Loan {
+    /// `None`: all of them are out.
+    fn take(lent: &Rc<Cell<usize>>) -> Option<Loan> {
+        (lent.get() < LENT_MAX).then(|| {
+            lent.set(lent.get() + 1);
+            Loan(Rc::clone(lent))
+        })
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 impl Buffer {
     fn new(size: usize) -> Self {
-        Buffer { data: vec![0; size], start: 0, end: 0 }
+        Buffer { data: vec![0; size], start: 0, end: 0, loan: None }
     }
 
     /// The bytes not yet used.
@@ -112,6 +138,7 @@ pub struct Buffers {
     tiny: RefCell<Vec<Buffer>>,
     small: RefCell<Vec<Buffer>>,
     large: RefCell<Vec<Buffer>>,
+    lent: Rc<Cell<usize>>,
 }
 
 impl Buffers {
@@ -125,13 +152,16 @@ impl Buffers {
         self.small.borrow_mut().pop().unwrap_or_else(|| Buffer::new(SMALL))
     }
 
-    /// An empty buffer of [`LARGE`] size.
+    /// An empty buffer of [`LARGE`] size, or of [`SMALL`] while too many large ones are in use.
     pub fn large(&self) -> Buffer {
-        self.large.borrow_mut().pop().unwrap_or_else(|| Buffer::new(LARGE))
+        let Some(loan) = Loan::take(&self.lent) else { return self.small() };
+        let buffer = self.large.borrow_mut().pop().unwrap_or_else(|| Buffer::new(LARGE));
+        Buffer { loan: Some(loan), ..buffer }
     }
 
     /// Takes a buffer back; what it held is forgotten. One that has grown to another size is freed.
     pub fn give_back(&self, mut buffer: Buffer) {
+        buffer.loan = None;
         let (free, free_max) = match buffer.size() {
             TINY => (&self.tiny, FREE_MAX[0]),
             SMALL => (&self.small, FREE_MAX[1]),
@@ -149,6 +179,19 @@ impl Buffers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn large_ones_are_lent_to_so_many_only() {
+        let buffers = Buffers::default();
+        let mut lent: Vec<_> = std::iter::repeat_with(|| buffers.large()).take(LENT_MAX).collect();
+        assert!(lent.iter().all(|buffer| buffer.size() == LARGE));
+        assert_eq!(buffers.large().size(), SMALL);
+        buffers.give_back(lent.pop().expect("there are some"));
+        let again = buffers.large();
+        assert_eq!((again.size(), buffers.large().size()), (LARGE, SMALL));
+        drop(lent); // as with a connection that was cut
+        assert_eq!(buffers.large().size(), LARGE);
+    }
 
     #[test]
     fn keeps_unused_bytes_when_it_makes_room() {
