@@ -147,7 +147,7 @@ pub struct Proxy {
     pub max_header_bytes: usize,
     /// A request body; more is 413. Default 0: no limit.
     pub max_body_bytes: u64,
-    /// Whether requests are forwarded with `Via: 1.1 cutover` (RFC 9110 7.6.3). Default true.
+    /// Whether requests and answers are forwarded with `Via: 1.1 cutover` (RFC 9110 7.6.3). Default true.
     pub via: bool,
     /// `[proxy.http2]`
     pub http2: Http2,

@@ -55,6 +55,8 @@ pub struct Extra<'a> {
     pub instead: Option<Instead>,
     /// `Strict-Transport-Security`, unless the application has its own.
     pub hsts: Option<&'a str>,
+    /// `Via` (RFC 9110 7.6.3), where that is wanted.
+    pub via: Option<&'static str>,
 }
 
 /// An answer head that passed every check.
@@ -69,6 +71,8 @@ pub struct Answer<'h> {
     pub encoding: Encoding,
     /// The upstream keeps its connection open.
     pub keep_alive: bool,
+    /// The upstream speaks HTTP/1.0.
+    pub is_1_0: bool,
     length: Option<u64>,
     named_hops: Vec<&'h str>,
 }
@@ -96,11 +100,12 @@ impl<'h> Answer<'h> {
             body: Decoder::UntilClose,
             encoding: Encoding::Plain,
             keep_alive: version == 1,
+            is_1_0: version == 0,
             length: None,
             named_hops: Vec::new(),
         };
         answer.read_connection();
-        answer.frame(version == 0, asked)?;
+        answer.frame(asked)?;
         Ok(answer)
     }
 
@@ -115,7 +120,7 @@ impl<'h> Answer<'h> {
     }
 
     /// RFC 9112 6.3.
-    fn frame(&mut self, is_1_0: bool, asked: Asked) -> Result<(), Fault> {
+    fn frame(&mut self, asked: Asked) -> Result<(), Fault> {
         const BAD_LENGTH: Fault =
             Fault::AnswerUnreadable("Content-Length is invalid or given twice with different values");
         if !(100..600).contains(&self.status) || (self.status == 101 && !asked.upgrade) {
@@ -130,7 +135,7 @@ impl<'h> Answer<'h> {
         let mut codings = self.fields.values(Field::TransferEncoding);
         let chunked = match (codings.next(), codings.next()) {
             (None, _) => false,
-            (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") && !is_1_0 => true,
+            (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") && !self.is_1_0 => true,
             (Some(_), _) => return Err(Fault::AnswerUnreadable("a Transfer-Encoding other than chunked")),
         };
         if chunked && self.length.is_some() {
@@ -179,19 +184,31 @@ impl<'h> Answer<'h> {
     pub fn write_interim(&self, out: &mut Buffer) {
         self.write_start(out, None);
         if self.status == 101 {
-            out.put(b"Connection: Upgrade\r\n");
-            for protocol in self.fields.values(Field::Upgrade) {
-                put_field(out, "Upgrade", protocol);
-            }
+            self.write_upgrade(out);
         }
         out.put(b"\r\n");
+    }
+
+    fn write_upgrade(&self, out: &mut Buffer) {
+        out.put(b"Connection: Upgrade\r\n");
+        for protocol in self.fields.values(Field::Upgrade) {
+            put_field(out, "Upgrade", protocol);
+        }
+    }
+
+    /// Whether `Connection` names that field.
+    fn ends_here(&self, name: &str) -> bool {
+        self.named_hops.iter().any(|named| named.eq_ignore_ascii_case(name))
     }
 
     /// Writes the final answer's head.
     pub fn write_final(&self, out: &mut Buffer, asked: Asked, extra: &Extra<'_>) {
         self.write_start(out, asked.preview);
-        if self.fields.values(Field::Date).next().is_none() {
+        if !self.fields.iter().any(|(header, field)| field == Field::Date && !self.ends_here(header.name)) {
             put_field(out, "Date", extra.date);
+        }
+        if let Some(via) = extra.via {
+            put_field(out, "Via", via.as_bytes());
         }
         match extra.instead {
             Some(Instead::Replayed(color)) => put_field(out, "X-Cutover-Replayed", color.as_str().as_bytes()),
@@ -211,6 +228,9 @@ impl<'h> Answer<'h> {
             (Encoding::Chunked, _) => out.put(b"Transfer-Encoding: chunked\r\n"),
             (Encoding::Plain, Some(length)) => put_length(out, length),
             (Encoding::Plain, None) => {}
+        }
+        if self.status == 426 {
+            self.write_upgrade(out); // RFC 9110 15.5.22: an upgrade is what it asks for, and we pass those on
         }
         match (extra.keep_alive, asked.is_1_0) {
             (false, _) => out.put(b"Connection: close\r\n"),
@@ -251,7 +271,7 @@ impl<'h> Answer<'h> {
                 | Field::Cookie
                 | Field::Dangerous => preview.is_none() || !preview::is_for_caches(header.name),
             };
-            if pass && !self.named_hops.iter().any(|name| name.eq_ignore_ascii_case(header.name)) {
+            if pass && !self.ends_here(header.name) {
                 put_field(out, header.name, header.value);
             }
         }
@@ -321,8 +341,30 @@ mod tests {
         let mut space = Space::new();
         let answer = Answer::parse(head.as_bytes(), &mut space, GET).expect("a sound answer");
         let mut out = Buffer::default();
-        answer.write_final(&mut out, GET, &Extra { keep_alive: false, date: b"now", instead: None, hsts: None });
+        let extra = Extra { keep_alive: false, date: b"now", instead: None, hsts: None, via: None };
+        answer.write_final(&mut out, GET, &extra);
         let want = "HTTP/1.1 200 Fine\r\nA: b\r\nDate: now\r\nContent-Length: 5\r\nConnection: close\r\n\r\n";
         assert_eq!(String::from_utf8_lossy(out.filled()), want);
+    }
+
+    #[test]
+    fn the_head_has_what_every_answer_has() {
+        let final_head = |head: &str| {
+            let mut space = Space::new();
+            let answer = Answer::parse(head.as_bytes(), &mut space, GET).expect("a sound answer");
+            let extra = Extra { keep_alive: true, date: b"now", instead: None, hsts: None, via: Some("1.0 cutover") };
+            let mut out = Buffer::default();
+            answer.write_final(&mut out, GET, &extra);
+            String::from_utf8(out.filled().to_vec()).expect("text")
+        };
+        let dateless = final_head(
+            "HTTP/1.0 200 OK\r\nConnection: Date\r\nDate: then\r\nVia: 1.1 far\r\nContent-Length: 0\r\n\r\n",
+        );
+        let want = "HTTP/1.1 200 OK\r\nVia: 1.1 far\r\nDate: now\r\nVia: 1.0 cutover\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(dateless, want);
+        let asks = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+        let upgrade = format!("HTTP/1.1 426 Upgrade Required\r\n{asks}Content-Length: 0\r\n\r\n");
+        assert!(final_head(&upgrade).contains(asks));
+        assert!(!final_head(&upgrade.replace("426", "200")).contains("Upgrade:"));
     }
 }

@@ -183,10 +183,11 @@ fn line_end(input: &[u8], limit: usize, too_long: &'static str) -> Result<Option
     }
 }
 
-/// `chunk-size [ chunk-ext ]` (RFC 9112 7.1): 1 to 15 hex digits, so that no sum of sizes overflows.
+/// `chunk-size [ chunk-ext ]` (RFC 9112 7.1): after zeros at most 15 hex digits, so that no sum of sizes overflows.
 fn chunk_size(line: &[u8]) -> Result<u64, BadFraming> {
     let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
-    if digits == 0 || digits > 15 {
+    let zeros = line.iter().take_while(|&&b| b == b'0').count();
+    if digits == 0 || digits - zeros > 15 {
         return Err(BadFraming("a chunk size is not a hexadecimal number of 1 to 15 digits"));
     }
     let rest = &line[digits..];
@@ -248,7 +249,7 @@ mod tests {
             ("no size", b"\r\nhello\r\n"),
             ("space before", b" 5\r\nhello\r\n"),
             ("space after", b"5 \r\nhello\r\n"),
-            ("too many digits", b"0000000000000005\r\nhello\r\n"),
+            ("too many digits", b"1000000000000005\r\nhello\r\n"),
             ("bare LF after the size", b"5\nhello\r\n"),
             ("bare CR in the extension", b"5;a\rb\r\nhello\r\n"),
             ("NUL in the extension", b"5;a\0\r\nhello\r\n"),

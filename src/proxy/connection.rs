@@ -285,12 +285,15 @@ impl<S: Transport> Connection<S> {
     async fn read_head(&mut self) -> Result<Option<usize>, Fault> {
         let head_max = self.worker.proxy.max_header_bytes;
         let mut scan = Scan::default();
+        let mut empty_lines = 0;
         let mut version_checked = false;
         let mut begun = false;
         self.alarm.set(Instant::now() + self.worker.proxy.idle_timeout);
         loop {
             if scan.first_line().is_none() && self.client.filled().first() == Some(&b'\r') {
-                self.client.consume(request::empty_lines(self.client.filled())?);
+                let more = request::empty_lines(self.client.filled(), empty_lines)?;
+                empty_lines += more;
+                self.client.consume(more);
                 scan = Scan::default();
             }
             let input = self.client.filled();
@@ -304,6 +307,9 @@ impl<S: Transport> Connection<S> {
                 match end {
                     Some(end) if end <= head_max => return Ok(Some(end)),
                     None if input.len() < head_max => {}
+                    Some(_) | None if memchr::memchr(b' ', input).is_none() => {
+                        return Err(Fault::NotImplemented("the method is longer than any that is known"));
+                    }
                     Some(_) | None if scan.first_line().is_none() => return Err(Fault::TargetTooLong),
                     Some(_) | None => return Err(Fault::HeadTooLarge),
                 }

@@ -289,6 +289,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
                     date: &self.worker.date(),
                     instead: self.instead,
                     hsts: self.hsts,
+                    via: self.worker.proxy.via.then_some(match (&self.upstream.io, answer.is_1_0) {
+                        (Io::Stream(_), _) => "2.0 cutover",
+                        (Io::Tcp(_), true) => "1.0 cutover",
+                        (Io::Tcp(_), false) => "1.1 cutover",
+                    }),
                 };
                 answer.write_final(&mut self.down.pending, self.asked, &extra);
                 self.down.frame(answer.body.clone(), answer.encoding);

@@ -8,6 +8,8 @@ use crate::switch::Outcome;
 pub enum Fault {
     /// The request was malformed or ambiguous; the text says how.
     BadRequest(&'static str),
+    /// Sound, but more than is understood here; the text says what (RFC 9112 3, 6.1).
+    NotImplemented(&'static str),
     /// An HTTP version other than 1.0 and 1.1.
     VersionUnknown,
     /// `CONNECT`: this is a gateway, not a forward proxy (RFC 9110 9.3.6).
@@ -75,6 +77,7 @@ impl Fault {
             Fault::Redirected => Some((308, "Permanent Redirect")),
             Fault::Proof | Fault::EndsHere => Some((200, "OK")),
             Fault::BadRequest(_) | Fault::PlainToTls => Some((400, "Bad Request")),
+            Fault::NotImplemented(_) => Some((501, "Not Implemented")),
             Fault::VersionUnknown => Some((505, "HTTP Version Not Supported")),
             Fault::MethodRefused => Some((405, "Method Not Allowed")),
             Fault::TargetTooLong => Some((414, "URI Too Long")),
@@ -111,6 +114,7 @@ impl Fault {
             Fault::AnswerTimedOut => DEADLINE_EXCEEDED,
             Fault::TargetTooLong | Fault::HeadTooLarge | Fault::BodyTooLarge => RESOURCE_EXHAUSTED,
             Fault::NoService
+            | Fault::NotImplemented(_)
             | Fault::MethodRefused
             | Fault::Redirected
             | Fault::EndsHere
@@ -140,6 +144,7 @@ impl Fault {
                 Outcome::Bad
             }
             Fault::BadRequest(_)
+            | Fault::NotImplemented(_)
             | Fault::VersionUnknown
             | Fault::MethodRefused
             | Fault::TargetTooLong
@@ -169,7 +174,11 @@ impl Fault {
     /// One word for the access log.
     pub fn word(self) -> &'static str {
         match self {
-            Fault::BadRequest(_) | Fault::VersionUnknown | Fault::MethodRefused | Fault::PlainToTls => "bad_request",
+            Fault::BadRequest(_)
+            | Fault::NotImplemented(_)
+            | Fault::VersionUnknown
+            | Fault::MethodRefused
+            | Fault::PlainToTls => "bad_request",
             Fault::Redirected => "redirected",
             Fault::Proof => "acme",
             Fault::EndsHere => "ends_here",
@@ -196,7 +205,7 @@ impl Fault {
     /// What the client is told, beside the status: nothing about the inside.
     pub fn hint(self) -> &'static str {
         match self {
-            Fault::BadRequest(why) => why,
+            Fault::BadRequest(why) | Fault::NotImplemented(why) => why,
             Fault::VersionUnknown => "only HTTP/1.0 and HTTP/1.1 are spoken here",
             Fault::MethodRefused => "this method is not available here",
             Fault::TargetTooLong => "the request target is too long",

@@ -5,7 +5,7 @@
 pub enum Field {
     /// Passed on as it is.
     Other,
-    /// About this connection only (RFC 9110 7.6.1): never passed on.
+    /// About this connection only (RFC 9110 7.6.1, RFC 7540 3.2.1): never passed on.
     Hop,
     /// `Connection`: read, and the fields it names are not passed on either.
     Connection,
@@ -102,6 +102,7 @@ impl Field {
             (12, b'm') if is("max-forwards") => Field::MaxForwards,
             (12, b'x') if is("x-request-id") => Field::RequestId,
             (14, b'c') if is("content-length") => Field::ContentLength,
+            (14, b'h') if is("http2-settings") => Field::Hop,
             (15, b'x') if is("x-forwarded-for") => Field::ForwardedFor,
             (16, b'p') if is("proxy-connection") => Field::Hop,
             (16, b'x') if is("x-forwarded-host") => Field::ForwardedHost,

@@ -280,7 +280,7 @@ impl<S: Transport> Connection<S> {
                 if let Some((share, connection)) = held.filter(|_| seen.keep_upstream) {
                     self.keep(accepted, &share, connection, way.up.written);
                 }
-                let next = if keep_client && !self.client.eof && !self.worker.is_stopping() {
+                let next = if keep_client && !self.has_no_more() && !self.worker.is_stopping() {
                     Next::Request
                 } else if way.up.has_all() && self.client.filled().is_empty() {
                     Next::Close
@@ -313,6 +313,12 @@ impl<S: Transport> Connection<S> {
         self.worker.pool.keep(share, connection, sent, Instant::now(), idle_timeout);
     }
 
+    /// Whether the client has closed its side, and all that it sent before is used: it may have asked for more than one
+    /// thing in a row.
+    fn has_no_more(&self) -> bool {
+        self.client.eof && self.client.filled().is_empty()
+    }
+
     /// Ends an exchange without a complete answer: says so while that is possible, and otherwise cuts, so that the
     /// client never takes a part for the whole.
     async fn end_badly(&mut self, fault: Fault, accepted: &Accepted, way: &mut Way, seen: &mut Seen) -> Next {
@@ -338,7 +344,7 @@ impl<S: Transport> Connection<S> {
         if matches!(fault, Fault::BadRequest(_) | Fault::BodyTooLarge) {
             self.worker.complaints.say(self.peer, status, fault.hint());
         }
-        let keep = accepted.keep_alive && way.up.has_all() && !self.client.eof && !self.worker.is_stopping();
+        let keep = accepted.keep_alive && way.up.has_all() && !self.has_no_more() && !self.worker.is_stopping();
         let note = accepted.asked.preview.map(|note| (preview::HEADER, note.as_str().to_owned()));
         let fields: Vec<_> = note.into_iter().collect();
         let (is_head, request_id) = (accepted.asked.head, &*accepted.request_id);

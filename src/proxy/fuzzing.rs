@@ -50,7 +50,8 @@ pub fn answer(head: &[u8]) {
     let mut space = Space::new();
     let Ok(parsed) = Answer::parse(&head[..end], &mut space, asked) else { return };
     let mut out = Buffer::default();
-    let extra = Extra { keep_alive: true, date: b"now", instead: None, hsts: Some("max-age=1") };
+    let extra =
+        Extra { keep_alive: true, date: b"now", instead: None, hsts: Some("max-age=1"), via: Some("1.1 cutover") };
     if parsed.status < 200 {
         parsed.write_interim(&mut out);
     } else {

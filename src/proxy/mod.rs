@@ -27,6 +27,7 @@ mod pump;
 mod rehearse;
 mod request;
 mod skew;
+mod target;
 mod tunnel;
 mod upstream;
 mod worker;

@@ -11,6 +11,7 @@ use super::connection::Version;
 use super::fault::Fault;
 use super::field::Field;
 use super::preview;
+use super::target::{check_authority, split_port, split_target};
 use crate::switch::METHODS;
 
 /// Header fields at most; one more is 431.
@@ -99,15 +100,15 @@ impl Scan {
     }
 }
 
-/// How many bytes of empty lines precede the request.
+/// How many bytes of empty lines `input` begins with, after `before` bytes of them.
 ///
 /// # Errors
 /// More empty lines than are forgiven.
-pub fn empty_lines(input: &[u8]) -> Result<usize, Fault> {
+pub fn empty_lines(input: &[u8], before: usize) -> Result<usize, Fault> {
     let mut at = 0;
     while input[at..].starts_with(b"\r\n") {
         at += 2;
-        if at > EMPTY_LINES_MAX * 2 {
+        if before + at > EMPTY_LINES_MAX * 2 {
             return Err(Fault::BadRequest("empty lines instead of a request"));
         }
     }
@@ -194,6 +195,13 @@ impl<'h> Request<'h> {
         if self.path.starts_with('?') { "/" } else { self.path }
     }
 
+    /// Whether `TE: trailers` goes on: it was said for this hop and not only passed along (RFC 9110 10.1.4). HTTP/2 has
+    /// no `Connection` to say so with.
+    fn passes_te(&self, version: Version) -> bool {
+        let is_named = || self.named_hops.iter().any(|name| name.eq_ignore_ascii_case("te"));
+        self.trailers_welcome && (version == Version::Http2 || is_named())
+    }
+
     /// The names in `Connection` of fields that end here, trailers among them.
     pub fn named_hops(&self) -> &[&'h str] {
         &self.named_hops
@@ -235,6 +243,8 @@ struct Checks<'h> {
     lengths: usize,
     codings: usize,
     chunked: bool,
+    /// In chunks of something that we cannot decode.
+    coded: bool,
     close: bool,
     keep_alive: bool,
     upgrade_named: bool,
@@ -300,6 +310,7 @@ impl<'h> Checks<'h> {
             Field::TransferEncoding => {
                 self.codings += 1;
                 self.chunked = value.eq_ignore_ascii_case(b"chunked");
+                self.coded = is_coded(value);
             }
             Field::Connection => self.read_connection(value)?,
             Field::Upgrade => self.upgrade = text(value),
@@ -335,7 +346,7 @@ impl<'h> Checks<'h> {
         }
         match self.max_forwards[..] {
             [] => Ok(None),
-            [value] => match length(value).ok_or(Fault::BadRequest("Max-Forwards is not a number"))? {
+            [value] => match number(value).ok_or(Fault::BadRequest("Max-Forwards is not a number"))? {
                 0 if method == "TRACE" => Err(Fault::MethodRefused),
                 0 => Err(Fault::EndsHere),
                 left => Ok(Some(left - 1)),
@@ -369,6 +380,7 @@ impl<'h> Checks<'h> {
             (1, 0) => Ok(Decoder::Length(self.length.unwrap_or(0))),
             (0, 1) if is_1_0 => Err(Fault::BadRequest("Transfer-Encoding in HTTP/1.0")),
             (0, 1) if self.chunked => Ok(Decoder::Chunked(Chunked::Size)),
+            (0, 1) if self.coded => Err(Fault::NotImplemented("a Transfer-Encoding other than chunked")),
             (0, _) => Err(Fault::BadRequest("a Transfer-Encoding other than chunked")),
             (_, 0) => Err(Fault::BadRequest("more than one Content-Length")),
             (_, _) => Err(Fault::BadRequest("Content-Length beside Transfer-Encoding")),
@@ -435,7 +447,7 @@ pub fn write_head(out: &mut Buffer, request: &Request<'_>, origin: &Origin, requ
         (Decoder::Length(length), true) => put_length(out, *length),
         (Decoder::Length(_) | Decoder::UntilClose, _) => {}
     }
-    match (request.upgrade, request.trailers_welcome) {
+    match (request.upgrade, request.passes_te(origin.version)) {
         (Some(protocol), _) => {
             out.put(b"Connection: Upgrade\r\n");
             put_field(out, "Upgrade", protocol.as_bytes());
@@ -518,6 +530,20 @@ pub fn length(value: &[u8]) -> Option<u64> {
     Some(value.iter().fold(0, |n, digit| n * 10 + u64::from(digit - b'0')))
 }
 
+/// Digits of any number, the largest of which count as `u64::MAX`.
+fn number(value: &[u8]) -> Option<u64> {
+    let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    is_number.then(|| value.iter().fold(0_u64, |n, digit| n.saturating_mul(10).saturating_add(u64::from(digit - b'0'))))
+}
+
+/// Whether a `Transfer-Encoding` is sound but for other codings before the last, which is `chunked` (RFC 9112 6.1).
+fn is_coded(value: &[u8]) -> bool {
+    let Some((others, last)) = text(value).and_then(|value| value.rsplit_once(',')) else { return false };
+    let is_other = |coding: &str| is_token(coding) && !coding.eq_ignore_ascii_case("chunked");
+    let mut others = others.split(',').map(|coding| coding.trim_matches([' ', '\t']));
+    last.trim_start_matches([' ', '\t']).eq_ignore_ascii_case("chunked") && others.all(is_other)
+}
+
 /// The members of a comma-separated list, without white space and empty ones (RFC 9110 5.6.1).
 pub fn list(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(|member| member.trim_matches([' ', '\t'])).filter(|member| !member.is_empty())
@@ -530,94 +556,14 @@ pub fn text(value: &[u8]) -> Option<&str> {
 
 /// `name [ "/" version ]` (RFC 9110 7.8). h2c would lead past every check.
 fn is_upgradable(protocol: &str) -> bool {
-    let is_token = |part: &str| !part.is_empty() && part.bytes().all(is_token_byte);
     let (name, version) = protocol.split_once('/').unwrap_or((protocol, "1"));
     is_token(name) && is_token(version) && !protocol.eq_ignore_ascii_case("h2c")
 }
 
 /// RFC 9110 5.6.2.
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-/// Splits a request target into authority and path (RFC 9112 3.2).
-fn split_target<'h>(method: &str, target: &'h str) -> Result<(Option<&'h str>, &'h str), Fault> {
-    const MALFORMED: Fault = Fault::BadRequest("the request target is malformed");
-    if method == "CONNECT" {
-        return Err(Fault::MethodRefused);
-    }
-    if target.contains('#') {
-        return Err(Fault::BadRequest("the request target has a fragment"));
-    }
-    // RFC 3986 2: anything else is percent-encoded, and some read it otherwise than they write it.
-    if !target.is_ascii() {
-        return Err(MALFORMED);
-    }
-    if target.starts_with('/') {
-        return Ok((None, target));
-    }
-    if target == "*" {
-        return if method == "OPTIONS" { Ok((None, target)) } else { Err(MALFORMED) };
-    }
-    let (scheme, rest) = target.split_once("://").ok_or(MALFORMED)?;
-    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
-        return Err(MALFORMED);
-    }
-    let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    match path {
-        "" if method == "OPTIONS" => Ok((Some(authority), "*")), // RFC 9112 3.2.4
-        "" => Ok((Some(authority), "/")),
-        _ => Ok((Some(authority), path)),
-    }
-}
-
-fn split_port(authority: &str) -> (&str, Option<&str>) {
-    if let Some(bracketed) = authority.strip_prefix('[') {
-        return match bracketed.split_once(']') {
-            Some((host, rest)) => (host, rest.strip_prefix(':')),
-            None => (authority, None),
-        };
-    }
-    match authority.split_once(':') {
-        Some((host, port)) => (host, Some(port)),
-        None => (authority, None),
-    }
-}
-
-/// `uri-host [ ":" port ]` of RFC 9110 7.2, not empty, without user information.
-fn check_authority(authority: &str) -> Result<(), Fault> {
-    let (host, port) = split_port(authority);
-    let is_host = if authority.starts_with('[') {
-        let after = authority.split_once(']').map(|(_, after)| after);
-        after.is_some_and(|after| after.is_empty() || after.starts_with(':'))
-            && host.parse::<std::net::Ipv6Addr>().is_ok()
-    } else {
-        is_reg_name(host.as_bytes())
-    };
-    let is_port = port.is_none_or(|port| {
-        port.bytes().all(|b| b.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok())
-    });
-    if is_host && is_port { Ok(()) } else { Err(Fault::BadRequest("Host is malformed")) }
-}
-
-/// RFC 3986 3.2.2.
-fn is_reg_name(host: &[u8]) -> bool {
-    let mut rest = host;
-    while let [byte, tail @ ..] = rest {
-        rest = match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => tail,
-            b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => {
-                tail
-            }
-            b'%' => match tail {
-                [a, b, tail @ ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => tail,
-                _ => return false,
-            },
-            _ => return false,
-        };
-    }
-    !host.is_empty()
+fn is_token(text: &str) -> bool {
+    let is_token_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_token_byte)
 }
 
 #[cfg(test)]
@@ -671,7 +617,7 @@ mod tests {
             ("a length and chunks", "Host: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n"),
             ("chunks and a length", "Host: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n"),
             ("chunked twice", "Host: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"),
-            ("another coding", "Host: a\r\nTransfer-Encoding: gzip, chunked\r\n"),
+            ("another coding", "Host: a\r\nTransfer-Encoding: gzip\r\n"),
             ("chunked in quotes", "Host: a\r\nTransfer-Encoding: \"chunked\"\r\n"),
             ("no host", "Accept: a\r\n"),
             ("two hosts", "Host: a\r\nHost: a\r\n"),
@@ -687,6 +633,23 @@ mod tests {
         ] {
             let fault = parse(&format!("GET / HTTP/1.1\r\n{fields}\r\n"), |request| request.err());
             assert!(matches!(fault, Some(Fault::BadRequest(_))), "{case}: {fault:?}");
+        }
+    }
+
+    #[test]
+    fn a_coding_below_the_chunks_is_told_from_a_malformed_one() {
+        for (value, want) in [
+            ("gzip, chunked", true),
+            ("gzip ,\tdeflate,Chunked", true),
+            ("gzip", false),
+            ("chunked, gzip", false),
+            ("chunked, chunked", false),
+            (", chunked", false),
+            ("g zip, chunked", false),
+        ] {
+            let head = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: {value}\r\n\r\n");
+            let fault = parse(&head, |request| request.err()).expect("not sound");
+            assert_eq!(matches!(fault, Fault::NotImplemented(_)), want, "{value}: {fault:?}");
         }
     }
 
@@ -773,6 +736,13 @@ mod tests {
         let first = ends.iter().position(Option::is_some);
         assert_eq!(first, Some(wire.len() - 5), "found with its last byte");
         assert!(Scan::default().end(b"GET / HTTP/1.1\nHost: a\n\n").is_err());
+    }
+
+    #[test]
+    fn empty_lines_are_counted_however_they_arrive() {
+        assert_eq!(empty_lines(b"\r\n\r\nGET", 0), Ok(4));
+        assert_eq!(empty_lines(b"\r\nGET", 2), Ok(2));
+        assert!(empty_lines(b"\r\n", 4).is_err());
     }
 
     #[test]

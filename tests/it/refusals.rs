@@ -64,7 +64,7 @@ fn cover_every_ambiguous_framing() {
         ("chunked twice", post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", smuggled)),
         ("chunked, then identity", post("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", smuggled)),
         ("chunked in a list", post("Transfer-Encoding: chunked, chunked\r\n", smuggled)),
-        ("gzip, chunked", post("Transfer-Encoding: gzip, chunked\r\n", smuggled)),
+        ("gzip", post("Transfer-Encoding: gzip\r\n", smuggled)),
         ("chunked, gzip", post("Transfer-Encoding: chunked, gzip\r\n", smuggled)),
         ("xchunked", post("Transfer-Encoding: xchunked\r\n", smuggled)),
         ("chunked in quotes", post("Transfer-Encoding: \"chunked\"\r\n", smuggled)),

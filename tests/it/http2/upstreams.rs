@@ -96,8 +96,8 @@ fn requests_share_a_connection_and_are_rebuilt_for_it() {
     let cutover = server.cutover();
     let mut client = cutover.client();
     for _ in 0..3 {
-        let answer =
-            client.ask("GET /a HTTP/1.1\r\nHost: app\r\nX-Mine: 1\r\nConnection: keep-alive\r\nTE: trailers\r\n\r\n");
+        let answer = client
+            .ask("GET /a HTTP/1.1\r\nHost: app\r\nX-Mine: 1\r\nConnection: keep-alive, te\r\nTE: trailers\r\n\r\n");
         assert_eq!((answer.status, answer.text()), (200, "ok"));
     }
     let seen = server.seen.lock().unwrap();

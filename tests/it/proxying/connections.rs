@@ -88,6 +88,18 @@ fn answer_a_client_that_closed_its_sending_side() {
 }
 
 #[test]
+fn answer_all_that_was_asked_in_a_row_before_the_client_closed_its_sending_side() {
+    let blue = Upstream::saying("ok");
+    let cutover = Setup::in_front_of(&blue).start();
+    let mut client = cutover.client();
+    client.send([GET, GET, GET, "GET /cut HTTP/1.1\r\nHo"].concat()).close_sending();
+    for _ in 0..3 {
+        assert_eq!(client.answer().text(), "ok");
+    }
+    assert_eq!(client.rest(), (Vec::new(), End::Closed));
+}
+
+#[test]
 fn that_died_while_kept_cost_no_request() {
     let (served, closed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (serve, close) = (Arc::clone(&served), Arc::clone(&closed));
