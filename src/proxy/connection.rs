@@ -193,6 +193,11 @@ impl Refused {
     pub(super) fn with(fault: Fault) -> Self {
         Refused { fault, is_head: false, fields: Vec::new(), proof: None }
     }
+
+    /// Whatever is wrong with a head, the answer to HEAD has no content (RFC 9110 9.3.2).
+    fn unread(fault: Fault, head: &[u8]) -> Self {
+        Refused { is_head: head.starts_with(b"HEAD "), ..Refused::with(fault) }
+    }
 }
 
 /// A request that was accepted: leased, and rebuilt for the upstream.
@@ -255,7 +260,7 @@ impl<S: Transport> Connection<S> {
             Ok(Some(end)) => end,
             Ok(None) => return Next::Close,
             Err(Fault::VersionUnknown) if self.begins_http2() => return Next::Http2,
-            Err(fault) => return self.refuse(Refused::with(fault)).await,
+            Err(fault) => return self.refuse(Refused::unread(fault, self.client.filled())).await,
         };
         self.is_new = false;
         let accepted = match self.accept(end) {
@@ -268,8 +273,9 @@ impl<S: Transport> Connection<S> {
             },
         };
         if let Err(fault) = self.first_chunk(&accepted).await {
+            let is_head = accepted.asked.head;
             drop(accepted);
-            return self.refuse(Refused::with(fault)).await;
+            return self.refuse(Refused { is_head, ..Refused::with(fault) }).await;
         }
         self.forward(accepted).await
     }
@@ -340,7 +346,7 @@ impl<S: Transport> Connection<S> {
     pub(super) fn accept(&mut self, end: usize) -> Result<Accepted, Unaccepted> {
         let head = &self.client.filled()[..end];
         let mut space = Space::new();
-        let mut request = Request::parse(head, &mut space).map_err(Refused::with)?;
+        let mut request = Request::parse(head, &mut space).map_err(|fault| Refused::unread(fault, head))?;
         let is_head = request.method == "HEAD";
         let refused = |fault| Refused { is_head, ..Refused::with(fault) };
         if let Some(proof) = self.worker.terminator.as_ref().and_then(|tls| tls.challenges().http(request.path)) {

@@ -55,11 +55,12 @@ impl Table {
         table
     }
 
-    /// The service for `host` (without port, any case) and `path` (with or without query).
+    /// The service for `host` (without port, any case, with or without the dot of the root) and `path` (with or without query).
     ///
     /// Tried in turn: the host itself, `*.` before each of its parents, services without hosts; the first of these
     /// that has a matching prefix wins.
     pub fn find(&self, host: &[u8], path: &[u8]) -> Option<&Arc<Service>> {
+        let host = host.strip_suffix(b".").unwrap_or(host);
         let first = |list: &'_ [Entry]| list.iter().position(|entry| entry.matches(path));
         if (!self.exact.is_empty() || !self.wildcard.is_empty()) && host.len() <= HOST_BYTES_MAX {
             let mut buffer = [0; HOST_BYTES_MAX];
@@ -156,6 +157,9 @@ mod tests {
         for (host, path, want) in [
             ("shop.example", "/", "shop"),
             ("SHOP.example", "/api", "shop-api"),
+            ("shop.example.", "/", "shop"),
+            ("a.example.", "/", "wild"),
+            ("shop.example..", "/", "rest"),
             ("shop.example", "/api?x", "shop-api"),
             ("shop.example", "/api/x", "shop-api"),
             ("shop.example", "/apix", "shop"),
