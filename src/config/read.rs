@@ -483,7 +483,7 @@ fn header_names(section: &Section<'_, '_>, default: Vec<String>) -> Vec<String> 
 
 fn hosts(section: &Section<'_, '_>) -> Vec<String> {
     let host = |(text, value): (&str, &Value<'_>)| {
-        let host = text.to_ascii_lowercase();
+        let host = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
         let name = host.strip_prefix("*.").unwrap_or(&host);
         let is_name = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
         if name.is_empty() || !(is_name || name.parse::<IpAddr>().is_ok()) {
