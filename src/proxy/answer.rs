@@ -229,8 +229,9 @@ impl<'h> Answer<'h> {
             (Encoding::Plain, Some(length)) => put_length(out, length),
             (Encoding::Plain, None) => {}
         }
-        if self.status == 426 {
-            self.write_upgrade(out); // RFC 9110 15.5.22: an upgrade is what it asks for, and we pass those on
+        // RFC 9110 15.5.22: an upgrade is what it asks for, and we pass those on.
+        if self.status == 426 && self.fields.values(Field::Upgrade).next().is_some() {
+            self.write_upgrade(out);
         }
         match (extra.keep_alive, asked.is_1_0) {
             (false, _) => out.put(b"Connection: close\r\n"),
