@@ -285,7 +285,7 @@ impl<'h> Checks<'h> {
             announced,
             is_1_0,
             keep_alive: if is_1_0 { self.keep_alive && !self.close } else { !self.close },
-            // With a body, the bytes behind it could be read as either protocol; h2c would lead past every check.
+            // With a body, the bytes behind it could be read as either protocol.
             upgrade: self
                 .upgrade
                 .filter(|to| self.upgrade_named && !is_1_0 && !has_body && list(to).all(is_upgradable)),
@@ -554,10 +554,11 @@ pub fn text(value: &[u8]) -> Option<&str> {
     std::str::from_utf8(value).ok().filter(|text| text.is_ascii())
 }
 
-/// `name [ "/" version ]` (RFC 9110 7.8). h2c would lead past every check.
+/// `name [ "/" version ]` (RFC 9110 7.8). HTTP under another name, or within TLS (RFC 2817), would lead past every check.
 fn is_upgradable(protocol: &str) -> bool {
     let (name, version) = protocol.split_once('/').unwrap_or((protocol, "1"));
-    is_token(name) && is_token(version) && !protocol.eq_ignore_ascii_case("h2c")
+    let is_http = ["h2c", "h2", "http", "tls"].iter().any(|http| name.eq_ignore_ascii_case(http));
+    is_token(name) && is_token(version) && !is_http
 }
 
 /// RFC 9110 5.6.2.
