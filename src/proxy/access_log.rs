@@ -113,9 +113,20 @@ fn combined(line: &Line) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Keeps a value inside its quotes.
+/// Keeps a value inside its quotes, and whoever reads the log in a terminal from what a client would have it do.
 fn quote(text: &str) -> String {
-    if text.is_empty() { "-".into() } else { text.replace('\\', "\\\\").replace('"', "\\\"") }
+    if text.is_empty() {
+        return "-".into();
+    }
+    let mut quoted = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => quoted.extend(['\\', letter]),
+            _ if letter.is_control() => quoted.extend(letter.escape_unicode()),
+            _ => quoted.push(letter),
+        }
+    }
+    quoted
 }
 
 impl Line {
@@ -142,13 +153,13 @@ mod tests {
             service: "recall".into(),
             color: "blue",
             upstream: "127.0.0.1:8000".into(),
-            user_agent: "curl".into(),
+            user_agent: "curl\u{9b}2J".into(),
             end: "ok",
             ..Line::default()
         };
         let refused = Line { client: "192.0.2.7".into(), status: 400, end: "bad_request", ..Line::default() };
         for (line, request) in [
-            (known, "\"GET /a\\\"b HTTP/1.1\" 200 0 \"-\" \"curl\" recall blue 0 "),
+            (known, "\"GET /a\\\"b HTTP/1.1\" 200 0 \"-\" \"curl\\u{9b}2J\" recall blue 0 "),
             (refused, "\"- - -\" 400 0 \"-\" \"-\" - - 0 - "),
         ] {
             let text = String::from_utf8(combined(&line)).expect("text");
