@@ -205,7 +205,7 @@ fn upstreams(status: &Status) -> Vec<Metric> {
     metrics
 }
 
-fn proxy(observed: &Observation) -> [MetricFamily; 8] {
+fn proxy(observed: &Observation) -> [MetricFamily; 9] {
     let reloads = [("ok", observed.reloads_ok), ("failed", observed.reloads_failed)];
     let reloads = reloads.map(|(result, count)| counter(&[("result", result)], count));
     let connections = [gauge(&[], observed.status.connections as f64)];
@@ -214,6 +214,7 @@ fn proxy(observed: &Observation) -> [MetricFamily; 8] {
     let certificates = observed.certificates.iter().map(|(file, end)| gauge(&[("cert", file)], *end as f64));
     let handshakes = observed.handshakes.iter().map(|(how, count)| counter(&[("result", how)], *count));
     let http2_ends = observed.http2_ends.iter().map(|(why, count)| counter(&[("reason", why)], *count));
+    let refusals = observed.refusals.iter().map(|(why, count)| counter(&[("reason", why)], *count));
     let build = [gauge(&[("version", &observed.status.version)], 1.0)];
     [
         family("config_reloads_total", "Reloads of the config.", MetricType::COUNTER, reloads),
@@ -232,6 +233,12 @@ fn proxy(observed: &Observation) -> [MetricFamily; 8] {
             "HTTP/2 connections ended for what the client did, by why.",
             MetricType::COUNTER,
             http2_ends,
+        ),
+        family(
+            "refused_total",
+            "Clients refused or ended by a limit, or for a mistake of theirs, by why.",
+            MetricType::COUNTER,
+            refusals,
         ),
         family("build_info", "Always 1; the version is the label.", MetricType::GAUGE, build),
     ]
@@ -369,6 +376,7 @@ mod tests {
             certificates: vec![("a.pem".into(), 2_000_000_000)],
             handshakes: vec![("full", 5), ("timed_out", 0)],
             http2_ends: vec![("reset_flood", 2)],
+            refusals: vec![("body_rate", 3)],
             reloads_ok: 3,
             reloads_failed: 1,
         }
@@ -475,6 +483,7 @@ mod tests {
                 "certificate_expiry_timestamp_seconds gauge",
                 "tls_handshakes_total counter",
                 "http2_connections_ended_total counter",
+                "refused_total counter",
                 "build_info gauge",
             ]
         );

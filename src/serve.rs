@@ -20,10 +20,10 @@ use tracing_subscriber::EnvFilter;
 use crate::config::Config;
 use crate::control::{self, Control, Handle};
 use crate::handover::{Inherited, Launcher, Link, PARCEL_VERSION, Parcel, Started, Word, notify_ready};
-use crate::http2::Ends;
 use crate::lines::Lines;
 use crate::proxy::{self, AccessLog, Listener, Plane, Scheme};
 use crate::status::Upgraded;
+use crate::switch::ClientEnds;
 use crate::tls::{Acme, Terminator};
 use crate::{acme, admin, clock};
 
@@ -126,7 +126,7 @@ fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartErr
     let sockets = duplicates(&listeners, &admin)
         .map_err(|error| StartError(format!("cannot keep the sockets for an upgrade: {error}")))?;
 
-    let http2_ends: Arc<Ends> = Arc::default();
+    let client_ends: Arc<ClientEnds> = Arc::default();
     // The control plane needs the data plane's wakers, and the data plane needs the control plane's table.
     let plane_cell: Arc<OnceLock<PlaneHandles>> = Arc::default();
     let (wake, count) = (Arc::clone(&plane_cell), Arc::clone(&plane_cell));
@@ -141,7 +141,7 @@ fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartErr
         Arc::new(move || count.get().map_or(0, |plane| (plane.connections)())),
         Arc::new(|path| Config::load(path).map_err(|problems| problems.to_string())),
         terminator.clone(),
-        Arc::clone(&http2_ends),
+        Arc::clone(&client_ends),
     )
     .map_err(|error| StartError(error.to_string()))?;
 
@@ -172,7 +172,7 @@ fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartErr
     if heard.recv().is_err() {
         return Err(StartError("the control plane did not start".into()));
     }
-    let plane = Plane::start(&config.proxy, &table, listeners, terminator.as_ref(), &log, &http2_ends)
+    let plane = Plane::start(&config.proxy, &table, listeners, terminator.as_ref(), &log, &client_ends)
         .map_err(|error| StartError(format!("cannot start the workers: {error}")))?;
     let _ = plane_cell.set(PlaneHandles { wake: Box::new(plane.waker()), connections: Box::new(plane.connections()) });
     say_what_is_served(config);

@@ -77,6 +77,7 @@ fn observation(ready: bool) -> Observation {
         certificates: vec![],
         handshakes: vec![],
         http2_ends: vec![],
+        refusals: vec![],
         reloads_ok: 0,
         reloads_failed: 0,
     }

@@ -143,6 +143,15 @@ pub struct Proxy {
     pub shutdown_timeout: Duration,
     /// Client connections at once; one more is answered 503 and closed. Default 16,384.
     pub max_connections: usize,
+    /// Client connections of one address at once, of one /64 of IPv6; one more is closed. Default 0: no limit.
+    pub max_connections_per_client: usize,
+    /// Requests on one client connection; the last answer closes it. Default 0: no limit.
+    pub max_requests_per_connection: u64,
+    /// Bytes per second that a request body must come with, over `body_timeout`. Default 128; 0: no limit.
+    pub min_body_rate: u64,
+    /// Bytes per second that a client must read an answer with that waits for it, over `idle_timeout`. Default 128; 0: no
+    /// limit.
+    pub min_read_rate: u64,
     /// Request line and headers together, and trailers; more is 431. Default 64 KiB.
     pub max_header_bytes: usize,
     /// A request body; more is 413. Default 0: no limit.

@@ -73,6 +73,11 @@ fn proxy(section: &Section<'_, '_>) -> Proxy {
         idle_timeout: section.duration("idle_timeout", seconds(75)),
         shutdown_timeout: section.duration_or_zero("shutdown_timeout", seconds(30)).unwrap_or(seconds(30)),
         max_connections: usize::try_from(section.integer("max_connections", 1..=1_000_000, 16_384)).unwrap_or(16_384),
+        max_connections_per_client: usize::try_from(section.integer("max_connections_per_client", 0..=1_000_000, 0))
+            .unwrap_or(0),
+        max_requests_per_connection: section.integer("max_requests_per_connection", 0..=1_000_000_000, 0),
+        min_body_rate: section.bytes("min_body_rate", 128),
+        min_read_rate: section.bytes("min_read_rate", 128),
         max_header_bytes: header_bytes(section),
         max_body_bytes: section.bytes("max_body_bytes", 0),
         via: section.boolean("via", true),

@@ -149,6 +149,7 @@ impl Task {
                 (name.clone(), end, count)
             })
         });
+        let ends = &self.client_ends;
         Observation {
             status,
             stats: self.services.iter().map(stats).collect(),
@@ -159,7 +160,8 @@ impl Task {
             ledger_ok,
             certificates: self.config.tls.identities.iter().map(report::certificate_end).collect(),
             handshakes: self.terminator.iter().flat_map(|tls| tls.handshakes()).map(report::handshake).collect(),
-            http2_ends: self.http2_ends.counts().into_iter().map(|(end, count)| (end.as_str(), count)).collect(),
+            http2_ends: ends.http2.counts().into_iter().map(|(end, count)| (end.as_str(), count)).collect(),
+            refusals: ends.refusals.counts().into_iter().map(|(why, count)| (why.as_str(), count)).collect(),
             reloads_ok: self.reloads_ok,
             reloads_failed: self.reloads_failed,
         }

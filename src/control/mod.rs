@@ -40,14 +40,13 @@ use crate::config::Config;
 use crate::domain::Color;
 use crate::domain::cutover::{Cutover, Phase};
 use crate::handover::Parcel;
-use crate::http2::Ends;
 use crate::ledger::{Ledger, Place};
 use crate::preview::Key;
 use crate::status::{
     ChangeRequest, Changed, Drained, Event, FreezeRequest, Frozen, Pass, Refusal, RefusalCode, RehearsalReport,
     Reloaded, Status, ThawRequest, Thawed, Upgraded,
 };
-use crate::switch::{ColorStats, HeldEnd, REHEARSAL_RESULTS, Table};
+use crate::switch::{ClientEnds, ColorStats, HeldEnd, REHEARSAL_RESULTS, Table};
 use crate::tls::Terminator;
 
 use handover::Handover;
@@ -125,6 +124,8 @@ pub struct Observation {
     pub handshakes: Vec<(&'static str, u64)>,
     /// `(why, count)`: HTTP/2 connections that were ended for what the client did.
     pub http2_ends: Vec<(&'static str, u64)>,
+    /// `(why, count)`: clients that were refused or ended by a limit, or for a mistake of theirs.
+    pub refusals: Vec<(&'static str, u64)>,
     /// Reloads that took effect.
     pub reloads_ok: u64,
     /// Reloads that were refused.
@@ -305,7 +306,7 @@ pub struct Control {
 ///
 /// `workers` is the number of lanes of each route. `wake_workers` makes every connection of the data plane look at its
 /// lease again, after a cut. `connections` counts the open client connections. `load` reads the config at a reload.
-/// `terminator` is what TLS listeners meet their clients with; `None` where there are none. `http2_ends` is what the
+/// `terminator` is what TLS listeners meet their clients with; `None` where there are none. `client_ends` is what the
 /// data plane counts there.
 ///
 /// # Errors
@@ -317,7 +318,7 @@ pub fn start(
     connections: Arc<dyn Fn() -> u64 + Send + Sync>,
     load: Load,
     terminator: Option<Arc<Terminator>>,
-    http2_ends: Arc<Ends>,
+    client_ends: Arc<ClientEnds>,
 ) -> Result<Control, StartError> {
     let folder = config.state.dir.clone();
     let store = Store::open(&folder).map_err(|source| StartError::StateFolder { folder, source })?;
@@ -350,7 +351,7 @@ pub fn start(
         workers,
         table: Arc::clone(&table),
         terminator,
-        http2_ends,
+        client_ends,
         services,
         key,
         leaving: Vec::new(),

@@ -30,11 +30,10 @@ use crate::config::Config;
 use crate::domain::Color;
 use crate::domain::cutover::{Ask, Effect, Event, Reason, Record, Refused, Told, UnderWay};
 use crate::domain::health::Standing;
-use crate::http2::Ends;
 use crate::ledger::Ledger;
 use crate::preview::Key;
 use crate::status::{self, Drained, EventKind};
-use crate::switch::{Table, Tenure};
+use crate::switch::{ClientEnds, Table, Tenure};
 use crate::tls::Terminator;
 
 /// How long an answer waits for its line to be in the ledger; a hanging disk must not keep a caller for ever.
@@ -68,7 +67,7 @@ pub(super) struct Task {
     pub(super) workers: usize,
     pub(super) table: Arc<ArcSwap<Table>>,
     pub(super) terminator: Option<Arc<Terminator>>,
-    pub(super) http2_ends: Arc<Ends>,
+    pub(super) client_ends: Arc<ClientEnds>,
     pub(super) services: BTreeMap<String, Managed>,
     /// What passes to idle colors are made with.
     pub(super) key: Arc<Key>,

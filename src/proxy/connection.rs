@@ -19,6 +19,7 @@ use super::buffer::{Buffer, SMALL};
 use super::exchange::answer_pump;
 use super::fault::Fault;
 use super::field::Field;
+use super::grpc::Call;
 use super::http2;
 use super::preview::{self, Note};
 use super::pump::{Pump, Wire};
@@ -155,6 +156,8 @@ pub(super) struct Connection<S> {
     pub(super) worker: Rc<Context>,
     pub(super) security: Option<Arc<Current>>,
     is_new: bool,
+    /// Requests that were accepted.
+    accepted: u64,
 }
 
 /// A request that takes no lease.
@@ -211,6 +214,8 @@ pub(super) struct Accepted {
     pub(super) replayable: bool,
     pub(super) keep_alive: bool,
     pub(super) body: Decoder,
+    /// It is a call of gRPC.
+    pub(super) is_call: bool,
     pub(super) expects_continue: bool,
     pub(super) head: Buffer,
     pub(super) request_id: String,
@@ -234,7 +239,17 @@ impl<S: Transport> Connection<S> {
             local: local.to_string(),
             version,
         };
-        Connection { client: Wire::new(stream), peer, local, origin, alarm, worker, security, is_new: true }
+        Connection {
+            client: Wire::new(stream),
+            peer,
+            local,
+            origin,
+            alarm,
+            worker,
+            security,
+            is_new: true,
+            accepted: 0,
+        }
     }
 
     /// Whether it goes on as HTTP/2.
@@ -380,18 +395,28 @@ impl<S: Transport> Connection<S> {
             method_index: request.method_index,
             idempotent: request.is_idempotent(),
             replayable: may_replay(&request, lease.lane().service.replay),
-            keep_alive: request.keep_alive,
+            keep_alive: request.keep_alive && !self.is_last(),
             expects_continue: request.expects_continue,
             line: self.worker.log.is_on().then(|| Box::new(self.line(&request, &request_id, &lease))),
             target: lease.failed().map(|_| told_target(request.path)),
             lease,
+            // A stream of calls, which may pause.
+            is_call: matches!(request.body, Decoder::Chunked(_))
+                && request.fields.values(Field::ContentType).any(Call::is_one),
             body: request.body,
             head: rebuilt,
             request_id,
             began,
         };
         self.client.consume(end);
+        self.accepted += 1;
         Ok(accepted)
+    }
+
+    /// Whether the next request is the last one that the connection may have. With HTTP/2 it is the session that counts.
+    fn is_last(&self) -> bool {
+        let max = self.worker.proxy.max_requests_per_connection;
+        max > 0 && self.accepted + 1 >= max && self.origin.version == Version::Http1
     }
 
     /// The port of the redirect to TLS, for a request that came without. What a trusted proxy has taken out of TLS did.
@@ -468,6 +493,7 @@ impl<S: Transport> Connection<S> {
     /// Answers a request that took no lease, and ends the connection.
     async fn refuse(&mut self, refused: Refused) -> Next {
         let Refused { fault, is_head, fields, proof } = refused;
+        self.worker.count_refusal(fault);
         let Some((status, _)) = fault.answer() else { return Next::Close };
         if !matches!(fault, Fault::Redirected | Fault::EndsHere | Fault::Proof | Fault::PassTaken) {
             self.worker.complaints.say(self.peer, status, fault.hint());

@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -16,6 +16,7 @@ use super::boundary::Boundary;
 use super::buffer::{Buffer, SMALL};
 use super::fault::Fault;
 use super::grpc::Failure;
+use super::pace::{Late, Pace, Patience};
 use super::pump::{Pump, Stop, Wire};
 use super::request::{BareLf, Scan, Space};
 use super::skew;
@@ -32,12 +33,12 @@ const INTERIM_MAX: u32 = 64;
 /// The time-outs of one exchange.
 #[derive(Clone, Copy)]
 pub struct Limits {
-    /// Silence within the client's body.
-    pub body: Duration,
-    /// Silence of the upstream.
-    pub answer: Duration,
-    /// A client that does not read.
-    pub stall: Duration,
+    /// The client's body.
+    pub body: Patience,
+    /// The upstream.
+    pub answer: Patience,
+    /// The client's reading.
+    pub read: Patience,
 }
 
 /// How an exchange that brought a complete answer ended.
@@ -71,6 +72,17 @@ impl Replaceable {
     }
 }
 
+/// Who is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// The client, for its body.
+    Body,
+    /// The upstream.
+    Answer,
+    /// The client, that it reads.
+    Read,
+}
+
 /// One exchange under way.
 pub struct Exchange<'a, S> {
     /// The client.
@@ -93,6 +105,8 @@ pub struct Exchange<'a, S> {
     pub hsts: Option<&'a str>,
     /// Time-outs.
     pub limits: Limits,
+    /// How the one who is waited for does.
+    pub pace: Option<Pace<Waiting>>,
     /// The lease; the exchange ends when it is cut.
     pub lease: &'a Lease,
     /// The worker.
@@ -147,8 +161,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
         if self.seen.event_stream {
             self.say_goodbye();
         }
-        if self.alarm.is_late() {
-            return Poll::Ready(Err(self.waiting_for()));
+        if self.alarm.is_late()
+            && let Some(fault) = self.look_at_pace()
+        {
+            return Poll::Ready(Err(fault));
         }
         let mut progress = false;
         self.poll_up(cx, &mut progress)?;
@@ -327,14 +343,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
         (status >= from || missing) && can_be_sent_again() && (status >= from || is_missing())
     }
 
-    /// Who is being waited for, as the fault that ends the wait.
-    fn waiting_for(&self) -> Fault {
+    /// Who is being waited for, how patiently, and what has moved there.
+    fn waiting_for(&self) -> (Waiting, Patience, u64) {
         if self.down.is_blocked() {
-            Fault::ClientStalled
+            (Waiting::Read, self.limits.read, self.down.written)
         } else if !self.seen.up_over && !self.up.is_blocked() && self.seen.status.is_none() {
-            Fault::BodyTimedOut
+            (Waiting::Body, self.limits.body, self.up.payload)
         } else {
-            Fault::AnswerTimedOut
+            (Waiting::Answer, self.limits.answer, 0)
+        }
+    }
+
+    /// The fault that ends the wait, unless it goes on.
+    fn look_at_pace(&mut self) -> Option<Fault> {
+        let (waiting, patience, moved) = self.waiting_for();
+        let late = self.pace.as_mut().map_or(Late::Silent, |pace| pace.judge(patience, moved, Instant::now()));
+        match (late, waiting) {
+            (Late::Silent, Waiting::Body) => Some(Fault::BodyTimedOut),
+            (Late::Slow, Waiting::Body) => Some(Fault::BodyTooSlow),
+            (Late::Silent, Waiting::Read) => Some(Fault::ClientStalled),
+            (Late::Slow, Waiting::Read) => Some(Fault::ReadTooSlow),
+            (Late::Silent | Late::Slow, Waiting::Answer) => Some(Fault::AnswerTimedOut),
+            (Late::No, _) => {
+                self.set_alarm();
+                None
+            }
         }
     }
 
@@ -356,13 +389,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
         if has_turn { self.worker.goodbye(self.lease, self.seen.turn) } else { None }
     }
 
-    fn set_alarm(&self) {
-        let limit = match self.waiting_for() {
-            Fault::ClientStalled => self.limits.stall,
-            Fault::BodyTimedOut => self.limits.body,
-            _ => self.limits.answer,
-        };
-        self.alarm.set(Instant::now() + limit);
+    fn set_alarm(&mut self) {
+        let (waiting, patience, moved) = self.waiting_for();
+        let pace = Pace::follow(self.pace, waiting, patience, moved, Instant::now());
+        self.pace = Some(pace);
+        self.alarm.set(pace.due(patience));
         if let Some(at) = self.goodbye() {
             self.alarm.set_at_most(at);
         }

@@ -1,7 +1,7 @@
 //! Everything that can end an exchange other than a complete answer, and what the client, the watch and the access
 //! log see of it.
 
-use crate::switch::Outcome;
+use crate::switch::{Outcome, Refusal};
 
 /// Why an exchange ended without a complete answer of the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub enum Fault {
     HeadTimedOut,
     /// `body_timeout`
     BodyTimedOut,
+    /// `min_body_rate`
+    BodyTooSlow,
     /// No service for this host and path.
     NoService,
     /// More than `max_connections`.
@@ -62,6 +64,8 @@ pub enum Fault {
     ClientGone,
     /// The client did not read for `idle_timeout`.
     ClientStalled,
+    /// The client read slower than `min_read_rate`.
+    ReadTooSlow,
     /// The drain deadline of the old color passed.
     Drained,
     /// The shutdown deadline passed.
@@ -83,7 +87,7 @@ impl Fault {
             Fault::TargetTooLong => Some((414, "URI Too Long")),
             Fault::HeadTooLarge => Some((431, "Request Header Fields Too Large")),
             Fault::BodyTooLarge => Some((413, "Content Too Large")),
-            Fault::HeadTimedOut | Fault::BodyTimedOut => Some((408, "Request Timeout")),
+            Fault::HeadTimedOut | Fault::BodyTimedOut | Fault::BodyTooSlow => Some((408, "Request Timeout")),
             Fault::NoService => Some((404, "Not Found")),
             Fault::ConnectFailed | Fault::AnswerMissing | Fault::AnswerUnreadable(_) | Fault::AnswerCut => {
                 Some((502, "Bad Gateway"))
@@ -96,7 +100,7 @@ impl Fault {
             | Fault::Stopped
             | Fault::NothingToPreview
             | Fault::Exhausted => Some((503, "Service Unavailable")),
-            Fault::ClientGone | Fault::ClientStalled => None,
+            Fault::ClientGone | Fault::ClientStalled | Fault::ReadTooSlow => None,
         }
     }
 
@@ -110,7 +114,12 @@ impl Fault {
         const INTERNAL: u8 = 13;
         const UNAVAILABLE: u8 = 14;
         match self {
-            Fault::ClientGone | Fault::ClientStalled | Fault::HeadTimedOut | Fault::BodyTimedOut => CANCELLED,
+            Fault::ClientGone
+            | Fault::ClientStalled
+            | Fault::ReadTooSlow
+            | Fault::HeadTimedOut
+            | Fault::BodyTimedOut
+            | Fault::BodyTooSlow => CANCELLED,
             Fault::AnswerTimedOut => DEADLINE_EXCEEDED,
             Fault::TargetTooLong | Fault::HeadTooLarge | Fault::BodyTooLarge => RESOURCE_EXHAUSTED,
             Fault::NoService
@@ -152,6 +161,7 @@ impl Fault {
             | Fault::BodyTooLarge
             | Fault::HeadTimedOut
             | Fault::BodyTimedOut
+            | Fault::BodyTooSlow
             | Fault::NoService
             | Fault::TooManyConnections
             | Fault::HoldTimedOut
@@ -166,8 +176,45 @@ impl Fault {
             | Fault::PlainToTls
             | Fault::ClientGone
             | Fault::ClientStalled
+            | Fault::ReadTooSlow
             | Fault::Drained
             | Fault::Stopped => Outcome::Void,
+        }
+    }
+
+    /// Which limit the client met, or which mistake it made.
+    pub fn refusal(self) -> Option<Refusal> {
+        match self {
+            Fault::BadRequest(_) | Fault::NotImplemented(_) | Fault::VersionUnknown | Fault::PlainToTls => {
+                Some(Refusal::Malformed)
+            }
+            Fault::TargetTooLong | Fault::HeadTooLarge => Some(Refusal::HeaderSize),
+            Fault::BodyTooLarge => Some(Refusal::BodySize),
+            Fault::HeadTimedOut => Some(Refusal::HeaderTimeout),
+            Fault::BodyTimedOut => Some(Refusal::BodyTimeout),
+            Fault::BodyTooSlow => Some(Refusal::BodyRate),
+            Fault::TooManyConnections => Some(Refusal::Connections),
+            Fault::ClientStalled => Some(Refusal::ReadTimeout),
+            Fault::ReadTooSlow => Some(Refusal::ReadRate),
+            Fault::MethodRefused
+            | Fault::NoService
+            | Fault::HoldTimedOut
+            | Fault::HoldFull
+            | Fault::Redirected
+            | Fault::EndsHere
+            | Fault::Proof
+            | Fault::PassTaken
+            | Fault::PassRefused
+            | Fault::NothingToPreview
+            | Fault::Exhausted
+            | Fault::ConnectFailed
+            | Fault::AnswerMissing
+            | Fault::AnswerUnreadable(_)
+            | Fault::AnswerTimedOut
+            | Fault::AnswerCut
+            | Fault::ClientGone
+            | Fault::Drained
+            | Fault::Stopped => None,
         }
     }
 
@@ -188,6 +235,7 @@ impl Fault {
             Fault::Exhausted => "exhausted",
             Fault::TargetTooLong | Fault::HeadTooLarge | Fault::BodyTooLarge => "too_large",
             Fault::HeadTimedOut | Fault::BodyTimedOut => "client_timeout",
+            Fault::BodyTooSlow | Fault::ReadTooSlow => "client_slow",
             Fault::NoService => "no_service",
             Fault::TooManyConnections => "shed",
             Fault::HoldTimedOut | Fault::HoldFull => "held",
@@ -213,6 +261,7 @@ impl Fault {
             Fault::BodyTooLarge => "the request body is too large",
             Fault::HeadTimedOut => "the request header took too long",
             Fault::BodyTimedOut => "the request body stopped coming",
+            Fault::BodyTooSlow => "the request body came too slowly",
             Fault::NoService => "no service here for this host and path",
             Fault::TooManyConnections => "too many connections, try again",
             Fault::HoldTimedOut => "the application is being changed and takes longer than we may wait, try again",
@@ -228,7 +277,7 @@ impl Fault {
             Fault::AnswerTimedOut => "the application did not answer in time",
             Fault::Drained | Fault::Stopped => "the server is going away, try again",
             Fault::EndsHere => "Max-Forwards ends here",
-            Fault::Proof | Fault::ClientGone | Fault::ClientStalled => "",
+            Fault::Proof | Fault::ClientGone | Fault::ClientStalled | Fault::ReadTooSlow => "",
         }
     }
 }

@@ -10,6 +10,7 @@ use super::connection::{Accepted, Connection, Next, Tell, Transport};
 use super::exchange::{Done, Exchange, Limits, Replaceable, Seen, answer_pump};
 use super::fault::Fault;
 use super::grpc::Failure;
+use super::pace::Patience;
 use super::pump::Pump;
 use super::upstream::{self, Share};
 use super::{preview, rehearse, skew, tunnel, worker};
@@ -153,10 +154,14 @@ impl<S: Transport> Connection<S> {
             instead,
             hsts: self.security.as_deref().and_then(|tls| tls.hsts.as_deref()),
             limits: Limits {
-                body: self.worker.proxy.body_timeout,
-                answer: accepted.lease.lane().service.upstream.response_timeout,
-                stall: self.worker.proxy.idle_timeout,
+                body: Patience {
+                    silence: self.worker.proxy.body_timeout,
+                    rate: if accepted.is_call { 0 } else { self.worker.proxy.min_body_rate },
+                },
+                answer: Patience::of(accepted.lease.lane().service.upstream.response_timeout),
+                read: Patience { silence: self.worker.proxy.idle_timeout, rate: self.worker.proxy.min_read_rate },
             },
+            pace: None,
             lease: &accepted.lease,
             worker: &self.worker,
             alarm: &self.alarm,
@@ -331,7 +336,8 @@ impl<S: Transport> Connection<S> {
         }
         let down = &mut way.down;
         if seen.status.is_some() && down.written > 0 {
-            if seen.ends_with_close {
+            // Megabytes may wait in the kernel for a client that does not read them.
+            if seen.ends_with_close || matches!(fault, Fault::ClientStalled | Fault::ReadTooSlow) {
                 self.client.io.reset_on_close();
             }
             return Next::Cut;
@@ -362,6 +368,9 @@ impl<S: Transport> Connection<S> {
         let status = seen.status;
         if end == Err(Fault::Drained) {
             accepted.lease.count_cut();
+        }
+        if let Err(fault) = end {
+            self.worker.count_refusal(fault);
         }
         let duration: Duration = accepted.began.elapsed();
         let outcome = match end {

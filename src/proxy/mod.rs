@@ -10,6 +10,7 @@ mod answer;
 mod body;
 mod boundary;
 mod buffer;
+mod clients;
 mod connection;
 mod exchange;
 mod fault;
@@ -22,6 +23,7 @@ mod handshake;
 mod hold;
 mod http2;
 mod listener;
+mod pace;
 mod preview;
 mod pump;
 mod rehearse;
@@ -43,9 +45,9 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use crate::config;
-use crate::http2::Ends;
-use crate::switch::Table;
+use crate::switch::{ClientEnds, Table};
 use crate::tls::Terminator;
+use clients::Clients;
 use worker::{Message, Worker};
 
 /// The running data plane.
@@ -71,16 +73,20 @@ impl Plane {
         listeners: Vec<Listener>,
         terminator: Option<&Arc<Terminator>>,
         log: &AccessLog,
-        http2_ends: &Arc<Ends>,
+        client_ends: &Arc<ClientEnds>,
     ) -> io::Result<Self> {
         buffer::map_buffers();
         let config = Arc::new(config.clone());
-        let workers = (0..config.workers)
-            .map(|index| {
-                let (config, table) = (Arc::clone(&config), Arc::clone(table));
-                Worker::start(index, config, table, terminator.cloned(), log.clone(), Arc::clone(http2_ends))
-            })
-            .collect::<io::Result<Arc<[Worker]>>>()?;
+        let shared = worker::Shared {
+            clients: Clients::new(&config),
+            proxy: Arc::clone(&config),
+            table: Arc::clone(table),
+            terminator: terminator.cloned(),
+            log: log.clone(),
+            client_ends: Arc::clone(client_ends),
+        };
+        let start = |index| Worker::start(index, shared.clone());
+        let workers = (0..config.workers).map(start).collect::<io::Result<Arc<[Worker]>>>()?;
         for (listener, worker) in listeners.into_iter().zip(workers.iter().cycle()) {
             worker.tell(Message::Accept(listener, Arc::clone(&workers), config.max_connections));
         }

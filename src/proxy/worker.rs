@@ -20,14 +20,15 @@ use super::access_log::AccessLog;
 use super::alarm::{Alarms, SWEEP};
 use super::announced::{self, Nameless};
 use super::buffer::Buffers;
+use super::clients::Clients;
 use super::connection::{Client, Version};
+use super::fault::Fault;
 use super::listener::Scheme;
 use super::upstream::Pool;
 use super::{connection, handshake, listener};
 use crate::config;
-use crate::http2::Ends as Http2Ends;
 use crate::proxy_protocol::Ends;
-use crate::switch::{Lease, Table, goodbye};
+use crate::switch::{ClientEnds, Lease, Refusal, Table, goodbye};
 use crate::tls::Terminator;
 
 /// What a worker is told.
@@ -69,6 +70,23 @@ pub enum Admission {
     Refused,
 }
 
+/// What all workers have.
+#[derive(Clone)]
+pub struct Shared {
+    /// `[proxy]`
+    pub proxy: Arc<config::Proxy>,
+    /// Which service a request is for.
+    pub table: Arc<ArcSwap<Table>>,
+    /// Of listeners for TLS.
+    pub terminator: Option<Arc<Terminator>>,
+    /// The access log.
+    pub log: AccessLog,
+    /// What clients were refused and ended for.
+    pub client_ends: Arc<ClientEnds>,
+    /// How many connections each has.
+    pub clients: Arc<Clients>,
+}
+
 /// The rest of the program's view of a worker.
 pub struct Worker {
     messages: UnboundedSender<Message>,
@@ -81,14 +99,7 @@ impl Worker {
     ///
     /// # Errors
     /// The thread or its runtime could not be made.
-    pub fn start(
-        index: usize,
-        proxy: Arc<config::Proxy>,
-        table: Arc<ArcSwap<Table>>,
-        terminator: Option<Arc<Terminator>>,
-        log: AccessLog,
-        http2_ends: Arc<Http2Ends>,
-    ) -> io::Result<Self> {
+    pub fn start(index: usize, shared: Shared) -> io::Result<Self> {
         let (messages, inbox) = unbounded_channel();
         let open = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&open);
@@ -102,12 +113,15 @@ impl Worker {
                 }
             };
             let _ = ready.send(Ok(()));
+            let Shared { proxy, table, terminator, log, client_ends, clients } = shared;
             let context = Rc::new(Context {
                 index,
                 proxy,
                 table,
                 terminator,
                 log,
+                client_ends,
+                clients,
                 open: counted,
                 buffers: Buffers::default(),
                 pool: Pool::default(),
@@ -119,7 +133,6 @@ impl Worker {
                 cut: Cell::new(0),
                 date: RefCell::new(http_date()),
                 complaints: Complaints::default(),
-                http2_ends,
             });
             runtime.block_on(run(context, inbox))
         })?;
@@ -173,8 +186,9 @@ pub struct Context {
     pub alarms: Alarms,
     /// What clients did wrong, said seldom.
     pub complaints: Complaints,
-    /// Connections that were ended for what the client did.
-    pub http2_ends: Arc<Http2Ends>,
+    /// What clients were refused and ended for.
+    pub client_ends: Arc<ClientEnds>,
+    clients: Arc<Clients>,
     open: Arc<AtomicUsize>,
     accepting: RefCell<Vec<AbortHandle>>,
     stopping: Cell<Option<Instant>>,
@@ -200,6 +214,13 @@ impl Context {
     pub fn goodbye(&self, lease: &Lease, turn: f64) -> Option<Instant> {
         let stop = self.stopping.get().map(|began| goodbye(began, self.proxy.shutdown_timeout, turn));
         lease.goodbye(turn).into_iter().chain(stop).min()
+    }
+
+    /// Counts what a client was refused or ended for.
+    pub fn count_refusal(&self, fault: Fault) {
+        if let Some(refusal) = fault.refusal() {
+            self.client_ends.refusals.count(refusal);
+        }
     }
 
     /// Whether exchanges end now.
@@ -333,12 +354,25 @@ impl Context {
                 self.serve_client(client, scheme, guard);
             }
             Err(Nameless::Gone) => {}
-            Err(Nameless::Late) => self.complaints.close(client.peer, "no PROXY header within proxy.header_timeout"),
-            Err(Nameless::Malformed(why)) => self.complaints.close(client.peer, why),
+            Err(Nameless::Late) => {
+                self.close(client.peer, Refusal::ProxyHeader, "no PROXY header within proxy.header_timeout");
+            }
+            Err(Nameless::Malformed(why)) => self.close(client.peer, Refusal::ProxyHeader, why),
         }
     }
 
+    /// Says why a connection is closed before a request.
+    fn close(&self, client: SocketAddr, refusal: Refusal, why: &str) {
+        self.client_ends.refusals.count(refusal);
+        self.complaints.close(client, why);
+    }
+
     fn serve_client(self: &Rc<Self>, client: Client<TcpStream>, scheme: Scheme, guard: Open) {
+        let Ok(place) = self.clients.enter(client.peer.ip()) else {
+            let why = "more connections than proxy.max_connections_per_client";
+            return self.close(client.peer, Refusal::ClientConnections, why);
+        };
+        let guard = (guard, place);
         let context = Rc::clone(self);
         // Two kinds of tasks, because each takes as much memory as the larger thing it may come to hold.
         match (scheme, &self.terminator) {

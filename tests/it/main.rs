@@ -18,6 +18,7 @@ mod health;
 mod http2;
 mod lease_model;
 mod ledger;
+mod limits;
 mod monitor;
 mod peers;
 mod preview;

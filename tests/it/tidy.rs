@@ -21,7 +21,7 @@ const LAYERS: [(&str, &[&str]); 23] = [
     ("config", &["domain", "http", "proxy_protocol", "tls"]),
     ("status", &["domain"]),
     ("ledger", &["domain", "clock", "config", "lines", "status"]),
-    ("switch", &["domain", "config", "preview"]),
+    ("switch", &["domain", "config", "http2", "preview"]),
     ("proxy", &["switch", "config", "domain", "clock", "http2", "lines", "preview", "proxy_protocol", "tls"]),
     (
         "control",

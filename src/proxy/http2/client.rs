@@ -90,7 +90,8 @@ impl<S: Transport> Connection<S> {
         if self.worker.is_cutting() {
             return Poll::Ready(Stopped::Gone); // the streams see it themselves
         }
-        if self.worker.is_stopping() {
+        let served_max = self.worker.proxy.max_requests_per_connection;
+        if self.worker.is_stopping() || (served_max > 0 && self.session().borrow().served() >= served_max) {
             self.session().borrow_mut().close_softly();
         }
         let mut progress = false;
@@ -181,7 +182,7 @@ impl<S: Transport> Connection<S> {
                 Stopped::Over(over) => {
                     session.end(over.reason);
                     if admission == Admission::Welcome {
-                        self.worker.http2_ends.count(over.end);
+                        self.worker.client_ends.http2.count(over.end);
                         self.worker.complaints.end(self.peer, over.end.as_str());
                     }
                 }

@@ -84,3 +84,19 @@ fn an_idle_connection_is_closed_with_a_word() {
     assert_eq!(wire.end(), Some(0));
     eventually("it is not counted any more", || cutover.status()["connections"] == 0);
 }
+
+#[test]
+fn a_connection_that_has_served_its_requests_takes_no_more() {
+    let blue = Upstream::saying("blue");
+    let cutover = Setup::in_front_of(&blue).set("proxy.max_requests_per_connection", 3).start();
+    let mut wire = Wire::greeted(cutover.port());
+    for stream in [1, 3, 5] {
+        wire.headers(stream, END, &get("/"));
+        assert_eq!(wire.answer(stream).text(), "blue");
+    }
+    let last = wire.frame(|frame| frame.kind == GOAWAY).unwrap();
+    assert_eq!(last.code(), 0, "there is nothing wrong");
+    let ping = wire.frame(|frame| frame.kind == PING).unwrap();
+    wire.send(PING, END, 0, &ping.payload);
+    assert_eq!(wire.end(), Some(0));
+}
