@@ -331,6 +331,7 @@ impl<'a> AnswerHead<'a> {
         self.text.malformed |= !self.is_begun;
         match name {
             b"content-length" => self.text.read_length(value),
+            b"te" => self.text.malformed = true, // RFC 9113 8.2.2: of requests only
             _ => self.text.put_line(name, value),
         }
     }

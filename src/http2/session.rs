@@ -127,6 +127,8 @@ pub struct Session {
     pub(super) frame_max: usize,
     /// What the peer may still send.
     pub(super) receive_window: i64,
+    /// What of it may still come on streams that we have given up, since the peer cannot know yet.
+    pub(super) belated: i64,
     pub(super) credit: u32,
     pub(super) useless: Budget,
     pub(super) has_said_no_table: bool,
@@ -195,6 +197,7 @@ impl Session {
             streams_max: limits.streams,
             frame_max: PAYLOAD_MAX,
             receive_window: i64::from(connection_window),
+            belated: 0,
             credit: 0,
             useless: Budget::new(USELESS_MAX, USELESS_PER_SECOND, now),
             has_said_no_table: false,
@@ -338,7 +341,10 @@ impl Session {
     fn refuse(&mut self, stream: u32, reason: Reason, now: Instant) -> Result<(), Over> {
         match self.find(stream) {
             Some(at) => self.reset(at, reason),
-            None => self.put_reset(stream, reason),
+            None => {
+                self.belated += i64::from(STREAM_WINDOW);
+                self.put_reset(stream, reason);
+            }
         }
         self.charge_reset(now)
     }
@@ -369,18 +375,24 @@ impl Session {
         }
         let data = unpadded(head, payload)?;
         let ends = head.has(END_STREAM);
-        if data.is_empty() && !ends {
+        let at = self.find(head.stream);
+        if data.is_empty() && (!ends || at.is_none()) {
             self.charge(1, now)?;
         } else {
             self.useless.earn(1);
         }
-        let Some(at) = self.find(head.stream) else {
+        let Some(at) = at else {
             self.give_credit(None, head.length);
             if self.role == Role::Client || self.forgotten.contains(&head.stream) {
-                return Ok(());
+                self.belated -= head.length as i64;
+                return if self.belated < 0 { Err(FLOW_CONTROL) } else { Ok(()) };
             }
             return self.refuse(head.stream, Reason::StreamClosed, now);
         };
+        if self.role == Role::Client && !self.slots[at].is_answered {
+            self.give_credit(None, head.length);
+            return self.refuse(head.stream, Reason::Protocol, now); // RFC 9113 8.1: a head comes first
+        }
         match self.slots[at].take_data(data, head.length, ends) {
             Ok(()) => {
                 self.give_credit(Some(at), head.length - data.len());
@@ -440,6 +452,7 @@ impl Session {
             if self.is_idle(stream) {
                 return Err(PROTOCOL);
             }
+            self.charge(1, now)?;
             return self.skip(block); // one we have given up
         }
         if stream <= self.last_peer {
@@ -656,7 +669,7 @@ impl Session {
         self.door = Door::Closed;
         for at in 0..self.slots.len() {
             if self.ids[at] != 0 || self.slots[at].is_busy() {
-                self.drop_stream(at);
+                self.was_reset(at, Reason::Cancel as u32);
             }
             self.slots[at].wake();
         }

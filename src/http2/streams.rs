@@ -318,11 +318,11 @@ impl Session {
         self.busy += 1;
     }
 
-    /// Opens a stream of our own; `None` where the peer or a limit allows no more. Its number is given by its first
-    /// bytes. Call [`Session::release`] in the end.
+    /// Opens a stream of our own; `None` where the peer or a limit allows no more, or while the peer owes a sign of life.
+    /// Its number is given by its first bytes. Call [`Session::release`] in the end.
     pub fn open(&mut self) -> Option<usize> {
         let limit = self.streams_max.min(self.limits.streams) as usize;
-        if self.door != Door::Open || self.busy >= limit || self.next_own > u32::MAX >> 1 {
+        if self.door != Door::Open || self.is_doubted() || self.busy >= limit || self.next_own > u32::MAX >> 1 {
             return None;
         }
         let at = self.free_slot();
@@ -534,6 +534,9 @@ impl Session {
 
     /// Resets a stream of which somebody may still think it is open.
     pub(super) fn reset(&mut self, at: usize, reason: Reason) {
+        if !self.slots[at].remote_ended {
+            self.belated += self.slots[at].receive_window;
+        }
         self.put_reset(self.ids[at], reason);
         self.drop_stream(at);
     }

@@ -8,7 +8,7 @@ use super::fault::Fault;
 use super::field::Field;
 use super::grpc::Call;
 use super::preview::{self, Note};
-use super::request::{Fields, Space, length, list, put_field, put_length, text};
+use super::request::{FIELDS_MAX, Fields, Space, length, list, put_field, put_length, text};
 use crate::domain::Color;
 
 /// RFC 6797 6.1.
@@ -77,6 +77,13 @@ pub struct Answer<'h> {
     named_hops: Vec<&'h str>,
 }
 
+/// Takes a minor version higher than any known for the highest that is (RFC 9110 2.5).
+pub fn lower_version(head: &mut [u8]) {
+    if let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'2'..=b'9', b' ', ..] = head {
+        *minor = b'1';
+    }
+}
+
 impl<'h> Answer<'h> {
     /// Parses and checks a complete head.
     ///
@@ -84,7 +91,9 @@ impl<'h> Answer<'h> {
     /// [`Fault::AnswerUnreadable`]
     pub fn parse(head: &'h [u8], space: &'h mut Space<'h>, asked: Asked) -> Result<Self, Fault> {
         let mut parsed = httparse::Response::new(&mut []);
-        let config = httparse::ParserConfig::default();
+        let mut config = httparse::ParserConfig::default();
+        // RFC 9112 5.1: removed by whoever passes it on.
+        config.allow_spaces_after_header_name_in_responses(true);
         match config.parse_response_with_uninit_headers(&mut parsed, head, &mut space.headers) {
             Ok(httparse::Status::Complete(_)) => {}
             Ok(httparse::Status::Partial) | Err(_) => return Err(Fault::AnswerUnreadable("the head is malformed")),
@@ -104,19 +113,25 @@ impl<'h> Answer<'h> {
             length: None,
             named_hops: Vec::new(),
         };
-        answer.read_connection();
+        answer.read_connection()?;
         answer.frame(asked)?;
         Ok(answer)
     }
 
-    fn read_connection(&mut self) {
-        for name in self.fields.values(Field::Connection).filter_map(text).flat_map(list) {
-            if name.eq_ignore_ascii_case("close") {
-                self.keep_alive = false;
-            } else if !name.eq_ignore_ascii_case("keep-alive") {
-                self.named_hops.push(name);
+    fn read_connection(&mut self) -> Result<(), Fault> {
+        const MALFORMED: Fault = Fault::AnswerUnreadable("Connection is malformed");
+        for value in self.fields.values(Field::Connection) {
+            for name in list(text(value).ok_or(MALFORMED)?) {
+                if name.eq_ignore_ascii_case("close") {
+                    self.keep_alive = false;
+                } else if self.named_hops.len() == FIELDS_MAX {
+                    return Err(MALFORMED);
+                } else if !name.eq_ignore_ascii_case("keep-alive") {
+                    self.named_hops.push(name);
+                }
             }
         }
+        Ok(())
     }
 
     /// RFC 9112 6.3.
@@ -126,8 +141,10 @@ impl<'h> Answer<'h> {
         if !(100..600).contains(&self.status) || (self.status == 101 && !asked.upgrade) {
             return Err(Fault::AnswerUnreadable("the status is not one that was asked for"));
         }
-        for value in self.fields.values(Field::ContentLength) {
-            let value = length(value).ok_or(BAD_LENGTH)?;
+        // A list of one length is that length.
+        let lengths = self.fields.values(Field::ContentLength).flat_map(|value| value.split(|&byte| byte == b','));
+        for value in lengths {
+            let value = length(value.trim_ascii()).ok_or(BAD_LENGTH)?;
             if self.length.replace(value).is_some_and(|before| before != value) {
                 return Err(BAD_LENGTH);
             }
@@ -173,6 +190,21 @@ impl<'h> Answer<'h> {
     pub fn is_event_stream(&self) -> bool {
         let is = |value: &[u8]| value.len() >= 17 && value[..17].eq_ignore_ascii_case(b"text/event-stream");
         self.fields.values(Field::ContentType).any(is)
+    }
+
+    /// The names in `Connection` of fields that end here, trailers among them.
+    pub fn named_hops(&self) -> &[&'h str] {
+        &self.named_hops
+    }
+
+    /// Whether a `101` changes to what `request` asks for, a head as it was written (RFC 9110 7.8).
+    pub fn is_upgrade_of(&self, request: &[u8]) -> bool {
+        const UPGRADE: &[u8] = b"\r\nUpgrade: ";
+        let asked = memchr::memmem::find(request, UPGRADE).map_or(&b""[..], |at| &request[at + UPGRADE.len()..]);
+        let asked = asked.split(|&byte| byte == b'\r').next().and_then(text).unwrap_or("");
+        let is_asked = |protocol: &str| list(asked).any(|asked| asked.eq_ignore_ascii_case(protocol));
+        let mut protocols = self.fields.values(Field::Upgrade).flat_map(|value| list(text(value).unwrap_or("?")));
+        protocols.next().is_some_and(is_asked) && protocols.all(is_asked)
     }
 
     /// Whether a `101` changes to WebSocket.
@@ -313,6 +345,13 @@ mod tests {
                 GET,
                 (Decoder::Length(5), Encoding::Plain),
             ),
+            ("a list of one length", "200 OK\r\nContent-Length: 5, 5\r\n", GET, (Decoder::Length(5), Encoding::Plain)),
+            (
+                "a space before the colon",
+                "200 OK\r\nContent-Length : 5\r\n",
+                GET,
+                (Decoder::Length(5), Encoding::Plain),
+            ),
         ] {
             assert_eq!(framing(&format!("HTTP/1.1 {head}\r\n"), asked), Ok(want), "{case}");
         }
@@ -323,6 +362,8 @@ mod tests {
         for (case, head) in [
             ("different lengths", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n"),
             ("a length that is none", "HTTP/1.1 200 OK\r\nContent-Length: -5\r\n"),
+            ("a list of different lengths", "HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n"),
+            ("a Connection that is no text", "HTTP/1.1 200 OK\r\nConnection: \u{e4}, close\r\n"),
             ("both framings", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n"),
             ("another coding", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n"),
             ("chunks in HTTP/1.0", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n"),

@@ -70,6 +70,11 @@ impl Buffer {
         &self.data[self.start..self.end]
     }
 
+    /// The same, to be changed.
+    pub fn filled_mut(&mut self) -> &mut [u8] {
+        &mut self.data[self.start..self.end]
+    }
+
     /// Whether all bytes are used.
     pub fn is_empty(&self) -> bool {
         self.start == self.end

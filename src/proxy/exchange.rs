@@ -10,7 +10,7 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::alarm::Alarm;
-use super::answer::{Answer, Asked, Encoding, Extra, Instead};
+use super::answer::{Answer, Asked, Encoding, Extra, Instead, lower_version};
 use super::body::Decoder;
 use super::boundary::Boundary;
 use super::buffer::{Buffer, SMALL};
@@ -272,12 +272,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
     }
 
     fn take_head(&mut self, end: usize) -> Result<Option<u16>, Fault> {
+        lower_version(&mut self.upstream.filled_mut()[..end]);
         let mut space = Space::new();
         let answer = Answer::parse(&self.upstream.filled()[..end], &mut space, self.asked)?;
         if self.down.pending.size() == 0 {
             self.down.pending = self.worker.buffers.tiny();
         }
         match answer.status {
+            101 if !answer.is_upgrade_of(self.up.pending.filled()) => {
+                return Err(Fault::AnswerUnreadable("a change to a protocol that was not asked for"));
+            }
             101 => {
                 answer.write_interim(&mut self.down.pending);
                 self.seen.status = Some(101);
@@ -313,6 +317,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
                 };
                 answer.write_final(&mut self.down.pending, self.asked, &extra);
                 self.down.frame(answer.body.clone(), answer.encoding);
+                self.down.hops = answer.named_hops().iter().map(|&name| name.to_owned()).collect();
                 self.down.call = answer.call();
                 self.seen.status = Some(status);
                 if self.instead.is_none() {

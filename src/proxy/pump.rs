@@ -40,6 +40,11 @@ impl<S> Wire<S> {
         self.buffer.as_ref().map_or(&[], Buffer::filled)
     }
 
+    /// The same, to be changed.
+    pub fn filled_mut(&mut self) -> &mut [u8] {
+        self.buffer.as_mut().map_or(&mut [], Buffer::filled_mut)
+    }
+
     /// Uses `n` bytes.
     pub fn consume(&mut self, n: usize) {
         if let Some(buffer) = &mut self.buffer {

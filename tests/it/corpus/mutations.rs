@@ -1,11 +1,14 @@
-//! The requests of the corpus with bytes changed at random: whatever they become, what reaches the application can be
-//! read in one way only, nobody gets another's answer, and the proxy goes on. `CUTOVER_SEED` replays one seed.
+//! The corpora with bytes changed at random: whatever they become, what reaches the other side can be read in one way
+//! only, nobody gets another's answer, and the proxy goes on. `CUTOVER_SEED` replays one seed.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::notation::cases;
 use super::requests::Lane;
-use super::strict;
+use super::script::written;
+use super::upstreams::{self, Play, Played};
+use super::{notation, strict};
 
 const SEEDS: u64 = 600;
 
@@ -25,8 +28,8 @@ impl Dice {
     }
 }
 
-fn mutated(dice: &mut Dice, requests: &[Vec<u8>]) -> Vec<u8> {
-    let mut bytes = requests[dice.below(requests.len())].clone();
+fn mutated(dice: &mut Dice, originals: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = originals[dice.below(originals.len())].clone();
     for _ in 0..=dice.below(4) {
         let at = dice.below(bytes.len());
         let telling = TELLING[dice.below(TELLING.len())];
@@ -45,6 +48,13 @@ fn mutated(dice: &mut Dice, requests: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
+fn seeds() -> Range<u64> {
+    match std::env::var("CUTOVER_SEED") {
+        Ok(seed) => seed.parse().map(|seed| seed..seed + 1).expect("a number"),
+        Err(_) => 0..SEEDS,
+    }
+}
+
 #[test]
 fn of_requests_never_reach_the_application_in_two_meanings() {
     let requests: Vec<_> = cases("requests", &["rfc", "send", "want", "up"])
@@ -52,10 +62,7 @@ fn of_requests_never_reach_the_application_in_two_meanings() {
         .map(|case| case.bytes("send"))
         .filter(|sent| (1..4096).contains(&sent.len()))
         .collect();
-    let seeds = match std::env::var("CUTOVER_SEED") {
-        Ok(seed) => seed.parse().map(|seed| seed..seed + 1).expect("a number"),
-        Err(_) => 0..SEEDS,
-    };
+    let seeds = seeds();
     std::thread::scope(|scope| {
         for share in 0..4 {
             let (seeds, requests) = (seeds.clone(), &requests);
@@ -80,4 +87,53 @@ fn tried(lane: &Lane, seed: u64, requests: &[Vec<u8>]) {
             panic!("CUTOVER_SEED={seed}: {:?} became {why}", String::from_utf8_lossy(&sent));
         }
     }
+}
+
+/// How many proxies run answers beside each other: most of the time goes by in silence.
+const LANES: u64 = 8;
+
+#[test]
+fn of_answers_never_reach_a_client_in_two_meanings_nor_another_one() {
+    let cases = cases("upstreams", &upstreams::KEYS);
+    let originals = ["do", "h2"].map(|key| {
+        let sent = cases.iter().map(|case| match key {
+            "do" => case.all(key).filter_map(|step| step.strip_prefix("send ")).flat_map(notation::bytes).collect(),
+            _ => case.all(key).filter_map(|step| written(step, 1)).flatten().collect(),
+        });
+        sent.filter(|sent: &Vec<u8>| (1..4096).contains(&sent.len())).collect::<Vec<_>>()
+    });
+    let seeds = seeds();
+    std::thread::scope(|scope| {
+        for share in 0..LANES {
+            let (seeds, originals) = (seeds.clone(), &originals);
+            scope.spawn(move || {
+                let lane = upstreams::Lane::new("'200ms'");
+                seeds.filter(|seed| seed % LANES == share).for_each(|seed| answered(&lane, seed, originals));
+                lane.cutover.until_app("no lease is left", |app| app["colors"]["blue"]["in_flight"] == 0);
+            });
+        }
+    });
+}
+
+fn answered(lane: &upstreams::Lane, seed: u64, originals: &[Vec<Vec<u8>>; 2]) {
+    let mut dice = Dice(seed);
+    let is_http2 = dice.below(2) == 1;
+    let sent = mutated(&mut dice, &originals[usize::from(is_http2)]);
+    let written: String = sent.iter().map(|byte| format!("\\x{byte:02x}")).collect();
+    let mut steps = vec![format!("send {written}")];
+    if dice.below(3) == 0 {
+        steps.push("close".to_owned());
+    }
+    let play = Play { asked: vec![Play::get(is_http2)], steps, is_http2 };
+    let Played { seen, script, next } = play.on(lane, |answers, end| {
+        Ok(end.is_some() || answers.last().is_some_and(|answer| answer.is_whole && answer.status >= 200))
+    });
+    let what = match (seen, script, next) {
+        (Err(why), _, _) | (_, Err(why), _) => why,
+        (Ok(_), Ok(()), Ok((200, body))) if body.starts_with("after") => return,
+        // A frame that is longer than what was sent of it swallows the frames of the next answer.
+        (Ok(_), Ok(()), Ok((502 | 504, _)) | Err(_)) if is_http2 => return,
+        (Ok(_), Ok(()), next) => format!("the next request was answered {next:?}"),
+    };
+    panic!("CUTOVER_SEED={seed}: {:?}: {what}", String::from_utf8_lossy(&sent));
 }

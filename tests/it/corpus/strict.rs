@@ -24,18 +24,38 @@ enum Framing {
     Chunks,
 }
 
+/// Names in lower case, and values.
+pub type Fields<'h> = Vec<(String, &'h [u8])>;
+
+/// A head without its empty line: its first line, and its fields.
+pub fn lines(head: &[u8]) -> Result<(&[u8], Fields<'_>), String> {
+    let shown = || String::from_utf8_lossy(head).into_owned();
+    let text = head.strip_suffix(b"\r\n").ok_or_else(|| format!("no line end in {}", shown()))?;
+    let mut lines = text.split(|&byte| byte == b'\n').peekable();
+    let mut whole = Vec::new();
+    while let Some(line) = lines.next() {
+        match line {
+            [line @ .., b'\r'] if lines.peek().is_some() => whole.push(line),
+            line if lines.peek().is_none() => whole.push(line),
+            _ => return Err(format!("a bare LF in {}", shown())),
+        }
+    }
+    let mut fields = Vec::new();
+    for line in &whole[1..] {
+        let colon = line.iter().position(|&byte| byte == b':').ok_or_else(|| format!("no colon in {}", shown()))?;
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        let is_value = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
+        if !is_token(name) || !value.iter().all(is_value) {
+            return Err(format!("a field of {}", shown()));
+        }
+        fields.push((String::from_utf8_lossy(name).to_ascii_lowercase(), value));
+    }
+    Ok((whole[0], fields))
+}
+
 fn head(head: &[u8]) -> Result<Framing, String> {
     let shown = || String::from_utf8_lossy(head).into_owned();
-    let mut lines = head.strip_suffix(b"\r\n").expect("it was found").split(|&byte| byte == b'\n');
-    let mut line = || match lines.next() {
-        Some([line @ .., b'\r']) => Ok(Some(line)),
-        Some(line) if std::ptr::eq(line.as_ptr_range().end, head[..head.len() - 2].as_ptr_range().end) => {
-            Ok(Some(line))
-        }
-        Some(_) => Err("a bare LF"),
-        None => Ok(None),
-    };
-    let first = line().map_err(|why| format!("{why} in {}", shown()))?.expect("a first line");
+    let (first, fields) = lines(head)?;
     let parts: Vec<_> = first.split(|&byte| byte == b' ').collect();
     let [method, target, b"HTTP/1.1"] = parts[..] else { return Err(format!("the request line of {}", shown())) };
     let is_target = |byte: &u8| (b'!'..=b'~').contains(byte) && *byte != b'#';
@@ -43,28 +63,19 @@ fn head(head: &[u8]) -> Result<Framing, String> {
         return Err(format!("the request line of {}", shown()));
     }
     let (mut hosts, mut framing) = (0, Vec::new());
-    while let Some(line) = line().map_err(|why| format!("{why} in {}", shown()))? {
-        let colon = line.iter().position(|&byte| byte == b':').ok_or_else(|| format!("no colon in {}", shown()))?;
-        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        let is_value = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
-        if !is_token(name) || !value.iter().all(is_value) {
-            return Err(format!("a field of {}", shown()));
-        }
-        match name.to_ascii_lowercase().as_slice() {
-            b"host" => hosts += 1,
-            b"content-length" => {
-                let length = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
-                framing.push(Framing::Length(length.ok_or_else(|| format!("the length of {}", shown()))?));
-            }
-            b"transfer-encoding" if value == b"chunked" => framing.push(Framing::Chunks),
-            b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"proxy" => {
+    for (name, value) in fields {
+        match name.as_str() {
+            "host" => hosts += 1,
+            "content-length" => framing.push(Framing::Length(length(value)?)),
+            "transfer-encoding" if value == b"chunked" => framing.push(Framing::Chunks),
+            "keep-alive" | "proxy-connection" | "transfer-encoding" | "proxy" => {
                 return Err(format!("a field that must stay behind, in {}", shown()));
             }
-            b"connection" if value != b"Upgrade" && value != b"te" => {
+            "connection" if value != b"Upgrade" && value != b"te" => {
                 return Err(format!("the Connection of {}", shown()));
             }
-            b"te" if value != b"trailers" => return Err(format!("the TE of {}", shown())),
-            b"upgrade" if value.eq_ignore_ascii_case(b"h2c") => return Err(format!("h2c in {}", shown())),
+            "te" if value != b"trailers" => return Err(format!("the TE of {}", shown())),
+            "upgrade" if value.eq_ignore_ascii_case(b"h2c") => return Err(format!("h2c in {}", shown())),
             _ => {}
         }
     }
@@ -73,6 +84,14 @@ fn head(head: &[u8]) -> Result<Framing, String> {
         (1, 1) => Ok(framing.remove(0)),
         _ => Err(format!("hosts or framing of {}", shown())),
     }
+}
+
+/// A length of digits only.
+pub fn length(value: &[u8]) -> Result<usize, String> {
+    let digits = std::str::from_utf8(value).ok().filter(|value| value.bytes().all(|byte| byte.is_ascii_digit()));
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(|| format!("the length {:?}", String::from_utf8_lossy(value)))
 }
 
 /// What follows a chunked body that begins here; nothing when it is incomplete.
@@ -110,7 +129,8 @@ fn trailers(mut seen: &[u8]) -> Result<&[u8], String> {
     }
 }
 
-fn is_token(name: &[u8]) -> bool {
+/// RFC 9110 5.6.2
+pub fn is_token(name: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
 }
 

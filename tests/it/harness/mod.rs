@@ -12,7 +12,7 @@ pub use cutover::{Cutover, Setup};
 pub use docker::{Project, box_image, docker, have_docker, test_api_image, try_docker};
 pub use load::Load;
 pub use tls::{Authority, Secured, secured, secured_over};
-pub use upstream::{Conn, Upstream, plain};
+pub use upstream::{Conn, Request, Upstream, plain};
 
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};

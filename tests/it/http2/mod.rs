@@ -10,7 +10,7 @@ mod own;
 mod requests;
 mod sockets;
 mod upstreams;
-mod wire;
+pub mod wire;
 
 use std::process::{Command, Stdio};
 

@@ -34,10 +34,14 @@ pub fn get(path: &str) -> Vec<(&str, &str)> {
 
 /// A header block of literals.
 pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
-    fields.iter().flat_map(|(name, value)| [vec![0], string(name), string(value)].concat()).collect()
+    fields
+        .iter()
+        .flat_map(|(name, value)| [vec![0], string(name.as_bytes()), string(value.as_bytes())].concat())
+        .collect()
 }
 
-fn string(text: &str) -> Vec<u8> {
+/// A string literal without Huffman code.
+pub fn string(text: &[u8]) -> Vec<u8> {
     let mut rest = text.len();
     let mut out = vec![rest.min(127) as u8];
     if rest >= 127 {
@@ -48,7 +52,7 @@ fn string(text: &str) -> Vec<u8> {
         }
         out.push(rest as u8);
     }
-    [out, text.as_bytes().to_vec()].concat()
+    [&out, text].concat()
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +112,8 @@ pub struct Wire {
     buffer: Vec<u8>,
     messages: BTreeMap<u32, Message>,
     again: Option<Frame>,
+    /// A header block that is not complete.
+    block: Vec<u8>,
     /// The other side's settings.
     pub settings: Vec<(u16, u32)>,
 }
@@ -118,7 +124,14 @@ impl Wire {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Wire { stream, buffer: Vec::new(), messages: BTreeMap::new(), again: None, settings: Vec::new() }
+        Wire {
+            stream,
+            buffer: Vec::new(),
+            messages: BTreeMap::new(),
+            again: None,
+            block: Vec::new(),
+            settings: Vec::new(),
+        }
     }
 
     /// A client that has said nothing.
@@ -216,7 +229,12 @@ impl Wire {
     fn note(&mut self, frame: &Frame) {
         let message = self.messages.entry(frame.stream).or_default();
         match frame.kind {
-            HEADERS => message.heads.push(fields(&frame.payload)),
+            HEADERS | CONTINUATION => {
+                self.block.extend_from_slice(&frame.payload);
+                if frame.flags & WHOLE != 0 {
+                    message.heads.push(fields(&std::mem::take(&mut self.block)));
+                }
+            }
             DATA => message.body.extend_from_slice(&frame.payload),
             RST_STREAM => message.reset = Some(frame.code()),
             _ => {}
@@ -333,7 +351,7 @@ fn text(block: &mut &[u8]) -> String {
     let length = integer(block, 7);
     let (text, rest) = block.split_at(length);
     *block = rest;
-    String::from_utf8(text.to_vec()).unwrap()
+    String::from_utf8_lossy(text).into_owned()
 }
 
 /// Of the static table (RFC 7541 appendix A) what these tests meet.
@@ -356,12 +374,14 @@ fn known(index: usize) -> (&'static str, &'static str) {
         31 => ("content-type", ""),
         32 => ("cookie", ""),
         33 => ("date", ""),
+        34 => ("etag", ""),
         45 => ("link", ""),
         46 => ("location", ""),
         53 => ("retry-after", ""),
         54 => ("server", ""),
         55 => ("set-cookie", ""),
         58 => ("user-agent", ""),
+        59 => ("vary", ""),
         60 => ("via", ""),
         other => panic!("not in this part of the static table: {other}"),
     }
