@@ -21,8 +21,9 @@ for target in "${targets[@]}"; do
     config) seeds=(../config) ;;
     *) seeds=("seeds/$target") ;;
     esac
+    status=0
     "target/$host/release/$target" -max_total_time="$seconds" -artifact_prefix="artifacts/$target/" -timeout=10 \
         -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0 "corpus/$target" "${seeds[@]}" 2>&1 |
-        grep -E '^(stat::number_of_executed_units|==|thread|SUMMARY|.*panicked|.*assert)' || true
-    [ "${PIPESTATUS[0]}" -eq 0 ] || { echo "$target failed; see fuzz/artifacts/$target" >&2; exit 1; }
+        grep -E '^(stat::number_of_executed_units|==|thread|SUMMARY|.*panicked|.*assert)' || status=${PIPESTATUS[0]}
+    [ "$status" -eq 0 ] || { echo "$target failed; see fuzz/artifacts/$target" >&2; exit 1; }
 done
