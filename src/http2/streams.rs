@@ -582,7 +582,10 @@ impl Session {
                 self.doubt();
             }
         }
-        self.ids[at] = 0; // of a complete one only the empty end may be missing
+        if self.ids[at] != 0 && !self.slots[at].remote_ended {
+            self.belated += self.slots[at].receive_window;
+        }
+        self.ids[at] = 0; // of a complete one only the empty end may be missing, or what nobody asked for
         let slot = &mut self.slots[at];
         let held = slot.held;
         slot.forget_input();

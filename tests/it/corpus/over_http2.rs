@@ -76,19 +76,23 @@ impl Asked {
     }
 }
 
-fn ask(client: &mut Wire, stream: u32, fields: &[(String, String)], end: u8) {
-    let fields: Vec<_> = fields.iter().map(|(name, value)| (&**name, &**value)).collect();
-    client.headers(stream, end, &fields);
+/// Sends a request at once, so that all of it is at hand where it has to be sent again.
+fn ask(client: &mut Wire, stream: u32, asked: &Asked) {
+    let fields: Vec<_> = asked.fields.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let end = if asked.is_whole { END } else { 0 };
+    let frames = if asked.body.is_empty() {
+        frame(HEADERS, WHOLE | end, stream, &block(&fields))
+    } else {
+        [frame(HEADERS, WHOLE, stream, &block(&fields)), frame(DATA, end, stream, &asked.body)].concat()
+    };
+    client.raw(&frames);
 }
 
 fn run(lane: &Lane, client: &mut Wire, stream: u32, case: &Case, asked: &Asked) -> Result<(), String> {
     let ((told, heads), (done, is_done)) = (channel(), channel());
     lane.stage.put(Act { steps: asked.steps.clone(), heads, done });
     let is_head = asked.fields[0].1 == "HEAD";
-    ask(client, stream, &asked.fields, if asked.is_whole && asked.body.is_empty() { END } else { 0 });
-    if !asked.body.is_empty() {
-        client.send(DATA, if asked.is_whole { END } else { 0 }, stream, &asked.body);
-    }
+    ask(client, stream, asked);
     let mut heads = 0;
     let message = loop {
         let so_far = client.so_far(stream);
