@@ -337,6 +337,16 @@ impl Session {
         }
     }
 
+    /// Whether we have reset the stream and the peer may not know it yet: what comes of it is ignored (RFC 9113 5.1).
+    /// `ends`: this is the last that the peer may send on it.
+    fn is_forgotten(&mut self, stream: u32, ends: bool) -> bool {
+        let found = self.forgotten.iter().position(|&forgotten| forgotten == stream);
+        if let (Some(at), true) = (found, ends) {
+            self.forgotten.remove(at);
+        }
+        found.is_some()
+    }
+
     /// Resets a stream for a mistake of the peer's.
     fn refuse(&mut self, stream: u32, reason: Reason, now: Instant) -> Result<(), Over> {
         match self.find(stream) {
@@ -375,20 +385,22 @@ impl Session {
         }
         let data = unpadded(head, payload)?;
         let ends = head.has(END_STREAM);
-        let at = self.find(head.stream);
-        if data.is_empty() && (!ends || at.is_none()) {
-            self.charge(1, now)?;
-        } else {
-            self.useless.earn(1);
-        }
-        let Some(at) = at else {
+        let Some(at) = self.find(head.stream) else {
             self.give_credit(None, head.length);
-            if self.role == Role::Client || self.forgotten.contains(&head.stream) {
+            if self.role == Role::Server || data.is_empty() {
+                self.charge(1, now)?;
+            }
+            if self.role == Role::Client || self.is_forgotten(head.stream, ends) {
                 self.belated -= head.length as i64;
                 return if self.belated < 0 { Err(FLOW_CONTROL) } else { Ok(()) };
             }
             return self.refuse(head.stream, Reason::StreamClosed, now);
         };
+        if data.is_empty() && !ends {
+            self.charge(1, now)?;
+        } else {
+            self.useless.earn(1);
+        }
         if self.role == Role::Client && !self.slots[at].is_answered {
             self.give_credit(None, head.length);
             return self.refuse(head.stream, Reason::Protocol, now); // RFC 9113 8.1: a head comes first
@@ -456,7 +468,7 @@ impl Session {
             return self.skip(block); // one we have given up
         }
         if stream <= self.last_peer {
-            if self.forgotten.contains(&stream) {
+            if self.is_forgotten(stream, ends) {
                 return self.skip(block);
             }
             let back = (self.last_peer - stream) / 2;
@@ -544,7 +556,10 @@ impl Session {
         if self.is_idle(stream) {
             return Err(PROTOCOL);
         }
-        let Some(at) = self.find(stream) else { return Ok(()) };
+        let Some(at) = self.find(stream) else {
+            self.is_forgotten(stream, true);
+            return Ok(());
+        };
         self.was_reset(at, u32::from_be_bytes([a, b, c, d]));
         self.charge_reset(now)
     }
@@ -625,12 +640,12 @@ impl Session {
         if self.is_idle(stream) {
             return Err(PROTOCOL);
         }
+        if more == 0 && !self.is_forgotten(stream, false) {
+            return self.refuse(stream, Reason::Protocol, now);
+        }
         let Some(at) = self.find(stream) else { return Ok(()) };
         let slot = &mut self.slots[at];
         slot.window += i64::from(more);
-        if more == 0 {
-            return self.refuse(stream, Reason::Protocol, now);
-        }
         if slot.window > WINDOW_MAX {
             return self.refuse(stream, Reason::FlowControl, now);
         }

@@ -226,6 +226,11 @@ impl<S: Read + Write> Client<S> {
         &self.stream
     }
 
+    /// The stream itself, of which nothing may have been read ahead.
+    pub fn into_stream(self) -> S {
+        self.stream
+    }
+
     /// The connection itself, past what was read ahead.
     pub fn stream_mut(&mut self) -> &mut S {
         &mut self.stream

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::python_with;
-use crate::harness::{Authority, Cutover, Setup, Upstream, free_port, have};
+use super::{python_with, with_tls};
+use crate::harness::{Cutover, Setup, Upstream, have};
 
 const CLIENT: &str = "
 import asyncio, httpx, sys
@@ -24,16 +24,8 @@ asyncio.run(main())
 ";
 
 fn stage(upstream: &Upstream) -> (Cutover, u16) {
-    let (authority, tls_port) = (Authority::new(), free_port());
-    let (cert, key) = authority.sign(&["app.example"]);
-    let cutover = Setup::in_front_of(upstream)
-        .set("proxy.listen_tls", format!("['127.0.0.1:{tls_port}']"))
-        .set("tls.certificates", "[{ cert = 'app.pem', key = 'app.key' }]")
-        .file("app.pem", &cert)
-        .file("app.key", &key)
-        .file("ca.pem", &authority.pem)
-        .start();
-    (cutover, tls_port)
+    let (setup, _, tls_port) = with_tls(Setup::in_front_of(upstream));
+    (setup.start(), tls_port)
 }
 
 fn output(command: &mut Command) -> String {

@@ -1,7 +1,13 @@
 //! RFC 9113, rule by rule: what a client does wrong, and which error it gets. Each case has a connection of its own to
-//! one proxy; after an error of a stream the connection serves on. What is about frames and compression is `frames`.
+//! one proxy, over TLS and without; after an error of a stream the connection serves on. Here are the greeting and the
+//! states of streams; `frames`, `compression`, `windows` and `messages` go on with it.
+
+use std::sync::Arc;
+
+use tokio_rustls::rustls::ClientConfig;
 
 use super::wire::*;
+use super::with_tls;
 use crate::harness::{Cutover, Setup, Upstream};
 
 pub const NO_ERROR: u32 = 0;
@@ -27,47 +33,67 @@ pub use Leads::{Nowhere, ToEnd, ToReset};
 
 pub type Case = (&'static str, &'static str, fn(&mut Wire), Leads);
 
-/// `/hang` is answered never, anything else at once.
-fn stage() -> (Upstream, Cutover) {
-    let upstream = Upstream::start(|conn| {
-        loop {
-            let request = conn.request()?;
-            if request.head.starts_with("GET /hang") {
-                conn.rest()?;
-                return Ok(());
+/// A proxy that speaks TLS too, and an application behind it: `/hang` is answered never, anything else at once.
+pub struct Stage {
+    pub upstream: Upstream,
+    pub cutover: Cutover,
+    tls_port: u16,
+    trusted: Arc<ClientConfig>,
+}
+
+impl Stage {
+    pub fn start() -> Stage {
+        let upstream = Upstream::start(|conn| {
+            loop {
+                let request = conn.request()?;
+                if request.head.starts_with("GET /hang") {
+                    conn.rest()?;
+                    return Ok(());
+                }
+                conn.body(&request)?;
+                conn.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")?;
             }
-            conn.body(&request)?;
-            conn.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
+        });
+        let (setup, authority, tls_port) = with_tls(Setup::in_front_of(&upstream));
+        Stage { cutover: setup.start(), upstream, tls_port, trusted: authority.trusted() }
+    }
+
+    /// A connection of each kind, on which nothing was said.
+    pub fn connections(&self) -> [(&'static str, Wire); 2] {
+        [("plain", Wire::connect(self.cutover.port())), ("TLS", Wire::connect_over_tls(self.tls_port, &self.trusted))]
+    }
+
+    /// Whether `act` leads there, on a connection of each kind: what it leads to elsewhere.
+    pub fn wrong(&self, act: impl Fn(&mut Wire), leads: Leads) -> Vec<String> {
+        let each = self.connections().into_iter().map(|(kind, wire)| (kind, found(wire.greet(&[]), &act, leads)));
+        each.filter(|(_, found)| *found != leads).map(|(kind, found)| format!("{found:?} over {kind}")).collect()
+    }
+}
+
+fn found(mut wire: Wire, act: impl Fn(&mut Wire), leads: Leads) -> Leads {
+    act(&mut wire);
+    match leads {
+        ToEnd(_) => wire.end().map_or(Nowhere, ToEnd),
+        ToReset(_) | Nowhere => {
+            if !wire.is_alive() {
+                return ToEnd(NO_ERROR);
+            }
+            let reset = wire.so_far(1).and_then(|message| message.reset);
+            wire.headers(0x1001, END, &get("/"));
+            assert_eq!(wire.answer(0x1001).status(), 200, "the connection serves on");
+            reset.map_or(Nowhere, ToReset)
         }
-    });
-    let cutover = Setup::in_front_of(&upstream).start();
-    (upstream, cutover)
+    }
 }
 
 /// Runs each case, and names all that lead elsewhere.
 pub fn check(cases: &[Case]) {
-    let (_upstream, cutover) = stage();
-    let mut wrong = Vec::new();
-    for (section, case, act, leads) in cases {
-        let mut wire = Wire::greeted(cutover.port());
-        act(&mut wire);
-        let found = match leads {
-            ToEnd(_) => wire.end().map_or(Nowhere, ToEnd),
-            ToReset(_) | Nowhere => {
-                if !wire.is_alive() {
-                    ToEnd(NO_ERROR)
-                } else {
-                    let reset = wire.so_far(1).and_then(|message| message.reset);
-                    wire.headers(0x1001, END, &get("/"));
-                    assert_eq!(wire.answer(0x1001).status(), 200, "{section} {case}: the connection serves on");
-                    reset.map_or(Nowhere, ToReset)
-                }
-            }
-        };
-        if found != *leads {
-            wrong.push(format!("{section} {case}: {found:?}, not {leads:?}"));
-        }
-    }
+    let stage = Stage::start();
+    let wrong = cases.iter().flat_map(|(section, case, act, leads)| {
+        let wrong = stage.wrong(act, *leads);
+        wrong.into_iter().map(move |found| format!("{section} {case}: {found}, not {leads:?}"))
+    });
+    let wrong: Vec<String> = wrong.collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -87,19 +113,35 @@ fn closed(wire: &mut Wire) {
     assert_eq!(wire.answer(1).status(), 200);
 }
 
+/// Stream 1 was a mistake, of which more may be on its way.
+fn reset_by_us(wire: &mut Wire) {
+    wire.headers(1, 0, &[&get("/")[..], &[("X-Test", "ok")]].concat());
+    wire.peek(|frame| frame.kind == RST_STREAM).expect("a reset");
+}
+
 #[test]
 fn the_greeting_must_be_one() {
-    let (_upstream, cutover) = stage();
-    let mut settings_first = Wire::connect(cutover.port());
-    settings_first.raw(PREFACE).send(PING, 0, 0, &[0; 8]);
-    assert_eq!(settings_first.end(), Some(PROTOCOL_ERROR), "3.4: a frame before SETTINGS");
-    let mut broken = Wire::connect(cutover.port());
-    broken.raw(b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n");
-    assert_eq!(broken.end(), Some(PROTOCOL_ERROR), "3.4: another preface");
-    let mut acknowledged = Wire::connect(cutover.port());
-    acknowledged.raw(PREFACE).send(SETTINGS, END, 0, &[]);
-    assert_eq!(acknowledged.end(), Some(PROTOCOL_ERROR), "3.4: an acknowledgement of nothing");
-    let wire = Wire::greeted(cutover.port());
+    let stage = Stage::start();
+    let settings = |flags| frame(SETTINGS, flags, 0, &[]);
+    for (case, said) in [
+        ("3.4: a frame before SETTINGS", [PREFACE, &frame(PING, 0, 0, &[0; 8])].concat()),
+        ("3.4: an acknowledgement of nothing", [PREFACE, &settings(END)].concat()),
+        ("3.4: another preface", b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n".to_vec()),
+    ] {
+        for (kind, mut wire) in stage.connections() {
+            assert_eq!(wire.raw(&said).end(), Some(PROTOCOL_ERROR), "{case} over {kind}");
+        }
+    }
+    // 3.4: without TLS this is a request of HTTP/1 that is none, and closed as such.
+    let [(_, mut plain), (_, mut secure)] = stage.connections();
+    assert_eq!(secure.raw(b"INVALID CONNECTION PREFACE\r\n\r\n").end(), Some(PROTOCOL_ERROR));
+    let refusal = plain.raw(b"INVALID CONNECTION PREFACE\r\n\r\n").rest();
+    assert!(refusal.starts_with(b"HTTP/1.1 400 "), "{}", String::from_utf8_lossy(&refusal));
+    for (kind, mut wire) in stage.connections() {
+        let first = wire.raw(PREFACE).settings(&[]).next().expect("a greeting");
+        assert_eq!((first.kind, first.flags), (SETTINGS, 0), "3.4: SETTINGS come first over {kind}");
+    }
+    let wire = Wire::greeted(stage.cutover.port());
     assert_eq!((wire.setting(3), wire.setting(6), wire.setting(8)), (Some(128), Some(65_536), Some(1)));
 }
 
@@ -231,6 +273,60 @@ fn streams_have_states() {
             ToEnd(PROTOCOL_ERROR),
         ),
         (
+            "5.1",
+            "CONTINUATION on a closed stream",
+            |w| {
+                closed(w);
+                w.send(CONTINUATION, WHOLE, 1, &block(&[("x", "y")]));
+            },
+            ToEnd(PROTOCOL_ERROR),
+        ),
+        (
+            "5.1",
+            "PRIORITY of a closed stream",
+            |w| {
+                closed(w);
+                w.send(PRIORITY, 0, 1, &[0, 0, 0, 0, 255]);
+            },
+            Nowhere,
+        ),
+        (
+            "5.1",
+            "DATA after RST_STREAM of a stream that we have reset",
+            |w| {
+                reset_by_us(w);
+                w.reset(1, 8).send(DATA, END, 1, b"x");
+            },
+            ToReset(STREAM_CLOSED),
+        ),
+        (
+            "5.1",
+            "HEADERS after RST_STREAM of a stream that we have reset",
+            |w| {
+                reset_by_us(w);
+                w.reset(1, 8).headers(1, END, &get("/"));
+            },
+            ToEnd(STREAM_CLOSED),
+        ),
+        (
+            "5.1",
+            "HEADERS after the end of a stream that we have reset",
+            |w| {
+                reset_by_us(w);
+                w.send(DATA, END, 1, b"x").headers(1, END, &get("/"));
+            },
+            ToEnd(STREAM_CLOSED),
+        ),
+        (
+            "5.1",
+            "what was on its way to a stream that we have reset",
+            |w| {
+                reset_by_us(w);
+                w.send(DATA, 0, 1, b"x").window_update(1, 1).headers(1, END, &[("x", "y")]);
+            },
+            ToReset(PROTOCOL_ERROR),
+        ),
+        (
             "5.1.1",
             "an even number",
             |w| {
@@ -272,156 +368,29 @@ fn streams_have_states() {
             ToReset(PROTOCOL_ERROR),
         ),
         (
-            "8.1",
-            "a second head that does not end the stream",
+            "5.3.1",
+            "PRIORITY of an idle stream that depends on itself",
             |w| {
-                open(w);
-                w.headers(1, 0, &[("x", "y")]);
-            },
-            ToReset(PROTOCOL_ERROR),
-        ),
-        (
-            "8.1",
-            "a pseudo-header field in trailers",
-            |w| {
-                open(w);
-                w.headers(1, END, &[(":path", "/")]);
-            },
-            ToReset(PROTOCOL_ERROR),
-        ),
-        (
-            "8.1.1",
-            "less DATA than announced",
-            |w| {
-                w.headers(1, 0, &[&get("/")[..], &[("content-length", "5")]].concat()).send(DATA, END, 1, b"abc");
-            },
-            ToReset(PROTOCOL_ERROR),
-        ),
-        (
-            "8.1.1",
-            "more DATA than announced",
-            |w| {
-                w.headers(1, 0, &[&get("/hang")[..], &[("content-length", "2")]].concat()).send(DATA, 0, 1, b"abc");
-            },
-            ToReset(PROTOCOL_ERROR),
-        ),
-        (
-            "8.1.1",
-            "trailers before all that was announced",
-            |w| {
-                w.headers(1, 0, &[&get("/")[..], &[("content-length", "5")]].concat()).headers(1, END, &[("x", "y")]);
-            },
-            ToReset(PROTOCOL_ERROR),
-        ),
-        (
-            "6.10",
-            "a block in three parts",
-            |w| {
-                let block = block(&get("/"));
-                w.send(HEADERS, END, 1, &block[..5]).send(CONTINUATION, 0, 1, &block[5..9]).send(
-                    CONTINUATION,
-                    WHOLE,
-                    1,
-                    &block[9..],
-                );
-                assert_eq!(w.answer(1).status(), 200);
-            },
-            Nowhere,
-        ),
-    ]);
-}
-
-#[test]
-fn windows_are_kept_to() {
-    check(&[
-        (
-            "6.9",
-            "a window larger by nothing",
-            |w| {
-                w.window_update(0, 0);
+                w.send(PRIORITY, 0, 1, &[0, 0, 0, 1, 255]);
             },
             ToEnd(PROTOCOL_ERROR),
         ),
         (
-            "6.9",
-            "a stream's window larger by nothing",
+            "7",
+            "RST_STREAM with an unknown code",
             |w| {
-                half_closed(w);
-                w.window_update(1, 0);
+                open(w);
+                w.reset(1, 0xff);
             },
-            ToReset(PROTOCOL_ERROR),
+            Nowhere,
         ),
         (
-            "6.9",
-            "WINDOW_UPDATE of three bytes",
+            "7",
+            "GOAWAY with an unknown code",
             |w| {
-                w.send(WINDOW_UPDATE, 0, 0, &[0; 3]);
+                w.send(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 0xff]);
             },
-            ToEnd(FRAME_SIZE_ERROR),
-        ),
-        (
-            "6.9.1",
-            "a window past 2^31-1",
-            |w| {
-                w.window_update(0, u32::MAX >> 1).window_update(0, u32::MAX >> 1);
-            },
-            ToEnd(FLOW_CONTROL_ERROR),
-        ),
-        (
-            "6.9.1",
-            "a stream's window past 2^31-1",
-            |w| {
-                half_closed(w);
-                w.window_update(1, u32::MAX >> 1);
-            },
-            ToReset(FLOW_CONTROL_ERROR),
-        ),
-        (
-            "6.9.2",
-            "a stream's window past 2^31-1 by a setting",
-            |w| {
-                half_closed(w);
-                w.window_update(1, 0x7fff_0000).settings(&[(4, 100_000)]);
-            },
-            ToEnd(FLOW_CONTROL_ERROR),
+            Nowhere,
         ),
     ]);
-    let (_upstream, cutover) = stage();
-    let data = |wire: &mut Wire| wire.frame(|frame| frame.kind == DATA && !frame.payload.is_empty()).unwrap().payload;
-    let mut narrow = Wire::with_settings(cutover.port(), &[(4, 1)]);
-    narrow.headers(1, END, &get("/"));
-    assert_eq!(data(&mut narrow), b"o", "6.9.1: as much as fits");
-    assert!(narrow.is_alive() && narrow.so_far(1).is_some_and(|so_far| so_far.body == b"o"), "and no more");
-    narrow.settings(&[(4, 2)]);
-    assert_eq!(data(&mut narrow), b"k", "6.9.2: a setting opens the window of open streams");
-    let mut negative = Wire::with_settings(cutover.port(), &[(4, 1)]);
-    negative.headers(1, END, &get("/"));
-    assert_eq!(data(&mut negative), b"o");
-    negative.settings(&[(4, 0)]).window_update(1, 1);
-    assert!(negative.is_alive() && negative.so_far(1).is_some_and(|so_far| so_far.body == b"o"), "6.9.2: below zero");
-    negative.window_update(1, 1);
-    assert_eq!(data(&mut negative), b"k");
-}
-
-#[test]
-fn a_stream_too_many_is_refused_and_the_others_go_on() {
-    let upstream = Upstream::start(|conn| {
-        conn.request()?;
-        conn.rest().map(drop)
-    });
-    let cutover = Setup::in_front_of(&upstream).set("proxy.http2.max_streams", 3).start();
-    let mut wire = Wire::greeted(cutover.port());
-    assert_eq!(wire.setting(3), Some(3));
-    for stream in [1, 3, 5, 7] {
-        wire.headers(stream, END, &get("/"));
-    }
-    assert_eq!(wire.answer(7).reset, Some(REFUSED_STREAM), "5.1.2");
-    assert!(wire.is_alive() && wire.so_far(5).is_none());
-    wire.reset(1, 8);
-    crate::harness::eventually("a place is free again", || {
-        // The place is free when the exchange has noticed.
-        cutover.app()["colors"]["blue"]["in_flight"] == 2
-    });
-    wire.headers(9, END, &get("/"));
-    assert!(wire.is_alive() && wire.so_far(9).is_none(), "it is taken");
 }

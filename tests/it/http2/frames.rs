@@ -1,4 +1,4 @@
-//! Frames and header compression, rule by rule, as `conformance` does it.
+//! Frames, rule by rule, as `conformance` does it.
 
 use super::conformance::*;
 use super::wire::*;
@@ -360,99 +360,160 @@ fn frames_have_their_form_and_size() {
             },
             ToEnd(PROTOCOL_ERROR),
         ),
-    ]);
-}
-
-#[test]
-fn header_compression_is_in_step_or_over() {
-    check(&[
         (
-            "7541 2.3.3",
-            "an index past both tables",
+            "6.10",
+            "a block in three parts",
             |w| {
-                w.send(HEADERS, WHOLE | END, 1, &[0xc6]);
-            },
-            ToEnd(COMPRESSION_ERROR),
-        ),
-        (
-            "7541 2.3.3",
-            "a name past both tables",
-            |w| {
-                w.send(HEADERS, WHOLE | END, 1, &[0x7f, 0x0f, 1, b'a']);
-            },
-            ToEnd(COMPRESSION_ERROR),
-        ),
-        (
-            "7541 4.2",
-            "a table size behind a field",
-            |w| {
-                w.send(HEADERS, WHOLE | END, 1, &[&block(&get("/"))[..], &[0x20]].concat());
-            },
-            ToEnd(COMPRESSION_ERROR),
-        ),
-        (
-            "7541 5.2",
-            "Huffman padding of a byte",
-            |w| {
-                w.send(HEADERS, WHOLE | END, 1, &[0, 0x83, 0x1c, 0x7f, 0xff, 1, b'a']);
-            },
-            ToEnd(COMPRESSION_ERROR),
-        ),
-        (
-            "7541 5.2",
-            "Huffman padding of zeros",
-            |w| {
-                w.send(HEADERS, WHOLE | END, 1, &[0, 0x81, 0x18, 1, b'a']);
-            },
-            ToEnd(COMPRESSION_ERROR),
-        ),
-        (
-            "7541 5.2",
-            "the end symbol",
-            |w| {
-                w.send(HEADERS, WHOLE | END, 1, &[0, 0x84, 0xff, 0xff, 0xff, 0xff, 1, b'a']);
-            },
-            ToEnd(COMPRESSION_ERROR),
-        ),
-        (
-            "7541 6.1",
-            "index 0",
-            |w| {
-                w.send(HEADERS, WHOLE | END, 1, &[0x80]);
-            },
-            ToEnd(COMPRESSION_ERROR),
-        ),
-        (
-            "7541 6.3",
-            "a table larger than announced",
-            |w| {
-                w.send(HEADERS, WHOLE | END, 1, &[0x3f, 0xe2, 0x1f]);
-            },
-            ToEnd(COMPRESSION_ERROR),
-        ),
-        (
-            "7541 2.3.2",
-            "a table that is used over streams",
-            |w| {
-                let entry = [&[0x40][..], &[5], b"x-one", &[3], b"two"].concat();
-                w.send(HEADERS, WHOLE | END, 1, &[&block(&get("/"))[..], &entry].concat());
+                let block = block(&get("/"));
+                w.send(HEADERS, END, 1, &block[..5]).send(CONTINUATION, 0, 1, &block[5..9]).send(
+                    CONTINUATION,
+                    WHOLE,
+                    1,
+                    &block[9..],
+                );
                 assert_eq!(w.answer(1).status(), 200);
-                w.send(HEADERS, WHOLE | END, 3, &[&block(&get("/"))[..], &[0xbe]].concat());
-                assert_eq!(w.answer(3).status(), 200);
             },
             Nowhere,
         ),
         (
-            "7541 2.2",
-            "a refused stream's block counts all the same",
+            "6.10",
+            "a block in three parts, with long fields",
             |w| {
-                let entry = [&[0x40][..], &[5], b"x-one", &[3], b"two"].concat();
-                w.send(HEADERS, WHOLE | END, 3, &[&block(&[("X", "y")])[..], &entry].concat());
-                assert_eq!(w.answer(3).reset, Some(PROTOCOL_ERROR));
-                w.send(HEADERS, WHOLE | END, 5, &[&block(&get("/"))[..], &[0xbe]].concat());
-                assert_eq!(w.answer(5).status(), 200);
+                let long = "x".repeat(4000);
+                w.send(HEADERS, END, 1, &block(&get("/")));
+                w.send(CONTINUATION, 0, 1, &block(&[("x-one", &long)]));
+                w.send(CONTINUATION, WHOLE, 1, &block(&[("x-two", &long)]));
+                assert_eq!(w.answer(1).status(), 200);
             },
             Nowhere,
+        ),
+        (
+            "6.10",
+            "DATA after CONTINUATION within a block",
+            |w| {
+                w.send(HEADERS, 0, 1, &block(&get("/"))).send(CONTINUATION, 0, 1, &block(&[("x", "y")]));
+                w.send(DATA, END, 1, b"test");
+            },
+            ToEnd(PROTOCOL_ERROR),
+        ),
+        (
+            "6.10",
+            "DATA within a block",
+            |w| {
+                w.send(HEADERS, 0, 1, &block(&get("/"))).send(DATA, END, 1, b"test");
+            },
+            ToEnd(PROTOCOL_ERROR),
+        ),
+        (
+            "6.10",
+            "CONTINUATION on no stream within a block",
+            |w| {
+                w.send(HEADERS, END, 1, &block(&get("/"))).send(CONTINUATION, WHOLE, 0, &block(&[("x", "y")]));
+            },
+            ToEnd(PROTOCOL_ERROR),
+        ),
+        (
+            "6.10",
+            "CONTINUATION after the last one",
+            |w| {
+                w.send(HEADERS, END, 1, &block(&get("/hang"))).send(CONTINUATION, WHOLE, 1, &block(&[("x", "y")]));
+                w.send(CONTINUATION, WHOLE, 1, &block(&[("x", "y")]));
+            },
+            ToEnd(PROTOCOL_ERROR),
+        ),
+        (
+            "6.2",
+            "a padded head",
+            |w| {
+                let payload = [&[8][..], &block(&get("/")), &[0; 8]].concat();
+                w.send(HEADERS, WHOLE | END | PADDED, 1, &payload);
+                assert_eq!(w.answer(1).status(), 200);
+            },
+            Nowhere,
+        ),
+        (
+            "6.2",
+            "a head with a priority",
+            |w| {
+                let payload = [&[0, 0, 0, 0, 255][..], &block(&get("/"))].concat();
+                w.send(HEADERS, WHOLE | END | WITH_PRIORITY, 1, &payload);
+                assert_eq!(w.answer(1).status(), 200);
+            },
+            Nowhere,
+        ),
+        (
+            "6.2",
+            "a padded head with a priority",
+            |w| {
+                let payload = [&[3, 0x80, 0, 0, 7, 0][..], &block(&get("/")), &[0; 3]].concat();
+                w.send(HEADERS, WHOLE | END | PADDED | WITH_PRIORITY, 1, &payload);
+                assert_eq!(w.answer(1).status(), 200);
+            },
+            Nowhere,
+        ),
+        (
+            "6.2",
+            "padding that leaves half a priority",
+            |w| {
+                w.send(HEADERS, WHOLE | END | PADDED | WITH_PRIORITY, 1, &[3, 0, 0, 0, 0, 0, 0, 0]);
+            },
+            ToEnd(FRAME_SIZE_ERROR),
+        ),
+        (
+            "6.3",
+            "the least and the largest weight, exclusive, on another idle stream",
+            |w| {
+                for payload in [[0, 0, 0, 0, 0], [0, 0, 0, 0, 255], [0x80, 0, 0, 0, 0], [0, 0, 0, 3, 0]] {
+                    w.send(PRIORITY, 0, 1, &payload);
+                }
+                w.headers(1, END, &get("/"));
+                assert_eq!(w.answer(1).status(), 200);
+            },
+            Nowhere,
+        ),
+        (
+            "6.3",
+            "PRIORITY of a higher stream leaves the lower ones to be opened",
+            |w| {
+                w.send(PRIORITY, 0, 3, &[0, 0, 0, 0, 255]).headers(1, END, &get("/"));
+                assert_eq!(w.answer(1).status(), 200);
+            },
+            Nowhere,
+        ),
+        (
+            "6.7",
+            "an acknowledgement is not answered",
+            |w| {
+                w.send(PING, END, 0, b"not this").send(PING, 0, 0, b"but this");
+                let answer = w.frame(|frame| frame.kind == PING).expect("an answer");
+                assert_eq!((answer.flags, &answer.payload[..]), (END, &b"but this"[..]));
+            },
+            Nowhere,
+        ),
+        (
+            "6.5.3",
+            "each SETTINGS is acknowledged",
+            |w| {
+                w.settings(&[(2, 0)]);
+                w.frame(|frame| frame.kind == SETTINGS && frame.flags == END).expect("an acknowledgement");
+            },
+            Nowhere,
+        ),
+        (
+            "6.5.2",
+            "ENABLE_CONNECT_PROTOCOL 2",
+            |w| {
+                w.settings(&[(8, 2)]);
+            },
+            ToEnd(PROTOCOL_ERROR),
+        ),
+        (
+            "6.8",
+            "GOAWAY of seven bytes",
+            |w| {
+                w.send(GOAWAY, 0, 0, &[0; 7]);
+            },
+            ToEnd(FRAME_SIZE_ERROR),
         ),
     ]);
 }

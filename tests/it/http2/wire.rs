@@ -1,11 +1,14 @@
-//! One end of an HTTP/2 connection that sends exactly the frames it is told to, for either side. Fields are sent as
-//! literals, and of what comes only that much of HPACK is read which the proxy writes.
+//! One end of an HTTP/2 connection that sends exactly the frames it is told to, for either side, over TLS or without.
+//! Fields are sent as literals, and of what comes only that much of HPACK is read which the proxy writes.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 
-use crate::harness::PATIENCE;
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, Stream};
+
+use crate::harness::{PATIENCE, secured};
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
@@ -109,6 +112,7 @@ pub fn value<'h>(head: &'h [(String, String)], name: &str) -> Option<&'h str> {
 /// One end of a connection.
 pub struct Wire {
     stream: TcpStream,
+    tls: Option<ClientConnection>,
     buffer: Vec<u8>,
     messages: BTreeMap<u32, Message>,
     again: Option<Frame>,
@@ -126,6 +130,7 @@ impl Wire {
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         Wire {
             stream,
+            tls: None,
             buffer: Vec::new(),
             messages: BTreeMap::new(),
             again: None,
@@ -139,6 +144,15 @@ impl Wire {
         Wire::of(TcpStream::connect(("127.0.0.1", port)).expect("a listening proxy"))
     }
 
+    /// The same over TLS, with HTTP/2 agreed on.
+    pub fn connect_over_tls(port: u16, config: &Arc<ClientConfig>) -> Wire {
+        let mut config = ClientConfig::clone(config);
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let secured = secured(port, "app.example", &Arc::new(config)).expect("a listening proxy").into_stream();
+        assert_eq!(secured.conn.alpn_protocol(), Some(&b"h2"[..]));
+        Wire { tls: Some(secured.conn), ..Wire::of(secured.sock) }
+    }
+
     /// A client after the greetings of both sides.
     pub fn greeted(port: u16) -> Wire {
         Wire::with_settings(port, &[])
@@ -146,10 +160,14 @@ impl Wire {
 
     /// The same with settings of its own.
     pub fn with_settings(port: u16, settings: &[(u16, u32)]) -> Wire {
-        let mut wire = Wire::connect(port);
-        wire.raw(PREFACE).settings(settings);
-        wire.await_settings();
-        wire
+        Wire::connect(port).greet(settings)
+    }
+
+    /// Exchanges greetings.
+    pub fn greet(mut self, settings: &[(u16, u32)]) -> Wire {
+        self.raw(PREFACE).settings(settings);
+        self.await_settings();
+        self
     }
 
     /// Reads the other side's settings, acknowledges them and reads its acknowledgement.
@@ -167,13 +185,23 @@ impl Wire {
 
     /// Sends bytes; an end of the connection shows when it is read.
     pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
-        let _ = self.stream.write_all(bytes);
+        let _ = self.try_raw(bytes);
         self
     }
 
     /// Sends bytes, or not.
     pub fn try_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)
+        match &mut self.tls {
+            None => self.stream.write_all(bytes),
+            Some(tls) => Stream::new(tls, &mut self.stream).write_all(bytes),
+        }
+    }
+
+    fn read(&mut self, piece: &mut [u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.stream.read(piece),
+            Some(tls) => Stream::new(tls, &mut self.stream).read(piece),
+        }
     }
 
     pub fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> &mut Self {
@@ -215,7 +243,7 @@ impl Wire {
     pub fn exactly(&mut self, n: usize) -> Option<Vec<u8>> {
         while self.buffer.len() < n {
             let mut piece = [0; 64 * 1024];
-            match self.stream.read(&mut piece) {
+            match self.read(&mut piece) {
                 Ok(0) => return None,
                 Ok(n) => self.buffer.extend_from_slice(&piece[..n]),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return None,
@@ -223,6 +251,15 @@ impl Wire {
             }
         }
         Some(self.buffer.drain(..n).collect())
+    }
+
+    /// All bytes to the end of the connection.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        while let Some(byte) = self.exactly(1) {
+            rest.extend(byte);
+        }
+        rest
     }
 
     /// Keeps what belongs to messages.
