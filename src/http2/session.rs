@@ -688,6 +688,10 @@ impl Session {
             }
             self.slots[at].wake();
         }
+        // Nobody takes these up any more, who would release them.
+        while let Some(at) = self.fresh.pop() {
+            self.release(at);
+        }
     }
 
     fn put_go_away(&mut self, last: u32, reason: Reason) {

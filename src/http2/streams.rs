@@ -342,7 +342,14 @@ impl Session {
             return Read::Broken;
         }
         if role == Role::Server && slot.local_ended && slot.framing != Framing::Tunnel && id != 0 {
-            return Read::End; // the rest of the request is of no use any more
+            // The rest of the request is of no use any more. What is on its way may come, and be its end; who goes on
+            // sending is to be stopped (RFC 9113 8.1).
+            let goes_on = slot.receive_window < i64::from(STREAM_WINDOW / 2);
+            let held = slot.held;
+            slot.forget_input();
+            slot.remember(waker);
+            self.give_credit(None, held);
+            return if goes_on { Read::End } else { Read::Wait };
         }
         let text = slot.readable(role);
         let n = text.len().min(room.len());

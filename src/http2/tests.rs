@@ -168,6 +168,41 @@ fn a_stream_that_nobody_reads_gives_its_window_back() {
 }
 
 #[test]
+fn a_stream_opened_by_the_bytes_that_end_the_session_is_nobody_s() {
+    let mut session = server();
+    let opens = frame(Kind::Headers, END_HEADERS | END_STREAM, 1, &POST);
+    let ends = frame(Kind::Ping, 0, 1, &[0; 8]);
+    let over = session.receive(&[opens, ends].concat(), Instant::now()).unwrap_err();
+    assert_eq!(session.workers(), 1);
+    session.end(over.reason);
+    assert_eq!((session.next_fresh(), session.workers(), session.busy()), (None, 0, 0));
+}
+
+#[test]
+fn the_rest_of_an_answered_request_is_waited_for_unless_it_is_much() {
+    let now = Instant::now();
+    for (case, then, want) in [
+        ("its end", frame(Kind::Data, END_STREAM, 1, b"x"), Read::Wait),
+        ("a little", frame(Kind::Data, 0, 1, b"x"), Read::Wait),
+        ("much", frame(Kind::Data, 0, 1, &[0; 16_384]).repeat(9), Read::End),
+    ] {
+        let mut session = server();
+        session.receive(&frame(Kind::Headers, END_HEADERS, 1, &POST), now).unwrap();
+        let at = session.next_fresh().unwrap();
+        read(&mut session, at);
+        session.put_answer(at, b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n").unwrap();
+        session.sent(session.unsent().len());
+        session.receive(&then, now).unwrap();
+        read(&mut session, at);
+        assert_eq!(session.read(at, &mut [0; 99], Waker::noop()), want, "{case}");
+        let is_over = session.served() == 1;
+        session.release(at);
+        let reset = frame(Kind::RstStream, 0, 1, &[0, 0, 0, Reason::NoError as u8]);
+        assert_eq!((session.unsent().ends_with(&reset), is_over), (case != "its end", case == "its end"), "{case}");
+    }
+}
+
+#[test]
 fn frames_may_come_byte_by_byte() {
     let (now, mut session) = (Instant::now(), Session::new(Role::Server, LIMITS, Instant::now()));
     let mut said = PREFACE.to_vec();

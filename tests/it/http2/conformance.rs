@@ -8,7 +8,7 @@ use tokio_rustls::rustls::ClientConfig;
 
 use super::wire::*;
 use super::with_tls;
-use crate::harness::{Cutover, Setup, Upstream};
+use crate::harness::{Cutover, Setup, Upstream, eventually};
 
 pub const NO_ERROR: u32 = 0;
 pub const PROTOCOL_ERROR: u32 = 1;
@@ -68,6 +68,12 @@ impl Stage {
         let each = self.connections().into_iter().map(|(kind, wire)| (kind, found(wire.greet(&[]), &act, leads)));
         each.filter(|(_, found)| *found != leads).map(|(kind, found)| format!("{found:?} over {kind}")).collect()
     }
+
+    /// However a connection has ended, all of it is gone.
+    pub fn ends_with_nothing_left(&self) {
+        eventually("no connection is left", || self.cutover.status()["connections"] == 0);
+        assert_eq!(self.cutover.app()["colors"]["blue"]["in_flight"], 0);
+    }
 }
 
 fn found(mut wire: Wire, act: impl Fn(&mut Wire), leads: Leads) -> Leads {
@@ -95,6 +101,7 @@ pub fn check(cases: &[Case]) {
     });
     let wrong: Vec<String> = wrong.collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    stage.ends_with_nothing_left();
 }
 
 /// Stream 1 is open on our side.
@@ -305,6 +312,15 @@ fn streams_have_states() {
             |w| {
                 reset_by_us(w);
                 w.reset(1, 8).headers(1, END, &get("/"));
+            },
+            ToEnd(STREAM_CLOSED),
+        ),
+        (
+            "5.1",
+            "all at once",
+            |w| {
+                let head = frame(HEADERS, WHOLE, 1, &block(&get("/")));
+                w.raw(&[&head[..], &frame(RST_STREAM, 0, 1, &[0, 0, 0, 8]), &head].concat());
             },
             ToEnd(STREAM_CLOSED),
         ),
