@@ -133,6 +133,7 @@ pub struct Session {
     pub(super) useless: Budget,
     pub(super) has_said_no_table: bool,
     pub(super) served: u64,
+    came_whole: u64,
     is_doubted: bool,
     last_peer: u32,
     /// The last stream of the peer's that is served, as the peer was told.
@@ -202,6 +203,7 @@ impl Session {
             useless: Budget::new(USELESS_MAX, USELESS_PER_SECOND, now),
             has_said_no_table: false,
             served: 0,
+            came_whole: 0,
             is_doubted: false,
             last_peer: 0,
             last_said: u32::MAX >> 1,
@@ -237,6 +239,7 @@ impl Session {
             self.check_order(&head)?;
             let Some(payload) = input.get(at + HEAD_LEN..at + HEAD_LEN + head.length) else { break };
             self.on_frame(&head, payload, now)?;
+            self.came_whole += u64::from(self.block.is_none());
             at += HEAD_LEN + head.length;
         }
         Ok(at)
@@ -247,6 +250,11 @@ impl Session {
     pub fn waits_for_more(&self, unused: &[u8]) -> bool {
         let is_cut = !unused.is_empty() && Head::read(unused).is_none_or(|head| head.kind != Kind::Data);
         is_cut || self.block.is_some() || self.greeting != Greeting::Done
+    }
+
+    /// Frames and header blocks that came whole so far.
+    pub fn came_whole(&self) -> u64 {
+        self.came_whole
     }
 
     /// Whether the peer has sent its settings.

@@ -37,8 +37,8 @@ const REST: Duration = Duration::from_secs(2);
 enum Waiting {
     /// The client does not read.
     Write,
-    /// Something has begun and is not complete.
-    More,
+    /// Something has begun and is not complete; so many came whole before it.
+    More(u64),
     /// The end of a connection that is closing.
     LastCall,
     /// No stream, for a moment.
@@ -125,8 +125,8 @@ impl<S: Transport> Connection<S> {
         let waited = std::mem::replace(&mut self.waiting, Waiting::Nothing);
         let mut session = self.driver.session.borrow_mut();
         match waited {
-            Waiting::More if !session.waits_for_more(self.driver.wire.filled()) => {}
-            Waiting::Write | Waiting::More => return Some(Stopped::Over(stalled)),
+            Waiting::More(_) if !session.waits_for_more(self.driver.wire.filled()) => {}
+            Waiting::Write | Waiting::More(_) => return Some(Stopped::Over(stalled)),
             Waiting::LastCall => session.close(),
             Waiting::Rest => {
                 self.has_rested = true;
@@ -150,7 +150,7 @@ impl<S: Transport> Connection<S> {
         let (waiting, limit) = if self.driver.is_blocked() {
             (Waiting::Write, proxy.idle_timeout)
         } else if session.waits_for_more(self.driver.wire.filled()) {
-            (Waiting::More, proxy.header_timeout)
+            (Waiting::More(session.came_whole()), proxy.header_timeout)
         } else if session.is_closing() && !session.is_closed() {
             (Waiting::LastCall, LAST_CALL)
         } else if is_idle && !self.has_rested {
@@ -167,7 +167,7 @@ impl<S: Transport> Connection<S> {
         self.waiting = waiting;
         match waiting {
             Waiting::Nothing => self.alarm.clear(),
-            Waiting::Write | Waiting::More | Waiting::LastCall | Waiting::Rest | Waiting::Idle => {
+            Waiting::Write | Waiting::More(_) | Waiting::LastCall | Waiting::Rest | Waiting::Idle => {
                 self.alarm.set(Instant::now() + limit);
             }
         }
