@@ -36,3 +36,4 @@ mod tidy;
 mod tls;
 mod upgrade;
 mod watch;
+mod websockets;

@@ -9,7 +9,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Answer, Client, PATIENCE, Upstream, eventually, free_port};
+use super::{Answer, Authority, Client, PATIENCE, Upstream, eventually, free_port};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_cutover");
 
@@ -64,6 +64,19 @@ impl Setup {
     pub fn file(mut self, name: &str, text: &str) -> Setup {
         self.files.insert(name.to_owned(), text.to_owned());
         self
+    }
+
+    /// Has it speak TLS as well, as `app.example` and on the port given back. Whom to trust is in its file `ca.pem` too.
+    pub fn with_tls(self) -> (Setup, Authority, u16) {
+        let (authority, tls_port) = (Authority::new(), free_port());
+        let (cert, key) = authority.sign(&["app.example"]);
+        let setup = self
+            .set("proxy.listen_tls", format!("['127.0.0.1:{tls_port}']"))
+            .set("tls.certificates", "[{ cert = 'app.pem', key = 'app.key' }]")
+            .file("app.pem", &cert)
+            .file("app.key", &key)
+            .file("ca.pem", &authority.pem);
+        (setup, authority, tls_port)
     }
 
     /// The file's text.

@@ -15,6 +15,7 @@ pub use tls::{Authority, Secured, secured, secured_over};
 pub use upstream::{Conn, Request, Upstream, plain};
 
 use std::net::TcpStream;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -59,6 +60,26 @@ pub fn have(program: &str) -> bool {
         assert!(std::env::var_os("CUTOVER_REQUIRE_ALL").is_none(), "{program} is required and not installed");
     }
     found
+}
+
+/// A Python that has these modules: the one that `CUTOVER_TEST_PYTHON` names, or the system's. It is said when there is
+/// none, and with `CUTOVER_REQUIRE_ALL` in the environment that is a failure.
+pub fn python_with(modules: &str) -> Option<Command> {
+    let python = std::env::var("CUTOVER_TEST_PYTHON").unwrap_or_else(|_| "python3".into());
+    let mut check = Command::new(&python);
+    check.args(["-c", &format!("import {modules}")]).stdin(Stdio::null()).stderr(Stdio::null());
+    if check.status().is_ok_and(|status| status.success()) {
+        return Some(Command::new(python));
+    }
+    eprintln!("skipped: {python} has not all of {modules}");
+    assert!(std::env::var_os("CUTOVER_REQUIRE_ALL").is_none(), "{modules} are required and not installed");
+    None
+}
+
+/// What a program said, on both of its outputs.
+pub fn output(command: &mut Command) -> String {
+    let output = command.output().expect("it starts");
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 /// Ledger lines without their place in the chain.

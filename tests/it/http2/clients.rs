@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::{python_with, with_tls};
-use crate::harness::{Cutover, Setup, Upstream, have};
+use crate::harness::{Cutover, Setup, Upstream, have, output, python_with};
 
 const CLIENT: &str = "
 import asyncio, httpx, sys
@@ -24,13 +23,8 @@ asyncio.run(main())
 ";
 
 fn stage(upstream: &Upstream) -> (Cutover, u16) {
-    let (setup, _, tls_port) = with_tls(Setup::in_front_of(upstream));
+    let (setup, _, tls_port) = Setup::in_front_of(upstream).with_tls();
     (setup.start(), tls_port)
-}
-
-fn output(command: &mut Command) -> String {
-    let output = command.output().expect("it starts");
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 #[test]

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use tokio_rustls::rustls::ClientConfig;
 
 use super::wire::*;
-use super::with_tls;
 use crate::harness::{Cutover, Setup, Upstream, eventually};
 
 pub const NO_ERROR: u32 = 0;
@@ -54,7 +53,7 @@ impl Stage {
                 conn.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")?;
             }
         });
-        let (setup, authority, tls_port) = with_tls(Setup::in_front_of(&upstream));
+        let (setup, authority, tls_port) = Setup::in_front_of(&upstream).with_tls();
         Stage { cutover: setup.start(), upstream, tls_port, trusted: authority.trusted() }
     }
 

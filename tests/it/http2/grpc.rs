@@ -6,8 +6,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use serde_json::json;
 
-use super::python_with;
-use crate::harness::{Cutover, Setup, Upstream, eventually};
+use crate::harness::{Cutover, Setup, Upstream, eventually, output, python_with};
 
 fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/http2/grpc_app.py")
@@ -52,8 +51,7 @@ fn stage_with(green: &[&str], setup: impl FnOnce(Setup) -> Setup) -> Option<([Ap
 
 fn ask(what: &str, cutover: &Cutover) -> String {
     let mut python = python_with("grpc").expect("it was there before");
-    let output = python.arg(script()).args([what, &cutover.port().to_string()]).output().expect("Python starts");
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    output(python.arg(script()).args([what, &cutover.port().to_string()]))
 }
 
 /// A stream in both directions that stays open.
@@ -131,6 +129,6 @@ fn a_release_whose_calls_fail_in_their_own_words_is_taken_back() {
     let app = cutover.until_app("it is taken back", |app| app["phase"] == "rolled_back");
     assert_eq!(app["active"], json!("blue"));
     let evidence = cutover.file(app["evidence_file"].as_str().unwrap());
-    assert!(evidence.contains(r#""fault": "grpc_unknown""#), "{evidence}");
-    assert!(evidence.contains(r#""status": 200"#), "which HTTP calls well: {evidence}");
+    assert!(evidence.contains(r#""fault":"grpc_unknown""#), "{evidence}");
+    assert!(evidence.contains(r#""status":200"#), "which HTTP calls well: {evidence}");
 }
