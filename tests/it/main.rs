@@ -5,6 +5,7 @@
 mod acme;
 mod admin;
 mod bad_days;
+mod browser;
 mod cli;
 mod corpus;
 mod dashboard;
