@@ -85,9 +85,19 @@ impl Held {
 
 #[test]
 fn all_kinds_of_calls_pass() {
-    let Some((_apps, cutover)) = stage() else { return };
-    let said = ask("ask", &cutover);
-    assert!(said.ends_with("\nall\n"), "{said}");
+    let mut tls_port = 0;
+    let with_tls = |setup: Setup| {
+        let (setup, _, port) = setup.with_tls();
+        tls_port = port;
+        setup
+    };
+    let Some((_apps, cutover)) = stage_with(&[], with_tls) else { return };
+    let secure = [tls_port.to_string(), cutover.path("ca.pem").display().to_string()];
+    for address in [vec![cutover.port().to_string()], secure.to_vec()] {
+        let mut python = python_with("grpc").expect("it was there before");
+        let said = output(python.arg(script()).arg("ask").args(&address));
+        assert!(said.ends_with("\nall\n"), "{address:?}: {said}");
+    }
     assert_eq!(cutover.app()["colors"]["blue"]["in_flight"], 0);
 }
 

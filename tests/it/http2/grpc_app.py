@@ -1,12 +1,13 @@
 """A gRPC application with grpc.health.v1, and a client that asks it through the proxy. No generated code: messages are bytes.
 
 serve PORT NAME [KEY]  the application; its standard input ends it. Calls of Unary whose message is KEY raise
-ask PORT               the client: one line per check, the last one is "all"
+ask PORT [CA]          the client, over TLS with CA: one line per check, the last one is "all"
 load PORT MESSAGE      calls of Unary until its standard input ends
 fail PORT              one call, and the code and words that it fails with
 hold PORT              one stream in both directions, a message for each line of standard input
 """
 
+import collections
 import sys
 import threading
 import time
@@ -69,12 +70,17 @@ def serve(port, name, key=None):
     server.stop(0)
 
 
-def channel(port):
-    return grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.enable_retries", 0)])
+def channel(port, ca=None):
+    address, options = f"127.0.0.1:{port}", [("grpc.enable_retries", 0)]
+    if not ca:
+        return grpc.insecure_channel(address, options=options)
+    with open(ca, "rb") as roots:
+        credentials = grpc.ssl_channel_credentials(roots.read())
+    return grpc.secure_channel(address, credentials, options + [("grpc.ssl_target_name_override", "app.example")])
 
 
-def ask(port):
-    with channel(port) as to:
+def ask(port, ca=None):
+    with channel(port, ca) as to:
         unary = to.unary_unary("/test.Echo/Unary")
         answer, call = unary.with_call(b"hello", metadata=(("x-before", "b"),), timeout=10)
         assert answer.endswith(b":hello"), answer
@@ -134,8 +140,9 @@ def load(port, message):
     threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
     with channel(port) as to:
         unary = to.unary_unary("/test.Echo/Unary")
+        calls = collections.deque(maxlen=1000)  # one that nobody holds is cancelled
         while not over.wait(0.005):
-            unary.future(message.encode(), timeout=10)
+            calls.append(unary.future(message.encode(), timeout=10))
 
 
 def fail(port):
