@@ -489,7 +489,7 @@ impl Session {
         if self.door == Door::Closed {
             return self.skip(block);
         }
-        if self.busy >= self.limits.streams as usize {
+        if self.is_full() {
             self.skip(block)?;
             return self.refuse(stream, Reason::RefusedStream, now);
         }
@@ -513,6 +513,14 @@ impl Session {
             }
             Err(Unusable::Bomb) => Err(Over { reason: Reason::EnhanceYourCalm, end: End::Headers }),
         }
+    }
+
+    /// Whether the peer may not open one more stream (RFC 9113 5.1.2). One that it has reset is none of them, though
+    /// whoever works on it may not know yet; of such there may be as many again.
+    fn is_full(&self) -> bool {
+        let streams = self.limits.streams as usize;
+        let open = || self.ids.iter().filter(|&&id| id != 0).count();
+        self.busy >= streams && (self.busy >= 2 * streams || open() >= streams)
     }
 
     /// An answer's head, or trailers.

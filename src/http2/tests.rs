@@ -49,7 +49,11 @@ fn frame(kind: Kind, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// A server's session, greeted by bytes of ours.
 fn server() -> Session {
-    let mut server = Session::new(Role::Server, LIMITS, Instant::now());
+    server_with(LIMITS)
+}
+
+fn server_with(limits: Limits) -> Session {
+    let mut server = Session::new(Role::Server, limits, Instant::now());
     let mut hello = PREFACE.to_vec();
     put_settings(&mut hello, &[]);
     assert_eq!(server.receive(&hello, Instant::now()), Ok(hello.len()));
@@ -200,6 +204,22 @@ fn the_rest_of_an_answered_request_is_waited_for_unless_it_is_much() {
         let reset = frame(Kind::RstStream, 0, 1, &[0, 0, 0, Reason::NoError as u8]);
         assert_eq!((session.unsent().ends_with(&reset), is_over), (case != "its end", case == "its end"), "{case}");
     }
+}
+
+#[test]
+fn a_stream_that_was_reset_leaves_its_place_at_once_and_not_without_end() {
+    let now = Instant::now();
+    let mut session = server_with(Limits { streams: 4, ..LIMITS });
+    let opens = |nth: u32| frame(Kind::Headers, END_HEADERS, nth * 2 + 1, &POST);
+    let cancels = |nth: u32| frame(Kind::RstStream, 0, nth * 2 + 1, &[0, 0, 0, Reason::Cancel as u8]);
+    session.receive(&(0..4).flat_map(opens).collect::<Vec<u8>>(), now).unwrap();
+    for nth in 0..4 {
+        session.receive(&[cancels(nth), opens(nth + 4)].concat(), now).unwrap();
+        assert_eq!(session.unsent(), b"", "the fifth is one of four");
+    }
+    session.receive(&[cancels(4), opens(8)].concat(), now).unwrap();
+    assert_eq!(session.unsent(), frame(Kind::RstStream, 0, 17, &[0, 0, 0, Reason::RefusedStream as u8]));
+    assert_eq!(session.workers(), 8, "nobody has noticed yet");
 }
 
 #[test]

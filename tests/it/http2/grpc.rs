@@ -136,7 +136,8 @@ fn a_release_whose_calls_fail_in_their_own_words_is_taken_back() {
     let _load = App::start(python_with("grpc").expect("it was there before"), &["load", &port, "poison"]);
     eventually("there is a history", || cutover.app()["colors"]["blue"]["requests"].as_u64() > Some(50));
     cutover.must_flip("green");
-    let app = cutover.until_app("it is taken back", |app| app["phase"] == "rolled_back");
+    let app =
+        cutover.until_app("it is taken back", |app| app["phase"] == "rolled_back" && app["evidence_file"].is_string());
     assert_eq!(app["active"], json!("blue"));
     let evidence = cutover.file(app["evidence_file"].as_str().unwrap());
     assert!(evidence.contains(r#""fault":"grpc_unknown""#), "{evidence}");
