@@ -139,7 +139,9 @@ fn a_release_whose_calls_fail_in_their_own_words_is_taken_back() {
     let app =
         cutover.until_app("it is taken back", |app| app["phase"] == "rolled_back" && app["evidence_file"].is_string());
     assert_eq!(app["active"], json!("blue"));
-    let evidence = cutover.file(app["evidence_file"].as_str().unwrap());
-    assert!(evidence.contains(r#""fault":"grpc_unknown""#), "{evidence}");
-    assert!(evidence.contains(r#""status":200"#), "which HTTP calls well: {evidence}");
+    let evidence = app["evidence_file"].as_str().unwrap();
+    eventually("the evidence has the failure, which HTTP calls well", || {
+        let evidence = cutover.file(evidence);
+        evidence.contains(r#""fault":"grpc_unknown""#) && evidence.contains(r#""status":200"#)
+    });
 }
