@@ -189,9 +189,9 @@ impl Pump {
         (self.decoder, self.encoding, self.ended) = (decoder, encoding, false);
     }
 
-    /// Whether the whole body has been read from the source.
+    /// Whether the whole body has been taken out of the source: what its buffer holds then is the next message.
     pub fn has_all(&self) -> bool {
-        self.ended || self.decoder.is_done()
+        self.direct == 0 && (self.ended || self.decoder.is_done())
     }
 
     /// Whether something waits to be written.
@@ -426,5 +426,20 @@ mod tests {
             assert_eq!((polled.is_ready(), &*sink.passed_on), (is_over, so_far.as_bytes()));
             assert!(!pump.is_blocked(), "all of it is gone");
         }
+    }
+
+    #[tokio::test]
+    async fn payload_that_waits_in_the_source_is_not_taken_yet() {
+        let (mut far, near) = tokio::io::duplex(SMALL);
+        let (buffers, mut source) = (Buffers::default(), Wire::new(near));
+        let (mut sink, taker) = tokio::io::duplex(100);
+        let mut pump = Pump::new(Decoder::Length(COPY_MAX as u64 + 1), Encoding::Plain, buffers.tiny(), 0);
+        far.write_all(&[b'x'; COPY_MAX + 1]).await.expect("it is read");
+        let polled = poll_fn(|cx| Poll::Ready(pump.poll(cx, &mut source, &mut sink, &buffers, &mut false))).await;
+        assert!(polled.is_pending() && !source.filled().is_empty());
+        assert!(!pump.has_all(), "what is left there would be read as the next request");
+        drop(taker);
+        let polled = poll_fn(|cx| pump.poll(cx, &mut source, &mut sink, &buffers, &mut false)).await;
+        assert!(matches!(polled, Err(Stop::Sink)) && !pump.has_all());
     }
 }

@@ -1,5 +1,7 @@
 //! An application that is down, silent, broken or cut off: the client is told, or sees the cut. Never a part for the whole.
 
+use std::sync::{Arc, Barrier};
+
 use super::GET;
 use crate::harness::{Answer, Client, End, Setup, Upstream};
 
@@ -19,6 +21,33 @@ fn a_refused_connection_is_502() {
     assert_eq!(head.status, 502);
     assert_eq!(client.ask(GET).status, 502, "the connection outlives it");
     is_a_plain_502(&cutover.client().ask("POST / HTTP/1.1\r\nHost: app\r\nContent-Length: 2\r\n\r\nab"));
+}
+
+#[test]
+fn a_body_that_no_application_took_is_no_request() {
+    // It resets when the body comes. Which of both the proxy sees first is a race: now and then it is the reset, with the
+    // body read and not written.
+    let both = Arc::new(Barrier::new(2));
+    let now = Arc::clone(&both);
+    let blue = Upstream::start(move |conn| {
+        conn.request()?;
+        now.wait();
+        conn.reset();
+        Ok(())
+    });
+    let cutover = Setup::in_front_of(&blue).start();
+    let body = "GET /hidden HTTP/1.1\r\nHost: app\r\n\r\n".repeat(500);
+    let head = format!("POST / HTTP/1.1\r\nHost: app\r\nContent-Length: {}\r\n\r\n", body.len());
+    for _ in 0..1000 {
+        let mut client = cutover.client();
+        client.send(&head);
+        both.wait();
+        client.send(&body);
+        is_a_plain_502(&client.answer());
+        client.close_sending();
+        let (rest, _) = client.rest();
+        assert!(rest.is_empty(), "{}", String::from_utf8_lossy(&rest));
+    }
 }
 
 #[test]
