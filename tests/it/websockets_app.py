@@ -33,6 +33,8 @@ async def application(name, socket):
                 await socket.close(4001, "as you wish")
             else:
                 await socket.send(message)
+    except ConnectionClosed:
+        pass
     finally:
         last_close = f"{socket.close_code} {socket.close_reason}"
 
