@@ -134,6 +134,8 @@ pub struct Session {
     pub(super) has_said_no_table: bool,
     pub(super) served: u64,
     came_whole: u64,
+    /// A stream was given up because the peer took nothing of it, and none has ended well since.
+    pub(super) has_stalled: bool,
     is_doubted: bool,
     last_peer: u32,
     /// The last stream of the peer's that is served, as the peer was told.
@@ -204,6 +206,7 @@ impl Session {
             has_said_no_table: false,
             served: 0,
             came_whole: 0,
+            has_stalled: false,
             is_doubted: false,
             last_peer: 0,
             last_said: u32::MAX >> 1,

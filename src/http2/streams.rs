@@ -535,6 +535,7 @@ impl Session {
         if slot.local_ended && slot.remote_ended && self.ids[at] != 0 {
             self.ids[at] = 0;
             self.served += 1;
+            self.has_stalled = false;
             self.useless.earn(4);
         }
     }
@@ -570,6 +571,19 @@ impl Session {
         self.slots[at].forget_input();
         self.give_credit(None, held);
         self.slots[at].wake();
+    }
+
+    /// Gives a stream up of which the peer takes nothing.
+    pub fn stall(&mut self, at: usize) {
+        if self.ids[at] != 0 {
+            self.reset(at, Reason::EnhanceYourCalm);
+            self.has_stalled = true;
+        }
+    }
+
+    /// Whether the last stream was one of which the peer took nothing.
+    pub fn is_stalled(&self) -> bool {
+        self.has_stalled && self.busy == 0
     }
 
     /// Whoever worked on a slot does not any more. A stream that is not complete is reset.

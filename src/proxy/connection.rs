@@ -54,6 +54,9 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin {
         false
     }
 
+    /// Gives up what is being written: the client has not taken it for too long.
+    fn give_up(&mut self) {}
+
     /// Says that all was said, where the protocol has a word for it; without it the end looks like a cut.
     fn poll_goodbye(&mut self, cx: &mut TaskContext<'_>) -> Poll<()>;
 }
@@ -523,7 +526,10 @@ impl<S: Transport> Connection<S> {
         let mut nothing = Wire::new(tokio::io::empty());
         let (client, alarm, buffers) = (&mut self.client, &self.alarm, &self.worker.buffers);
         poll_fn(|cx| match down.poll(cx, &mut nothing, &mut client.io, buffers, &mut false) {
-            Poll::Pending if alarm.is_late() => Poll::Ready(Err(())),
+            Poll::Pending if alarm.is_late() => {
+                client.io.give_up();
+                Poll::Ready(Err(()))
+            }
             Poll::Pending => Poll::Pending,
             Poll::Ready(result) => Poll::Ready(result.map_err(|_| ())),
         })

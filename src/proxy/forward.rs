@@ -330,6 +330,9 @@ impl<S: Transport> Connection<S> {
         if fault == Fault::Stopped {
             self.worker.count_cut();
         }
+        if fault == Fault::ClientStalled {
+            self.client.io.give_up();
+        }
         if self.client.io.fail_call(fault.grpc_code(), fault.hint()) {
             seen.status = seen.status.or(fault.answer().map(|(status, _)| status));
             return Next::Cut;

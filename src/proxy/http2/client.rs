@@ -32,6 +32,9 @@ const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// A connection without streams gives its memory back after this.
 const REST: Duration = Duration::from_secs(2);
 
+/// The client does not read, or does not go on with what it began.
+const STALLED: Over = Over { reason: Reason::EnhanceYourCalm, end: End::Stalled };
+
 /// What the connection's own time-out is for. Streams have theirs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Waiting {
@@ -112,6 +115,9 @@ impl<S: Transport> Connection<S> {
         {
             return Poll::Ready(stopped);
         }
+        if session.borrow().is_stalled() {
+            return Poll::Ready(Stopped::Over(STALLED));
+        }
         if session.borrow().is_closed() && session.borrow().busy() == 0 && !self.driver.is_blocked() {
             return Poll::Ready(Stopped::Gone);
         }
@@ -121,12 +127,11 @@ impl<S: Transport> Connection<S> {
 
     /// What follows from the time-out.
     fn is_late(&mut self) -> Option<Stopped> {
-        let stalled = Over { reason: Reason::EnhanceYourCalm, end: End::Stalled };
         let waited = std::mem::replace(&mut self.waiting, Waiting::Nothing);
         let mut session = self.driver.session.borrow_mut();
         match waited {
             Waiting::More(_) if !session.waits_for_more(self.driver.wire.filled()) => {}
-            Waiting::Write | Waiting::More(_) => return Some(Stopped::Over(stalled)),
+            Waiting::Write | Waiting::More(_) => return Some(Stopped::Over(STALLED)),
             Waiting::LastCall => session.close(),
             Waiting::Rest => {
                 self.has_rested = true;

@@ -151,6 +151,10 @@ impl Transport for Stream {
         self.session.borrow_mut().fail_call(self.at, code, text)
     }
 
+    fn give_up(&mut self) {
+        self.session.borrow_mut().stall(self.at);
+    }
+
     /// A stream's end is in its frames.
     fn poll_goodbye(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())

@@ -243,11 +243,14 @@ fn who_does_not_read_is_ended() {
     }
     eventually("it is ended", || ended(&cutover, "stalled") == 1);
     is_quiet(&cutover);
-    // The windows stay shut: its streams are reset, then the connection is idle.
+    // The windows stay shut: its streams are reset, and with the last one the connection is over.
     let mut wire = Wire::with_settings(cutover.port(), &[(4, 0)]);
-    wire.headers(1, END, &get("/large"));
-    assert_eq!(wire.answer(1).reset, Some(2));
-    assert_eq!(wire.end(), Some(0));
+    for nth in 0..100 {
+        wire.headers(stream(nth), END, &get(["/large", "/", "/small"][nth % 3]));
+    }
+    assert_eq!(wire.answer(1).reset, Some(ENHANCE_YOUR_CALM));
+    assert_eq!(wire.end(), Some(ENHANCE_YOUR_CALM));
+    assert_eq!(ended(&cutover, "stalled"), 2);
     is_quiet(&cutover);
 }
 
