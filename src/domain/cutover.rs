@@ -13,7 +13,7 @@ use crate::domain::watch::{Account, Before, Ended, Finding, Knobs, Mode, Note, S
 
 mod estate;
 #[cfg(test)]
-mod walk;
+mod tests;
 
 pub use estate::Estate;
 
@@ -354,6 +354,8 @@ struct Pending {
     reason: Reason,
     by: String,
     forced: bool,
+    /// As in the record that is being saved, whatever is loaded meanwhile.
+    knobs: Knobs,
     deadline: Duration,
 }
 
@@ -474,7 +476,8 @@ impl Cutover {
         if let Err(why) = self.check_flip(to, &ask) {
             return refuse(Wanted::Flip(to), reason, ask.by, why);
         }
-        let window = self.timing.watch.rule.window;
+        let knobs = self.timing.watch;
+        let window = knobs.rule.window;
         let watch_until = (!window.is_zero()).then(|| now + window);
         let (previous, epoch) = (Some(self.active), self.epoch + 1);
         let record =
@@ -482,13 +485,13 @@ impl Cutover {
         let save = self.save(record);
         let forced = ask.gate.is_err();
         let deadline = now + SAVE_LIMIT;
-        self.pending = Some(Pending { to, serial: self.serial, reason, by: ask.by, forced, deadline });
+        self.pending = Some(Pending { to, serial: self.serial, reason, by: ask.by, forced, knobs, deadline });
         vec![save]
     }
 
     fn saved(&mut self, serial: u64, outcome: Result<(), String>, now: Duration) -> Vec<Effect> {
         let Some(pending) = self.pending.take_if(|pending| pending.serial == serial) else { return Vec::new() };
-        let Pending { to, reason, by, forced, .. } = pending;
+        let Pending { to, reason, by, forced, knobs, .. } = pending;
         if let Err(why) = outcome {
             // It may have reached the disk all the same, up to the last fsync.
             let mut effects = self.save_present();
@@ -500,7 +503,6 @@ impl Cutover {
         let from = self.active;
         self.move_to(to, now, &mut effects);
         self.previous = Some(from);
-        let knobs = self.timing.watch;
         if !knobs.rule.window.is_zero() {
             self.phase = Phase::Watching(Box::new(Watch::new(now, now + knobs.rule.window, knobs, self.before)));
         }
@@ -712,7 +714,7 @@ impl Cutover {
         self.before = before;
     }
 
-    /// Takes effect at the next flip.
+    /// Takes effect at the next flip that is asked for.
     pub fn set_timing(&mut self, timing: Timing) {
         self.timing = timing;
     }
