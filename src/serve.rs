@@ -145,6 +145,9 @@ fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartErr
     )
     .map_err(|error| StartError(error.to_string()))?;
 
+    let (heard_log, log_config) = (log.clone(), config.log.clone());
+    control.other_problem_by(Box::new(move || heard_log.problem(&log_config)));
+
     let predecessor = match &mut inherited.link {
         Some(link) => Some(take_over(link, &mut control)?),
         None => None,

@@ -117,6 +117,7 @@ impl Task {
         let ledger_problem = self.ledger.problem();
         let ledger_ok = ledger_problem.is_none();
         problems.extend(ledger_problem);
+        problems.extend((self.other_problem)());
         problems.extend(self.config.tls.warnings(clock::unix_seconds()));
         problems.extend(self.terminator.iter().flat_map(|terminator| terminator.problems()));
         let status = Status {

@@ -19,7 +19,7 @@ use super::sampler::History;
 use super::service::Managed;
 use super::task::Task;
 use super::words::WATCH_ENDS;
-use super::{Command, Control, Handle, Observation};
+use super::{Command, Control, Handle, Observation, OtherProblem};
 use crate::clock;
 use crate::domain::Color;
 use crate::domain::cutover::{Estate, Reason};
@@ -80,6 +80,11 @@ impl Control {
     /// Calls `begin` when an upgrade is to begin; whoever is called says how it ended by [`Handle::upgrade_ended`].
     pub fn upgrade_by(&mut self, begin: Box<dyn Fn() + Send>) {
         self.task.handover.begin = Some(begin);
+    }
+
+    /// Calls `tell` for what is wrong where the control plane does not look, as a sentence for `problems`.
+    pub fn other_problem_by(&mut self, tell: OtherProblem) {
+        self.task.other_problem = tell;
     }
 
     /// Goes on counting where the process before this one is, and changes no color until [`Handle::be_alone`].

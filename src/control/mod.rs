@@ -290,6 +290,9 @@ impl std::error::Error for StartError {
     }
 }
 
+/// Says what is wrong elsewhere in the process; `None` when nothing is.
+pub type OtherProblem = Box<dyn Fn() -> Option<String> + Send>;
+
 /// The control plane, restored and ready to [`run`](Control::run).
 pub struct Control {
     /// The way to it.
@@ -366,6 +369,7 @@ pub fn start(
         kept,
         files,
         start_problems,
+        other_problem: Box::new(|| None),
         reload_problem: None,
         reloads_ok: 0,
         reloads_failed: 0,

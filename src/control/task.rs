@@ -24,7 +24,7 @@ use super::reload::{Loaded, ReloadRequest};
 use super::sampler::{BELL_TICK, HISTORY_TICK, WATCH_TICK};
 use super::service::{Leaving, Managed};
 use super::words::{api_verdict, noted, refusal, seconds, verdict, words};
-use super::{Command, Control};
+use super::{Command, Control, OtherProblem};
 use crate::clock;
 use crate::config::Config;
 use crate::domain::Color;
@@ -85,6 +85,8 @@ pub(super) struct Task {
     pub(super) files: watch::Sender<Contents>,
     /// What was wrong at start and stays worth knowing.
     pub(super) start_problems: Vec<String>,
+    /// What is wrong where the control plane does not look.
+    pub(super) other_problem: OtherProblem,
     /// Why the config on disk is not in force.
     pub(super) reload_problem: Option<String>,
     pub(super) reloads_ok: u64,

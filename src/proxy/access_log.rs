@@ -85,6 +85,14 @@ impl AccessLog {
         }
     }
 
+    /// Why lines are being lost, as a sentence for `problems`; `None` when none are.
+    pub fn problem(&self, config: &Log) -> Option<String> {
+        let (_, lines) = self.0.as_ref()?;
+        let place = config.access_file.as_ref().map_or("standard output".into(), |path| path.display().to_string());
+        let why = lines.problem()?;
+        Some(format!("access log {place}: {why}; lines that do not fit in memory are lost, trying again"))
+    }
+
     /// Waits until every line is written.
     pub fn finish(&self) {
         if let Some((_, lines)) = &self.0 {

@@ -21,6 +21,7 @@ mod lease_model;
 mod ledger;
 mod limits;
 mod monitor;
+mod mounts;
 mod peers;
 mod preview;
 mod proxy_protocol;

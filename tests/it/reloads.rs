@@ -26,6 +26,41 @@ fn move_a_color_s_address_without_a_failed_request() {
     assert_eq!(cutover.app()["epoch"], 1, "the color is the same");
 }
 
+/// By the signal and by the file alone, also some at once, with what they change taken back again and again.
+#[test]
+fn in_any_number_fail_no_request() {
+    let (_blue, _green, mut cutover) = two();
+    let load = Load::start(cutover.port(), 4);
+    let bad = |cutover: &mut Cutover| {
+        let good = cutover.setup.clone();
+        cutover.configure("service.app.active", "'grene'");
+        cutover.signal(libc::SIGHUP);
+        cutover.setup = good;
+    };
+    for round in 0_u32..60 {
+        cutover.configure("service.app.drain.timeout", format!("'{}s'", 1 + round % 7));
+        cutover.configure("service.app.upstream.idle_timeout", format!("'{}s'", 1 + round % 3));
+        match round % 4 {
+            0 => (0..5).for_each(|_| cutover.signal(libc::SIGHUP)),
+            1 => bad(&mut cutover),
+            2 => drop(cutover.admin("POST", "/v1/reload", &json!({}))),
+            _ => {}
+        }
+        let before = load.answered();
+        eventually("requests go on", || load.answered() > before + 20);
+    }
+    cutover.configure("service.app.drain.timeout", "'9s'");
+    eventually("the last one is in force", || cutover.status()["problems"] == json!([]));
+    let (answered, failures) = load.end();
+    assert!(failures.is_empty(), "{answered} answered, {failures:?}");
+    let metrics = cutover.admin_with("GET", "/metrics", "", "");
+    let name = "cutover_config_reloads_total{result=\"ok\"} ";
+    let loaded: f64 =
+        metrics.text().lines().find_map(|line| line.strip_prefix(name)).expect("the metric").parse().unwrap();
+    assert!(loaded > 20.0, "{loaded}");
+    assert_eq!(cutover.app()["epoch"], 1);
+}
+
 #[test]
 fn of_a_file_that_comes_back_mend_what_was_said() {
     let (_blue, _green, cutover) = two();

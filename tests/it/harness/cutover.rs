@@ -143,6 +143,36 @@ impl Cutover {
     /// Starts the binary and waits until the admin API answers.
     pub fn run(&mut self) {
         self.spawn();
+        self.await_admin();
+    }
+
+    /// The same in a mount namespace of its own, after `script`; [`Cutover::in_mounts`] reaches into it. The process is
+    /// the one that was started: neither `unshare` nor the shell stays.
+    pub fn run_in_mounts(&mut self, script: &str) {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "bash", "-ec", &format!("{script}\nexec \"$0\" \"$@\""), BINARY]);
+        command.current_dir(self.dir.path()).env_remove("CUTOVER_CONFIG").env_remove("RUST_LOG");
+        self.spawn_as(command);
+        self.await_admin();
+    }
+
+    /// Runs a script in the folder as the proxy sees it.
+    pub fn in_mounts(&self, script: &str) {
+        let folder = self.dir.path().to_str().expect("a path of ours");
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.pid().to_string(), "--mount", &format!("--wdns={folder}")]);
+        let output = command.args(["bash", "-ec", script]).stdin(Stdio::null()).output().expect("nsenter starts");
+        assert!(output.status.success(), "{script}: {output:?}");
+    }
+
+    /// A file in the folder as the proxy sees it.
+    pub fn file_in_mounts(&self, name: &str) -> String {
+        let root = format!("/proc/{}/root", self.pid());
+        let path = self.path(name);
+        fs::read_to_string(PathBuf::from(root + path.to_str().expect("a path of ours"))).unwrap_or_default()
+    }
+
+    fn await_admin(&mut self) {
         eventually("the admin API answers", || {
             if let Some(code) = self.child.as_mut().and_then(|child| child.try_wait().expect("our child")) {
                 panic!("it ended with {code}: {}", self.log());

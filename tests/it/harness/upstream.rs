@@ -15,6 +15,7 @@ type Behavior = Arc<dyn Fn(&mut Conn) -> io::Result<()> + Send + Sync>;
 /// A server on a port of its own.
 pub struct Upstream {
     pub port: u16,
+    host: &'static str,
     shared: Arc<Shared>,
     running: Option<Running>,
 }
@@ -71,12 +72,22 @@ impl Upstream {
             seen: Mutex::default(),
             open: Mutex::default(),
         };
-        Upstream { port: free_port(), shared: Arc::new(shared), running: None }
+        Upstream { port: free_port(), host: "127.0.0.1", shared: Arc::new(shared), running: None }
     }
 
     /// Answers every request 200 with `body`, on kept connections.
     pub fn saying(body: &str) -> Upstream {
         Self::answering(plain("200 OK", body))
+    }
+
+    /// The same at another address of this machine, on a port of `other`.
+    pub fn saying_at(host: &'static str, other: &Upstream, body: &str) -> Upstream {
+        let answer = plain("200 OK", body);
+        let mut upstream = Upstream::stopped();
+        (upstream.host, upstream.port) = (host, other.port);
+        upstream.behave(move |conn| conn.answer_all(&answer));
+        upstream.restart();
+        upstream
     }
 
     /// Answers every request, read whole, with these bytes, and keeps the connection.
@@ -116,7 +127,7 @@ impl Upstream {
         // A listener that was closed may live on for a moment in another test's fork, until its exec.
         let mut bound = None;
         eventually("the upstream's own port is free", || {
-            bound = TcpListener::bind(("127.0.0.1", self.port)).ok();
+            bound = TcpListener::bind((self.host, self.port)).ok();
             bound.is_some()
         });
         let listener = bound.expect("it came true");
