@@ -348,9 +348,9 @@ impl Session {
         }
     }
 
-    /// Whether we have reset the stream and the peer may not know it yet: what comes of it is ignored (RFC 9113 5.1).
+    /// Whether we have reset the stream and the peer may not know it yet: what comes of it means nothing (RFC 9113 5.1).
     /// `ends`: this is the last that the peer may send on it.
-    fn is_forgotten(&mut self, stream: u32, ends: bool) -> bool {
+    fn ignores(&mut self, stream: u32, ends: bool) -> bool {
         let found = self.forgotten.iter().position(|&forgotten| forgotten == stream);
         if let (Some(at), true) = (found, ends) {
             self.forgotten.remove(at);
@@ -401,7 +401,7 @@ impl Session {
             if self.role == Role::Server || data.is_empty() {
                 self.charge(1, now)?;
             }
-            if self.role == Role::Client || self.is_forgotten(head.stream, ends) {
+            if self.role == Role::Client || self.ignores(head.stream, ends) {
                 self.belated -= head.length as i64;
                 return if self.belated < 0 { Err(FLOW_CONTROL) } else { Ok(()) };
             }
@@ -479,7 +479,7 @@ impl Session {
             return self.skip(block); // one we have given up
         }
         if stream <= self.last_peer {
-            if self.is_forgotten(stream, ends) {
+            if self.ignores(stream, ends) {
                 return self.skip(block);
             }
             let back = (self.last_peer - stream) / 2;
@@ -576,7 +576,7 @@ impl Session {
             return Err(PROTOCOL);
         }
         let Some(at) = self.find(stream) else {
-            self.is_forgotten(stream, true);
+            self.ignores(stream, true);
             return Ok(());
         };
         self.was_reset(at, u32::from_be_bytes([a, b, c, d]));
@@ -659,7 +659,7 @@ impl Session {
         if self.is_idle(stream) {
             return Err(PROTOCOL);
         }
-        if more == 0 && !self.is_forgotten(stream, false) {
+        if more == 0 && !self.ignores(stream, false) {
             return self.refuse(stream, Reason::Protocol, now);
         }
         let Some(at) = self.find(stream) else { return Ok(()) };
