@@ -50,6 +50,9 @@ use crate::tls::Terminator;
 use clients::Clients;
 use worker::{Message, Worker};
 
+/// What was told to end now has done so after this, or never will; the process ends all the same.
+const CUT_MAX: Duration = Duration::from_secs(2);
+
 /// The running data plane.
 pub struct Plane {
     workers: Arc<[Worker]>,
@@ -127,6 +130,10 @@ impl Plane {
             std::thread::sleep(worker::STOP_POLL);
         }
         self.workers.iter().for_each(|worker| worker.tell(Message::Cut));
+        let cut = Instant::now();
+        while open(&self.workers) && cut.elapsed() < CUT_MAX {
+            std::thread::sleep(worker::STOP_POLL);
+        }
         Stopped { cut: self.workers.iter().map(Worker::join).sum() }
     }
 }

@@ -159,8 +159,13 @@ impl Worker {
         let _ = self.messages.send(message);
     }
 
-    /// Waits until it has ended; how many exchanges were cut.
+    /// Waits until it has ended; how many exchanges were cut. It is left behind where a connection does not end.
     pub fn join(&self) -> u64 {
+        let stuck = self.open();
+        if stuck > 0 {
+            tracing::error!(connections = stuck, "connections did not end when they were told to");
+            return stuck as u64;
+        }
         let thread = self.thread.lock().ok().and_then(|mut thread| thread.take());
         thread.and_then(|thread| thread.join().ok()).unwrap_or(0)
     }
