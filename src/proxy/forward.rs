@@ -187,7 +187,7 @@ impl<S: Transport> Connection<S> {
                 settings.proxy_protocol.map(|version| (version, Ends { client: self.peer, server: self.local }));
             if is_http1
                 && !dial.fresh
-                && let Some(kept) = self.worker.pool.take(&share, announced.map(|(_, ends)| ends.client), now)
+                && let Some(kept) = self.worker.pool.take(&share, announced.map(|(_, ends)| ends), now)
             {
                 return Ok((share, kept));
             }

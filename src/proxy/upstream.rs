@@ -5,7 +5,6 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -92,7 +91,7 @@ pub struct Connection {
     announced: u64,
     opened: Instant,
     /// Whose it is, where the application was told.
-    whose: Option<SocketAddr>,
+    whose: Option<Ends>,
 }
 
 impl Connection {
@@ -132,7 +131,7 @@ struct Kept {
     opened: Instant,
     since: Instant,
     idle_timeout: Duration,
-    whose: Option<SocketAddr>,
+    whose: Option<Ends>,
 }
 
 #[derive(Default)]
@@ -193,7 +192,7 @@ impl Pool {
 
     /// A kept connection that is still open, or `None`. One that the application takes for somebody's is nobody else's:
     /// `whose` must be the same.
-    pub fn take(&self, share: &Share, whose: Option<SocketAddr>, now: Instant) -> Option<Connection> {
+    pub fn take(&self, share: &Share, whose: Option<Ends>, now: Instant) -> Option<Connection> {
         let mut kept = share.slot.kept.borrow_mut();
         while let Some(at) = kept.iter().rposition(|kept| kept.whose == whose) {
             let Kept { stream, sent_before, opened, since, idle_timeout, whose } = kept.remove(at);
@@ -270,7 +269,7 @@ pub async fn connect(
             sent_before: 0,
             announced: header.len() as u64,
             opened: Instant::now(),
-            whose: announced.map(|(_, ends)| ends.client),
+            whose: announced.map(|(_, ends)| ends),
         }),
         Err(error) => {
             tracing::debug!(upstream = %upstream.address, %error, "connect failed");

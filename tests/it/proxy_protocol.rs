@@ -78,14 +78,16 @@ mod in_front {
         for (case, sent) in [
             ("HTTP at once", GET.as_bytes()),
             ("a malformed header", b"PROXY TCP4 nobody 198.51.100.2 1 2\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"),
-            ("a line without end", &[b'P'; 300]),
+            ("a line without end", [b"PROXY UNKNOWN ".as_slice(), &[b'x'; 300]].concat().leak()),
         ] {
             let mut client = cutover.client();
             let _ = client.try_send(sent);
             client.rest_or_reset();
             assert_eq!(blue.text(), "", "{case}");
         }
-        assert!(cutover.log().contains("connection closed"), "{}", cutover.log());
+        eventually("it is said", || cutover.log().contains("connection closed"));
+        let counted = "cutover_refused_total{reason=\"proxy_header\"} 3";
+        eventually("and counted", || cutover.admin_with("GET", "/metrics", "", "").text().contains(counted));
         let other = Setup::in_front_of(&blue).set("proxy.proxy_protocol_from", "['10.0.0.0/8']").start();
         let mut client = other.client();
         client.send([V1, GET.as_bytes()].concat());
