@@ -1,10 +1,14 @@
 //! `kill -9` of the deploying process at each step: the next run ends right, and no request fails.
 
-use std::io::{BufRead, BufReader};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::process::Command;
 
 use serde_json::Value;
 
 use super::{Files, Stage, have_images, none_failed};
+use crate::harness::eventually;
 
 const STEPS: [&str; 14] = [
     "candidate",
@@ -247,21 +251,28 @@ fn politely_it_undoes_before_the_flip_and_leaves_the_watch_to_the_proxy() {
 }
 
 /// A terminal for the deploy: what it says is read from, and what is typed is written to, the other end.
-fn terminal() -> (std::fs::File, std::process::Stdio) {
-    use std::os::fd::FromRawFd;
+/// Both ends of a new terminal: ours, and that of the program.
+fn terminal() -> (File, File) {
     let (mut ours, mut theirs) = (0, 0);
     let nothing = std::ptr::null_mut();
     // SAFETY: two numbers are written, and nothing else is asked for.
     let opened = unsafe { libc::openpty(&raw mut ours, &raw mut theirs, nothing, nothing.cast(), nothing.cast()) };
     assert_eq!(opened, 0, "a terminal");
     // SAFETY: both were opened just now, and are nobody else's.
-    unsafe { (std::fs::File::from_raw_fd(ours), std::process::Stdio::from(std::fs::File::from_raw_fd(theirs))) }
+    unsafe { (File::from_raw_fd(ours), File::from_raw_fd(theirs)) }
+}
+
+/// How much of what was typed has not been read.
+fn unread(theirs: &File) -> i32 {
+    let mut bytes = 0;
+    // SAFETY: one number is written.
+    let asked = unsafe { libc::ioctl(theirs.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    assert_eq!(asked, 0, "a terminal says so");
+    bytes
 }
 
 #[test]
 fn or_asked_to_stop_at_a_terminal_it_asks_back() {
-    use std::io::{Read, Write};
-    use std::process::Command;
     if !have_images() {
         return;
     }
@@ -270,25 +281,32 @@ fn or_asked_to_stop_at_a_terminal_it_asks_back() {
     let (mut ours, theirs) = terminal();
     // Nobody asks `theirs` twice: standard output is the same terminal.
     let (mut input, stdin) = terminal();
+    let typed = stdin.try_clone().unwrap();
+    let questions = stage.cutover.path("questions");
     let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
     command.current_dir(stage.cutover.dir.path()).env_remove("CUTOVER_CONFIG").args(["deploy", "--image-tag", "sha-2"]);
-    let mut child = command.stdin(stdin).stdout(theirs).spawn().expect("the binary starts");
+    command.stdin(stdin).stdout(theirs).stderr(File::create(&questions).unwrap());
+    let mut child = command.spawn().expect("the binary starts");
+    drop(command);
     stage.cutover.until_app("it is watched", |app| app["phase"] == "watching");
-    let interrupt = || {
-        // SAFETY: kill has no memory effects; the pid is our own child's, which was not waited for yet.
-        unsafe { libc::kill(child.id().cast_signed(), libc::SIGINT) };
+    let mut asked = 0;
+    let mut answer = |is_interrupted: bool, line: &str| {
+        if is_interrupted {
+            // SAFETY: kill has no memory effects; the pid is our own child's, which was not waited for yet.
+            unsafe { libc::kill(child.id().cast_signed(), libc::SIGINT) };
+        }
+        asked += 1;
+        eventually("it asks", || std::fs::read_to_string(&questions).unwrap().matches("\n  at ").count() == asked);
+        input.write_all(line.as_bytes()).unwrap();
+        eventually("it reads the answer", || unread(&typed) == 0);
     };
     // It may not have heard yet that it is watched: then it asks about the flip, and goes on.
-    for answer in ["nonsense\ng\n", "g\n"] {
-        interrupt();
-        input.write_all(answer.as_bytes()).unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(500));
-        assert_eq!(stage.cutover.app()["active"], "green", "it went on");
-    }
-    interrupt();
-    input.write_all(b"r\n").unwrap();
+    answer(true, "nonsense\n");
+    answer(false, "g\n");
+    answer(true, "g\n");
+    assert_eq!(stage.cutover.app()["active"], "green", "it went on");
+    answer(true, "r\n");
     assert_eq!(child.wait().unwrap().code(), Some(4));
-    drop(command);
     let mut said = [0; 64 * 1024];
     let n = ours.read(&mut said).unwrap();
     let said = String::from_utf8_lossy(&said[..n]);
