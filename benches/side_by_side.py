@@ -371,7 +371,9 @@ class H2load:
     """The load of HTTP/2, over TLS."""
 
     def __init__(self, bench, proxy, seconds):
-        self.log = bench.folder / "h2load.log"
+        # Not beside the config, whose folder is watched: each line would be a notice.
+        self.log = bench.folder / "load" / "h2load.log"
+        self.log.parent.mkdir(exist_ok=True)
         self.log.unlink(missing_ok=True)
         self.command = [find("h2load"), "-t1", "-c8", "-m16", f"-D{seconds}", f"--log-file={self.log}"]
         self.command += [f"--header=:authority: {host(0)}", f"https://127.0.0.1:{proxy.tls_port}/"]

@@ -4,11 +4,13 @@
 //! notice comes at all, a slow poll finds the change. Content is compared, so that touching a file does nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use notify::{RecursiveMode, Watcher};
+use notify::event::ModifyKind;
+use notify::{EventKind, RecursiveMode, Watcher};
 use tokio::sync::{mpsc, watch};
 
 /// An editor writes in several steps; this much quiet makes one change of them.
@@ -74,10 +76,27 @@ async fn settle(notices: &mut mpsc::Receiver<()>) {
     let _ = tokio::time::timeout(DEBOUNCE_MAX, quiet).await;
 }
 
+/// What the files are called, and what they are links to.
+fn names_of(files: &[PathBuf]) -> BTreeSet<OsString> {
+    let targets = files.iter().filter_map(|file| file.canonicalize().ok());
+    files.iter().cloned().chain(targets).filter_map(|file| file.file_name().map(OsStr::to_owned)).collect()
+}
+
+/// Whether one of our files may be another one after it. Reading is an event too, and comparing means reading; and a
+/// log that is written beside them must not keep us busy.
+fn may_change(event: &notify::Event, ours: &BTreeSet<OsString>) -> bool {
+    let is_ours = |path: &PathBuf| path.file_name().is_some_and(|name| ours.contains(name));
+    match event.kind {
+        EventKind::Access(_) => false,
+        EventKind::Modify(ModifyKind::Data(_)) => event.paths.iter().any(is_ours),
+        EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_) | EventKind::Other => true,
+    }
+}
+
 fn watch_folders(files: &[PathBuf], notice: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
+    let ours = names_of(files);
     let tell = move |event: notify::Result<notify::Event>| {
-        // Reading a file is an event too, and comparing means reading.
-        if event.is_ok_and(|event| !event.kind.is_access()) {
+        if event.is_ok_and(|event| may_change(&event, &ours)) {
             // A full queue holds a notice already.
             let _ = notice.try_send(());
         }
@@ -101,6 +120,19 @@ mod tests {
 
     async fn heard(changes: &mut mpsc::Receiver<()>, within: Duration) -> bool {
         tokio::time::timeout(within, changes.recv()).await.is_ok()
+    }
+
+    #[test]
+    fn a_neighbour_that_is_written_is_no_notice_and_one_that_moves_is() {
+        let ours = names_of(&[PathBuf::from("/etc/cutover/cutover.toml")]);
+        let may_change = |kind, name: &str| {
+            may_change(&notify::Event::new(kind).add_path(Path::new("/etc/cutover").join(name)), &ours)
+        };
+        let data = EventKind::Modify(ModifyKind::Data(notify::event::DataChange::Any));
+        assert!(may_change(data, "cutover.toml") && !may_change(data, "access.log"));
+        let moved = EventKind::Modify(ModifyKind::Name(notify::event::RenameMode::Any));
+        assert!(may_change(moved, "..data"), "a link to a folder, as Kubernetes mounts a config");
+        assert!(!may_change(EventKind::Access(notify::event::AccessKind::Any), "cutover.toml"));
     }
 
     #[tokio::test]
