@@ -46,6 +46,19 @@ class Round:
     flips: int
 
 
+def need(tools, binary):
+    """Exits where one of them is not there."""
+    missing = [tool for tool in tools if not shutil.which(tool, path=PATH)]
+    if missing:
+        sys.exit(f"not installed: {', '.join(missing)}")
+    if not os.access(binary, os.X_OK):
+        sys.exit(f"{binary} is not there; build it with `cargo build --release`")
+
+
+def resident_kib(pid):
+    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1])
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -115,13 +128,14 @@ class Admin:
     def service(self):
         return self.ask("GET", "/v1/status")["services"][SERVICE]
 
-    def wait_ready(self):
+    def wait_ready(self, awaited=COLORS):
         until = time.monotonic() + READY_SECONDS
         while True:
             try:
-                if all(color["ready"] for color in self.service()["colors"].values()):
+                colors = self.service()["colors"]
+                if all(colors[color]["ready"] for color in awaited):
                     return
-                missing = "not every color is ready"
+                missing = f"{' or '.join(awaited)} is not ready"
             except OSError as error:
                 self.connection.close()
                 missing = str(error)
@@ -255,11 +269,7 @@ def parse():
 
 def main():
     options = parse()
-    missing = [tool for tool in ("nginx", "wrk", "taskset") if not shutil.which(tool, path=PATH)]
-    if missing:
-        sys.exit(f"not installed: {', '.join(missing)}")
-    if not os.access(options.bin, os.X_OK):
-        sys.exit(f"{options.bin} is not there; build it with `cargo build --release`")
+    need(("nginx", "wrk", "taskset"), options.bin)
     if os.cpu_count() < 2:
         sys.exit("two cores are needed: one for cutover, one for the load")
     os.sched_setaffinity(0, {int(LOAD_CORE)})

@@ -134,7 +134,9 @@ def start_upstream(folder, port):
 
 def honest(folder, port, seconds):
     """p99 in microseconds, requests, and those that failed."""
-    log = folder / "honest.tsv"
+    # Not beside the config, whose folder is watched.
+    log = folder / "load" / "honest.tsv"
+    log.parent.mkdir(exist_ok=True)
     log.unlink(missing_ok=True)
     command = ["taskset", "-c", flips.LOAD_CORE, shutil.which("h2load"), "--h1", f"-c{CLIENTS}", f"-D{seconds}"]
     command += [f"--rps={RATE / CLIENTS:g}", f"--log-file={log}", f"http://127.0.0.1:{port}/fast"]
@@ -151,18 +153,14 @@ def rounds(folder, port, options):
     return [honest(folder, port, options.seconds) for _ in range(options.rounds)]
 
 
-def resident_kib(pid):
-    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1])
-
-
 def measure(folder, proxy, port, options):
     honest(folder, port, 2)  # warms up
-    calm, before = rounds(folder, port, options), resident_kib(proxy.pid)
+    calm, before = rounds(folder, port, options), flips.resident_kib(proxy.pid)
     crowd = Crowd(port, options.clients)
     try:
         time.sleep(TURN_SECONDS)  # each has had its turn
         crowded, ended = rounds(folder, port, options), crowd.ended
-        beside = resident_kib(proxy.pid)
+        beside = flips.resident_kib(proxy.pid)
     finally:
         crowd.go_home()
     time.sleep(2)
@@ -193,11 +191,7 @@ def main():
     parser.add_argument("--strict", action="store_true", help=f"exit 1 when p99 grew by more than {RATIO_MAX}")
     parser.add_argument("--bin", default="target/release/cutover", help="default target/release/cutover")
     options = parser.parse_args()
-    missing = [tool for tool in ("nginx", "h2load", "taskset") if not shutil.which(tool, path=flips.PATH)]
-    if missing:
-        sys.exit(f"not installed: {', '.join(missing)}")
-    if not os.access(options.bin, os.X_OK):
-        sys.exit(f"{options.bin} is not there; build it with `cargo build --release`")
+    flips.need(("nginx", "h2load", "taskset"), options.bin)
     os.sched_setaffinity(0, {int(flips.LOAD_CORE)})
     listen, admin_port, upstream, nobody = (flips.free_port() for _ in range(4))
     with tempfile.TemporaryDirectory(prefix="cutover-slow.") as name, contextlib.ExitStack() as stack:
@@ -206,7 +200,7 @@ def main():
             stack.callback(process.wait, 30)
             stack.callback(process.terminate)
             proxy = process
-        wait_ready(admin_port)
+        flips.Admin(admin_port).wait_ready(awaited=("blue",))
         figures = measure(folder, proxy, listen, options)
     ratio = show(*figures, options)
     failed = sum(failed for _, _, failed in (*figures[0], *figures[1]))
@@ -217,17 +211,6 @@ def start(folder, options, listen, admin_port, upstream, nobody):
     yield start_upstream(folder, upstream)
     binary = os.path.abspath(options.bin)
     yield flips.start_cutover(folder, binary, listen, admin_port, (upstream, nobody), 1)
-
-
-def wait_ready(admin_port):
-    admin, until = flips.Admin(admin_port), time.monotonic() + flips.READY_SECONDS
-    while time.monotonic() < until:
-        with contextlib.suppress(OSError):
-            if admin.service()["colors"]["blue"]["ready"]:
-                return
-        admin.connection.close()
-        time.sleep(0.05)
-    sys.exit(f"cutover is not ready after {flips.READY_SECONDS} s")
 
 
 if __name__ == "__main__":

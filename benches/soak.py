@@ -23,10 +23,6 @@ FLIP_SECONDS, RELOAD_SECONDS, LOAD_SECONDS = 10, 30, 60
 GROWTH_MAX = 1.1
 
 
-def resident_kib(pid):
-    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1])
-
-
 def start_load(port, seconds, connections):
     command = ["taskset", "-c", flips.LOAD_CORE, shutil.which("wrk", path=flips.PATH), "-t1", f"-c{connections}"]
     # A machine that is busy with other things is no failure of the proxy; wrk's default is 2 s.
@@ -66,7 +62,7 @@ def soak(folder, proxy, admin, listen, options):
                 flipper.flip_for(1, 1)
                 if turns % (RELOAD_SECONDS // FLIP_SECONDS) == 0:
                     reload(folder, proxy, turns)
-                memory.append((now, resident_kib(proxy.pid)))
+                memory.append((now, flips.resident_kib(proxy.pid)))
             time.sleep(0.1)
         of_load = count(load.communicate()[0])
         requests, failed = requests + of_load[0], failed + of_load[1]
@@ -80,11 +76,7 @@ def main():
     parser.add_argument("--connections", type=int, default=64, help="that wrk keeps busy; default 64")
     parser.add_argument("--bin", default="target/release/cutover", help="default target/release/cutover")
     options = parser.parse_args()
-    missing = [tool for tool in ("nginx", "wrk", "taskset") if not shutil.which(tool, path=flips.PATH)]
-    if missing:
-        sys.exit(f"not installed: {', '.join(missing)}")
-    if not os.access(options.bin, os.X_OK):
-        sys.exit(f"{options.bin} is not there; build it with `cargo build --release`")
+    flips.need(("nginx", "wrk", "taskset"), options.bin)
     listen, admin_port, *ports = (flips.free_port() for _ in range(4))
     processes = []
     with tempfile.TemporaryDirectory(prefix="cutover-soak.") as name:
