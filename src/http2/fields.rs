@@ -13,6 +13,12 @@ pub const BOMB: usize = 4;
 /// Bytes of trailers at most.
 const TRAILERS_MAX: usize = 8 * 1024;
 
+/// Whether a `Content-Type` is that of a call of gRPC. gRPC-Web is another protocol, with its code in the body.
+pub fn is_grpc(content_type: &[u8]) -> bool {
+    let rest = content_type.strip_prefix(b"application/grpc");
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
 /// What the message body looks like in the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
@@ -161,8 +167,7 @@ impl<'a> RequestHead<'a> {
             }
             b"content-length" => self.text.read_length(value),
             b"content-type" => {
-                let kind = value.strip_prefix(b"application/grpc");
-                self.is_grpc = kind.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')));
+                self.is_grpc = is_grpc(value);
                 self.text.put_line(name, value);
             }
             // RFC 9113 8.3.1: of two names for the same only one can be meant.

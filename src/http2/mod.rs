@@ -22,7 +22,7 @@ mod streams;
 mod tests;
 
 pub use ends::{End, Ends};
-pub use fields::Framing;
+pub use fields::{Framing, is_grpc};
 pub use frame::{FRAME_MAX, PREFACE, Reason};
 pub use messages::Follows;
 pub use session::{Limits, Over, Role, Session};

@@ -10,6 +10,7 @@ use super::grpc::Call;
 use super::preview::{self, Note};
 use super::request::{FIELDS_MAX, Fields, Space, length, list, put_field, put_length, text};
 use crate::domain::Color;
+use crate::http2::is_grpc;
 
 /// RFC 6797 6.1.
 pub const HSTS: &str = "Strict-Transport-Security";
@@ -179,7 +180,7 @@ impl<'h> Answer<'h> {
 
     /// Whether it answers a call of gRPC, and how that ended if it is known already.
     pub fn call(&self) -> Call {
-        if !self.fields.values(Field::ContentType).any(Call::is_one) {
+        if !self.fields.values(Field::ContentType).any(is_grpc) {
             return Call::None;
         }
         let code = self.fields.iter().find(|(header, _)| header.name.eq_ignore_ascii_case("grpc-status"));

@@ -19,7 +19,6 @@ use super::buffer::{Buffer, SMALL};
 use super::exchange::answer_pump;
 use super::fault::Fault;
 use super::field::Field;
-use super::grpc::Call;
 use super::http2;
 use super::preview::{self, Note};
 use super::pump::{Pump, Wire};
@@ -27,7 +26,7 @@ use super::request::{self, BareLf, Origin, Request, Scan, Space};
 use super::worker::{Admission, Context};
 use crate::clock;
 use crate::config;
-use crate::http2::PREFACE;
+use crate::http2::{PREFACE, is_grpc};
 use crate::switch::{Access, Hold, Lease, Source, TARGET_BYTES_MAX};
 use crate::tls::Current;
 
@@ -405,7 +404,7 @@ impl<S: Transport> Connection<S> {
             lease,
             // A stream of calls, which may pause.
             is_call: matches!(request.body, Decoder::Chunked(_))
-                && request.fields.values(Field::ContentType).any(Call::is_one),
+                && request.fields.values(Field::ContentType).any(is_grpc),
             body: request.body,
             head: rebuilt,
             request_id,

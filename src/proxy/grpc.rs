@@ -58,12 +58,6 @@ pub enum Call {
 }
 
 impl Call {
-    /// Whether a `Content-Type` is that of a call. gRPC-Web is another protocol, with its code in the body.
-    pub fn is_one(content_type: &[u8]) -> bool {
-        let rest = content_type.strip_prefix(b"application/grpc");
-        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
-    }
-
     /// An answer's head, with its `grpc-status` if it has one.
     pub fn answered(code: Option<&[u8]>) -> Self {
         code.map_or(Call::UnderWay, |code| Failure::of(code).map_or(Call::None, Call::Failed))
@@ -94,6 +88,7 @@ impl Call {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http2::is_grpc;
 
     fn ended(section: &[u8]) -> Option<Failure> {
         let mut call = Call::answered(None);
@@ -142,7 +137,7 @@ mod tests {
             ("application/grpc-web+proto", false),
             ("application/json", false),
         ] {
-            assert_eq!(Call::is_one(kind.as_bytes()), want, "{kind}");
+            assert_eq!(is_grpc(kind.as_bytes()), want, "{kind}");
         }
     }
 }
