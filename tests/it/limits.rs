@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use super::harness::{Authority, Client, Cutover, End, Setup, Upstream, eventually, free_port};
+use super::harness::{Client, Cutover, End, Setup, Upstream, eventually};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: app\r\n\r\n";
 
@@ -182,15 +182,9 @@ fn sizes_times_and_mistakes_are_counted_by_what_they_are() {
 
 #[test]
 fn a_client_that_never_ends_its_handshake_is_ended() {
-    let (blue, authority, port) = (Upstream::saying("blue"), Authority::new(), free_port());
-    let (cert, key) = authority.sign(&["app.example"]);
-    let cutover = Setup::in_front_of(&blue)
-        .set("proxy.listen_tls", format!("['127.0.0.1:{port}']"))
-        .set("tls.certificates", "[{ cert = 'app.pem', key = 'app.key' }]")
-        .set("tls.handshake_timeout", "'300ms'")
-        .file("app.pem", &cert)
-        .file("app.key", &key)
-        .start();
+    let blue = Upstream::saying("blue");
+    let (setup, _, port) = Setup::in_front_of(&blue).with_tls();
+    let cutover = setup.set("tls.handshake_timeout", "'300ms'").start();
     let mut client = Client::connect(port);
     client.send(b"\x16\x03\x01\x02\x00\x01\x00"); // the beginning of a hello
     client.rest_or_reset();

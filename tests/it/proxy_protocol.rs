@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
-use super::harness::{
-    Authority, Client, Cutover, PATIENCE, Setup, Upstream, eventually, free_port, have, secured_over,
-};
+use super::harness::{Client, Cutover, PATIENCE, Setup, Upstream, eventually, free_port, have, secured_over};
 use super::peers::Nginx;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: app.example\r\n\r\n";
@@ -115,15 +113,9 @@ mod in_front {
 
     #[test]
     fn tls_begins_behind_it() {
-        let (blue, authority, port) = (Upstream::saying("blue"), Authority::new(), free_port());
-        let (cert, key) = authority.sign(&["app.example"]);
-        let _cutover = Setup::in_front_of(&blue)
-            .set("proxy.listen_tls", format!("['127.0.0.1:{port}']"))
-            .set("tls.certificates", "[{ cert = 'app.pem', key = 'app.key' }]")
-            .set("proxy.proxy_protocol_from", "['127.0.0.1']")
-            .file("app.pem", &cert)
-            .file("app.key", &key)
-            .start();
+        let blue = Upstream::saying("blue");
+        let (setup, authority, port) = Setup::in_front_of(&blue).with_tls();
+        let _cutover = setup.set("proxy.proxy_protocol_from", "['127.0.0.1']").start();
         for header in [V1, V2] {
             let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
             stream.write_all(header).unwrap();
