@@ -10,15 +10,15 @@ use crate::switch::{COHORT, COHORTS, CohortCount, Tenure};
 pub(in crate::control) struct Cohorts {
     /// The next one to be judged, by quantile.
     next: [usize; 3],
-    /// By place in the ring and side, what was there when the place was last judged, by quantile.
-    seen: Box<[[[CohortCount; 2]; 3]]>,
+    /// By place in the ring and side, what was there when the place was last judged, by quantile; empty while nobody asked.
+    seen: Vec<[[CohortCount; 2]; 3]>,
     /// Cohorts from the first to before the second were wholly begun while traffic was split.
     split: (usize, usize),
 }
 
 impl Default for Cohorts {
     fn default() -> Self {
-        Cohorts { next: [0; 3], seen: vec![Default::default(); COHORTS].into(), split: (usize::MAX, usize::MAX) }
+        Cohorts { next: [0; 3], seen: Vec::new(), split: (usize::MAX, usize::MAX) }
     }
 }
 
@@ -26,6 +26,7 @@ impl Cohorts {
     /// What has come of age since this was last called.
     pub(in crate::control) fn come_of_age(&mut self, tenure: &Tenure, warm_up: Duration) -> Aged {
         let Some(slow) = tenure.slow() else { return Aged::default() };
+        self.seen.resize(COHORTS, Default::default());
         let elapsed = slow.since.elapsed();
         let mut aged = Aged { is_split: true, in_warm_up: true, ..Aged::default() };
         let mut youngest = None;
