@@ -18,6 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
+use crate::background;
+
 pub use chain::{Link, read_head};
 pub use line::{HIDDEN, Line, without_secrets};
 pub use verify::{Finding, Verified, verify};
@@ -74,7 +76,7 @@ impl Ledger {
         let shared = Arc::new(Mutex::new(Shared { recent, problem: None }));
         let (queue, orders) = sync_channel(WAITING_MAX);
         let theirs = Arc::clone(&shared);
-        std::thread::Builder::new().name("ledger".into()).spawn(move || write_all(&place, &orders, &theirs))?;
+        background::spawn("ledger", move || write_all(&place, &orders, &theirs))?;
         Ok(Ledger { queue, shared })
     }
 
@@ -85,7 +87,7 @@ impl Ledger {
         }
     }
 
-    /// Hears when every line written so far is on the disk, or has failed to get there.
+    /// Hears when every line written so far is on the disk, or has failed to get there; an unhurried one is in the file.
     pub fn reached(&self) -> oneshot::Receiver<()> {
         let (reached, hear) = oneshot::channel();
         // A full queue drops the sender, which the receiver hears at once: its line was lost as well.
@@ -123,7 +125,7 @@ fn write_all(place: &Place, orders: &Receiver<Order>, shared: &Mutex<Shared>) {
                         None
                     }
                     Err(error) => {
-                        let problem = format!("ledger {}: {error}; the line was {:?}", place.path.display(), line.0);
+                        let problem = format!("ledger {}: {error}; the line was {:?}", place.path.display(), line.text);
                         tracing::error!("{problem}");
                         Some(problem)
                     }
@@ -134,8 +136,9 @@ fn write_all(place: &Place, orders: &Receiver<Order>, shared: &Mutex<Shared>) {
     }
 }
 
-/// Appends one line and waits until it is on the disk; the folder and the file are created with the first one. Returns
-/// what was written: the line with its link, and before it what had to be said about the end of the file.
+/// Appends one line and waits until it is on the disk, unless it is [unhurried](Line::unhurried); the folder and the file
+/// are created with the first one. Returns what was written: the line with its link, and before it what had to be said
+/// about the end of the file.
 ///
 /// Any process may do so at any time: the line is one write at the end of the file, and no two of ours come between each
 /// other's look at that end and that write.
@@ -145,22 +148,33 @@ fn write_all(place: &Place, orders: &Receiver<Order>, shared: &Mutex<Shared>) {
 /// still a line of this ledger.
 pub fn append(place: &Place, line: &Line) -> io::Result<Vec<String>> {
     let Place { path, head } = place;
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder)?;
-    }
-    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    let mut file = open_to_append(path)?;
     file.lock()?;
     give_to_folders_owner(path, &file)?;
     let known = head.as_deref().and_then(|head| chain::read_head(head).ok().flatten());
     let (lines, bytes, last) = chained(&mut file, known, line)?;
     file.write_all(&bytes)?;
-    file.sync_data()?;
+    if line.awaits_disk {
+        file.sync_data()?;
+    }
     if let Some(head) = head {
         // Under the lock as well, so that it never goes back.
         let _ = chain::write_head(head, &last);
     }
     file.unlock()?;
     Ok(lines)
+}
+
+fn open_to_append(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true);
+    match (options.open(path), path.parent()) {
+        (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => {
+            std::fs::create_dir_all(folder)?;
+            options.open(path)
+        }
+        (opened, _) => opened,
+    }
 }
 
 /// What is to be appended to `file` for `line`: as lines, as bytes, and the last link of it.
@@ -188,7 +202,7 @@ fn chained(file: &mut File, known: Option<Link>, line: &Line) -> io::Result<(Vec
         }
     }
     let mut joined = Vec::new();
-    for Line(text) in lines {
+    for Line { text, .. } in lines {
         let link = Link::after(before.as_ref(), &std::mem::take(&mut between), text.as_bytes());
         let line = chain::join(&text, &link);
         bytes.extend_from_slice(line.as_bytes());

@@ -197,7 +197,8 @@ pub(super) fn words(service: &str, told: &Told) -> Words {
         Told::Drained { color, epoch, took, cut } => {
             let took = seconds(*took);
             let line = Line::new(&format!("drained {service}: {color}")).with("epoch", epoch);
-            let line = line.with("seconds", took).with("cut", cut);
+            // The change itself is on the disk.
+            let line = line.with("seconds", took).with("cut", cut).unhurried();
             let cut = if *cut == 0 { "nothing was cut".into() } else { format!("{cut} cut at the deadline") };
             Words { kind: EventKind::Drained, sentence: format!("{color} is drained after {took} s, {cut}"), line }
         }

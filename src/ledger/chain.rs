@@ -5,7 +5,9 @@
 //! also number it anew. The [head](read_head), kept elsewhere, is what they would have to change as well.
 
 use std::fmt;
+use std::fs::OpenOptions;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -13,6 +15,8 @@ use aws_lc_rs::digest::{Context, SHA256};
 const KEY: &str = " chain=";
 /// Half of what would be needed against somebody who can compute for years; whoever can write the file has less to do.
 const HASH_BYTES: usize = 8;
+/// The longest link: the largest number, a colon and the hash. Every head is as long, and covers the one before.
+const LINK_BYTES: usize = 20 + 1 + 2 * HASH_BYTES;
 
 /// A line's place in the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +64,7 @@ fn hash(before: Option<&Link>, number: u64, between: &[u8], line: &[u8]) -> Stri
 /// A line without its link, and the link, if it has one.
 pub fn split(line: &[u8]) -> (&[u8], Option<Link>) {
     // It is short, and stands at the end: no value with a `chain=` in it can be taken for it.
-    let longest = KEY.len() + 20 + 1 + 2 * HASH_BYTES;
+    let longest = KEY.len() + LINK_BYTES;
     let from = line.len().saturating_sub(longest);
     let found = line[from..].windows(KEY.len()).rposition(|window| window == KEY.as_bytes()).map(|at| from + at);
     let link = found.and_then(|at| Some((at, Link::parse(&line[at + KEY.len()..])?)));
@@ -110,12 +114,21 @@ pub fn read_head(path: &Path) -> io::Result<Option<Link>> {
 
 /// Keeps `link` as the last one known. The folder has to be there.
 ///
+/// It is written over the one before, in one piece that is smaller than a sector: a new file for each line costs as much
+/// as the line itself. One that belongs to somebody else, a verb that root ran, is replaced.
+///
 /// # Errors
 /// It is not kept; the one before is.
 pub fn write_head(path: &Path, link: &Link) -> io::Result<()> {
+    let text = format!("{:<LINK_BYTES$}\n", link.to_string());
+    if let Ok(file) = OpenOptions::new().write(true).open(path) {
+        file.write_all_at(text.as_bytes(), 0)?;
+        let bytes = text.len() as u64;
+        return if file.metadata()?.len() > bytes { file.set_len(bytes) } else { Ok(()) };
+    }
     let mut next = path.as_os_str().to_owned();
     next.push(".new");
-    std::fs::write(&next, format!("{link}\n"))?;
+    std::fs::write(&next, text)?;
     std::fs::rename(&next, path)
 }
 
@@ -138,6 +151,23 @@ mod tests {
         ] {
             assert_eq!(split(not_one.as_bytes()), (not_one.as_bytes(), None), "{not_one}");
         }
+    }
+
+    #[test]
+    fn a_head_covers_whatever_stood_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.head");
+        assert_eq!(read_head(&path).unwrap(), None);
+        let long = Link { number: u64::MAX, hash: "0123456789abcdef".into() };
+        let short = Link { number: 7, ..long.clone() };
+        for link in [&short, &long, &short] {
+            write_head(&path, link).unwrap();
+            assert_eq!(read_head(&path).unwrap().as_ref(), Some(link));
+        }
+        std::fs::write(&path, "what somebody else put there ".repeat(10)).unwrap();
+        assert_eq!(read_head(&path).unwrap(), None);
+        write_head(&path, &short).unwrap();
+        assert_eq!(read_head(&path).unwrap(), Some(short));
     }
 
     #[test]

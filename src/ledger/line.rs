@@ -10,14 +10,22 @@ pub const HIDDEN: &str = "***";
 
 /// A line in the making: plain words, then `key=value`.
 #[derive(Clone, Debug)]
-pub struct Line(pub(super) String);
+pub struct Line {
+    pub(super) text: String,
+    pub(super) awaits_disk: bool,
+}
 
 impl Line {
     /// Begins with `words`, stamped with the present time.
     pub fn new(words: &str) -> Self {
-        let mut line = format!("[{}] ", crate::clock::utc());
-        push_escaped(&mut line, &without_secrets(words));
-        Line(line)
+        let mut text = format!("[{}] ", crate::clock::utc());
+        push_escaped(&mut text, &without_secrets(words));
+        Line { text, awaits_disk: true }
+    }
+
+    /// Has nothing wait for the disk: a crash of the process does not lose it, a power cut may, until the next line.
+    pub fn unhurried(self) -> Self {
+        Line { awaits_disk: false, ..self }
     }
 
     /// Adds ` key=value`. Values with spaces, quotes or nothing in them are quoted; control characters are escaped. The
@@ -25,11 +33,11 @@ impl Line {
     pub fn with(mut self, key: &str, value: impl std::fmt::Display) -> Self {
         let value = if is_secret(key) { HIDDEN.into() } else { without_secrets(&value.to_string()) };
         let quoted = value.is_empty() || value.contains([' ', '"', '=']);
-        self.0.push(' ');
-        self.0.push_str(key);
-        self.0.push_str(if quoted { "=\"" } else { "=" });
-        push_escaped(&mut self.0, &if quoted { value.replace('\\', "\\\\").replace('"', "\\\"") } else { value });
-        self.0.push_str(if quoted { "\"" } else { "" });
+        self.text.push(' ');
+        self.text.push_str(key);
+        self.text.push_str(if quoted { "=\"" } else { "=" });
+        push_escaped(&mut self.text, &if quoted { value.replace('\\', "\\\\").replace('"', "\\\"") } else { value });
+        self.text.push_str(if quoted { "\"" } else { "" });
         self
     }
 }
@@ -137,7 +145,7 @@ mod tests {
     fn stays_one_line_whatever_is_in_a_value() {
         let line =
             Line::new("refused x").with("by", "a b").with("why", "\"no\"\nflip \u{1b}[2J").with("n", 3).with("e", "");
-        let text = line.0.split_once("] ").unwrap().1;
+        let text = line.text.split_once("] ").unwrap().1;
         assert_eq!(text, r#"refused x by="a b" why="\"no\"\nflip \u{1b}[2J" n=3 e="""#);
     }
 
@@ -157,7 +165,7 @@ mod tests {
             r#"why=\"PGPASSWORD=hush\""#,
         ] {
             let line = Line::new("deploy recall: failed").with("why", said).with("DB_PASSWD", "hush");
-            assert!(!line.0.contains("hush") && line.0.contains(HIDDEN), "{said}: {}", line.0);
+            assert!(!line.text.contains("hush") && line.text.contains(HIDDEN), "{said}: {}", line.text);
         }
         assert_eq!(
             without_secrets("postgres://recall:hush@db/x failed, PASSWORD=a b"),
