@@ -4,6 +4,7 @@
 
 pub mod acme;
 pub mod admin;
+pub mod background;
 pub mod cli;
 pub mod clock;
 pub mod config;

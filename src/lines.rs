@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::background;
+
 /// Lines that wait to be written at most.
 const WAITING_MAX: usize = 16 * 1024;
 /// After a write that failed, when nobody has anything to say.
@@ -51,7 +53,7 @@ impl Lines {
         let (waiting, inbox) = sync_channel(WAITING_MAX);
         let fate = Arc::<Fate>::default();
         let theirs = Arc::clone(&fate);
-        let thread = std::thread::Builder::new().name(name.into()).spawn(move || write_all(&inbox, out, &theirs))?;
+        let thread = background::spawn(name, move || write_all(&inbox, out, &theirs))?;
         Ok(Lines { waiting, fate, thread: Arc::new(Mutex::new(Some(thread))) })
     }
 

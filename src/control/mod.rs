@@ -35,6 +35,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
+use crate::background;
 use crate::clock;
 use crate::config::Config;
 use crate::domain::Color;
@@ -345,7 +346,7 @@ pub fn start(
     let (saves, saves_in) = sync_channel(QUEUE_MAX);
     let loader = Box::pin(reload::load_each(config.path.clone(), load, store.clone(), reloads_in, loaded));
     let saver = move || save_each(&store, &saves_in, &saved);
-    std::thread::Builder::new().name("state".into()).spawn(saver).map_err(StartError::Thread)?;
+    background::spawn("state", saver).map_err(StartError::Thread)?;
 
     let handle = Handle { commands, events: events.clone() };
     let file_watch = Box::pin(files::watch_files(watched_files, changed_files));

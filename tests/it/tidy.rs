@@ -6,10 +6,11 @@
 use std::path::{Path, PathBuf};
 
 /// What each layer may name besides itself. A layer that is missing here is a finding: somebody has to place it.
-const LAYERS: [(&str, &[&str]); 23] = [
+const LAYERS: [(&str, &[&str]); 24] = [
     ("domain", &[]),
     ("clock", &[]),
-    ("lines", &[]),
+    ("background", &[]),
+    ("lines", &["background"]),
     ("http", &["http2", "proxy_protocol"]),
     ("docker", &[]),
     ("handover", &["clock"]),
@@ -20,12 +21,13 @@ const LAYERS: [(&str, &[&str]); 23] = [
     ("proxy_protocol", &[]),
     ("config", &["domain", "http", "proxy_protocol", "tls"]),
     ("status", &["domain"]),
-    ("ledger", &["domain", "clock", "config", "lines", "status"]),
+    ("ledger", &["background", "domain", "clock", "config", "lines", "status"]),
     ("switch", &["domain", "config", "http2", "preview"]),
     ("proxy", &["switch", "config", "domain", "clock", "http2", "lines", "preview", "proxy_protocol", "tls"]),
     (
         "control",
         &[
+            "background",
             "handover",
             "switch",
             "config",

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::case::Case;
 use super::{Kept, file};
+use crate::background;
 use crate::config::{ColorConfig, EnvFile};
 use crate::control::redact::Secrets;
 use crate::docker::Containers;
@@ -52,7 +53,7 @@ impl Late {
         let (path, service, text) = (self.path.clone(), case.service.clone(), case.text());
         let (done, outcome) = oneshot::channel();
         let write = move || drop(done.send(file::write(&path, &service, &text)));
-        let outcome = match std::thread::Builder::new().name("evidence".into()).spawn(write) {
+        let outcome = match background::spawn("evidence", write) {
             Ok(_) => outcome.await.unwrap_or_else(|_| Err("evidence: the thread that writes it has ended".into())),
             Err(error) => Err(format!("evidence: no thread to write it: {error}")),
         };
