@@ -196,6 +196,7 @@ def run_round(port, options, flipper, flips_left):
         "taskset", "-c", LOAD_CORE, shutil.which("wrk", path=PATH), "-t1", f"-c{options.connections}", f"-d{options.seconds}s", "--latency",
         f"http://127.0.0.1:{port}/",
     ]
+    command = ["chrt", "--other", "0", *command]
     wrk = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     try:
         # The first and the last tenth of a second belong to wrk's own start and end.
@@ -225,6 +226,8 @@ def run_round(port, options, flipper, flips_left):
 
 def measure(admin, port, options):
     """Rounds without and with flips, taking turns, until all flips are done. The first load only warms up."""
+    # From here on the load is not interrupted by who asks for flips.
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     flipper = Flipper(admin, options.rate)
     run_round(port, dataclasses.replace(options, seconds=WARM_SECONDS), flipper, 0)
     calm, flipped, done = [], [], 0
