@@ -280,10 +280,15 @@ impl<S: Transport> Connection<S> {
             Err(fault) => return self.refuse(Refused::unread(fault, self.client.filled())).await,
         };
         self.is_new = false;
+        // Boxed: what a request needs is no part of an idle connection.
+        Box::pin(self.serve_request(end)).await
+    }
+
+    /// Serves the request whose head ends at `end`.
+    async fn serve_request(&mut self, end: usize) -> Next {
         let accepted = match self.accept(end) {
             Ok(accepted) => accepted,
             Err(Unaccepted::Refused(refused)) => return self.refuse(refused).await,
-            // Boxed: what only a freeze needs is no part of an idle connection.
             Err(Unaccepted::Held(hold, is_head)) => match Box::pin(self.accept_later(end, hold, is_head)).await {
                 Ok(accepted) => accepted,
                 Err(refused) => return self.refuse(refused).await,
