@@ -39,13 +39,13 @@ WORKS = {
     "tls-1m": "1m, over TLS 1.3",
     "idle": "memory of a kept connection on which nothing happens",
     "services": "small, with 1 service and with 1,000 services",
-    "connections": "small, with 64 and with 4,000 connections",
+    "connections": "small, with 64 connections, and with 4,000 of which 64 or all are at work",
     "watch": "small, with the watch off and within an open one; cutover alone",
 }
 PEERS = ("nginx", "haproxy")
 PROXY_CORE, LOAD_CORE = "0", "1"
 MANY_SERVICES = 1000
-MANY_CONNECTIONS = 4000
+FEW_CONNECTIONS, MANY_CONNECTIONS = 64, 4000
 WARM_SECONDS = 2
 READY_SECONDS = 20
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
@@ -462,6 +462,21 @@ def compare(bench, work, options, path="/", connections=64, headers=(), tls=Fals
     bench.end(proxy.process for proxy in proxies)
 
 
+@contextlib.contextmanager
+def idle_connections(proxy, count):
+    """Connections that have asked once, and wait."""
+    with contextlib.ExitStack() as held:
+        connections = []
+        for _ in range(count):
+            connection = held.enter_context(socket.create_connection(("127.0.0.1", proxy.port)))
+            connection.sendall(f"GET / HTTP/1.1\r\nHost: {host(0)}\r\n\r\n".encode())
+            connections.append(connection)
+        for connection in connections:
+            if b" 200 " not in connection.recv(4096):
+                sys.exit(f"{proxy.name} did not answer on every idle connection")
+        yield
+
+
 def compare_idle(bench, options):
     """Memory that kept connections add after one request each, per connection."""
     figures = {name: [] for name in (*PEERS, "cutover")}
@@ -470,15 +485,7 @@ def compare_idle(bench, options):
         proxies = bench.start_all()
         for proxy in proxies:
             before = resident_kib(proxy.process.pid)
-            with contextlib.ExitStack() as held:
-                connections = []
-                for _ in range(options.idle):
-                    connection = held.enter_context(socket.create_connection(("127.0.0.1", proxy.port)))
-                    connection.sendall(f"GET / HTTP/1.1\r\nHost: {host(0)}\r\n\r\n".encode())
-                    connections.append(connection)
-                for connection in connections:
-                    if b" 200 " not in connection.recv(4096):
-                        sys.exit(f"{proxy.name} did not answer on every idle connection")
+            with idle_connections(proxy, options.idle):
                 time.sleep(1)
                 figures[proxy.name].append((resident_kib(proxy.process.pid) - before) / options.idle)
         bench.end(proxy.process for proxy in proxies)
@@ -504,20 +511,34 @@ def compare_services(bench, options):
 
 
 def compare_connections(bench, options):
-    """The cost of many clients: each proxy with few and with many connections, and bytes copied without HTTP as well."""
+    """The cost of many clients: each proxy with few connections, with many that are idle but for as few, and with many
+    at work; and bytes copied without HTTP as well."""
     floor = bench.start_floor()
     bench.wait_ready(floor.port, floor.name)
     proxies = [*bench.start_all(), floor]
-    counts = (64, MANY_CONNECTIONS)
+
+    def take(proxy, at_work, idle):
+        with idle_connections(proxy, idle):
+            return measure(bench, proxy, "/", at_work, options.seconds)
+
+    few, mostly_idle, many = kinds = (
+        (FEW_CONNECTIONS, 0), (FEW_CONNECTIONS, MANY_CONNECTIONS - FEW_CONNECTIONS), (MANY_CONNECTIONS, 0)
+    )
     cases = {
-        f"{proxy.name}, {count} connections": lambda p=proxy, c=count: measure(bench, p, "/", c, options.seconds)
-        for proxy in proxies
-        for count in counts
+        (proxy.name, kind): lambda p=proxy, k=kind: take(p, *k) for proxy in proxies for kind in kinds
     }
-    figures = show("connections", interleave(cases, options.rounds))
+
+    def label(case):
+        name, (at_work, idle) = case
+        return f"{name}, {at_work} of {at_work + idle}"
+
+    figures = show("connections", {label(case): samples for case, samples in interleave(cases, options.rounds).items()})
     for proxy in proxies:
-        few, many = (figures[f"{proxy.name}, {count} connections"] for count in counts)
-        print(f"ratio       connections: {proxy.name} with {counts[1]} / with {counts[0]} {many / few:.2f} (cpu per request)")
+        base, idle, work = (figures[label((proxy.name, kind))] for kind in (few, mostly_idle, many))
+        print(
+            f"ratio       connections: {proxy.name} with {MANY_CONNECTIONS} / with {FEW_CONNECTIONS}: "
+            f"{idle / base:.2f} with {FEW_CONNECTIONS} of them at work, {work / base:.2f} with all (cpu per request)"
+        )
     bench.end(proxy.process for proxy in proxies)
 
 

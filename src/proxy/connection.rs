@@ -20,6 +20,7 @@ use super::exchange::answer_pump;
 use super::fault::Fault;
 use super::field::Field;
 use super::http2;
+use super::intake::{Ticket, Turn};
 use super::preview::{self, Note};
 use super::pump::{Pump, Wire};
 use super::request::{self, BareLf, Origin, Request, Scan, Space};
@@ -56,6 +57,9 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin {
     /// Gives up what is being written: the client has not taken it for too long.
     fn give_up(&mut self) {}
 
+    /// Whether something to read may have arrived.
+    fn poll_arrived(&mut self, cx: &mut TaskContext<'_>) -> Poll<()>;
+
     /// Says that all was said, where the protocol has a word for it; without it the end looks like a cut.
     fn poll_goodbye(&mut self, cx: &mut TaskContext<'_>) -> Poll<()>;
 }
@@ -64,6 +68,11 @@ impl Transport for TcpStream {
     fn reset_on_close(&self) {
         // If it fails the connection is gone already.
         let _ = self.set_zero_linger();
+    }
+
+    fn poll_arrived(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        // An error shows when it is read.
+        self.poll_read_ready(cx).map(drop)
     }
 
     /// The close itself is the word.
@@ -158,6 +167,8 @@ pub(super) struct Connection<S> {
     pub(super) worker: Rc<Context>,
     pub(super) security: Option<Arc<Current>>,
     is_new: bool,
+    /// Of the request that waits for its answer.
+    pub(super) turn: Option<Turn>,
     /// Requests that were accepted.
     accepted: u64,
 }
@@ -250,6 +261,7 @@ impl<S: Transport> Connection<S> {
             worker,
             security,
             is_new: true,
+            turn: None,
             accepted: 0,
         }
     }
@@ -316,6 +328,7 @@ impl<S: Transport> Connection<S> {
         let mut empty_lines = 0;
         let mut version_checked = false;
         let mut begun = false;
+        self.turn = None;
         self.alarm.set(Instant::now() + self.worker.proxy.idle_timeout);
         loop {
             if scan.first_line().is_none() && self.client.filled().first() == Some(&b'\r') {
@@ -347,21 +360,42 @@ impl<S: Transport> Connection<S> {
                 self.alarm.set(Instant::now() + self.worker.proxy.header_timeout);
             }
             self.client.make_room(head_max.max(SMALL));
-            let (client, worker, alarm) = (&mut self.client, &self.worker, &self.alarm);
-            let filled = poll_fn(|cx| match client.poll_fill(cx, &worker.buffers, false) {
-                Poll::Pending if alarm.is_late() && begun => Poll::Ready(Err(Fault::HeadTimedOut)),
-                Poll::Pending if alarm.is_late() || (worker.closes_idle() && !begun) || worker.is_cutting() => {
-                    Poll::Ready(Ok(0))
-                }
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(Ok(n)) => Poll::Ready(Ok(n)),
-                Poll::Ready(Err(_)) => Poll::Ready(Ok(0)),
-            })
-            .await?;
-            if filled == 0 {
+            if self.read_more(begun).await? == 0 {
                 return Ok(None);
             }
         }
+    }
+
+    /// Reads more of a head, of which something has come if it has `begun`; its first bytes when it is their turn. None:
+    /// the client left, was idle for too long, or the proxy is stopping.
+    async fn read_more(&mut self, begun: bool) -> Result<usize, Fault> {
+        let Connection { client, worker, alarm, turn, .. } = self;
+        // Streams of HTTP/2 have their own limit, and were read before they are here.
+        let stands_in_line = !begun && self.origin.version == Version::Http1;
+        let mut ticket = Ticket::default();
+        poll_fn(|cx| {
+            let mut may_read = !stands_in_line || turn.is_some();
+            let has_arrived = !may_read && client.io.poll_arrived(cx).is_ready();
+            if has_arrived && let Poll::Ready(taken) = worker.intake.poll_turn(&mut ticket, cx) {
+                *turn = Some(taken);
+                may_read = true;
+            }
+            let filled = if may_read { client.poll_fill(cx, &worker.buffers, false) } else { Poll::Pending };
+            if filled.is_pending() && !begun {
+                *turn = None;
+            }
+            // Who waits for us only is not idle.
+            let in_line = has_arrived && !may_read;
+            let is_idle = || !in_line && (alarm.is_late() || worker.closes_idle());
+            match filled {
+                Poll::Pending if alarm.is_late() && begun => Poll::Ready(Err(Fault::HeadTimedOut)),
+                Poll::Pending if worker.is_cutting() || (!begun && is_idle()) => Poll::Ready(Ok(0)),
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok(n)) => Poll::Ready(Ok(n)),
+                Poll::Ready(Err(_)) => Poll::Ready(Ok(0)),
+            }
+        })
+        .await
     }
 
     /// Checks the head, finds the service, takes a lease and rebuilds the head. Uses the head's bytes.

@@ -16,6 +16,7 @@ use super::boundary::Boundary;
 use super::buffer::{Buffer, SMALL};
 use super::fault::Fault;
 use super::grpc::Failure;
+use super::intake::Turn;
 use super::pace::{Late, Pace, Patience};
 use super::pump::{Pump, Stop, Wire};
 use super::request::{BareLf, Scan, Space};
@@ -107,6 +108,8 @@ pub struct Exchange<'a, S> {
     pub limits: Limits,
     /// How the one who is waited for does.
     pub pace: Option<Pace<Waiting>>,
+    /// Of the request, until its answer has begun.
+    pub turn: &'a mut Option<Turn>,
     /// The lease; the exchange ends when it is cut.
     pub lease: &'a Lease,
     /// The worker.
@@ -285,6 +288,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
             101 => {
                 answer.write_interim(&mut self.down.pending);
                 self.seen.status = Some(101);
+                *self.turn = None;
                 self.seen.tunnel = if answer.is_websocket() { Kind::WebSocket } else { Kind::Tunnel };
             }
             100..200 => {
@@ -320,6 +324,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
                 self.down.hops = answer.named_hops().iter().map(|&name| name.to_owned()).collect();
                 self.down.call = answer.call();
                 self.seen.status = Some(status);
+                *self.turn = None;
                 if self.instead.is_none() {
                     self.lease.answered();
                 }

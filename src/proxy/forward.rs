@@ -162,6 +162,7 @@ impl<S: Transport> Connection<S> {
                 read: Patience { silence: self.worker.proxy.idle_timeout, rate: self.worker.proxy.min_read_rate },
             },
             pace: None,
+            turn: &mut self.turn,
             lease: &accepted.lease,
             worker: &self.worker,
             alarm: &self.alarm,

@@ -34,6 +34,12 @@ impl Transport for Secured {
         self.get_ref().0.reset_on_close();
     }
 
+    fn poll_arrived(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let (stream, session) = self.get_ref();
+        // It wants nothing while it holds something that was not taken yet.
+        if session.wants_read() { stream.poll_read_ready(cx).map(drop) } else { Poll::Ready(()) }
+    }
+
     /// `close_notify`, without which a client must take what it has for a part (RFC 8446 6.1).
     fn poll_goodbye(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
         // If it fails the client is gone already.

@@ -22,6 +22,7 @@ mod grpc;
 mod handshake;
 mod hold;
 mod http2;
+mod intake;
 mod listener;
 mod pace;
 mod preview;

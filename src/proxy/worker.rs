@@ -23,6 +23,7 @@ use super::buffer::Buffers;
 use super::clients::Clients;
 use super::connection::{Client, Version};
 use super::fault::Fault;
+use super::intake::Intake;
 use super::listener::Scheme;
 use super::upstream::Pool;
 use super::{connection, handshake, listener};
@@ -123,6 +124,7 @@ impl Worker {
                 client_ends,
                 clients,
                 open: counted,
+                intake: Rc::default(),
                 buffers: Buffers::default(),
                 pool: Pool::default(),
                 alarms: Alarms::default(),
@@ -185,6 +187,8 @@ pub struct Context {
     pub log: AccessLog,
     /// Free buffers.
     pub buffers: Buffers,
+    /// Which request begins next.
+    pub intake: Rc<Intake>,
     /// Connections to upstreams.
     pub pool: Pool,
     /// Time-outs.
@@ -292,6 +296,7 @@ impl Complaints {
 }
 
 async fn run(context: Rc<Context>, mut inbox: UnboundedReceiver<Message>) -> u64 {
+    tokio::task::spawn_local(Rc::clone(&context.intake).usher());
     let mut sweep = tokio::time::interval(SWEEP);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut sweeps: u32 = 0;

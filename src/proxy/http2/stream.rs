@@ -155,6 +155,11 @@ impl Transport for Stream {
         self.session.borrow_mut().stall(self.at);
     }
 
+    /// What belongs to a stream was read by the connection's driver.
+    fn poll_arrived(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
     /// A stream's end is in its frames.
     fn poll_goodbye(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())

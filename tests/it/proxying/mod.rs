@@ -1,6 +1,7 @@
 //! What a user of the application sees through the proxy.
 
 mod connections;
+mod crowds;
 mod faults;
 mod fields;
 mod framing;
