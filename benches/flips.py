@@ -237,7 +237,8 @@ def measure(admin, port, options):
         if flipped[-1].flips == 0:
             sys.exit("not one flip was done in a whole round")
         done += flipped[-1].flips
-        print(f"  {done} of {options.flips} flips", file=sys.stderr)
+        p99s = f"p99 {calm[-1].p99_us:.0f} us without and {flipped[-1].p99_us:.0f} us with them"
+        print(f"  {done} of {options.flips} flips, {p99s}", file=sys.stderr)
     # A last round that was mostly calm says nothing about flips; its failures still count.
     if len(flipped) > 1 and flipped[-1].seconds < options.seconds / 2:
         for rounds in (calm, flipped):
