@@ -4,6 +4,7 @@
 //! signals and the file watch reach it.
 
 mod answer;
+mod drain;
 mod evidence;
 mod files;
 mod freeze;
@@ -359,6 +360,7 @@ pub fn start(
         services,
         key,
         leaving: Vec::new(),
+        draining: Vec::new(),
         bell,
         wake_workers,
         connections,

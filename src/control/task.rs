@@ -5,17 +5,16 @@
 //! it and come back as events.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
-use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::time::sleep;
 
+use super::drain::{Draining, LeftBy, first_drained, first_over};
 use super::evidence::Kept;
 use super::files::Contents;
 use super::handover::Handover;
@@ -33,7 +32,7 @@ use crate::domain::health::Standing;
 use crate::ledger::Ledger;
 use crate::preview::Key;
 use crate::status::{self, Drained, EventKind};
-use crate::switch::{ClientEnds, Table, Tenure};
+use crate::switch::{ClientEnds, Table};
 use crate::tls::Terminator;
 
 /// How long an answer waits for its line to be in the ledger; a hanging disk must not keep a caller for ever.
@@ -72,6 +71,7 @@ pub(super) struct Task {
     /// What passes to idle colors are made with.
     pub(super) key: Arc<Key>,
     pub(super) leaving: Vec<Leaving>,
+    pub(super) draining: Vec<Draining>,
     pub(super) bell: Arc<Notify>,
     pub(super) wake_workers: Arc<dyn Fn() + Send + Sync>,
     pub(super) connections: Arc<dyn Fn() -> u64 + Send + Sync>,
@@ -157,7 +157,8 @@ impl Control {
                 () = &mut stopped => break,
                 () = ring(&bell, bell_after.saturating_sub(now)), if judges && task.schedule.any_watch => task.on_bell(),
                 () = sleep(wake.saturating_sub(now)) => if judges { task.on_time() },
-                drained = first_drained(&mut task.leaving), if judges => task.on_drained(drained),
+                drained = first_drained(&mut task.draining), if judges => task.on_drained(drained),
+                over = first_over(&mut task.leaving) => drop(task.leaving.swap_remove(over)),
                 Some(saved) = inbox.saved.recv() => task.on_saved(saved),
                 Some(kept) = inbox.kept.recv() => task.on_kept(kept),
                 Some(command) = inbox.commands.recv() => task.on_command(command),
@@ -187,24 +188,16 @@ async fn ring(bell: &Notify, quiet: Duration) {
     bell.notified().await;
 }
 
-/// The position of the first route in `leaving` that holds no lease any more.
-async fn first_drained(leaving: &mut [Leaving]) -> usize {
-    std::future::poll_fn(|context| {
-        let drained = leaving.iter_mut().position(|left| pin!(left.tenure.drained()).poll(context).is_ready());
-        drained.map_or(Poll::Pending, Poll::Ready)
-    })
-    .await
-}
-
 impl Task {
     fn next_wake(&mut self) -> Duration {
-        let schedule = &mut self.schedule;
-        if std::mem::take(&mut schedule.is_stale) {
+        if std::mem::take(&mut self.schedule.is_stale) {
             let machines = || self.services.values().map(|managed| &managed.machine);
             let thaws = self.services.values().filter_map(|managed| managed.frost.freezer.deadline());
-            schedule.deadline = machines().filter_map(|machine| machine.deadline()).chain(thaws).min();
-            schedule.any_watch = machines().any(|machine| machine.is_watching());
+            let due = machines().filter_map(|machine| machine.deadline()).chain(thaws).chain(self.idle_deadlines());
+            (self.schedule.deadline, self.schedule.any_watch) =
+                (due.min(), machines().any(|machine| machine.is_watching()));
         }
+        let schedule = &self.schedule;
         let sample = schedule.any_watch.then_some(schedule.next_sample);
         [schedule.deadline, sample].into_iter().flatten().fold(schedule.next_history, Duration::min)
     }
@@ -230,6 +223,7 @@ impl Task {
         }
         if self.schedule.deadline.is_some_and(|deadline| deadline <= now) {
             self.end_freezes(now);
+            self.cut_idle(now);
             for name in self.names_where(|managed| managed.machine.deadline().is_some_and(|deadline| deadline <= now)) {
                 self.feed(&name, Event::Tick);
             }
@@ -266,14 +260,11 @@ impl Task {
                 Effect::Save { serial, record } => self.save(name, serial, record),
                 Effect::Publish { color, epoch } => {
                     let Some(managed) = self.services.get_mut(name) else { return };
-                    let limit = managed.config.drain.timeout;
                     let lives_long = managed.has_long_lived(color.other());
-                    let tenure = managed.publish(color, epoch);
-                    self.leaving.push(Leaving { service: name.to_owned(), tenure });
-                    // Those that a reload has replaced before are left behind only now.
-                    for left in self.leaving.iter().filter(|left| left.service == name) {
-                        left.tenure.begin_drain(limit);
-                    }
+                    let (tenure, leave) = managed.publish(color, epoch);
+                    let service = name.to_owned();
+                    self.leaving.push(Leaving { service: service.clone(), tenure });
+                    self.draining.push(Draining { service, leave, by: LeftBy::Flip { epoch: epoch - 1 } });
                     if lives_long {
                         (self.wake_workers)();
                     }
@@ -287,6 +278,7 @@ impl Task {
             managed.set_rehearsal();
             managed.set_synthetic();
         }
+        self.empty_idle(name);
     }
 
     fn save(&mut self, name: &str, serial: u64, record: Record) {
@@ -332,39 +324,6 @@ impl Task {
         }
     }
 
-    fn cut(&mut self, name: &str, epoch: u64) {
-        let of_epoch = |left: &&Leaving| left.service == name && left.tenure.epoch == epoch;
-        let mut cut = 0;
-        for left in self.leaving.iter().filter(of_epoch) {
-            cut += left.tenure.in_flight();
-            left.tenure.cut();
-        }
-        if let Some(managed) = self.services.get_mut(name) {
-            *managed.cut.entry(epoch).or_default() += cut;
-        }
-        (self.wake_workers)();
-    }
-
-    fn on_drained(&mut self, at: usize) {
-        let Leaving { service, tenure: Tenure { epoch, .. } } = self.leaving.swap_remove(at);
-        if self.leaving.iter().any(|left| left.service == service && left.tenure.epoch == epoch) {
-            return;
-        }
-        self.on_all_given_back(service, epoch);
-    }
-
-    /// This process holds no lease of that epoch any more.
-    pub(super) fn on_all_given_back(&mut self, service: String, epoch: u64) {
-        if self.handover.waits_for_predecessor() {
-            return self.handover.given_back.push((service, epoch));
-        }
-        let Some(managed) = self.services.get_mut(&service) else { return };
-        if managed.machine.epoch() != epoch {
-            let cut = managed.cut.remove(&epoch).unwrap_or(0);
-            self.feed(&service, Event::Drained { epoch, cut });
-        }
-    }
-
     fn tell(&mut self, name: &str, told: &Told) {
         let mut words = words(name, told);
         if let Told::RolledBack { made, finding: Some(found), .. } = told
@@ -407,9 +366,9 @@ impl Task {
                 managed.failures = None;
                 *self.watch_ends.entry((name.to_owned(), verdict(end).0)).or_default() += 1;
             }
-            Told::Drained { color, epoch, took, cut } => {
+            Told::Drained { epoch, took, cut, .. } => {
                 managed.last_drain = Drained { seconds: seconds(*took), cut: *cut };
-                self.answer_drained(name, *color, *epoch);
+                self.answer_drained(name, *epoch);
             }
         }
     }

@@ -196,7 +196,7 @@ async fn a_bad_color_is_taken_back_by_itself_and_stays_back() {
     let mut failed = 0;
     loop {
         let mut lease = running.lease();
-        if lease.lane().color == Color::Blue || failed == 1_000 {
+        if lease.lane().epoch == 3 || failed == 1_000 {
             break;
         }
         let status = if lease.color() == Color::Green { 500 } else { 200 };
@@ -436,5 +436,88 @@ async fn a_service_that_comes_back_has_the_color_it_left_with() {
     running.handle.reload("api").await.unwrap();
     assert_eq!((running.status().await.active, running.status().await.epoch), (Color::Green, 2));
     assert_eq!(running.lease().lane().color, Color::Green);
+    running.end().await;
+}
+
+/// Asks that the idle color be empty, and gives what is to be answered.
+async fn drain(running: &Running) -> JoinHandle<Result<Drained, Refusal>> {
+    let handle = running.handle.clone();
+    let asked = tokio::spawn(async move { handle.drain("recall".into()).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    asked
+}
+
+const NO_WAIT: ChangeRequest = ChangeRequest { to: None, by: None, wait: Some(false), force: false, dry_run: false };
+
+#[tokio::test]
+async fn a_drain_is_of_the_idle_color_whatever_else_drains() {
+    let (blue, green) = (app(true).await, app(true).await);
+    let running = run(&blue, &green, "").await;
+    running.until_ready(Color::Green).await;
+    let on_blue = running.lease();
+    running.ask(Color::Green, NO_WAIT).await.unwrap();
+    let on_green = running.lease();
+    running.handle.rollback("recall".into(), None, NO_WAIT).await.unwrap();
+    let asked = drain(&running).await;
+    drop(on_blue);
+    running.until("drained of the first", |status| !status.summary.contains("blue finishes")).await;
+    assert!(!asked.is_finished(), "green still holds a lease");
+    drop(on_green);
+    assert_eq!(asked.await.unwrap().unwrap().cut, 0);
+    running.end().await;
+}
+
+/// Flips to green, lets it fail until blue has its part of the traffic, and gives a lease of that part.
+async fn doubted(running: &Running) -> Lease {
+    running.until_ready(Color::Green).await;
+    running.flip(Color::Green).await.unwrap();
+    for _ in 0..1_000 {
+        let mut lease = running.lease();
+        if lease.color() == Color::Blue {
+            return lease;
+        }
+        answers(&mut lease, 500);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    panic!("no traffic is split: {:#?}", running.status().await)
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_the_old_color_s_part_of_split_traffic() {
+    let (blue, green) = (app(true).await, app(true).await);
+    let running = run(&blue, &green, "drain = { timeout = \"400ms\" }\n").await;
+    let old = doubted(&running).await;
+    let asked = drain(&running).await;
+    assert!(old.goodbye(0.0).is_none(), "while the color has its part of the traffic nobody there is meant to go");
+    while old.goodbye(0.0).is_none() {
+        for _ in 0..100 {
+            answers(&mut running.lease(), 200);
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(!asked.is_finished() && !old.is_cut(), "it may finish");
+    let new = running.lease();
+    while !old.is_cut() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!new.is_cut(), "of the color that serves nobody is cut");
+    drop(old);
+    assert_eq!((asked.await.unwrap().unwrap().cut, running.status().await.active), (1, Color::Green));
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_rollback_cuts_nobody_on_the_color_that_it_goes_back_to() {
+    let (blue, green) = (app(true).await, app(true).await);
+    let running = run(&blue, &green, "drain = { timeout = \"100ms\" }\n").await;
+    let old = doubted(&running).await;
+    let back = running.handle.rollback("recall".into(), None, ChangeRequest::default()).await.unwrap();
+    assert_eq!((back.to, back.drain.unwrap().cut), (Color::Blue, 0), "green is drained, whoever is on blue");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!old.is_cut() && old.goodbye(0.0).is_none());
+    running.ask(Color::Green, NO_WAIT).await.unwrap();
+    running.until("blue drains", |status| status.summary.contains("blue finishes 1 in flight")).await;
+    drop(old);
+    running.until("drained", |status| !status.summary.contains("finishes")).await;
     running.end().await;
 }

@@ -226,14 +226,17 @@ impl<S: Transport> Connection<S> {
         let outcome = failed.result.err().map_or(Outcome::Bad, Fault::outcome);
         accepted.lease.record(outcome, status, accepted.method_index, accepted.began.elapsed());
         let description = accepted.describe(&failed);
-        if !accepted.lease.lane().may_replay() {
+        if !accepted.lease.take_replay() {
             accepted.lease.lane().count_replay(REPLAY_OVER_BUDGET);
             accepted.leave(description, Some(REPLAY_OVER_BUDGET));
             return (self.go_on(accepted, way, failed).await, None);
         }
+        let standby: Other = accepted.lease.other().clone();
+        let Some(visit) = standby.visit() else {
+            accepted.leave(description, None);
+            return (self.go_on(accepted, way, failed).await, None);
+        };
         way.start_again(&self.worker);
-        let standby: Other = accepted.lease.other();
-        let visit = standby.visit();
         let began = Instant::now();
         let instead = Some(Instead::Replayed(standby.color));
         let again = self.try_color(accepted, way, &standby.upstreams, Replaceable::NOTHING, instead).await;
