@@ -207,7 +207,7 @@ fn would_be(name: &str, managed: &Managed, to: Color) -> Changed {
 }
 
 /// The refusal of what was `wanted`, among what else was told.
-fn refused_of(effects: &[Effect], wanted: Wanted) -> Option<&Refused> {
+pub(super) fn refused_of(effects: &[Effect], wanted: Wanted) -> Option<&Refused> {
     effects.iter().find_map(|effect| match effect {
         Effect::Tell(Told::Refused { wanted: refused, why, .. }) if *refused == wanted => Some(why),
         Effect::Tell(_) | Effect::Save { .. } | Effect::Publish { .. } | Effect::Cut { .. } => None,

@@ -333,16 +333,8 @@ impl Task {
         if std::mem::take(&mut self.handover.reload_due) {
             self.request_reload("after an upgrade", None);
         }
-        for name in self.services_with_flip_due() {
-            self.flip_by_config(&name, "config changed before the start");
+        for name in self.names_where(|managed| managed.config_flip_due.is_some()) {
+            self.flip_by_config(&name);
         }
-    }
-
-    fn services_with_flip_due(&self) -> Vec<String> {
-        let due = self
-            .services
-            .iter()
-            .filter(|(_, managed)| managed.config_flip_due && managed.is_known(managed.config.active));
-        due.map(|(name, _)| name.clone()).collect()
     }
 }

@@ -108,8 +108,8 @@ pub(super) struct Managed {
     pub(super) last_drain: Drained,
     pub(super) last_verdict: Option<String>,
     pub(super) verdict: Option<Verdict>,
-    /// The config's `active` was changed while nobody was running: it is a flip as soon as its color is known.
-    pub(super) config_flip_due: bool,
+    /// By whom the config's `active` was changed, while that is still to become a flip: the probes do not know its color yet.
+    pub(super) config_flip_due: Option<String>,
     /// Nothing of it has been saved yet: neither the color it starts with nor the config's `active`, without which a later
     /// change of it could not be told from none.
     pub(super) is_unsaved: bool,
@@ -171,7 +171,7 @@ impl Managed {
             last_drain: Drained { seconds: 0.0, cut: 0 },
             last_verdict: None,
             verdict: None,
-            config_flip_due: false,
+            config_flip_due: None,
             is_unsaved: false,
             save_problem: None,
         }
@@ -252,7 +252,7 @@ impl Managed {
         if self.upstreams[color.index()].iter().any(ready) { Ok(()) } else { self.flip_gate(color) }
     }
 
-    /// Whether `color` could take the traffic back: not every upstream is known to be down.
+    /// Whether some upstream of `color` is not known to be down.
     pub(super) fn is_up(&self, color: Color) -> bool {
         self.upstreams[color.index()].iter().any(|probed| probed.health.standing() != Standing::Down)
     }
@@ -280,7 +280,7 @@ impl Managed {
         let warm_up = timing(&self.config).watch.rule.warm_up;
         let aged = self.cohorts.come_of_age(&self.tenure, warm_up);
         let in_flight = tally.in_flight_on_new() + asked_in_flight;
-        Sample { seen, in_flight, aged, old_is_up: self.is_up(active.other()) }
+        Sample { seen, in_flight, aged, old_is_up: self.rollback_gate(active.other()).is_ok() }
     }
 
     /// How long the answers of both colors took since this was last called; once a second.
@@ -297,8 +297,8 @@ impl Managed {
         self.note_latency(now);
         let rule = timing(&self.config).watch.rule;
         let history = &mut self.history[self.machine.active().index()];
-        self.slow = history.slow(now, self.config.watch.slow_factor);
-        self.machine.set_before(Before { yardstick: Yardstick::new(history.seconds(now), &rule), slow: self.slow });
+        let slow = history.slow(now, self.config.watch.slow_factor);
+        self.machine.set_before(Before { yardstick: Yardstick::new(history.seconds(now), &rule), slow });
     }
 
     /// How the active color is watched from its first request on.
@@ -313,7 +313,7 @@ impl Managed {
     /// What the watch that begins now has seen is nothing.
     fn begin_watch(&mut self, color: Color) {
         (self.notes, self.failures, self.asked) = (Vec::new(), None, Arc::default());
-        self.replays_before = self.replays_ever(color);
+        (self.replays_before, self.slow) = (self.replays_ever(color), self.machine.before().slow);
     }
 
     /// What the watch has told.

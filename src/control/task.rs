@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::time::sleep;
 
+use super::answer::refused_of;
 use super::drain::{Draining, LeftBy, first_drained, first_over};
 use super::evidence::Kept;
 use super::files::Contents;
@@ -27,7 +28,7 @@ use super::{Command, Control, OtherProblem};
 use crate::clock;
 use crate::config::Config;
 use crate::domain::Color;
-use crate::domain::cutover::{Ask, Effect, Event, Reason, Record, Refused, Told, UnderWay};
+use crate::domain::cutover::{Ask, Effect, Event, Reason, Record, Refused, Told, UnderWay, Wanted, WatchEnd};
 use crate::domain::health::Standing;
 use crate::ledger::Ledger;
 use crate::preview::Key;
@@ -302,8 +303,8 @@ impl Task {
         self.feed(&service, Event::Saved { serial, outcome });
     }
 
-    /// Saves what a first start found in the config.
-    fn save_new(&mut self) {
+    /// Saves what a service that is new was found with in the config.
+    pub(super) fn save_new(&mut self) {
         for name in self.names_where(|managed| managed.is_unsaved) {
             let Some(managed) = self.services.get_mut(&name) else { continue };
             managed.is_unsaved = false;
@@ -347,8 +348,8 @@ impl Task {
             Told::RolledBack { made, finding, .. } => {
                 if finding.is_some() {
                     (managed.last_verdict, managed.verdict) = (Some(words.sentence), None);
-                    managed.forget_history(made.from);
                 }
+                managed.forget_history(made.from);
                 *self.flips.entry((name.to_owned(), made.to, made.reason)).or_default() += 1;
             }
             // Refusals of what was only being saved; the others are answered where they are asked.
@@ -361,7 +362,11 @@ impl Task {
             }
             Told::Noted { color, note, .. } => managed.note(noted(*color, note)),
             Told::Refused { .. } => {}
-            Told::WatchEnded { end, .. } => {
+            Told::WatchEnded { color, end, .. } => {
+                if matches!(end, WatchEnd::Superseded) {
+                    // It was left unproven: no yardstick either.
+                    managed.forget_history(*color);
+                }
                 (managed.last_verdict, managed.verdict) = (Some(words.sentence), Some(api_verdict(end)));
                 managed.failures = None;
                 *self.watch_ends.entry((name.to_owned(), verdict(end).0)).or_default() += 1;
@@ -409,21 +414,30 @@ impl Task {
             Standing::Up => format!("{address} is ready"),
             Standing::Down | Standing::Unknown => format!("{address} is not ready: {why}"),
         };
-        let config_active = managed.config.active;
-        let is_due = managed.config_flip_due && managed.is_known(config_active);
         self.emit(EventKind::Health, Some(&service), message);
-        if is_due && self.held().is_none() {
-            self.flip_by_config(&service, "config changed before the start");
+        if self.held().is_none() {
+            self.flip_by_config(&service);
         }
     }
 
-    /// Lets the machine see the config's `active`.
-    pub(super) fn flip_by_config(&mut self, name: &str, by: &str) {
-        let Some(managed) = self.services.get_mut(name) else { return };
-        managed.config_flip_due = false;
+    /// Lets the machine see a changed `active` of the config, as soon as the probes know its color: before that the gate
+    /// would say no whatever is there. Says what comes of it; `None` where nothing has changed.
+    pub(super) fn flip_by_config(&mut self, name: &str) -> Option<String> {
+        let managed = self.services.get_mut(name)?;
+        let by = managed.config_flip_due.take()?;
         let active = managed.config.active;
-        let ask = Ask { by: by.to_owned(), if_epoch: None, force: false, gate: managed.gate(active) };
-        self.feed(name, Event::ConfigActive { active, ask });
+        if active != managed.machine.active() && !managed.is_known(active) {
+            managed.config_flip_due = Some(by);
+            return Some(format!("{name}: `active` changed: a flip to {active} as soon as its probes know how it is"));
+        }
+        let ask = Ask { by, if_epoch: None, force: false, gate: managed.gate(active) };
+        let effects = managed.machine.on(Event::ConfigActive { active, ask }, clock::now());
+        let refused = refused_of(&effects, Wanted::Flip(active)).map(|why| refusal(name, why).message);
+        self.obey(name, effects);
+        Some(match refused {
+            None => format!("{name}: `active` changed to {active}"),
+            Some(why) => format!("{name}: `active` changed, and the flip to {active} was refused: {why}"),
+        })
     }
 
     /// Probes every upstream that has no prober yet, the first ones spread over at most their interval.

@@ -20,19 +20,31 @@ struct App {
 }
 
 async fn app(ready: bool) -> App {
+    let (app, listener) = silent_app(ready).await;
+    app.answer(listener);
+    app
+}
+
+/// An upstream that takes connections and says nothing yet, so that probes wait.
+async fn silent_app(ready: bool) -> (App, TcpListener) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let flag = Arc::new(AtomicBool::new(ready));
-    let ready = Arc::clone(&flag);
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut head = [0; 1024];
-            drop(stream.read(&mut head).await);
-            let status = if flag.load(Relaxed) { "200 OK" } else { "503 Service Unavailable" };
-            drop(stream.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes()).await);
-        }
-    });
-    App { port, ready }
+    (App { port, ready: Arc::new(AtomicBool::new(ready)) }, listener)
+}
+
+impl App {
+    fn answer(&self, listener: TcpListener) {
+        tokio::spawn(answer_probes(listener, Arc::clone(&self.ready)));
+    }
+}
+
+async fn answer_probes(listener: TcpListener, flag: Arc<AtomicBool>) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let mut head = [0; 1024];
+        drop(stream.read(&mut head).await);
+        let status = if flag.load(Relaxed) { "200 OK" } else { "503 Service Unavailable" };
+        drop(stream.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes()).await);
+    }
 }
 
 /// A folder with a config, and the control plane that runs on it.
@@ -89,6 +101,13 @@ impl Running {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("not {what} within 5 s: {:#?}", self.status().await);
+    }
+
+    /// Until the probes know that the idle color is down, which takes more than one.
+    async fn until_down(&self) {
+        while !self.lease().other().upstreams[0].is_down() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     async fn until_ready(&self, color: Color) {
@@ -278,8 +297,10 @@ async fn the_config_flips_only_when_active_changed() {
 async fn a_refused_config_flip_does_not_fire_later() {
     let (blue, green) = (app(true).await, app(false).await);
     let running = run(&blue, &green, "").await;
+    running.until_down().await;
     write_config(running.folder.path(), &blue, &green, "active = \"green\"\n");
-    running.handle.reload("HUP").await.unwrap();
+    let said = running.handle.reload("HUP").await.unwrap().changes.join("\n");
+    assert!(said.contains("the flip to green was refused") && said.contains("503"), "{said}");
     assert!(running.ledger()[0].contains("refused recall: flip to green code=not_ready reason=config by=HUP"));
     green.ready.store(true, Relaxed);
     running.until_ready(Color::Green).await;
@@ -359,6 +380,8 @@ async fn a_reload_keeps_what_did_not_change() {
     write_config(running.folder.path(), &blue, &other, "");
     let changes = running.handle.reload("api").await.unwrap().changes;
     assert!(changes.iter().any(|change| change.contains("extra: removed")), "{changes:#?}");
+    let saved = std::fs::read_to_string(running.folder.path().join("state/extra.json")).unwrap();
+    assert!(saved.contains("\"config_active\": \"blue\""), "a later change of `active` is a flip: {saved}");
     assert!(running.table.load().find(b"extra.test", b"/").unwrap().info.name == "recall");
     running.end().await;
 }
@@ -519,5 +542,53 @@ async fn a_rollback_cuts_nobody_on_the_color_that_it_goes_back_to() {
     running.until("blue drains", |status| status.summary.contains("blue finishes 1 in flight")).await;
     drop(old);
     running.until("drained", |status| !status.summary.contains("finishes")).await;
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_config_flip_waits_until_the_probes_know_its_color() {
+    let blue = app(true).await;
+    let (green, listener) = silent_app(true).await;
+    let running = run(&blue, &green, "").await;
+    write_config(running.folder.path(), &blue, &green, "active = \"green\"\n");
+    let said = running.handle.reload("HUP").await.unwrap().changes.join("\n");
+    assert!(said.contains("a flip to green as soon as its probes know how it is"), "{said}");
+    assert_eq!((running.status().await.active, running.ledger()), (Color::Blue, vec![]));
+    green.answer(listener);
+    running.until("flipped", |status| status.active == Color::Green).await;
+    assert!(running.ledger()[0].contains("reason=config by=HUP"), "{:?}", running.ledger());
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_watch_does_not_go_back_to_a_color_that_nobody_has_heard_of() {
+    let (blue, green) = (app(true).await, app(true).await);
+    let running = run(&blue, &green, "").await;
+    running.until_ready(Color::Green).await;
+    running.flip(Color::Green).await.unwrap();
+    let folder = running.end().await;
+    // The machine boots, and blue takes its time.
+    let (blue, listener) = silent_app(true).await;
+    write_config(folder.path(), &blue, &green, "");
+    let running = run_in(folder);
+    let fail = async || {
+        let mut lease = running.lease();
+        lease.record(Outcome::Refused, Some(502), 0, Duration::from_millis(1));
+        drop(lease);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    };
+    for _ in 0..100 {
+        fail().await;
+    }
+    assert_eq!((running.status().await.active, running.status().await.epoch), (Color::Green, 2));
+    blue.answer(listener);
+    running.until_ready(Color::Blue).await;
+    for _ in 0..500 {
+        if running.status().await.active == Color::Blue {
+            break;
+        }
+        fail().await;
+    }
+    assert_eq!(running.status().await.active, Color::Blue, "as soon as there is somewhere to go");
     running.end().await;
 }
