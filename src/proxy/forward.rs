@@ -331,6 +331,7 @@ impl<S: Transport> Connection<S> {
     /// Ends an exchange without a complete answer: says so while that is possible, and otherwise cuts, so that the
     /// client never takes a part for the whole.
     async fn end_badly(&mut self, fault: Fault, accepted: &Accepted, way: &mut Way, seen: &mut Seen) -> Next {
+        self.turn = None;
         if fault == Fault::Stopped {
             self.worker.count_cut();
         }

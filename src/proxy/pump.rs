@@ -261,7 +261,9 @@ impl Pump {
 
     /// Decodes what the source's buffer holds, until something should be written.
     fn gather<R>(&mut self, source: &mut Wire<R>) -> Result<(), Stop> {
-        while !self.ended && self.direct == 0 && self.pending.filled().len() - self.sent < PENDING_MAX {
+        // A body that is over ends at once, however long its head is: nothing has to be written to make room for it.
+        let has_room = |pump: &Self| pump.pending.filled().len() - pump.sent < PENDING_MAX || pump.decoder.is_done();
+        while !self.ended && self.direct == 0 && has_room(self) {
             if self.leaving && self.boundary.as_ref().is_some_and(|boundary| boundary.is_here()) {
                 self.make_room();
                 if matches!(self.boundary.as_deref(), Some(Boundary::Message(_))) {
