@@ -145,7 +145,7 @@ pub struct Session {
     forgotten: VecDeque<u32>,
     greeting: Greeting,
     block: Option<Block>,
-    decoder: Decoder,
+    pub(super) decoder: Decoder,
     pub(super) scratch: Scratch,
     resets: Budget,
 }

@@ -220,10 +220,14 @@ impl Session {
     pub fn shrink(&mut self) {
         self.out.shrink_to(0);
         self.scratch = Scratch::default();
-        for at in 0..self.slots.len() {
-            if self.slots[at].worker == Worker::Waiting {
-                self.slots[at].is_dismissed = true;
-                self.slots[at].wake();
+        self.decoder.shrink();
+        for slot in &mut self.slots {
+            if slot.worker == Worker::Waiting {
+                slot.is_dismissed = true;
+                slot.wake();
+            }
+            if slot.worker != Worker::Busy {
+                slot.input = Vec::new();
             }
         }
     }

@@ -223,6 +223,42 @@ fn a_stream_that_was_reset_leaves_its_place_at_once_and_not_without_end() {
 }
 
 #[test]
+fn an_idle_connection_keeps_nothing_of_what_its_streams_took() {
+    let mut session = server_with(Limits { head_bytes: 100_000, ..LIMITS });
+    let now = Instant::now();
+    let large = "x".repeat(50_000);
+    let opens = |nth: u32| {
+        let mut block = POST.to_vec();
+        hpack::put_field(&mut block, large.as_bytes(), b"1");
+        hpack::put_field(&mut block, b"x", large.as_bytes());
+        let (one, rest) = block.split_at(FRAME_MAX / 2);
+        let mut frames = frame(Kind::Headers, END_STREAM, nth * 2 + 1, one);
+        let last = rest.chunks(FRAME_MAX / 2).count() - 1;
+        for (nth_part, part) in rest.chunks(FRAME_MAX / 2).enumerate() {
+            let flags = if nth_part == last { END_HEADERS } else { 0 };
+            frames.extend(frame(Kind::Continuation, flags, nth * 2 + 1, part));
+        }
+        frames
+    };
+    for nth in 0..4 {
+        assert!(session.receive(&opens(nth), now).is_ok());
+    }
+    while let Some(at) = session.next_fresh() {
+        read(&mut session, at);
+        session.put_answer(at, b"HTTP/1.1 431 No\r\nContent-Length: 0\r\n\r\n").unwrap();
+        assert_eq!(session.read(at, &mut [0; 9], Waker::noop()), Read::Wait, "for the next one");
+    }
+    session.sent(session.unsent().len());
+    session.shrink();
+    for at in 0..session.slots.len() {
+        assert_eq!(session.read(at, &mut [0; 9], Waker::noop()), Read::End, "nobody waits here any more");
+        session.release(at);
+    }
+    let inputs: usize = session.slots.iter().map(|slot| slot.input.capacity()).sum();
+    assert_eq!((session.decoder.room(), inputs, session.out.capacity()), (0, 0, 0));
+}
+
+#[test]
 fn frames_may_come_byte_by_byte() {
     let (now, mut session) = (Instant::now(), Session::new(Role::Server, LIMITS, Instant::now()));
     let mut said = PREFACE.to_vec();
