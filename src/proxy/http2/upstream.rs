@@ -24,7 +24,8 @@ const STREAMS_MAX: u32 = 256;
 /// An answer head at most, as with HTTP/1.
 const HEAD_MAX: usize = 64 * 1024;
 
-/// How long an upstream that left a request without an answer may take for a PING, before its connection is given up.
+/// How long an upstream that left a request without an answer may take for a PING, before its connection takes no more
+/// streams for good. Those that are on it have time-outs of their own.
 const PONG: Duration = Duration::from_secs(2);
 
 /// How long what is to be said last may take.
@@ -136,16 +137,20 @@ impl Upstream {
         if let Poll::Ready(stopped) = self.driver.poll(cx, &self.worker.buffers, &mut progress, || {}) {
             return Poll::Ready(stopped);
         }
-        let session = self.driver.session.borrow();
+        let mut session = self.driver.session.borrow_mut();
         if session.is_greeted() {
             self.greeted.notify_one();
         }
+        let is_late = alarm.is_late() && !progress;
+        if is_late && *waiting == Waiting::Pong {
+            session.close();
+        }
         let is_idle = session.busy() == 0;
         let is_over = self.worker.is_cutting() || (is_idle && (self.worker.is_stopping() || session.is_closing()));
-        if is_over || (alarm.is_late() && !progress && *waiting != Waiting::Nothing) {
+        if is_over || (is_late && *waiting == Waiting::Idle) {
             return Poll::Ready(Stopped::Gone);
         }
-        let (now_waiting, limit) = match (session.is_doubted(), is_idle) {
+        let (now_waiting, limit) = match (session.is_doubted() && !session.is_closing(), is_idle) {
             (true, _) => (Waiting::Pong, PONG),
             (false, true) => (Waiting::Idle, self.idle_timeout),
             (false, false) => (Waiting::Nothing, Duration::ZERO),
