@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
@@ -69,17 +70,20 @@ impl Shared {
     }
 }
 
-/// A stream: on a connection that is there, or on one that `dial` opens. `None`: there is none to be had.
+/// A stream: on a connection that is there, or on one that `dial` opens.
+///
+/// # Errors
+/// Those of `dial`; the connection ended before it took a stream.
 pub async fn open(
     shared: &Shared,
     worker: &Rc<Context>,
     idle_timeout: Duration,
-    dial: impl Future<Output = Option<TcpStream>>,
-) -> Option<Opened> {
+    dial: impl Future<Output = io::Result<TcpStream>>,
+) -> io::Result<Opened> {
     let _turn = shared.opening.lock().await;
     // Whoever was waited for has opened one.
     if let Some(opened) = shared.stream(|_| false) {
-        return Some(opened);
+        return Ok(opened);
     }
     let limits = Limits { streams: STREAMS_MAX, head_bytes: HEAD_MAX, resets: u32::MAX };
     let session = Rc::new(RefCell::new(Session::new(Role::Client, limits, Instant::now())));
@@ -89,10 +93,10 @@ pub async fn open(
     tokio::task::spawn_local(task.run());
     // How many streams it takes is known from its greeting.
     greeted.notified().await;
-    let at = session.borrow_mut().open()?;
+    let at = session.borrow_mut().open().ok_or(io::ErrorKind::ConnectionAborted)?;
     let stream = Stream::new(Rc::clone(&session), at, Role::Client);
     shared.open.borrow_mut().push((session, Instant::now()));
-    Some(Opened { stream, is_reused: false })
+    Ok(Opened { stream, is_reused: false })
 }
 
 /// What keeps a connection going.

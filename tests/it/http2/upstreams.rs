@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::wire::*;
+use crate::bad_days::limit_descriptors;
 use crate::harness::{Cutover, PATIENCE, Setup, Upstream, eventually, free_port};
 
 /// An application that speaks HTTP/2 only. `serve` is given each connection after the greetings, and which one it is.
@@ -250,6 +251,19 @@ fn an_application_that_pauses_loses_no_request_to_a_client_that_left() {
     drop(leaves); // a reset
     assert_eq!(stays.answer().status, 204);
     assert_eq!(post(&cutover), 200, "on another connection");
+}
+
+#[test]
+fn want_of_descriptors_is_no_fault_of_the_application() {
+    let server = Server::start(|wire, _, note| answer_all(wire, note));
+    let cutover = server.cutover();
+    let mut client = cutover.client();
+    eventually("it is accepted", || cutover.status()["connections"] == 1);
+    limit_descriptors(&cutover, 10);
+    let answer = client.ask("GET / HTTP/1.1\r\nHost: app\r\n\r\n");
+    assert_eq!(answer.status, 503, "{answer:?}");
+    limit_descriptors(&cutover, 4096);
+    assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: app\r\n\r\n").status, 200);
 }
 
 #[test]
