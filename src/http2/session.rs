@@ -634,7 +634,7 @@ impl Session {
         if self.role == Role::Client {
             self.door = Door::Closed;
             for at in 0..self.slots.len() {
-                if self.ids[at] > last {
+                if self.ids[at] > last || self.is_unnumbered(at) {
                     self.was_reset(at, Reason::RefusedStream as u32);
                 }
             }

@@ -338,6 +338,12 @@ impl Session {
         Some(at)
     }
 
+    /// Whether a stream of our own was opened of which the peer has not heard yet.
+    pub(super) fn is_unnumbered(&self, at: usize) -> bool {
+        let slot = &self.slots[at];
+        self.role == Role::Client && self.ids[at] == 0 && slot.is_busy() && !slot.local_ended && !slot.is_reset
+    }
+
     /// Reads text into `room`.
     pub fn read(&mut self, at: usize, room: &mut [u8], waker: &Waker) -> Read {
         let (role, id) = (self.role, self.ids[at]);
@@ -555,20 +561,23 @@ impl Session {
 
     /// The peer has reset it.
     pub(super) fn was_reset(&mut self, at: usize, reason: u32) {
+        let is_unnumbered = self.is_unnumbered(at);
         let slot = &mut self.slots[at];
+        if slot.is_reset {
+            return slot.wake(); // what it was reset for first is what counts
+        }
         if self.role == Role::Client && slot.remote_ended {
             // RFC 9113 8.1: the answer is complete, the rest of the request is not wanted.
             slot.local_ended = true;
             self.ids[at] = 0;
             return slot.wake();
         }
-        slot.is_refused = self.role == Role::Client && reason == Reason::RefusedStream as u32 && !slot.is_answered;
+        let was_refused = self.role == Role::Client && reason == Reason::RefusedStream as u32 && !slot.is_answered;
+        slot.is_refused = was_refused || is_unnumbered;
         self.drop_stream(at);
     }
 
     pub(super) fn drop_stream(&mut self, at: usize) {
-        // One that has no number yet was never seen by the peer.
-        self.slots[at].is_refused |= self.role == Role::Client && self.ids[at] == 0 && !self.slots[at].local_ended;
         self.ids[at] = 0;
         let held = self.slots[at].held;
         self.slots[at].is_reset = true;

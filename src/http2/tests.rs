@@ -258,6 +258,37 @@ fn an_idle_connection_keeps_nothing_of_what_its_streams_took() {
     assert_eq!((session.decoder.room(), inputs, session.out.capacity()), (0, 0, 0));
 }
 
+/// What an upstream says last: it serves no stream after this one.
+fn goes_away(last: u8) -> Vec<u8> {
+    frame(Kind::GoAway, 0, 0, &[0, 0, 0, last, 0, 0, 0, 0])
+}
+
+#[test]
+fn a_stream_that_waits_for_its_number_when_the_peer_goes_is_sent_elsewhere() {
+    let (mut client, _) = pair();
+    let (first, waits) = (client.open().unwrap(), client.open().unwrap());
+    client.put_request(first, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    client.receive(&goes_away(1), Instant::now()).unwrap();
+    assert!(client.is_refused(waits) && !client.is_refused(first));
+    assert_eq!(client.put_request(waits, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"), Err(Broken), "nobody would hear it");
+    assert_eq!(client.read(first, &mut [0; 9], Waker::noop()), Read::Wait, "this one is still served");
+}
+
+#[test]
+fn a_stream_that_was_reset_is_not_refused_by_what_follows() {
+    const POST: &[u8] = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n";
+    for (case, then) in [("it goes away", goes_away(0)), ("it closes", Vec::new())] {
+        let (mut client, _) = pair();
+        let at = client.open().unwrap();
+        client.put_request(at, POST).unwrap();
+        let failed = frame(Kind::RstStream, 0, 1, &[0, 0, 0, Reason::Internal as u8]);
+        client.receive(&[failed, then].concat(), Instant::now()).unwrap();
+        client.break_off();
+        assert_eq!(client.read(at, &mut [0; 9], Waker::noop()), Read::Broken);
+        assert!(!client.is_refused(at), "{case}: it may have been done");
+    }
+}
+
 #[test]
 fn frames_may_come_byte_by_byte() {
     let (now, mut session) = (Instant::now(), Session::new(Role::Server, LIMITS, Instant::now()));
