@@ -3,7 +3,7 @@
 use std::task::Waker;
 use std::time::Instant;
 
-use super::frame::{END_HEADERS, END_STREAM, Kind, put_head, put_settings};
+use super::frame::{END_HEADERS, END_STREAM, Kind, Setting, put_head, put_settings};
 use super::*;
 
 const LIMITS: Limits = Limits { streams: 10, head_bytes: 4096, resets: 10 };
@@ -152,6 +152,32 @@ fn who_sends_past_a_window_is_told() {
     all.receive(&frame(Kind::Headers, END_HEADERS, 99, &POST), now).unwrap();
     let over = all.receive(&data(99), now).unwrap_err();
     assert_eq!((over.reason, over.end), (Reason::FlowControl, End::Protocol), "of the connection");
+}
+
+#[test]
+fn a_window_that_grows_is_that_of_open_streams() {
+    let now = Instant::now();
+    let grows = |by: u32| {
+        let mut out = Vec::new();
+        put_settings(&mut out, &[(Setting::InitialWindowSize, 65_535 + by)]);
+        out
+    };
+    let mut session = server();
+    let opens = |stream| frame(Kind::Headers, END_HEADERS | END_STREAM, stream, &POST);
+    let largest = |stream| frame(Kind::WindowUpdate, 0, stream, &(0x7fff_ffff - 65_536u32).to_be_bytes());
+    session.receive(&[opens(1), largest(1)].concat(), now).unwrap();
+    let at = session.next_fresh().unwrap();
+    session.put_answer(at, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+    session.receive(&grows(2), now).expect("the one with the large window is over");
+    session.receive(&[grows(0), opens(3), largest(3), grows(1)].concat(), now).expect("as large as it may be");
+    let over = session.receive(&grows(2), now).unwrap_err();
+    assert_eq!(over.reason, Reason::FlowControl);
+
+    let (mut client, _) = pair();
+    let at = client.open().unwrap();
+    client.receive(&grows(9), now).unwrap();
+    client.put_request(at, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 65544\r\n\r\n").unwrap();
+    assert_eq!(client.slots[at].window, 65_544, "it has no number yet, but a window");
 }
 
 #[test]
