@@ -193,6 +193,12 @@ impl<'h> Answer<'h> {
         self.fields.values(Field::ContentType).any(is)
     }
 
+    /// Whether its bytes are those of a compression, in which no line ends are to be seen.
+    pub fn is_encoded(&self) -> bool {
+        let mut codings = self.fields.iter().filter(|(header, _)| header.name.eq_ignore_ascii_case("content-encoding"));
+        codings.any(|(header, _)| !header.value.eq_ignore_ascii_case(b"identity"))
+    }
+
     /// The names in `Connection` of fields that end here, trailers among them.
     pub fn named_hops(&self) -> &[&'h str] {
         &self.named_hops
