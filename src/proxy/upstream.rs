@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use super::alarm::Alarm;
 use super::fault::Fault;
 use super::http2;
+use super::lookup::Lookup;
 use super::pump::Wire;
 use super::worker::Context as Worker;
 use crate::proxy_protocol::{self, Ends, Version};
@@ -140,6 +141,7 @@ struct Slot {
     kept: RefCell<Vec<Kept>>,
     /// Connections that speak HTTP/2.
     shared: http2::SharedConnection,
+    lookup: Rc<Lookup>,
 }
 
 /// A worker's connections, by upstream.
@@ -244,14 +246,14 @@ fn is_stale(upstream: &Upstream, opened: Instant, now: Instant) -> bool {
 /// # Errors
 /// [`Fault::ConnectFailed`]; [`Fault::Exhausted`] where the fault is this machine's.
 pub async fn connect(
-    upstream: &Upstream,
+    share: &Share,
     announced: Option<(Version, Ends)>,
     alarm: &Alarm,
     limit: Duration,
 ) -> Result<Connection, Fault> {
     let header = announced.map(|(version, ends)| proxy_protocol::write(version, Some(ends))).unwrap_or_default();
     let dialled = within(limit, alarm, async {
-        let mut stream = dial(upstream).await?;
+        let mut stream = dial(share).await?;
         stream.write_all(&header).await?;
         Ok(stream)
     });
@@ -263,7 +265,7 @@ pub async fn connect(
             opened: Instant::now(),
             whose: announced.map(|(_, ends)| ends),
         }),
-        Err(error) => Err(failed(upstream, &error)),
+        Err(error) => Err(failed(&share.upstream, &error)),
     }
 }
 
@@ -300,7 +302,7 @@ pub async fn stream(
     let opened = match share.slot.shared.stream(|opened| is_stale(&share.upstream, opened, Instant::now())) {
         Some(opened) => Ok(opened),
         None => {
-            let dialled = dial(&share.upstream);
+            let dialled = dial(share);
             within(limit, alarm, http2::open(&share.slot.shared, worker, idle_timeout, dialled)).await
         }
     };
@@ -317,10 +319,11 @@ pub async fn stream(
     }
 }
 
-async fn dial(upstream: &Upstream) -> io::Result<TcpStream> {
-    let stream = match upstream.socket {
+async fn dial(share: &Share) -> io::Result<TcpStream> {
+    let Upstream { socket, address, .. } = &*share.upstream;
+    let stream = match socket {
         Some(socket) => TcpStream::connect(socket).await?,
-        None => TcpStream::connect((upstream.address.host.as_str(), upstream.address.port)).await?,
+        None => TcpStream::connect(&*share.slot.lookup.addresses(&address.host, address.port).await?).await?,
     };
     stream.set_nodelay(true)?;
     Ok(stream)
