@@ -156,7 +156,8 @@ impl Slot {
         match self.framing {
             Framing::Chunked => {
                 if !data.is_empty() {
-                    put_chunk_size(&mut self.input, data.len());
+                    self.input.extend(chunk_digits(data.len()));
+                    self.input.extend_from_slice(b"\r\n");
                     self.input.extend_from_slice(data);
                     self.input.extend_from_slice(b"\r\n");
                 }
@@ -322,8 +323,8 @@ impl Session {
         self.busy += 1;
     }
 
-    /// Opens a stream of our own; `None` where the peer or a limit allows no more, or while the peer owes a sign of life.
-    /// Its number is given by its first bytes. Call [`Session::release`] in the end.
+    /// Opens a stream of our own; `None` where the peer or a limit allows no more, or while the peer owes a sign of
+    /// life. Its number is given by its first bytes. Call [`Session::release`] in the end.
     pub fn open(&mut self) -> Option<usize> {
         let limit = self.streams_max.min(self.limits.streams) as usize;
         if self.door != Door::Open || self.is_doubted() || self.busy >= limit || self.next_own > u32::MAX >> 1 {
@@ -641,10 +642,9 @@ impl Slot {
     }
 }
 
-/// Writes the line in front of a chunk.
-fn put_chunk_size(out: &mut Vec<u8>, size: usize) {
+/// The digits in front of a chunk of `size` bytes (RFC 9112 7.1).
+pub fn chunk_digits(size: usize) -> impl Iterator<Item = u8> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let shift = size.checked_ilog2().unwrap_or(0) / 4 * 4;
-    out.extend((0..=shift).rev().step_by(4).map(|shift| DIGITS[size >> shift & 15]));
-    out.extend_from_slice(b"\r\n");
+    (0..=shift).rev().step_by(4).map(move |shift| DIGITS[size >> shift & 15])
 }

@@ -8,9 +8,9 @@ use super::fault::Fault;
 use super::field::Field;
 use super::grpc::Call;
 use super::preview::{self, Note};
-use super::request::{FIELDS_MAX, Fields, Space, length, list, put_field, put_length, text};
+use super::request::{FIELDS_MAX, Fields, Space, list, put_field, put_length, text};
 use crate::domain::Color;
-use crate::http2::is_grpc;
+use crate::http2::{is_grpc, length};
 
 /// RFC 6797 6.1.
 pub const HSTS: &str = "Strict-Transport-Security";

@@ -1,5 +1,5 @@
-//! The addresses of an upstream's name. A lookup runs on a thread of its own and cannot be stopped: it goes on when all who
-//! wait for it have given up. So there is one at a time, and who comes meanwhile waits for it with the others.
+//! The addresses of an upstream's name. A lookup runs on a thread of its own and cannot be stopped: it goes on when all
+//! who wait for it have given up. So there is one at a time, and who comes meanwhile waits for it with the others.
 
 use std::cell::RefCell;
 use std::io;

@@ -1,5 +1,5 @@
-//! After `101`: bytes both ways, each direction ending on its own (a half-close is passed on). A side that takes nothing
-//! any more may have said something before, which still reaches the other one.
+//! After `101`: bytes both ways, each direction ending on its own (a half-close is passed on). A side that takes
+//! nothing any more may have said something before, which still reaches the other one.
 //!
 //! A WebSocket whose color is left is closed with a Close frame after the message that is under way, instead of being
 //! cut within one.

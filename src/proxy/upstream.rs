@@ -240,8 +240,9 @@ fn is_stale(upstream: &Upstream, opened: Instant, now: Instant) -> bool {
     upstream.socket.is_none() && now.duration_since(opened) >= RESOLVED_FOR
 }
 
-/// Opens a connection within `limit`, trying every address of the upstream's name. Where `announced` is given, that header
-/// goes first. A name is resolved on a thread of its own: a slow resolver costs this request its time, and no other one.
+/// Opens a connection within `limit`, trying every address of the upstream's name. Where `announced` is given, that
+/// header goes first. A name is resolved on a thread of its own: a slow resolver costs this request its time, and no
+/// other one.
 ///
 /// # Errors
 /// [`Fault::ConnectFailed`]; [`Fault::Exhausted`] where the fault is this machine's.

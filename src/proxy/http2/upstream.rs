@@ -49,8 +49,8 @@ pub struct Opened {
 }
 
 impl Shared {
-    /// A stream on a connection that is there, if one takes more. One that `is_stale` by the moment it was opened takes no
-    /// more, and ends with its last stream.
+    /// A stream on a connection that is there, if one takes more. One that `is_stale` by the moment it was opened takes
+    /// no more, and ends with its last stream.
     pub fn stream(&self, is_stale: impl Fn(Instant) -> bool) -> Option<Opened> {
         let mut open = self.open.borrow_mut();
         open.retain(|(session, opened)| {
