@@ -334,8 +334,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
                 if self.seen.event_stream {
                     self.lease.set_kind(Kind::EventStream);
                     self.seen.turn = fastrand::f64();
-                    // An announced length leaves no way to end before it.
-                    if answer.encoding == Encoding::Chunked || answer.ends_with_close() {
+                    // An announced length leaves no way to end before it, a compression none to see where.
+                    if !answer.is_encoded() && (answer.encoding == Encoding::Chunked || answer.ends_with_close()) {
                         self.down.boundary = Some(Boundary::of_events());
                     }
                 }

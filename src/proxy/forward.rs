@@ -197,7 +197,7 @@ impl<S: Transport> Connection<S> {
             let attempts = u32::try_from(upstreams.len() - dial.tried.len()).unwrap_or(1).max(1);
             let limit = left / attempts;
             let connected = match settings.protocol {
-                Protocol::Http1 => upstream::connect(&share.upstream, announced, &self.alarm, limit).await,
+                Protocol::Http1 => upstream::connect(&share, announced, &self.alarm, limit).await,
                 Protocol::H2c => {
                     let idle_timeout = settings.idle_timeout;
                     upstream::stream(&share, &self.worker, &self.alarm, limit, idle_timeout).await

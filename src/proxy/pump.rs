@@ -13,6 +13,7 @@ use super::buffer::{Buffer, Buffers, SMALL};
 use super::field::Field;
 use super::grpc::Call;
 use super::request::put_field;
+use crate::http2::chunk_digits;
 
 /// Payload up to this size is copied behind what is already waiting to be written: one system call for many chunks.
 const COPY_MAX: usize = 4 * 1024;
@@ -377,10 +378,8 @@ impl Pump {
 }
 
 fn put_chunk_size(out: &mut Buffer, size: usize) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let shift = size.checked_ilog2().unwrap_or(0) / 4 * 4;
-    for shift in (0..=shift).rev().step_by(4) {
-        out.put(&[DIGITS[size >> shift & 15]]);
+    for digit in chunk_digits(size) {
+        out.put(&[digit]);
     }
     out.put(b"\r\n");
 }
