@@ -279,11 +279,6 @@ impl<S: Transport> Connection<S> {
         }
     }
 
-    /// The value of `Strict-Transport-Security`.
-    pub(super) fn hsts(&self) -> Option<&str> {
-        self.security.as_deref().and_then(|tls| tls.hsts.as_deref())
-    }
-
     async fn next(&mut self) -> Next {
         let end = match self.read_head().await {
             Ok(Some(end)) => end,
@@ -552,7 +547,7 @@ impl<S: Transport> Connection<S> {
         let mut down = answer_pump();
         let (fields, proof) = (&*fields, proof.as_deref());
         let tell = Tell { fault, is_head, keep: false, request_id: &request_id, fields, proof };
-        tell.write(&mut down.pending, &self.worker.date(), self.hsts());
+        tell.write(&mut down.pending, &self.worker.date(), hsts(self.security.as_ref()));
         let sent = self.send(&mut down).await;
         self.worker.buffers.give_back(down.pending);
         if sent.is_ok() { Next::Linger } else { Next::Close }
@@ -640,6 +635,11 @@ impl<S: Transport> Connection<S> {
             ..Line::default()
         }
     }
+}
+
+/// The value of `Strict-Transport-Security` on a connection with that security.
+pub(super) fn hsts(security: Option<&Arc<Current>>) -> Option<&str> {
+    security.and_then(|tls| tls.hsts.as_deref())
 }
 
 /// An answer of the proxy's own.

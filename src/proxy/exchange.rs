@@ -305,7 +305,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
                 self.lease.answered();
                 return Ok(Some(status));
             }
-            status => {
+            _ => {
                 // An answer before the end of the request: the rest of the request is not read.
                 self.keep_client &= self.up.has_all() && !answer.ends_with_close() && !self.worker.is_stopping();
                 let extra = Extra {
@@ -313,31 +313,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
                     date: &self.worker.date(),
                     instead: self.instead,
                     hsts: self.hsts,
-                    via: self.worker.proxy.via.then_some(match (&self.upstream.io, answer.is_1_0) {
-                        (Io::Stream(_), _) => "2.0 cutover",
-                        (Io::Tcp(_), true) => "1.0 cutover",
-                        (Io::Tcp(_), false) => "1.1 cutover",
-                    }),
+                    via: self.worker.proxy.via.then(|| via(&self.upstream.io, answer.is_1_0)),
                 };
                 answer.write_final(&mut self.down.pending, self.asked, &extra);
-                self.down.frame(answer.body.clone(), answer.encoding);
-                self.down.hops = answer.named_hops().iter().map(|&name| name.to_owned()).collect();
-                self.down.call = answer.call();
-                self.seen.status = Some(status);
+                begin_answer(&answer, self.down, &mut self.seen);
                 *self.turn = None;
                 if self.instead.is_none() {
                     self.lease.answered();
                 }
-                self.seen.keep_upstream = answer.keep_alive && answer.body != Decoder::UntilClose;
-                self.seen.ends_with_close = answer.ends_with_close();
-                self.seen.event_stream = answer.is_event_stream();
                 if self.seen.event_stream {
                     self.lease.set_kind(Kind::EventStream);
-                    self.seen.turn = fastrand::f64();
-                    // An announced length leaves no way to end before it, a compression none to see where.
-                    if !answer.is_encoded() && (answer.encoding == Encoding::Chunked || answer.ends_with_close()) {
-                        self.down.boundary = Some(Boundary::of_events());
-                    }
                 }
             }
         }
@@ -409,6 +394,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
         if let Some(at) = self.goodbye() {
             self.alarm.set_at_most(at);
         }
+    }
+}
+
+/// The final answer has begun: what its head says of what follows.
+fn begin_answer(answer: &Answer<'_>, down: &mut Pump, seen: &mut Seen) {
+    down.frame(answer.body.clone(), answer.encoding);
+    down.hops = answer.named_hops().iter().map(|&name| name.to_owned()).collect();
+    down.call = answer.call();
+    seen.status = Some(answer.status);
+    seen.keep_upstream = answer.keep_alive && answer.body != Decoder::UntilClose;
+    seen.ends_with_close = answer.ends_with_close();
+    seen.event_stream = answer.is_event_stream();
+    if seen.event_stream {
+        seen.turn = fastrand::f64();
+        // An announced length leaves no way to end before it, a compression none to see where.
+        if !answer.is_encoded() && (answer.encoding == Encoding::Chunked || answer.ends_with_close()) {
+            down.boundary = Some(Boundary::of_events());
+        }
+    }
+}
+
+/// RFC 9110 7.6.3: what the answer came by.
+fn via(upstream: &Io, is_1_0: bool) -> &'static str {
+    match (upstream, is_1_0) {
+        (Io::Stream(_), _) => "2.0 cutover",
+        (Io::Tcp(_), true) => "1.0 cutover",
+        (Io::Tcp(_), false) => "1.1 cutover",
     }
 }
 

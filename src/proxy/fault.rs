@@ -254,7 +254,7 @@ impl Fault {
     pub fn hint(self) -> &'static str {
         match self {
             Fault::BadRequest(why) | Fault::NotImplemented(why) => why,
-            Fault::VersionUnknown => "only HTTP/1.0 and HTTP/1.1 are spoken here",
+            Fault::VersionUnknown => "this version of HTTP is not spoken here",
             Fault::MethodRefused => "this method is not available here",
             Fault::TargetTooLong => "the request target is too long",
             Fault::HeadTooLarge => "the request header is too large",

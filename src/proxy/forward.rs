@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::answer::{Encoding, Instead};
 use super::body::Decoder;
-use super::connection::{Accepted, Connection, Next, Tell, Transport};
+use super::connection::{Accepted, Connection, Next, Tell, Transport, hsts};
 use super::exchange::{Done, Exchange, Limits, Replaceable, Seen, answer_pump};
 use super::fault::Fault;
 use super::grpc::Failure;
@@ -152,7 +152,7 @@ impl<S: Transport> Connection<S> {
             keep_client: accepted.keep_alive,
             replaceable,
             instead,
-            hsts: self.security.as_deref().and_then(|tls| tls.hsts.as_deref()),
+            hsts: hsts(self.security.as_ref()),
             limits: Limits {
                 body: Patience {
                     silence: self.worker.proxy.body_timeout,
@@ -363,7 +363,7 @@ impl<S: Transport> Connection<S> {
         let fields: Vec<_> = note.into_iter().collect();
         let (is_head, request_id) = (accepted.asked.head, &*accepted.request_id);
         let tell = Tell { fault, is_head, keep, request_id, fields: &fields, proof: None };
-        tell.write(&mut way.down.pending, &self.worker.date(), self.hsts());
+        tell.write(&mut way.down.pending, &self.worker.date(), hsts(self.security.as_ref()));
         match self.send(&mut way.down).await {
             Ok(()) if keep => Next::Request,
             Ok(()) => Next::Linger,

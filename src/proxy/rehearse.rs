@@ -1,6 +1,7 @@
 //! Leaves copies of safe requests at the tap while a rehearsal is open. It never waits, and never touches an answer.
 
 use super::connection::Accepted;
+use super::request::path_of;
 use crate::switch::METHODS;
 
 /// Leaves a copy of `accepted`, if one is wanted. Call it before the head is used up.
@@ -13,9 +14,7 @@ pub(super) fn offer(accepted: &Accepted) {
         return;
     }
     let head = accepted.head.filled();
-    let target = head.split(|&byte| byte == b' ').nth(1).unwrap_or_default();
-    let path = target.split(|&byte| byte == b'?').next().unwrap_or_default();
-    if let Ok(path) = std::str::from_utf8(path) {
+    if let Some(path) = path_of(head) {
         tap.offer(path, head);
     }
 }

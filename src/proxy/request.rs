@@ -405,6 +405,13 @@ pub struct Origin {
     pub version: Version,
 }
 
+/// The path, without a query, that a head asks for which [`write_head`] has written.
+pub fn path_of(head: &[u8]) -> Option<&str> {
+    let target = head.split(|&byte| byte == b' ').nth(1)?;
+    let path = target.split(|&byte| byte == b'?').next()?;
+    std::str::from_utf8(path).ok()
+}
+
 /// Writes the head that goes upstream.
 pub fn write_head(out: &mut Buffer, request: &Request<'_>, origin: &Origin, request_id: &[u8], via: bool) {
     let authority = request.authority.unwrap_or(&origin.local);
@@ -542,7 +549,7 @@ pub fn list(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(|member| member.trim_matches([' ', '\t'])).filter(|member| !member.is_empty())
 }
 
-/// A value as text; `None` for anything outside of visible ASCII, space and tab.
+/// A value as text; `None` for anything but ASCII.
 pub fn text(value: &[u8]) -> Option<&str> {
     std::str::from_utf8(value).ok().filter(|text| text.is_ascii())
 }

@@ -9,6 +9,7 @@ use super::answer::Instead;
 use super::connection::{Accepted, Connection, Transport};
 use super::exchange::{Done, Replaceable};
 use super::forward::{Replayed, Trial, Way};
+use super::request::path_of;
 use crate::switch::{Lease, METHODS, Other};
 
 /// Whether a 404 to this request may be another color's to answer; what it is for is only looked at then.
@@ -22,9 +23,7 @@ pub(super) fn may_miss(accepted: &Accepted) -> bool {
 /// Whether the other color is to be asked for what `head`, a request's, asks for; takes that out of the budget.
 pub(super) fn take_search(lease: &Lease, head: &[u8]) -> bool {
     let Some(shield) = &lease.lane().service.shield else { return false };
-    let target = head.split(|&byte| byte == b' ').nth(1).unwrap_or_default();
-    let path = target.split(|&byte| byte == b'?').next().unwrap_or_default();
-    std::str::from_utf8(path).is_ok_and(|path| shield.covers(path)) && lease.other().is_up() && lease.take_search()
+    path_of(head).is_some_and(|path| shield.covers(path)) && lease.other().is_up() && lease.take_search()
 }
 
 impl<S: Transport> Connection<S> {
