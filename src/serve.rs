@@ -427,6 +427,8 @@ fn run_control(
         control.run(end).await;
         let _ = served.await;
     });
+    // A probe's resolver may be silent for longer than a stop may take; nobody waits for what it finds.
+    runtime.shutdown_background();
 }
 
 /// Where signals are passed on to.

@@ -107,7 +107,7 @@ fn a_page_its_socket_and_its_events_come_over_http2_and_go_through_a_flip() {
     let (blue, green) = (application("blue"), application("green"));
     let setup = Setup::of(&blue, &green)
         .set("service.app.watch.window", "'0s'")
-        .set("service.app.drain.timeout", "'1s'")
+        .set("service.app.drain.timeout", "'3s'")
         .set("log.access", "'json'");
     let (setup, _, tls_port) = setup.with_tls();
     let cutover = setup.start();
