@@ -49,8 +49,9 @@ pub(super) fn bring_back(
     form: Form,
 ) -> Result<ExitCode, Failure> {
     let refused = |refusal| Err(Failure::Client(ClientError::Refused(refusal)));
-    match refusal.code {
-        RefusalCode::NotReady | RefusalCode::NothingToRollBack => {}
+    let has_way_back = match refusal.code {
+        RefusalCode::NotReady => true,
+        RefusalCode::NothingToRollBack => false,
         RefusalCode::BadRequest
         | RefusalCode::UnknownService
         | RefusalCode::AlreadyActive
@@ -64,7 +65,7 @@ pub(super) fn bring_back(
         | RefusalCode::PreviewOff
         | RefusalCode::UpgradeFailed
         | RefusalCode::Stopping => return refused(refusal),
-    }
+    };
     let config = Config::load(path)?;
     let known: Vec<_> = config.services.iter().map(|service| service.name.as_str()).collect();
     let name = pick(service, &known).map_err(Failure::Usage)?.to_owned();
@@ -75,9 +76,15 @@ pub(super) fn bring_back(
     let strategy = service.deploy.strategy;
     let Ok(site) = Site::new(&config, service, strategy) else { return refused(refusal) };
     let tag = match strategy {
-        // What ran in it last is what its env file says: a deploy that was not kept has put that back.
+        // What lies in the other color is what was left, or was never flipped to: nobody is sent there unasked.
+        Strategy::BlueGreen if !has_way_back => {
+            let help = "; an older release comes back with `cutover rollback --to-tag`";
+            return refused(Refusal { message: refusal.message + help, ..refusal });
+        }
         Strategy::BlueGreen if in_runtime(async { Ok(site.runs(active.other()).await) })? => None,
+        // What ran in it last is what its env file says: a deploy that was not kept has put that back.
         Strategy::BlueGreen => site.tag(active.other()).ok().flatten(),
+        // It is never flipped; the ledger knows what was replaced.
         Strategy::Recreate => site.check_env_file(active).ok().and_then(|()| site.tag_before(active)),
     };
     let Some(tag) = tag else { return refused(refusal) };
