@@ -3,6 +3,7 @@
 //! The order of steps and what undoes them is `domain::release`'s, what each does is `steps`'. Here is what happens
 //! between them: the journal before and after each, what a failure leads to, and where a killed run goes on.
 
+use std::fmt;
 use std::pin::pin;
 
 use super::journal::{Beginning, Intent, Journal, Lock, Trouble};
@@ -14,6 +15,7 @@ use crate::admin::client::ClientError;
 use crate::config::{Config, Service};
 use crate::domain::Color;
 use crate::domain::release::{self, Decided, Next, Step, Strategy, Undo, undo_from};
+use crate::ledger::Line;
 use crate::status::{ChangeRequest, Phase};
 
 /// What is wanted.
@@ -278,6 +280,36 @@ async fn flip_back(site: &Site<'_>, order: &Order, color: Color, show: &mut Show
     }
 }
 
+/// What could not be undone.
+#[derive(Default)]
+struct NotUndone {
+    problems: Vec<String>,
+    /// What runs in the project may not be what ran before.
+    may_run_otherwise: bool,
+}
+
+impl NotUndone {
+    fn add(&mut self, undo: Undo, why: String) {
+        self.problems.push(why);
+        self.may_run_otherwise |= match undo {
+            Undo::Project | Undo::EnvFile => true,
+            Undo::Candidate => false,
+        };
+    }
+
+    /// `line`, which says so as well.
+    fn told_by(&self, line: Line) -> Line {
+        if self.problems.is_empty() { line } else { line.with("not_undone", self.problems.join("; ")) }
+    }
+}
+
+/// As the end of a sentence.
+impl fmt::Display for NotUndone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.problems.iter().try_for_each(|why| write!(f, "; not undone: {why}"))
+    }
+}
+
 impl Run<'_> {
     /// Makes the steps from `first` on (without one, all), and ends it.
     async fn go(&mut self, first: Option<Step>, stop: &mut Stop) -> End {
@@ -437,23 +469,32 @@ impl Run<'_> {
         }
         match self.take_away(stop).await {
             Err(end) => end,
-            Ok(problems) => {
+            Ok(left) => {
                 let Journal { service, tag, reached, .. } = &self.journal;
-                let old = match self.journal.strategy {
-                    Strategy::BlueGreen => color.other().to_string(),
-                    Strategy::Recreate => self.journal.tag_before.clone().unwrap_or_else(|| "what was there".into()),
-                };
+                let (ended, now) = self.where_it_is(ended, &left);
                 let snapshot = match &self.journal.snapshot {
                     Some(path) if self.journal.migrated => {
                         format!("; the data as it was before the migration is in {}", path.display())
                     }
                     Some(_) | None => String::new(),
                 };
-                let sentence =
-                    format!("{service}: {tag} did not get past {reached}, {old} stays: {why}{snapshot}{problems}");
-                let line = self.line("failed").with("step", reached).with("why", why);
+                let sentence = format!("{service}: {tag} did not get past {reached}, {now}: {why}{snapshot}{left}");
+                let line = left.told_by(self.line("failed").with("step", reached).with("why", why));
                 self.over(ended, sentence, line)
             }
+        }
+    }
+
+    /// What has the traffic once all but `left` is undone, and what that makes of `ended`.
+    fn where_it_is(&self, ended: Ended, left: &NotUndone) -> (Ended, String) {
+        match self.journal.strategy {
+            Strategy::BlueGreen => (ended, format!("{} stays", self.journal.color.other())),
+            // The traffic was taken from the tag before, and nothing gave it back.
+            Strategy::Recreate if left.may_run_otherwise => {
+                (Ended::Failed, format!("and {} is NOT back", self.tag_before()))
+            }
+            Strategy::Recreate if !self.journal.ran_before => (ended, "nothing runs, as before".into()),
+            Strategy::Recreate => (ended, format!("{} stays", self.tag_before())),
         }
     }
 
@@ -471,20 +512,20 @@ impl Run<'_> {
         }
         match self.take_away(stop).await {
             Err(end) => end,
-            Ok(problems) => {
+            Ok(left) => {
                 let Journal { service, tag, color, .. } = &self.journal;
                 let old = color.other();
-                let sentence = format!("{service}: {tag} was judged bad, traffic is back on {old}: {why}{problems}");
-                let line = self.line("taken back").with("why", why);
+                let sentence = format!("{service}: {tag} was judged bad, traffic is back on {old}: {why}{left}");
+                let line = left.told_by(self.line("taken back").with("why", why));
                 self.over(Ended::TakenBack, sentence, line)
             }
         }
     }
 
-    /// Undoes every step that was reached, the last one first; what could not be undone comes back as a sentence.
-    async fn take_away(&mut self, stop: &mut Stop) -> Result<String, End> {
+    /// Undoes every step that was reached, the last one first.
+    async fn take_away(&mut self, stop: &mut Stop) -> Result<NotUndone, End> {
         let color = self.journal.color;
-        let mut problems = String::new();
+        let mut left = NotUndone::default();
         for undo in undo_from(self.journal.strategy, self.journal.reached) {
             let undone = match undo {
                 Undo::EnvFile => self
@@ -506,15 +547,15 @@ impl Run<'_> {
                 Ok(said) => self.show.say(&format!("  undone     {said}")),
                 Err(why) => {
                     self.show.say(&format!("  NOT undone {why}"));
-                    problems += &format!("; not undone: {why}");
+                    left.add(undo, why);
                 }
             }
         }
-        Ok(problems)
+        Ok(left)
     }
 
     /// The last line in the ledger, and the journal goes.
-    fn over(&mut self, ended: Ended, sentence: String, line: crate::ledger::Line) -> End {
+    fn over(&mut self, ended: Ended, sentence: String, line: Line) -> End {
         self.record(line.with("by", self.journal.by.clone()));
         let _ = super::files::remove(&self.site.candidate(self.journal.color));
         match self.lock.forget() {
@@ -535,7 +576,7 @@ impl Run<'_> {
     fn stuck(&self, halt: &Halt) -> End {
         (
             Ended::Failed,
-            format!("{}: the journal cannot be written, nothing more is done: {halt:?}", self.journal.service),
+            format!("{}: the journal cannot be written, nothing more is done: {halt}", self.journal.service),
         )
     }
 }

@@ -64,7 +64,7 @@ impl Run<'_> {
         ran.map_err(|failure: Failure| failure.to_string())?;
         self.journal.hooks.push(moment);
         if end.is_none() {
-            self.save().map_err(|halt| format!("{halt:?}"))?;
+            self.save().map_err(|halt| halt.to_string())?;
         }
         Ok(())
     }

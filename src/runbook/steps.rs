@@ -2,11 +2,12 @@
 //!
 //! A step says how it went and decides nothing about the others; `deploy` does.
 
+use std::fmt;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::command::{Failure, last_lines};
+use super::command::{Command, Failure, last_lines};
 use super::compose::{self, Compose};
 use super::hold::Kept;
 use super::journal::{Intent, Journal, Lock};
@@ -52,6 +53,19 @@ pub enum Halt {
     Stopped(&'static str),
     /// The operator wants the traffic back on the old color.
     BackWanted,
+}
+
+impl fmt::Display for Halt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Halt::Failed(why) | Halt::Refused(_, why) | Halt::TakenBack(why) | Halt::NowhereToGo(why) => {
+                f.write_str(why)
+            }
+            Halt::Lost(error) => error.fmt(f),
+            Halt::Stopped(name) => write!(f, "stopped by {name}"),
+            Halt::BackWanted => f.write_str("the traffic is wanted back on the old color"),
+        }
+    }
 }
 
 impl From<String> for Halt {
@@ -510,37 +524,57 @@ impl Run<'_> {
     /// It may be neither; a sentence.
     pub(super) async fn bring_back(&mut self) -> Result<String, String> {
         let compose = self.site.compose(self.color())?;
-        let limit = self.site.deploy().up_timeout;
-        if self.journal.ran_before {
-            let up = match self.journal.strategy {
-                // They run in the color that has the traffic.
-                Strategy::BlueGreen => compose.up_without(&compose.singletons().await?),
-                Strategy::Recreate => compose.up(),
-            };
-            self.show.command(&up);
-            match up.run(limit).await {
-                Ok(_) => {
-                    let tag = self.journal.tag_before.clone().unwrap_or_else(|| "what it ran before".into());
-                    let healthy = match self.journal.strategy {
-                        Strategy::BlueGreen => None,
-                        // The service has nothing else: that it answers again is what the way back is about.
-                        Strategy::Recreate => Some(self.healthy().await),
-                    };
-                    return match healthy {
-                        None | Some(Ok(_)) => Ok(format!("{} runs {tag} again", compose.project)),
-                        Some(Err(halt)) => {
-                            Err(format!("{} runs {tag} again and is not well: {halt:?}", compose.project))
-                        }
-                    };
-                }
-                Err(failure) => self.show.note(&failure.to_string()),
+        match (self.journal.strategy, self.journal.ran_before) {
+            (Strategy::BlueGreen, true) => self.bring_idle_back(&compose).await,
+            (Strategy::Recreate, true) => self.bring_active_back(&compose).await,
+            (Strategy::BlueGreen, false) => self.stop_again(&compose, compose.stop()).await,
+            // The project is all there is of the service: its database may run in it, and goes on.
+            (Strategy::Recreate, false) => self.stop_again(&compose, compose.stop_api()).await,
+        }
+    }
+
+    /// The idle color runs what it ran, or else nothing: no traffic is on it.
+    async fn bring_idle_back(&mut self, compose: &Compose) -> Result<String, String> {
+        // They run in the color that has the traffic.
+        let up = compose.up_without(&compose.singletons().await?);
+        self.show.command(&up);
+        match up.run(self.site.deploy().up_timeout).await {
+            Ok(_) => Ok(format!("{} runs {} again", compose.project, self.tag_before())),
+            Err(failure) => {
+                self.show.note(&failure.to_string());
+                self.stop_again(compose, compose.stop()).await
             }
         }
-        let stop = compose.stop();
+    }
+
+    /// The only copy runs what it ran. Where it cannot, whatever runs is left alone: a bad release is more than none.
+    async fn bring_active_back(&mut self, compose: &Compose) -> Result<String, String> {
+        let (project, tag) = (&compose.project, self.tag_before());
+        let up = compose.up();
+        self.show.command(&up);
+        up.run(self.site.deploy().up_timeout).await.map_err(|failure| {
+            format!(
+                "{project} could not be brought back to {tag}, and what runs in it was left as it is: {failure}\n    \
+                 see `docker compose -p {project} ps`; `cutover deploy` with a tag whose image can be had replaces it"
+            )
+        })?;
+        // The service has nothing else: that it answers again is what the way back is about.
+        match self.healthy().await {
+            Ok(_) => Ok(format!("{project} runs {tag} again")),
+            Err(halt) => Err(format!("{project} runs {tag} again and is not well: {halt}")),
+        }
+    }
+
+    async fn stop_again(&mut self, compose: &Compose, stop: Command) -> Result<String, String> {
         self.show.command(&stop);
-        stop.run(limit).await.map_err(|failure| failure.to_string())?;
+        stop.run(self.site.deploy().up_timeout).await.map_err(|failure| failure.to_string())?;
         self.until_unready(self.color()).await;
         Ok(format!("{} is stopped", compose.project))
+    }
+
+    /// What ran before, in words.
+    pub(super) fn tag_before(&self) -> String {
+        self.journal.tag_before.clone().unwrap_or_else(|| "what it ran before".into())
     }
 
     /// A line of the ledger about this release.
