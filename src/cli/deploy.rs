@@ -81,9 +81,15 @@ pub(super) fn bring_back(
             let help = "; an older release comes back with `cutover rollback --to-tag`";
             return refused(Refusal { message: refusal.message + help, ..refusal });
         }
-        Strategy::BlueGreen if in_runtime(async { Ok(site.runs(active.other()).await) })? => None,
-        // What ran in it last is what its env file says: a deploy that was not kept has put that back.
-        Strategy::BlueGreen => site.tag(active.other()).ok().flatten(),
+        Strategy::BlueGreen => match in_runtime(async { Ok(site.runs(active.other()).await) })? {
+            Ok(true) => None,
+            // What ran in it last is what its env file says: a deploy that was not kept has put that back.
+            Ok(false) => site.tag(active.other()).ok().flatten(),
+            Err(why) => {
+                let message = format!("{}; whether it runs at all is not known: {why}", refusal.message);
+                return refused(Refusal { message, ..refusal });
+            }
+        },
         // It is never flipped; the ledger knows what was replaced.
         Strategy::Recreate => site.check_env_file(active).ok().and_then(|()| site.tag_before(active)),
     };

@@ -227,7 +227,10 @@ async fn begin(site: &Site<'_>, lock: &Lock, order: &Order, show: &mut Show, sto
         Strategy::Recreate => format!("in place of {has}, requests wait meanwhile"),
     };
     show.say(&format!("{name}: {intent} {tag} to {color} ({project}); {how}, epoch {}", status.epoch));
-    let ran_before = site.runs(color).await;
+    let ran_before = match site.runs(color).await {
+        Ok(ran) => ran,
+        Err(why) => return (Ended::Failed, format!("{name}: whether {project} runs is not known: {why}")),
+    };
     let is_ready = status.colors.get(&color).is_some_and(|status| status.ready);
     if order.strategy == Strategy::BlueGreen
         && order.intent == Intent::Rollback

@@ -141,10 +141,12 @@ impl<'a> Site<'a> {
     }
 
     /// Whether any of them runs.
-    pub async fn runs(&self, color: Color) -> bool {
-        // A project without containers is an error there; here it only does not run.
-        let found = self.containers(color).look().await.unwrap_or_default();
-        found.iter().any(|container| container.state == "running" || container.state == "restarting")
+    ///
+    /// # Errors
+    /// Docker does not say; a sentence. It is no "no": what was taken for stopped would be stopped.
+    pub async fn runs(&self, color: Color) -> Result<bool, String> {
+        let found = self.containers(color).find().await?;
+        Ok(found.iter().any(|container| container.state == "running" || container.state == "restarting"))
     }
 
     /// Where a color is asked directly: its first upstream.

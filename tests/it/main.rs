@@ -10,6 +10,7 @@ mod cli;
 mod corpus;
 mod dashboard;
 mod deploy;
+mod docker_said;
 mod evidence;
 mod files;
 mod flips;
