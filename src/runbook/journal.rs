@@ -48,6 +48,9 @@ pub struct Journal {
     pub done: Vec<Step>,
     /// The migration ran, so that the old color has to live with what it did.
     pub migrated: bool,
+    /// Whether the old color was ready when the migration began, the first time: what it hurts is not ready after it.
+    #[serde(default)]
+    pub old_was_ready: Option<bool>,
     /// The snapshot that was made.
     pub snapshot: Option<PathBuf>,
     /// The epoch that the flip made.
@@ -122,6 +125,7 @@ impl Journal {
             reached,
             done,
             migrated,
+            old_was_ready: None,
             snapshot,
             flipped,
             decided,

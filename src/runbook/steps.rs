@@ -241,7 +241,10 @@ impl Run<'_> {
             return Ok("a rollback does not migrate".into());
         }
         let status = self.site.status().await.map_err(Halt::Lost)?;
-        self.answers = Some(answers(&status, self.color().other()));
+        let before = answers(&status, self.color().other());
+        self.answers = Some(before);
+        self.journal.old_was_ready.get_or_insert(before.was_ready);
+        self.save()?;
         let command = self.compose()?.exec(&migrate.command);
         self.show.command(&command);
         let failure = match command.run(migrate.timeout).await {
@@ -281,10 +284,11 @@ impl Run<'_> {
             return Ok(format!("nothing was migrated, {old} is as it was"));
         }
         let status = self.site.status().await.map_err(Halt::Lost)?;
-        // As it was before the migration: one that the migration has just hurt is not ready now.
+        // Of a run before this one nobody knows how many it had answered; what it answers from now on counts.
         let before = *self.answers.get_or_insert_with(|| answers(&status, old));
-        if !before.was_ready && before.requests == 0 {
-            return Ok(format!("{old} was not ready before either"));
+        // It is no way back, whatever the migration did to it, and must not keep out the release that may be the cure.
+        if self.journal.old_was_ready == Some(false) {
+            return Ok(format!("{old} was not ready before the migration either, and is no way back"));
         }
         let (deadline, mut unready) = (Instant::now() + self.site.deploy().settle, 0);
         loop {

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::killed::kill_at;
 use super::{Stage, have_images, none_failed};
 use crate::harness::Load;
 
@@ -127,4 +128,37 @@ fn that_the_old_color_cannot_live_with_stop_the_deploy() {
     assert!(said.contains("blue does not live with the migration") && said.contains(".snapshot"), "{said}");
     assert_eq!(stage.files(), before);
     assert_eq!(stage.cutover.app()["epoch"], 1, "no traffic went to it");
+}
+
+#[test]
+fn and_an_old_color_that_is_down_do_not_keep_out_the_release_that_helps() {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[MIGRATE, REQUIRED, ("watch.window", "'1s'")]);
+    stage.cutover.get("/");
+    stage.cutover.until_app("blue has served", |app| app["colors"]["blue"]["requests"] != 0);
+    stage.compose("blue", &["stop"]);
+    stage.cutover.until_app("blue is found down", |app| app["colors"]["blue"]["ready"] == false);
+    // Also when the run that found it so does not live to say it.
+    kill_at(&stage, "sha-2", "old-color");
+    let (code, said) = stage.deploy("sha-2");
+    assert!(code == 0 && said.contains("was not ready before the migration either"), "{code} {said}");
+    assert_eq!(stage.cutover.get("/").text(), "{\"release\":\"sha-2\"}");
+    stage.compose("green", &["stop"]);
+    stage.cutover.until_app("green is found down", |app| app["colors"]["green"]["ready"] == false);
+    let (code, said) = stage.deploy("sha-3");
+    assert!(code == 0 && said.contains("was not ready before the migration either"), "{code} {said}");
+}
+
+#[test]
+fn that_were_migrated_by_a_killed_run_are_still_what_the_old_color_must_live_with() {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[MIGRATE, ("deploy.settle", "'2s'")]);
+    kill_at(&stage, "breaks-the-old", "old-color");
+    stage.cutover.until_app("blue is hurt", |app| app["colors"]["blue"]["ready"] == false);
+    let (code, said) = stage.deploy("breaks-the-old");
+    assert!(code == 3 && said.contains("blue does not live with the migration"), "{code} {said}");
 }
