@@ -23,6 +23,7 @@ pub mod proxy;
 pub mod proxy_protocol;
 pub mod runbook;
 pub mod serve;
+pub mod shared;
 pub mod status;
 pub mod switch;
 pub mod tls;

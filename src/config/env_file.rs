@@ -27,10 +27,8 @@ impl EnvFile {
             Ok(text) => Self::parse(text, path),
             Err(error) => {
                 let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-                let help =
-                    "paths are relative to the folder cutover was started in; copy deploy/.env.deploy.example there";
                 let message = format!("cannot read the env file: {error} (tried {})", absolute.display());
-                Err(vec![Problem::with_file(path, message, help)])
+                Err(vec![Problem::with_file(path, message, way_out(&error, path))])
             }
         }
     }
@@ -130,6 +128,23 @@ impl EnvFile {
     }
 }
 
+/// What helps against a file that cannot be read.
+fn way_out(error: &std::io::Error, path: &Path) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            "paths are relative to the folder cutover was started in; copy deploy/.env.deploy.example there".into()
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            let path = path.display();
+            format!(
+                "the proxy's user and whoever deploys read it, and nobody else should. With a group for both, here \
+                 cutover: chgrp cutover {path} && chmod 640 {path}"
+            )
+        }
+        _ => "it has to be a text file of KEY=value lines".into(),
+    }
+}
+
 /// Whether nothing that counts follows a value.
 fn is_blank_or_comment(tail: &str) -> bool {
     tail.trim().is_empty() || (tail.starts_with([' ', '\t']) && tail.trim_start().starts_with('#'))
@@ -226,6 +241,18 @@ mod tests {
             assert_eq!(changed, want, "{case}");
             let again = EnvFile::parse(changed, Path::new(".env")).expect("still well-formed");
             assert_eq!(again.get("IMAGE_TAG").map(|(value, _)| value), Some("sha-2"), "{case}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_says_what_helps() {
+        for (kind, want) in [
+            (std::io::ErrorKind::NotFound, "copy deploy/.env.deploy.example there"),
+            (std::io::ErrorKind::PermissionDenied, "chgrp cutover .env.blue && chmod 640 .env.blue"),
+            (std::io::ErrorKind::InvalidData, "a text file"),
+        ] {
+            let help = way_out(&kind.into(), Path::new(".env.blue"));
+            assert!(help.contains(want), "{kind}: {help}");
         }
     }
 

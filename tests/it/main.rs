@@ -31,6 +31,7 @@ mod refusals;
 mod rehearse;
 mod reloads;
 mod replay;
+mod shared;
 mod skew;
 mod smoke;
 mod state;
