@@ -72,14 +72,13 @@ impl EnvFile {
                     let tail = rest[ended..].lines().next().unwrap_or("");
                     if !is_blank_or_comment(tail) {
                         let span = at + ended..at + ended + tail.len();
-                        let message = format!("{key}: something follows the closing quote");
-                        problems.push(Problem::at(
-                            path,
-                            &text,
-                            span,
-                            message,
-                            "remove it, or put a space and # before it",
-                        ));
+                        let (what, help) = if place.is_empty() {
+                            // It would run with what is empty to us.
+                            ("Compose takes this comment for the value", "give it a value, or a line of its own")
+                        } else {
+                            ("something follows the closing quote", "remove it, or put a space and # before it")
+                        };
+                        problems.push(Problem::at(path, &text, span, format!("{key}: {what}"), help));
                     }
                     let place = at + value_at + place.start..at + ended;
                     file.values.insert(key.to_owned(), (value, place));
@@ -242,6 +241,19 @@ mod tests {
             let again = EnvFile::parse(changed, Path::new(".env")).expect("still well-formed");
             assert_eq!(again.get("IMAGE_TAG").map(|(value, _)| value), Some("sha-2"), "{case}");
         }
+    }
+
+    #[test]
+    fn a_comment_in_place_of_a_value_is_refused_for_what_it_is() {
+        for (case, text, want) in [
+            ("a comment", "HOST_PORT= # blue\n", "HOST_PORT: Compose takes this comment for the value"),
+            ("without a space", "HOST_PORT=# blue\n", "HOST_PORT: Compose takes this comment for the value"),
+            ("behind a quote", "HOST_PORT='1'# blue\n", "HOST_PORT: something follows the closing quote"),
+        ] {
+            let problems = EnvFile::parse(text.to_owned(), Path::new(".env")).expect_err(case);
+            assert_eq!(problems.iter().map(|problem| &*problem.message).collect::<Vec<_>>(), [want], "{case}");
+        }
+        assert_eq!(EnvFile::parse("A= \nB=\n".to_owned(), Path::new(".env")).expect("empty values").get("A"), None);
     }
 
     #[test]
