@@ -3,8 +3,8 @@
 //! The tests of `cutover deploy` build an image of each kind of it; nothing else of the product uses it.
 //!
 //! `SAMPLE_RELEASE` is what `/version` says, `SAMPLE_PORT` the port (8000), `SAMPLE_BEHAVIOR` how well it works,
-//! `SAMPLE_SCHEMA` the file that stands for the database, `SAMPLE_MIGRATION` what a migration does to it: `ok`, `fail`
-//! or `breaks`, with which no other release can live.
+//! `SAMPLE_SCHEMA` the file that stands for the database, `SAMPLE_MIGRATION` what a migration does to it: `ok`, `slow`,
+//! `fail` or `breaks`, with which no other release can live.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,6 +21,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// How long a slow start takes.
 const SLOW_START: Duration = Duration::from_secs(3);
+/// How long a slow migration takes.
+const SLOW_MIGRATION: Duration = Duration::from_secs(4);
 /// How long a crashing release lives.
 const CRASH_AFTER: Duration = Duration::from_millis(300);
 /// For a probe.
@@ -123,6 +125,9 @@ impl Sample {
         let path = self.schema.as_deref().ok_or("there is no SAMPLE_SCHEMA to migrate")?;
         if self.migration == "fail" {
             return Err("the migration fails".into());
+        }
+        if self.migration == "slow" {
+            std::thread::sleep(SLOW_MIGRATION);
         }
         let text = format!("{}{} {}\n", self.schema_text(), self.release, self.migration);
         std::fs::write(path, text).map_err(|error| format!("{path}: {error}"))?;

@@ -166,9 +166,22 @@ impl Run<'_> {
     async fn up(&mut self) -> Result<String, Halt> {
         let compose = self.compose()?;
         let up = compose.up_without(&compose.singletons().await?);
+        self.end_migration(&compose).await?;
         self.show.command(&up);
         up.run(self.site.deploy().up_timeout).await?;
         Ok(format!("{} runs {}", compose.project, self.journal.tag))
+    }
+
+    /// Ends what may be left of a migration that was begun and not seen to end, of this run or of one that was killed.
+    /// What `docker compose exec` has started goes on in the container without it; it ends with the container.
+    async fn end_migration(&mut self, compose: &Compose) -> Result<(), Failure> {
+        let Journal { strategy, reached, done, .. } = &self.journal;
+        if !strategy.has_begun(*reached, Step::Migrate) || done.contains(&Step::Migrate) {
+            return Ok(());
+        }
+        let stop = compose.stop_api();
+        self.show.command(&stop);
+        stop.run(self.site.deploy().up_timeout).await.map(drop)
     }
 
     async fn healthy(&mut self) -> Result<String, Halt> {
@@ -260,6 +273,10 @@ impl Run<'_> {
         let is_absent = matches!(failure.code(), Some(126 | 127));
         if !is_absent {
             self.has_migrated()?;
+        }
+        if let Failure::Late(..) = failure {
+            // It goes on in the container: nothing else may be done beside it, and undoing stops the container.
+            return Err(format!("{failure}; if it needs longer, raise deploy.migrate.timeout").into());
         }
         if migrate.required {
             return Err(failure.into());
@@ -541,6 +558,10 @@ impl Run<'_> {
     async fn bring_idle_back(&mut self, compose: &Compose) -> Result<String, String> {
         // They run in the color that has the traffic.
         let up = compose.up_without(&compose.singletons().await?);
+        // Of the same tag, `up` would leave the container as it is, and the migration in it.
+        if let Err(failure) = self.end_migration(compose).await {
+            self.show.note(&failure.to_string());
+        }
         self.show.command(&up);
         match up.run(self.site.deploy().up_timeout).await {
             Ok(_) => Ok(format!("{} runs {} again", compose.project, self.tag_before())),

@@ -1,6 +1,8 @@
 //! The data of a release: the snapshot before it, the migration, and the old color that has to live with it.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::time::Duration;
 
 use super::killed::kill_at;
 use super::{Stage, have_images, none_failed};
@@ -161,4 +163,50 @@ fn that_were_migrated_by_a_killed_run_are_still_what_the_old_color_must_live_wit
     stage.cutover.until_app("blue is hurt", |app| app["colors"]["blue"]["ready"] == false);
     let (code, said) = stage.deploy("breaks-the-old");
     assert!(code == 3 && said.contains("blue does not live with the migration"), "{code} {said}");
+}
+
+/// Longer than the slow migration takes.
+const PAST_IT: Duration = Duration::from_secs(6);
+
+#[test]
+fn are_not_migrated_any_more_when_that_took_too_long() {
+    if !have_images() {
+        return;
+    }
+    let late = ("deploy.migrate.timeout", "'1s'");
+    let stage = Stage::set(&[MIGRATE, late]);
+    let before = stage.files();
+    let dump = || stage.compose("blue", &["exec", "-T", "api", "/cutover", "sample-app", "dump"]);
+    let (code, said) = stage.deploy("slow-migration");
+    assert!(code == 1 && said.contains("not done within 1s") && said.contains("deploy.migrate.timeout"), "{said}");
+    assert_eq!((stage.files(), stage.running("green").as_str()), (before, ""), "although it is not required");
+    std::thread::sleep(PAST_IT);
+    assert_eq!(dump(), "", "it ended with its container");
+
+    // Also where the color ran the same tag before, and runs it again.
+    let env = stage.env("green").replace("IMAGE_TAG=sha-1", "IMAGE_TAG=slow-migration");
+    stage.cutover.write("deploy/.env.green", &env);
+    stage.compose("green", &["up", "-d"]);
+    assert_eq!(stage.deploy("slow-migration").0, 1);
+    std::thread::sleep(PAST_IT);
+    assert_eq!((dump().as_str(), stage.running("green").as_str()), ("", "slow-migration"));
+}
+
+#[test]
+fn are_migrated_by_one_run_at_a_time() {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[MIGRATE, ("watch.window", "'1s'")]);
+    let mut child = stage.begin_deploy("slow-migration");
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("\"begin\"") && line.contains("\"migrate\"")));
+    // In the middle of it.
+    std::thread::sleep(Duration::from_secs(2));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (code, said) = stage.deploy("slow-migration");
+    assert_eq!(code, 0, "{said}");
+    let schema = stage.compose("green", &["exec", "-T", "api", "/cutover", "sample-app", "dump"]);
+    assert_eq!(schema, "slow-migration slow\n", "the first one was ended");
 }
