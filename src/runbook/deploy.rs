@@ -44,7 +44,7 @@ pub enum Ended {
     GateSaidNo,
     /// It was flipped to, and traffic went back.
     TakenBack,
-    /// The config does not say what is needed.
+    /// The config does not say what is needed, or not the proxy's token.
     Config,
     /// Another cutover of the service is under way.
     UnderWay,
@@ -587,9 +587,9 @@ impl Run<'_> {
 fn lost(error: &ClientError) -> End {
     match error {
         ClientError::NoAnswer { .. } => (Ended::NoAnswer, error.to_string()),
-        ClientError::Refused(_) | ClientError::Denied(_) | ClientError::Strange { .. } => {
-            (Ended::Failed, error.to_string())
-        }
+        // The token that this config names is not the proxy's.
+        ClientError::Denied(_) => (Ended::Config, error.to_string()),
+        ClientError::Refused(_) | ClientError::Strange { .. } => (Ended::Failed, error.to_string()),
     }
 }
 
