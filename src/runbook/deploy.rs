@@ -191,7 +191,6 @@ async fn go_on(
         }
     };
     run.let_go().await;
-    run.after(&end).await;
     end
 }
 
@@ -263,7 +262,6 @@ async fn begin(site: &Site<'_>, lock: &Lock, order: &Order, show: &mut Show, sto
     run.record(line);
     let end = run.go(None, stop).await;
     run.let_go().await;
-    run.after(&end).await;
     end
 }
 
@@ -347,11 +345,15 @@ impl Run<'_> {
             };
             return self.halted(step, halt, stop).await;
         }
+        if self.journal.decided.is_none()
+            && let Err(halt) = self.decide(Decided::Keep, "not watched: it was recreated in place")
+        {
+            return self.stuck(&halt);
+        }
         let Journal { service, tag, color, decided, .. } = &self.journal;
-        let verdict =
-            decided.as_ref().map_or("not watched: it was recreated in place", |(_, verdict)| verdict.as_str());
+        let verdict = decided.as_ref().map_or_else(String::new, |(_, verdict)| verdict.clone());
         let sentence = format!("{service}: {tag} is in production on {color} and stays ({verdict})");
-        self.over(Ended::Kept, sentence, self.line("kept").with("verdict", verdict))
+        self.over(Ended::Kept, sentence, self.line("kept").with("verdict", verdict)).await
     }
 
     async fn perform_or_stop(&mut self, step: Step, stop: &mut Stop) -> Result<String, Halt> {
@@ -404,7 +406,7 @@ impl Run<'_> {
                 // Nothing is undone and nothing is stopped: what is there is all there is.
                 let Journal { service, tag, color, .. } = &self.journal;
                 let sentence = format!("{service}: {tag} is bad and keeps the traffic on {color}: {why}");
-                return self.over(Ended::Failed, sentence, self.line("bad, and nowhere to go").with("why", why));
+                return self.over(Ended::Failed, sentence, self.line("bad, and nowhere to go").with("why", why)).await;
             }
             Halt::BackWanted => return self.roll_back(step, stop).await,
             Halt::Refused(code, why) => {
@@ -424,7 +426,7 @@ impl Run<'_> {
             // The release is in production; only the old color is not as it should be.
             let Journal { service, tag, color, .. } = &self.journal;
             let sentence = format!("{service}: {tag} is in production on {color}, but {}: {why}", step);
-            return self.over(Ended::Kept, sentence, self.line("kept").with("step", step).with("problem", why));
+            return self.over(Ended::Kept, sentence, self.line("kept").with("step", step).with("problem", why)).await;
         }
         if self.journal.strategy.has_begun(step, Step::Healthy) {
             self.show_log().await;
@@ -468,7 +470,7 @@ impl Run<'_> {
                 "{}: {why}. {color} has the traffic all the same, by somebody else; left as it is",
                 self.journal.service
             );
-            return self.over(Ended::UnderWay, sentence, self.line("left").with("why", why));
+            return self.over(Ended::UnderWay, sentence, self.line("left").with("why", why)).await;
         }
         match self.take_away(stop).await {
             Err(end) => end,
@@ -483,7 +485,7 @@ impl Run<'_> {
                 };
                 let sentence = format!("{service}: {tag} did not get past {reached}, {now}: {why}{snapshot}{left}");
                 let line = left.told_by(self.line("failed").with("step", reached).with("why", why));
-                self.over(ended, sentence, line)
+                self.over(ended, sentence, line).await
             }
         }
     }
@@ -520,7 +522,7 @@ impl Run<'_> {
                 let old = color.other();
                 let sentence = format!("{service}: {tag} was judged bad, traffic is back on {old}: {why}{left}");
                 let line = left.told_by(self.line("taken back").with("why", why));
-                self.over(Ended::TakenBack, sentence, line)
+                self.over(Ended::TakenBack, sentence, line).await
             }
         }
     }
@@ -557,13 +559,16 @@ impl Run<'_> {
         Ok(left)
     }
 
-    /// The last line in the ledger, and the journal goes.
-    fn over(&mut self, ended: Ended, sentence: String, line: Line) -> End {
+    /// The last line in the ledger, the last hooks, and the journal goes: until then the next run does what is left.
+    async fn over(&mut self, ended: Ended, sentence: String, line: Line) -> End {
         self.record(line.with("by", self.journal.by.clone()));
         let _ = super::files::remove(&self.site.candidate(self.journal.color));
+        self.let_go().await;
+        let end = (ended, sentence);
+        self.after(&end).await;
         match self.lock.forget() {
-            Ok(()) => (ended, sentence),
-            Err(trouble) => (ended, format!("{sentence}. {trouble}")),
+            Ok(()) => end,
+            Err(trouble) => (end.0, format!("{}. {trouble}", end.1)),
         }
     }
 

@@ -31,13 +31,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The moments after the traffic is where it stays, whatever came of it. What an interrupted run left, the next one does.
+    /// The moments after the traffic is where it stays, whatever came of it. The journal is still there: what an
+    /// interrupted run left, the next one does.
     pub async fn after(&mut self, end: &End) {
-        if matches!(self.lock.load(), Ok(None)) {
-            // Failures are told, and change nothing any more.
-            let _ = self.hook(Moment::Unfreeze, Some(end)).await;
-            let _ = self.hook(Moment::Completion, Some(end)).await;
-        }
+        // Failures are told, and change nothing any more.
+        let _ = self.hook(Moment::Unfreeze, Some(end)).await;
+        let _ = self.hook(Moment::Completion, Some(end)).await;
     }
 
     /// Runs a hook once; none where none is configured, and no unfreezing of what was not frozen.
@@ -63,10 +62,7 @@ impl Run<'_> {
         self.show.note(&format!("hook {moment} {word}{}{last}", if last.is_empty() { "" } else { ": " }));
         ran.map_err(|failure: Failure| failure.to_string())?;
         self.journal.hooks.push(moment);
-        if end.is_none() {
-            self.save().map_err(|halt| halt.to_string())?;
-        }
-        Ok(())
+        self.save().map_err(|halt| halt.to_string())
     }
 
     /// What a hook is told.
