@@ -33,6 +33,7 @@ pub(super) fn deploy(
     let order = Order { intent, strategy, tag, dry_run, by: who() };
     let mut show = Show::new(form == Form::Json);
     let (ended, sentence) = in_runtime(async { Ok(deploy::run(&config, service, &order, &mut show).await) })?;
+    show.clear();
     match (ended, form) {
         (Ended::Kept, _) | (_, Form::Json) => show.outcome(ended.as_str(), &sentence),
         (_, Form::Text) => complain(&format!("cutover: {sentence}\n")),

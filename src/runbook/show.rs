@@ -103,6 +103,13 @@ impl Show {
         );
     }
 
+    /// Takes the live line away, for what is said elsewhere than here.
+    pub fn clear(&mut self) {
+        if std::mem::take(&mut self.is_drawn) {
+            write("\r\x1b[K");
+        }
+    }
+
     /// Whether somebody can be asked something.
     pub fn can_ask(&self) -> bool {
         self.form == Form::Live && std::io::stdin().is_terminal()
