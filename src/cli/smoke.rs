@@ -15,7 +15,7 @@ use crate::config::{self, ColorConfig, Config, Service};
 use crate::docker::Containers;
 use crate::ledger::{self, Place};
 use crate::runbook::http::{Base, Scheme};
-use crate::runbook::smoke::{Failed, Passed, Smoke, line, run};
+use crate::runbook::smoke::{Failed, Passed, Ready, Smoke, line, run};
 
 /// Tests a color.
 pub(super) async fn smoke(args: SmokeArgs, config: Option<&Path>, form: Form) -> Result<ExitCode, Failure> {
@@ -38,6 +38,7 @@ pub(super) async fn smoke(args: SmokeArgs, config: Option<&Path>, form: Form) ->
     };
     let test = Smoke {
         base: args.url.announced(known.and_then(|(service, _)| service.upstream.proxy_protocol)),
+        ready: Ready::Runbook,
         expect_version: args.expect_version,
         expect_service: args.expect_service,
         timeout: args.timeout,

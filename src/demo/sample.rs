@@ -50,6 +50,7 @@ enum Behavior {
     WrongVersion,
     FailAfterStart,
     CrashLoop,
+    PlainHealth,
 }
 
 impl Behavior {
@@ -61,6 +62,7 @@ impl Behavior {
             "wrong-version" => Behavior::WrongVersion,
             "fail-after-start" => Behavior::FailAfterStart,
             "crash-loop" => Behavior::CrashLoop,
+            "plain-health" => Behavior::PlainHealth,
             _ => return None,
         })
     }
@@ -149,7 +151,11 @@ impl Sample {
                 return Err("this release crashes".into());
             }
             Behavior::SlowStart => tokio::time::sleep(SLOW_START).await,
-            Behavior::Good | Behavior::NeverReady | Behavior::WrongVersion | Behavior::FailAfterStart => {}
+            Behavior::Good
+            | Behavior::NeverReady
+            | Behavior::WrongVersion
+            | Behavior::FailAfterStart
+            | Behavior::PlainHealth => {}
         }
         let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.port));
         let listener = TcpListener::bind(address).await.map_err(|error| format!("{address}: {error}"))?;
@@ -174,7 +180,11 @@ impl Sample {
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         let is_broken = self.is_broken();
         let (status, body) = match request.uri().path() {
-            "/readyz" if is_broken || self.behavior == Behavior::NeverReady => (503, r#"{"ready":false}"#.to_owned()),
+            "/health" if self.behavior == Behavior::PlainHealth => (200, "ok".to_owned()),
+            "/readyz" | "/healthz" if self.behavior == Behavior::PlainHealth => (404, String::new()),
+            "/readyz" if self.behavior == Behavior::NeverReady => (503, r#"{"ready":false}"#.to_owned()),
+            // A 200 that says no, as some applications have it.
+            "/readyz" if is_broken => (200, r#"{"ready":false}"#.to_owned()),
             "/readyz" => (200, r#"{"ready":true}"#.to_owned()),
             "/healthz" => (200, r#"{"ok":true}"#.to_owned()),
             "/version" if self.behavior == Behavior::WrongVersion => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::compose::Compose;
 use super::files::{self, beside};
-use super::http::{Base, Scheme};
+use super::http::{Base, Scheme, says_ready};
 use super::journal::Trouble;
 use crate::admin::client::{Client, ClientError};
 use crate::config::{Check, Config, Deploy, EnvFile, Protocol, Service};
@@ -175,7 +175,9 @@ impl<'a> Site<'a> {
             return base.check_grpc(ANSWER_TIMEOUT).await.map_err(|why| format!("{base}: {why}"));
         }
         match base.get(path, ANSWER_TIMEOUT).await {
-            Ok((status, _)) if status == 200 => Ok(()),
+            Ok((status, body)) if status == 200 => {
+                says_ready(&body).map_err(|why| format!("{base}{path} answers 200 with {why}"))
+            }
             Ok((status, _)) => Err(format!("{base}{path} answers {}", status.as_u16())),
             Err(why) => Err(format!("{base}{path}: {why}")),
         }

@@ -13,7 +13,7 @@ use super::hold::Kept;
 use super::journal::{Intent, Journal, Lock};
 use super::show::Show;
 use super::site::Site;
-use super::smoke::{self, Passed, Smoke};
+use super::smoke::{self, Passed, Ready, Smoke};
 use super::{data, files};
 use crate::admin::client::ClientError;
 use crate::config::{Retire, Version};
@@ -334,7 +334,8 @@ impl Run<'_> {
             Version::Any => None,
         };
         let containers = Some(self.site.containers(self.color()));
-        let test = Smoke { expect_version, containers, ..Smoke::of(base.clone()) };
+        let ready = Ready::Probed(self.site.service.health.path.clone());
+        let test = Smoke { ready, expect_version, containers, ..Smoke::of(base.clone()) };
         let show = &mut *self.show;
         let outcome = smoke::run(&test, &mut |line| show.note(line)).await;
         self.record(smoke::line(&base, &outcome, &self.journal.by));

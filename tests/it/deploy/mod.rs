@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use crate::harness::{Cutover, Load, Setup, Upstream, docker, free_port, have_docker, try_docker};
 
 /// `tag`, `SAMPLE_BEHAVIOR`, `SAMPLE_MIGRATION` of every image.
-const RELEASES: [(&str, &str, &str); 10] = [
+const RELEASES: [(&str, &str, &str); 11] = [
     ("sha-1", "good", "ok"),
     ("sha-2", "good", "ok"),
     ("sha-3", "good", "ok"),
@@ -34,6 +34,7 @@ const RELEASES: [(&str, &str, &str); 10] = [
     ("crash-loop", "crash-loop", "ok"),
     ("breaks-the-old", "good", "breaks"),
     ("slow-migration", "good", "slow"),
+    ("plain-health", "plain-health", "ok"),
 ];
 
 const COMPOSE: &str = r#"services:
