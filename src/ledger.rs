@@ -22,7 +22,7 @@ use crate::background;
 use crate::shared::{folder_of, share};
 
 pub use chain::{Link, read_head};
-pub use line::{HIDDEN, Line, without_secrets};
+pub use line::{HIDDEN, Line, is_secret, without_secrets};
 pub use verify::{Finding, Verified, verify};
 
 /// Lines that may wait for the disk; more are lost, and `problems` says so.

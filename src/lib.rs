@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod preview;
 pub mod proxy;
 pub mod proxy_protocol;
+pub mod redact;
 pub mod runbook;
 pub mod serve;
 pub mod shared;

@@ -9,6 +9,7 @@ use super::{Form, complain, in_runtime};
 use crate::admin::client::{Client, ClientError};
 use crate::config::Config;
 use crate::domain::release::Strategy;
+use crate::ledger::without_secrets;
 use crate::runbook::deploy::{self, Ended, Order};
 use crate::runbook::journal::Intent;
 use crate::runbook::show::Show;
@@ -36,7 +37,7 @@ pub(super) fn deploy(
     show.clear();
     match (ended, form) {
         (Ended::Kept, _) | (_, Form::Json) => show.outcome(ended.as_str(), &sentence),
-        (_, Form::Text) => complain(&format!("cutover: {sentence}\n")),
+        (_, Form::Text) => complain(&format!("cutover: {}\n", without_secrets(&sentence))),
     }
     Ok(ExitCode::from(ended.exit_code()))
 }

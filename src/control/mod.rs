@@ -10,7 +10,6 @@ mod freeze;
 mod handover;
 mod preview;
 mod probe;
-mod redact;
 mod rehearsal;
 mod reload;
 mod report;

@@ -8,6 +8,7 @@ use super::command::{Command, Failure, last_lines};
 use super::deploy::End;
 use super::steps::{Halt, Run};
 use crate::domain::release::{Moment, Step};
+use crate::ledger::without_secrets;
 
 /// Of what a hook said, so much is in the ledger.
 const SAID_CHARS_MAX: usize = 200;
@@ -80,7 +81,7 @@ impl Run<'_> {
             "began": journal.began,
             "snapshot": journal.snapshot,
             "outcome": end.map(|(ended, _)| ended.as_str()),
-            "detail": end.map(|(_, sentence)| sentence),
+            "detail": end.map(|(_, sentence)| without_secrets(sentence)),
         })
     }
 }

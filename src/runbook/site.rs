@@ -13,6 +13,7 @@ use crate::docker::Containers;
 use crate::domain::Color;
 use crate::domain::release::Strategy;
 use crate::ledger::{self, Line, Place};
+use crate::redact::Secrets;
 use crate::status::ServiceStatus;
 
 /// For one question to a color.
@@ -96,6 +97,11 @@ impl<'a> Site<'a> {
     /// It cannot be read, or is not well-formed; a sentence.
     pub fn read_env(&self, path: &Path) -> Result<EnvFile, String> {
         EnvFile::load(path).map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    }
+
+    /// What a color's env file has that must not be told of its logs; nothing where it cannot be read.
+    pub fn secrets(&self, color: Color) -> Secrets {
+        self.read_env(self.env_file(color)).as_ref().map(Secrets::of).unwrap_or_default()
     }
 
     /// The image tag of a color, as its env file has it.

@@ -13,6 +13,7 @@ use super::http::{Base, Scheme, says_ready};
 use crate::clock;
 use crate::docker::{Container, Containers};
 use crate::ledger::Line;
+use crate::redact::Secrets;
 
 /// For one answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,6 +46,8 @@ pub struct Smoke {
     pub containers: Option<Containers>,
     /// Error lines of one container within the last minute above which it is a spike. Default [`ERROR_LINES_MAX`].
     pub error_lines_max: usize,
+    /// What must not be said of their logs. Nothing by default: who names no color has no env file.
+    pub secrets: Secrets,
 }
 
 impl Smoke {
@@ -58,6 +61,7 @@ impl Smoke {
             timeout: PATIENCE,
             containers: None,
             error_lines_max: ERROR_LINES_MAX,
+            secrets: Secrets::default(),
         }
     }
 }
@@ -219,7 +223,7 @@ async fn check_all(test: &Smoke, say: &mut impl FnMut(String)) -> Result<Passed,
         for container in after {
             check_restarts(&container, &before).map_err(fails(Check::Container))?;
             say(format!("Checking the log of {} for errors", container.name));
-            check_log(&container, test.error_lines_max).await.map_err(fails(Check::Log))?;
+            check_log(&container, test).await.map_err(fails(Check::Log))?;
             names.push(container.name);
         }
     }
@@ -327,13 +331,15 @@ fn check_restarts(container: &Container, before: &[Container]) -> Result<(), Str
     Ok(())
 }
 
-async fn check_log(container: &Container, lines_max: usize) -> Result<(), String> {
+async fn check_log(container: &Container, test: &Smoke) -> Result<(), String> {
+    let lines_max = test.error_lines_max;
     let log = container.log(LOG_WINDOW).await?;
     let errors: Vec<_> = log.lines().filter(|line| is_error(line)).collect();
     if errors.len() <= lines_max {
         return Ok(());
     }
-    let last = errors.last().expect("there are more than some").chars().take(200).collect::<String>();
+    let last = test.secrets.hide(errors.last().expect("there are more than some"));
+    let last = last.chars().take(200).collect::<String>();
     Err(format!(
         "container {} logged {} errors within the last minute, more than {lines_max}; the last: {}",
         container.name,

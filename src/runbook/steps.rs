@@ -335,7 +335,8 @@ impl Run<'_> {
         };
         let containers = Some(self.site.containers(self.color()));
         let ready = Ready::Probed(self.site.service.health.path.clone());
-        let test = Smoke { ready, expect_version, containers, ..Smoke::of(base.clone()) };
+        let secrets = self.site.secrets(self.color());
+        let test = Smoke { ready, expect_version, containers, secrets, ..Smoke::of(base.clone()) };
         let show = &mut *self.show;
         let outcome = smoke::run(&test, &mut |line| show.note(line)).await;
         self.record(smoke::line(&base, &outcome, &self.journal.by));
@@ -534,9 +535,9 @@ impl Run<'_> {
     /// Shows the end of the log of the color that failed.
     pub async fn show_log(&mut self) {
         let Ok(compose) = self.site.compose(self.color()) else { return };
-        let log = compose::log(&compose, LOG_LINES).await;
+        let (log, secrets) = (compose::log(&compose, LOG_LINES).await, self.site.secrets(self.color()));
         for line in log.lines() {
-            self.show.note(line);
+            self.show.note(&secrets.hide(line));
         }
     }
 

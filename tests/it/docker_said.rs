@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use super::harness::{Conn, Setup, Upstream, plain};
+use super::harness::{Conn, Setup, Upstream, free_port, plain};
 
 /// As the real one, where it may not read its own config.
 const WARNING: &str =
@@ -48,6 +48,21 @@ fn beside_its_answer_is_no_part_of_it() {
     let url = format!("http://127.0.0.1:{}", app.port);
     let (code, said) = with_docker(folder.path(), &[WARNING, ANSWERS], &["smoke", &url, "--project", "a"]);
     assert!(code == 0 && said.contains("Checking container a-api-1"), "{code} {said}");
+}
+
+#[test]
+fn of_a_container_s_log_is_told_without_the_secrets_of_its_env_file() {
+    const LOGS: &str = "[ $1 = logs ] && for n in 1 2 3 4 5 6; do echo \"ERROR in app: hush-7 is refused $n\"; done";
+    let (app, folder) = (app(), tempfile::tempdir().unwrap());
+    let env = format!("COMPOSE_PROJECT_NAME=a\nHOST_PORT={}\nSMTP_PWD=hush-7\n", app.port);
+    fs::write(folder.path().join(".env.blue"), env).unwrap();
+    let config = format!("[service.a]\nblue = {{ env_file = '.env.blue' }}\ngreen = {}\n", free_port());
+    fs::write(folder.path().join("cutover.toml"), config).unwrap();
+    let url = format!("http://127.0.0.1:{}", app.port);
+    let (code, said) = with_docker(folder.path(), &[LOGS, ANSWERS], &["smoke", &url]);
+    assert!(code == 1 && said.contains("the last: ERROR in app: *** is refused 6"), "{code} {said}");
+    let ledger = fs::read_to_string(folder.path().join("deploy/releases.log")).unwrap();
+    assert!(!said.contains("hush-7") && !ledger.contains("hush-7"), "{said}\n{ledger}");
 }
 
 #[test]
