@@ -13,8 +13,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -25,8 +26,10 @@ pub use chain::{Link, read_head};
 pub use line::{HIDDEN, Line, is_secret, without_secrets};
 pub use verify::{Finding, Verified, verify};
 
-/// Lines that may wait for the disk; more are lost, and `problems` says so.
+/// Lines that may wait for the disk, and as many that may wait for it to be well again; more are lost, and a line says so.
 const WAITING_MAX: usize = 1024;
+/// After a line that did not get there it is tried again this often.
+const AGAIN: Duration = Duration::from_secs(5);
 /// How far back [`tail`] reads.
 const TAIL_BYTES_MAX: u64 = 64 * 1024;
 /// How far back the last link is looked for at first: some lines.
@@ -60,6 +63,8 @@ pub struct Ledger {
 struct Shared {
     recent: VecDeque<String>,
     problem: Option<String>,
+    /// Lines that nobody waited for any more, and that no line has told of yet.
+    lost: u64,
 }
 
 enum Order {
@@ -74,7 +79,7 @@ impl Ledger {
     /// When the writing thread cannot be started.
     pub fn open(place: Place) -> io::Result<Self> {
         let recent = tail(&place.path, RECENT_MAX).unwrap_or_default().into();
-        let shared = Arc::new(Mutex::new(Shared { recent, problem: None }));
+        let shared = Arc::new(Mutex::new(Shared { recent, ..Shared::default() }));
         let (queue, orders) = sync_channel(WAITING_MAX);
         let theirs = Arc::clone(&shared);
         background::spawn("ledger", move || write_all(&place, &orders, &theirs))?;
@@ -84,7 +89,9 @@ impl Ledger {
     /// Hands a line to the writing thread; never waits.
     pub fn write(&self, line: Line) {
         if self.queue.try_send(Order::Write(line)).is_err() {
-            lock(&self.shared).problem = Some(format!("ledger: {WAITING_MAX} lines wait for the disk, one was lost"));
+            let mut shared = lock(&self.shared);
+            shared.lost += 1;
+            shared.problem = Some(format!("ledger: {WAITING_MAX} lines wait for the disk, {} were lost", shared.lost));
         }
     }
 
@@ -113,26 +120,45 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 }
 
 fn write_all(place: &Place, orders: &Receiver<Order>, shared: &Mutex<Shared>) {
-    while let Ok(order) = orders.recv() {
-        match order {
-            Order::Write(line) => {
-                let written = append(place, &line);
-                let mut shared = lock(shared);
-                shared.problem = match written {
-                    Ok(lines) => {
-                        shared.recent.extend(lines);
-                        let surplus = shared.recent.len().saturating_sub(RECENT_MAX);
-                        shared.recent.drain(..surplus);
-                        None
-                    }
-                    Err(error) => {
-                        let problem = format!("ledger {}: {error}; the line was {:?}", place.path.display(), line.text);
-                        tracing::error!("{problem}");
-                        Some(problem)
-                    }
-                };
+    let mut waiting = VecDeque::new();
+    loop {
+        match orders.recv_timeout(if waiting.is_empty() { Duration::MAX } else { AGAIN }) {
+            Ok(Order::Write(line)) if waiting.len() < WAITING_MAX => {
+                waiting.push_back(line);
+                write_waiting(place, &mut waiting, shared);
             }
-            Order::Reached(reached) => drop(reached.send(())),
+            Ok(Order::Write(_)) => lock(shared).lost += 1,
+            Ok(Order::Reached(reached)) => drop(reached.send(())),
+            Err(RecvTimeoutError::Timeout) => write_waiting(place, &mut waiting, shared),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// Writes what waits, in order, up to the first line that does not get there.
+fn write_waiting(place: &Place, waiting: &mut VecDeque<Line>, shared: &Mutex<Shared>) {
+    while let Some(line) = waiting.front() {
+        let written = append(place, line);
+        let mut shared = lock(shared);
+        match written {
+            Ok(lines) => {
+                waiting.pop_front();
+                shared.recent.extend(lines);
+                let surplus = shared.recent.len().saturating_sub(RECENT_MAX);
+                shared.recent.drain(..surplus);
+                shared.problem = None;
+                if waiting.is_empty() && shared.lost > 0 {
+                    waiting.push_back(Line::new("ledger: lines were lost before this one").with("lines", shared.lost));
+                    shared.lost = 0;
+                }
+            }
+            Err(error) => {
+                let (path, text, more) = (place.path.display(), &line.text, waiting.len() - 1 + shared.lost as usize);
+                let problem = format!("ledger {path}: {error}; this line waits, and {more} after it: {text:?}");
+                tracing::error!("{problem}");
+                shared.problem = Some(problem);
+                return;
+            }
         }
     }
 }
@@ -387,15 +413,31 @@ mod tests {
     }
 
     #[test]
-    fn says_when_a_line_did_not_get_there() {
+    fn a_line_that_did_not_get_there_waits_and_one_that_cannot_wait_is_told_of() {
         let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deploy/releases.log");
         std::fs::write(folder.path().join("deploy"), "a file, not a folder").unwrap();
-        let ledger = written(&folder.path().join("deploy/releases.log"), vec![Line::new("flip")]);
-        assert!(ledger.problem().is_some_and(|problem| problem.contains("releases.log")));
+        let ledger = written(&path, vec![Line::new("flip")]);
+        let problem = ledger.problem().expect("it did not get there");
+        assert!(problem.contains("releases.log") && problem.contains("flip"), "{problem}");
+        for _ in 0..WAITING_MAX + 2 {
+            ledger.write(Line::new("smoke"));
+            ledger.reached().blocking_recv().unwrap();
+        }
         std::fs::remove_file(folder.path().join("deploy")).unwrap();
-        ledger.write(Line::new("flip"));
+        std::thread::sleep(AGAIN + Duration::from_secs(1)); // nobody has to write another one
         ledger.reached().blocking_recv().unwrap();
         assert_eq!(ledger.problem(), None);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<_> = text.lines().map(without_chain).collect();
+        assert_eq!(lines.len(), WAITING_MAX + 1);
+        assert!(lines[0].ends_with("] flip") && lines[1].ends_with("] smoke"), "{}", lines[0]);
+        assert!(
+            lines[WAITING_MAX].ends_with("ledger: lines were lost before this one lines=3"),
+            "{}",
+            lines[WAITING_MAX]
+        );
+        assert_eq!(verify(text.as_bytes(), None).faults, []);
     }
 
     #[test]

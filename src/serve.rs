@@ -8,12 +8,12 @@ use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
@@ -90,7 +90,7 @@ struct Running {
     control: JoinHandle<()>,
     stop_control: watch::Sender<bool>,
     asked: std::sync::mpsc::Receiver<Asked>,
-    again: Arc<AtomicBool>,
+    stops: Arc<Stops>,
     handle: Handle,
     /// Every socket that listens, once more.
     sockets: Vec<OwnedFd>,
@@ -103,6 +103,27 @@ struct Running {
 enum Asked {
     Stop,
     Upgrade,
+    /// The control thread has ended without being told to: there is nobody left to judge a release.
+    GiveUp,
+}
+
+/// How often a stop was asked for.
+#[derive(Default)]
+struct Stops(AtomicU32);
+
+impl Stops {
+    fn add(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    fn any(&self) -> bool {
+        self.0.load(Relaxed) > 0
+    }
+
+    /// It is to be now.
+    fn again(&self) -> bool {
+        self.0.load(Relaxed) > 1
+    }
 }
 
 fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartError> {
@@ -122,7 +143,7 @@ fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartErr
     for left in inherited.left() {
         tracing::warn!("the socket at {left} was given to us, and nothing in the config listens there: it is closed");
     }
-    let socket_file = admin.handed_over();
+    let socket_file = admin.stays();
     let sockets = duplicates(&listeners, &admin)
         .map_err(|error| StartError(format!("cannot keep the sockets for an upgrade: {error}")))?;
 
@@ -162,19 +183,20 @@ fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartErr
         let _ = upgrades.send(Asked::Upgrade);
     }));
     let handle = control.handle.clone();
-    let again = Arc::new(AtomicBool::new(false));
-    let (hearing, heard) = std::sync::mpsc::sync_channel(1);
-    let ears = Ears { hearing, stop_asked: ask, again: Arc::clone(&again) };
+    let stops: Arc<Stops> = Arc::default();
+    // Before anything is served: a TERM in the first millisecond is a stop like any other.
+    let ears = Ears { asked: ask.clone(), stops: Arc::clone(&stops), handle: handle.clone() };
+    ears.open().map_err(|error| StartError(format!("cannot hear signals: {error}")))?;
     let token = config.admin.token.clone();
     let ordered = config.tls.acme.clone().zip(terminator.clone());
     let control = std::thread::Builder::new()
         .name("control".into())
-        .spawn(move || run_control(control, admin, token, ordered, stopped, &ears))
+        .spawn(move || {
+            run_control(control, admin, token, ordered, stopped);
+            // Whoever has told it to end does not hear this any more.
+            let _ = ask.send(Asked::GiveUp);
+        })
         .map_err(|error| StartError(format!("cannot start the control thread: {error}")))?;
-    // Not before the signals are heard: a TERM in the first millisecond is a stop like any other.
-    if heard.recv().is_err() {
-        return Err(StartError("the control plane did not start".into()));
-    }
     let plane = Plane::start(&config.proxy, &table, listeners, terminator.as_ref(), &log, &client_ends)
         .map_err(|error| StartError(format!("cannot start the workers: {error}")))?;
     let _ = plane_cell.set(PlaneHandles { wake: Box::new(plane.waker()), connections: Box::new(plane.connections()) });
@@ -186,7 +208,7 @@ fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartErr
     if let Err(error) = notify_ready() {
         tracing::warn!("systemd does not hear that we serve: {error}");
     }
-    Ok(Running { plane, log, control, stop_control, asked, again, handle, sockets, socket_file, launcher })
+    Ok(Running { plane, log, control, stop_control, asked, stops, handle, sockets, socket_file, launcher })
 }
 
 struct PlaneHandles {
@@ -206,8 +228,7 @@ impl Running {
                     }
                 }
                 Ok(Asked::Stop) => return self.stop(limit, ExitCode::SUCCESS),
-                // The control thread has ended without a signal: there is nobody left to judge a release.
-                Err(_) => return self.stop(limit, ExitCode::FAILURE),
+                Ok(Asked::GiveUp) | Err(_) => return self.stop(limit, ExitCode::FAILURE),
             }
         }
     }
@@ -215,12 +236,11 @@ impl Running {
     fn stop(self, limit: Duration, code: ExitCode) -> ExitCode {
         tracing::info!(limit = ?limit, "stopping: no new connections, requests in flight may finish");
         drop(self.sockets);
-        let again = Arc::clone(&self.again);
-        let stopped = self.plane.stop(limit, Duration::ZERO, move || again.load(Relaxed));
+        let stopped = self.plane.stop(limit, Duration::ZERO, || self.stops.again());
         self.stop_control.send_replace(true);
         let _ = self.control.join();
         self.log.finish();
-        match (stopped.cut, self.again.load(Relaxed)) {
+        match (stopped.cut, self.stops.again()) {
             (0, _) => tracing::info!("stopped: all done"),
             (cut, false) => tracing::warn!(cut, "stopped: deadline, {cut} cut"),
             (cut, true) => tracing::warn!(cut, "stopped: second signal, {cut} cut"),
@@ -235,7 +255,7 @@ impl Running {
                 return Err("this is the first process of its container, which ends with it: start a new one".into());
             }
             tracing::info!(program = %launcher.program().display(), "upgrading in place");
-            launcher.start(&self.sockets, || self.handle.hand_over_blocking())
+            launcher.start(&self.sockets, || self.handle.hand_over_blocking(), || self.stops.any())
         };
         let started = match &self.launcher {
             Ok(launcher) => start(launcher),
@@ -245,8 +265,10 @@ impl Running {
             Ok(started) => Ok(Upgraded { from_pid: std::process::id(), to_pid: started.pid }),
             Err(why) => Err(why.clone()),
         };
-        // From here on the file at `admin.socket` is the successor's.
-        self.socket_file.store(started.is_ok(), Relaxed);
+        if started.is_ok() {
+            // The successor listens there.
+            self.socket_file.store(true, Relaxed);
+        }
         self.handle.upgrade_ended(outcome);
         started.ok()
     }
@@ -274,7 +296,7 @@ impl Running {
                 reported = Instant::now();
                 report();
             }
-            self.again.load(Relaxed)
+            self.stops.again()
         });
         report();
         let _ = self.control.join();
@@ -375,14 +397,13 @@ fn say_what_is_served(config: &Config) {
     tracing::info!(address = %config.admin.listen, socket = ?config.admin.socket, "admin listens");
 }
 
-/// The control thread: the cutover machines, the admin API and the signals.
+/// The control thread: the cutover machines and the admin API.
 fn run_control(
     control: Control,
     admin: admin::Bound,
     token: Option<String>,
     ordered: Option<(Acme, Arc<Terminator>)>,
     stopped: watch::Receiver<bool>,
-    ears: &Ears,
 ) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -403,53 +424,53 @@ fn run_control(
                 let _ = handle.reload("acme").await; // a refusal is among the problems
             }));
         }
-        tokio::select! {
-            () = control.run(end) => {}
-            error = ears.hear(&handle) => tracing::error!(%error, "cannot hear signals"),
-        }
+        control.run(end).await;
         let _ = served.await;
     });
 }
 
 /// Where signals are passed on to.
 struct Ears {
-    /// Told once, when signals are heard.
-    hearing: std::sync::mpsc::SyncSender<()>,
-    /// Told at each TERM and INT.
-    stop_asked: std::sync::mpsc::Sender<Asked>,
-    /// Whether there was more than one.
-    again: Arc<AtomicBool>,
+    asked: std::sync::mpsc::Sender<Asked>,
+    stops: Arc<Stops>,
+    handle: Handle,
 }
 
 impl Ears {
-    /// HUP reloads, USR2 upgrades. The first TERM or INT asks for a stop, the second for a stop now. Returns why it cannot hear.
-    async fn hear(&self, handle: &Handle) -> io::Error {
-        let heard =
-            [SignalKind::hangup(), SignalKind::user_defined2(), SignalKind::terminate(), SignalKind::interrupt()];
-        let heard = heard.map(signal);
-        let [Ok(mut hup), Ok(mut usr2), Ok(mut term), Ok(mut int)] = heard else { return io::Error::last_os_error() };
-        // Whoever waits for it, and for the stops below, only goes away with the process.
-        let _ = self.hearing.send(());
-        let mut asked = false;
+    /// Hears signals from now on, until the process ends: on a thread of its own, since a stop is heard whatever the others
+    /// wait for.
+    ///
+    /// # Errors
+    /// Why it cannot hear.
+    fn open(self) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let heard = {
+            let _entered = runtime.enter();
+            [SignalKind::hangup(), SignalKind::user_defined2(), SignalKind::terminate(), SignalKind::interrupt()]
+                .map(signal)
+        };
+        let [hup, usr2, term, int] = heard;
+        let signals = [hup?, usr2?, term?, int?];
+        std::thread::Builder::new().name("signals".into()).spawn(move || runtime.block_on(self.hear(signals))).map(drop)
+    }
+
+    /// HUP reloads, USR2 upgrades. The first TERM or INT asks for a stop, the second for a stop now.
+    async fn hear(self, [mut hup, mut usr2, mut term, mut int]: [Signal; 4]) {
         loop {
+            let handle = self.handle.clone();
             tokio::select! {
-                _ = hup.recv() => {
-                    let handle = handle.clone();
-                    // A reload may wait for a disk; the next signal must not.
-                    tokio::spawn(async move { handle.reload("HUP").await });
-                    continue;
-                }
-                _ = usr2.recv() => {
-                    let handle = handle.clone();
-                    tokio::spawn(async move { handle.upgrade("USR2").await });
-                    continue;
-                }
-                _ = term.recv() => {}
-                _ = int.recv() => {}
+                // A reload may wait for a disk; the next signal must not.
+                _ = hup.recv() => drop(tokio::spawn(async move { handle.reload("HUP").await })),
+                _ = usr2.recv() => drop(tokio::spawn(async move { handle.upgrade("USR2").await })),
+                _ = term.recv() => self.stop(),
+                _ = int.recv() => self.stop(),
             }
-            self.again.store(asked, Relaxed);
-            asked = true;
-            let _ = self.stop_asked.send(Asked::Stop);
         }
+    }
+
+    fn stop(&self) {
+        self.stops.add();
+        // A main thread that has ended needs no telling.
+        let _ = self.asked.send(Asked::Stop);
     }
 }

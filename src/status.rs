@@ -62,12 +62,12 @@ pub struct ServiceStatus {
     /// How the last watch ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_verdict: Option<String>,
-    /// The file that says why the last watch took traffic back, until somebody flips.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub evidence_file: Option<String>,
     /// The same in one word, where the watch left the color as it was; `None` after a rollback as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
+    /// The file that says why the last watch took traffic back, until somebody flips.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence_file: Option<String>,
     /// While the idle color is rehearsed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rehearsal: Option<RehearsalStatus>,

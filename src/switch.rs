@@ -5,14 +5,16 @@
 //!
 //! **The race that matters.** A worker that loads a route and *then* counts itself in can be overtaken by a flip and a
 //! drain, and its request arrives at a stopped upstream. Here the count *is* the reference: a [`Route`] holds one
-//! [`Lane`] per worker, a lease is a clone of the worker's lane taken while the arc-swap guard still protects the
-//! route, and "drained" is the moment the last clone of the last lane is gone. There is no moment in between.
+//! [`Lane`] of each color per worker, a lease is a clone of the worker's lane taken while the arc-swap guard still
+//! protects the route, and "drained" is the moment the last clone of the last lane that leads to a color's [`Stay`] is
+//! gone. There is no moment in between.
 
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -33,14 +35,14 @@ mod latency;
 mod refusals;
 mod service;
 mod shortage;
-mod standby;
+mod stay;
 mod table;
 mod tap;
 #[cfg(test)]
 mod tests;
+mod visit;
 
-pub use beside::{Door, Gate, Guests, Other, Shield};
-use drain::Drain;
+pub use beside::{Door, Gate, Shield};
 pub use drain::{Ends, KINDS, Kind, goodbye};
 pub use failed::{FAILED_MAX, FailedRequest, FailedRequests, Ill, TARGET_BYTES_MAX};
 use hold::WriteToken;
@@ -51,9 +53,11 @@ pub use latency::{ANSWER_BUCKETS, answer_bucket, bucket_end};
 pub use refusals::{ClientEnds, Refusal, Refusals};
 pub use service::{Service, Terms, Trial};
 pub use shortage::is_own_shortage;
-pub use standby::{Standby, Visit};
+use stay::Seat;
+pub use stay::{Leave, Stay, WayIn};
 pub use table::Table;
 pub use tap::{Copied, REHEARSAL_RESULTS, Tap};
+pub use visit::{Other, Visit};
 
 /// A number that one thread adds to and any thread reads: no locked instruction, no shared write.
 #[derive(Debug, Default)]
@@ -283,10 +287,7 @@ struct Counts {
     old_begun: Counter,
     old_void: Counter,
     replays: Counter,
-    skews: Counter,
-    /// Of `begun` and `old_begun`, those with a pass; and how many of them have ended.
-    guests_begun: Counter,
-    guests_ended: Counter,
+    searches: Counter,
     refused: Counter,
     /// Requests while traffic is split, and which one of the present block the new color keeps.
     turn: Counter,
@@ -314,9 +315,7 @@ impl Counts {
             old_begun: Counter::default(),
             old_void: Counter::default(),
             replays: Counter::default(),
-            skews: Counter::default(),
-            guests_begun: Counter::default(),
-            guests_ended: Counter::default(),
+            searches: Counter::default(),
             refused: Counter::default(),
             turn: Counter::default(),
             kept: Counter::default(),
@@ -325,12 +324,12 @@ impl Counts {
     }
 }
 
-/// One worker's part of a route: the token that its leases hold.
+/// One worker's way to one color of a route: the token that its leases hold.
 #[repr(align(128))]
 pub struct Lane {
     /// The service this lane belongs to.
     pub service: Arc<ServiceInfo>,
-    /// The color that serves.
+    /// The color that serves: the active one, or ([`Side::Old`]) the other.
     pub color: Color,
     /// Names who served a request.
     pub epoch: u64,
@@ -338,17 +337,15 @@ pub struct Lane {
     pub upstreams: Arc<[Arc<Upstream>]>,
     /// This worker's lasting counters for the color.
     pub stats: Arc<Shard>,
-    /// Who answers for this color while it is watched.
-    pub standby: Arc<Standby>,
-    /// This worker's lasting counters for the standby.
-    standby_stats: Arc<Shard>,
+    side: Side,
+    seat: Seat,
+    other: Other,
     judging: Arc<Judging>,
     counts: Arc<Counts>,
-    drain: Arc<Drain>,
     failure_bell: Arc<Notify>,
     /// While a watch runs.
     failed: Option<FailedRequests>,
-    _drained: mpsc::Sender<Infallible>,
+    _over: mpsc::Sender<Infallible>,
     _ended: watch::Sender<()>,
 }
 
@@ -374,15 +371,20 @@ pub struct Lease {
     lane: Arc<Lane>,
     _write: Option<Arc<WriteToken>>,
     recorded: bool,
-    side: Side,
     kind: Cell<Kind>,
     began: Instant,
     /// Whether the head of an answer has come.
     answered: Cell<bool>,
     /// While a watch runs.
     watched: Option<Watched>,
-    /// Of somebody with a pass: when it was taken, in guests sent away.
-    preview: Option<u32>,
+    guest: Guest,
+}
+
+/// Whether somebody has a pass to the idle color.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Guest {
+    Yes,
+    No,
 }
 
 /// A request that a watch counts.
@@ -395,46 +397,43 @@ struct Watched {
 }
 
 impl Lease {
-    fn new(lane: Arc<Lane>, write: Option<Arc<WriteToken>>, began: Instant) -> Self {
-        let counts = &lane.counts;
+    /// `lanes` are one worker's, by [`Side`].
+    fn new(lanes: &[Arc<Lane>; 2], write: Option<Arc<WriteToken>>, began: Instant) -> Self {
+        let [new, old] = lanes;
+        let (counts, mode) = (&new.counts, new.judging.mode());
         counts.begun.add(1);
-        let mode = lane.judging.mode();
-        let mut side = Side::New;
-        if let Some(mode) = mode
-            && mode.keep_one_in > 0
-            && !counts.keeps(u64::from(mode.keep_one_in))
-        {
-            side = Side::Old;
-            counts.old_begun.add(1);
-        }
+        let lane = match mode {
+            Some(mode) if mode.keep_one_in > 0 && !counts.keeps(u64::from(mode.keep_one_in)) => {
+                counts.old_begun.add(1);
+                old
+            }
+            Some(_) | None => new,
+        };
         let watched = mode.map(|mode| {
-            let cohort = counts.tallies.cohorts.as_ref().map(|cohorts| cohorts.begin(side, began));
+            let cohort = counts.tallies.cohorts.as_ref().map(|cohorts| cohorts.begin(lane.side, began));
             Watched { mode, source: Source::default(), cohort: Cell::new(cohort), is_slow: Cell::new(false) }
         });
-        Lease::with(lane, write, side, began, watched, None)
+        Lease::with(Arc::clone(lane), write, began, watched, Guest::No)
     }
 
     /// For somebody with a pass: on the idle color, and no evidence whatever comes of it.
-    fn preview(lane: Arc<Lane>, write: Option<Arc<WriteToken>>, began: Instant) -> Self {
-        lane.counts.begun.add(1);
-        lane.counts.old_begun.add(1);
-        lane.counts.guests_begun.add(1);
-        let preview = Some(lane.standby.guests());
-        Lease::with(lane, write, Side::Old, began, None, preview)
+    fn preview([_, old]: &[Arc<Lane>; 2], write: Option<Arc<WriteToken>>, began: Instant) -> Self {
+        old.counts.begun.add(1);
+        old.counts.old_begun.add(1);
+        Lease::with(Arc::clone(old), write, began, None, Guest::Yes)
     }
 
     fn with(
         lane: Arc<Lane>,
         write: Option<Arc<WriteToken>>,
-        side: Side,
         began: Instant,
         watched: Option<Watched>,
-        preview: Option<u32>,
+        guest: Guest,
     ) -> Self {
+        lane.seat.begin();
+        lane.stats.begun.add(1);
         let (kind, answered) = (Cell::default(), Cell::new(false));
-        let lease = Lease { lane, _write: write, recorded: false, side, kind, began, answered, watched, preview };
-        lease.stats().begun.add(1);
-        lease
+        Lease { lane, _write: write, recorded: false, kind, began, answered, watched, guest }
     }
 
     /// The lane it was taken from.
@@ -444,23 +443,17 @@ impl Lease {
 
     /// The color that serves this request: the active one, or the other one's part of split traffic.
     pub fn color(&self) -> Color {
-        match self.side {
-            Side::New => self.lane.color,
-            Side::Old => self.lane.standby.color,
-        }
+        self.lane.color
     }
 
     /// Where it goes; at least one.
     pub fn upstreams(&self) -> &Arc<[Arc<Upstream>]> {
-        match self.side {
-            Side::New => &self.lane.upstreams,
-            Side::Old => &self.lane.standby.upstreams,
-        }
+        &self.lane.upstreams
     }
 
     /// Whether the color that serves it is being judged, so that the other one may answer for it.
     pub fn has_standby(&self) -> bool {
-        self.side == Side::New && self.lane.standby.is_open()
+        self.lane.side == Side::New && self.lane.judging.is_on()
     }
 
     /// Whether a watch wants to know who asks for what; then say so by [`Lease::name_source`].
@@ -492,7 +485,7 @@ impl Lease {
             return;
         }
         let age = self.began.elapsed();
-        self.stats().answers[answer_bucket(age)].add(1);
+        self.lane.stats.answers[answer_bucket(age)].add(1);
         if let (Some(watched), Some(cohorts)) = (&self.watched, &self.lane.counts.tallies.cohorts) {
             watched.is_slow.set(cohorts.is_slow(age));
         }
@@ -503,13 +496,13 @@ impl Lease {
         if let Some(cohort) = self.watched.as_ref().and_then(|watched| watched.cohort.take())
             && let Some(cohorts) = &self.lane.counts.tallies.cohorts
         {
-            cohorts.answered(self.side, cohort, age);
+            cohorts.answered(self.lane.side, cohort, age);
         }
     }
 
     /// Whether the drain deadline has passed: the request must end now.
     pub fn is_cut(&self) -> bool {
-        self.lane.drain.is_cut() || self.is_sent_away()
+        self.lane.seat.drain().is_cut()
     }
 
     /// Says what it turned out to be, once.
@@ -518,9 +511,9 @@ impl Lease {
         self.ends().begun.add(1);
     }
 
-    /// While its route is drained, when it should say goodbye if its turn is `turn`, from 0 (first) to 1 (last).
+    /// While its color is left, when it should say goodbye if its turn is `turn`, from 0 (first) to 1 (last).
     pub fn goodbye(&self, turn: f64) -> Option<Instant> {
-        self.lane.drain.goodbye(turn)
+        self.lane.seat.drain().goodbye(turn)
     }
 
     /// It is ended with a goodbye.
@@ -534,7 +527,7 @@ impl Lease {
     }
 
     fn ends(&self) -> &Ends {
-        &self.stats().ends[self.kind.get() as usize]
+        &self.lane.stats.ends[self.kind.get() as usize]
     }
 
     /// Records how the request ended; `status` is `None` when none was sent, `method` an index into [`METHODS`].
@@ -542,7 +535,7 @@ impl Lease {
         if std::mem::replace(&mut self.recorded, true) {
             return;
         }
-        self.stats().count(status, method, duration);
+        self.lane.stats.count(status, method, duration);
         let counts = &self.lane.counts;
         let is_bad = match outcome {
             Outcome::Good => false,
@@ -551,7 +544,7 @@ impl Lease {
         };
         if self.is_preview() {
             if is_bad {
-                self.stats().errors.add(1);
+                self.lane.stats.errors.add(1);
             }
             return self.count_void();
         }
@@ -560,8 +553,8 @@ impl Lease {
         // An ended request is not a slow one, whatever came of it.
         self.leave_cohort(Duration::ZERO);
         if is_bad {
-            self.stats().errors.add(1);
-            if outcome == Outcome::Refused && self.side == Side::New {
+            self.lane.stats.errors.add(1);
+            if outcome == Outcome::Refused && self.lane.side == Side::New {
                 self.lane.counts.refused.add(1);
             }
             self.lane.failure_bell.notify_one();
@@ -571,7 +564,7 @@ impl Lease {
     fn count_void(&mut self) {
         self.leave_cohort(Duration::ZERO);
         self.lane.counts.void.add(1);
-        if self.side == Side::Old {
+        if self.lane.side == Side::Old {
             self.lane.counts.old_void.add(1);
         }
     }
@@ -579,17 +572,10 @@ impl Lease {
     /// How the watch counts it, and whose it is where that matters.
     fn phase(&self) -> (Phase, Option<Source>) {
         let Some(Watched { mode, source, .. }) = &self.watched else { return (Phase::Calm, None) };
-        match self.side {
+        match self.lane.side {
             Side::Old => (Phase::Old, None),
             Side::New if source.is_aside(mode) => (Phase::Aside, None),
             Side::New => (mode.phase(), Some(*source)),
-        }
-    }
-
-    fn stats(&self) -> &Shard {
-        match self.side {
-            Side::New => &self.lane.stats,
-            Side::Old => &self.lane.standby_stats,
         }
     }
 }
@@ -602,10 +588,8 @@ impl Drop for Lease {
         if self.kind.get() != Kind::Request {
             self.ends().ended.add(1);
         }
-        if self.is_preview() {
-            self.lane.counts.guests_ended.add(1);
-        }
-        self.stats().ended.add(1);
+        self.lane.stats.ended.add(1);
+        self.lane.seat.end();
     }
 }
 
@@ -615,7 +599,8 @@ pub struct Route {
     pub active: Color,
     /// Grows by one at every flip or rollback.
     pub epoch: u64,
-    lanes: Box<[Arc<Lane>]>,
+    /// By worker, then by [`Side`].
+    lanes: Box<[[Arc<Lane>; 2]]>,
     writes: Box<[Arc<WriteToken>]>,
     hold: Option<Arc<Hold>>,
 }
@@ -627,7 +612,7 @@ impl Route {
     /// The service is frozen for this `access`: wait there, and load the route again.
     pub fn lease(&self, worker: usize, access: Access, now: Instant) -> Result<Lease, Arc<Hold>> {
         let write = self.enter(worker, access)?;
-        Ok(Lease::new(Arc::clone(&self.lanes[worker]), write, now))
+        Ok(Lease::new(&self.lanes[worker], write, now))
     }
 
     /// The same for somebody with a pass: on the idle color, which writes to the same data.
@@ -636,7 +621,7 @@ impl Route {
     /// As for [`Route::lease`].
     pub fn preview(&self, worker: usize, access: Access, now: Instant) -> Result<Lease, Arc<Hold>> {
         let write = self.enter(worker, access)?;
-        Ok(Lease::preview(Arc::clone(&self.lanes[worker]), write, now))
+        Ok(Lease::preview(&self.lanes[worker], write, now))
     }
 
     /// The token of a write, unless it is held.
@@ -694,7 +679,8 @@ impl Tally {
     }
 }
 
-/// The control plane's end of a [`Route`]: reads its counts, hears when it is drained, and can cut it.
+/// The control plane's end of a [`Route`]: reads its counts, and hears when the last request that came through it is gone.
+/// What a drain waits for is a [`Stay`].
 ///
 /// It does not keep the route alive.
 pub struct Tenure {
@@ -702,13 +688,10 @@ pub struct Tenure {
     pub color: Color,
     /// Its epoch.
     pub epoch: u64,
-    /// The other color, opened for replays while this one is watched.
-    pub standby: Arc<Standby>,
     counts: Box<[Arc<Counts>]>,
     judging: Arc<Judging>,
     slow: Option<SlowLimits>,
-    drain: Arc<Drain>,
-    drained: mpsc::Receiver<Infallible>,
+    over: mpsc::Receiver<Infallible>,
     all_ended: watch::Receiver<()>,
     writes_ended: watch::Receiver<()>,
 }
@@ -755,19 +738,12 @@ impl Tenure {
     /// Sets how requests that begin from now on are sent and counted; `None` when the watch is over.
     pub fn set_mode(&self, mode: Option<Mode>) {
         self.judging.set(mode);
-        self.standby.set_open(mode.is_some());
     }
 
-    /// Returns when the route has been replaced and the last lease on it is gone. Cancel safe.
-    pub async fn drained(&mut self) {
+    /// Ready when the route has been replaced and the last lease of it is gone.
+    pub fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // No lane ever sends: the channel ends when the last lane is dropped.
-        let _ = self.drained.recv().await;
-    }
-
-    /// Says that the route was replaced, and that what is left of it is cut after `limit`: what has no end of its own
-    /// says goodbye before. The caller then wakes the workers' connections.
-    pub fn begin_drain(&self, limit: Duration) {
-        self.drain.begin(limit);
+        self.over.poll_recv(cx).map(drop)
     }
 
     /// Returns when the route has been replaced and its last write has ended, or (`What::All`) its last lease. Tunnels
@@ -779,10 +755,5 @@ impl Tenure {
         };
         // Nothing is ever sent there either.
         async move { while ended.changed().await.is_ok() {} }
-    }
-
-    /// Marks every lease as to be ended now. The caller then wakes the workers' connections.
-    pub fn cut(&self) {
-        self.drain.cut();
     }
 }

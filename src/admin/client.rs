@@ -28,9 +28,9 @@ use crate::status::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// For an answer that waits for nothing: a disk at most.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// For an answer that waits for a drain; longer than a drain is sensibly configured.
 /// For a new binary to start, or to fail at it.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
+/// For an answer that waits for a drain; longer than a drain is sensibly configured.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3600);
 /// The status of thousands of services fits.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -112,7 +112,7 @@ fn is_same(given: &[u8], wanted: &[u8]) -> bool {
 }
 
 /// Refuses a body that a form of any page could send: only JSON, no type at all, or what `curl -d` says by itself. A
-/// form that says so escapes every brace, and what it sends is no JSON; a script's request has an `Origin`.
+/// form that says so escapes every brace, and what it sends is no JSON; an empty form and a script have an `Origin`.
 pub(super) fn check_content_type(headers: &HeaderMap) -> Result<(), Failure> {
     let Some(kind) = headers.get(CONTENT_TYPE) else { return Ok(()) };
     let kind = kind.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();

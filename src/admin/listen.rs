@@ -45,22 +45,22 @@ impl Bound {
         std::iter::once(tcp).chain(socket).collect()
     }
 
-    /// Set it once another process listens on the sockets: the file is its own then, and stays.
-    pub fn handed_over(&self) -> Arc<AtomicBool> {
-        self.file.as_ref().map(|file| Arc::clone(&file.handed_over)).unwrap_or_default()
+    /// Set it once another process listens on the sockets: then the file stays.
+    pub fn stays(&self) -> Arc<AtomicBool> {
+        self.file.as_ref().map(|file| Arc::clone(&file.stays)).unwrap_or_default()
     }
 }
 
-/// Removes the file when dropped, unless another process listens there.
+/// Removes the file when dropped, unless it was made by another process or another process listens there.
 pub(super) struct SocketFile {
     path: PathBuf,
-    handed_over: Arc<AtomicBool>,
+    stays: Arc<AtomicBool>,
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // A file that is left is replaced by the next start.
-        if !self.handed_over.load(Relaxed) {
+        if !self.stays.load(Relaxed) {
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -108,17 +108,20 @@ pub fn bind(admin: &config::Admin, inherited: &mut Inherited) -> Result<Bound, B
             source,
         })?;
     let address = tcp.local_addr().unwrap_or(admin.listen);
-    let mut bind_or_adopt = |path: &Path| match inherited.unix(path) {
+    let Some(path) = admin.socket.as_deref() else { return Ok(Bound { tcp, address, socket: None, file: None }) };
+    let adopted = inherited.unix(path);
+    // The file of one that was handed over is whose it was: a successor that fails must not close the door of the other.
+    let stays = Arc::new(AtomicBool::new(adopted.is_some()));
+    let socket = match adopted {
         Some(socket) => socket.set_nonblocking(true).map(|()| socket).map_err(|source| BindError {
             door: format!("admin.socket {}", path.display()),
             hint: "what was handed over is no socket that listens",
             source,
-        }),
-        None => bind_socket(path),
+        })?,
+        None => bind_socket(path)?,
     };
-    let socket = admin.socket.as_deref().map(&mut bind_or_adopt).transpose()?;
-    let file = admin.socket.clone().map(|path| SocketFile { path, handed_over: Arc::default() });
-    Ok(Bound { tcp, address, socket, file })
+    let file = SocketFile { path: path.to_owned(), stays };
+    Ok(Bound { tcp, address, socket: Some(socket), file: Some(file) })
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {

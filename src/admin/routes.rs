@@ -292,7 +292,8 @@ async fn preview(context: &Context, name: &str, headers: &HeaderMap, body: Incom
         let message = format!("a pass is good for 1 s to 30 days: \"for_seconds\" is from 1 to {}", PASS_MAX.as_secs());
         return Err(Failure::bad_request(message).into());
     }
-    let by = by.filter(|by| by.len() <= BY_BYTES_MAX).unwrap_or_else(|| "api".into());
+    check_text(&by)?;
+    let by = by.unwrap_or_else(|| "api".into());
     Ok(answer::json(StatusCode::OK, &context.handle.preview(name.to_owned(), lasting, by).await?))
 }
 
@@ -308,7 +309,8 @@ async fn asker(context: &Context, headers: &HeaderMap, body: Incoming) -> Result
     if guard::if_match(headers)?.is_some() {
         return Err(Failure::bad_request("this takes no If-Match: an epoch is of one service").into());
     }
-    Ok(request.by.filter(|by| by.len() <= BY_BYTES_MAX).unwrap_or_else(|| "api".into()))
+    check_text(&request.by)?;
+    Ok(request.by.unwrap_or_else(|| "api".into()))
 }
 
 /// The body as JSON; an empty one is the default. Everything about it is limited.

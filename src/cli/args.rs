@@ -44,10 +44,11 @@ pub(super) struct Cli {
 pub(super) enum Verb {
     /// Run the proxy
     #[command(after_help = "Example: cutover serve --config /etc/cutover/cutover.toml\n\
-                            HUP reloads the config; TERM lets requests finish, a second TERM stops now.")]
+                            HUP reloads the config, as `cutover reload` does; USR2 is `cutover upgrade`.\n\
+                            TERM lets requests finish, a second TERM stops now.")]
     Serve,
     /// Check the config: what it would serve, or everything that is wrong with it
-    #[command(after_help = "Example: cutover check && kill -HUP $(pidof cutover)")]
+    #[command(after_help = "Example: cutover check && cutover reload")]
     Check,
     /// Show colors, health, traffic and the last releases
     #[command(after_help = "Example: cutover status recall --watch")]
@@ -158,7 +159,9 @@ pub(super) enum Verb {
         dry_run: bool,
     },
     /// Make the proxy read its config again, as HUP does
-    #[command(after_help = "Example: cutover reload --dry-run && cutover reload")]
+    #[command(after_help = "Example: cutover reload --dry-run && cutover reload\n\
+                            kill -HUP $(pidof cutover) also reaches a running `cutover deploy`, which it stops; under\n\
+                            systemd, `systemctl reload cutover` reaches the proxy alone.")]
     Reload {
         /// Only check the file
         #[arg(long)]
@@ -166,13 +169,14 @@ pub(super) enum Verb {
     },
     /// Start the binary anew in place: the new process takes over the sockets, no connection is refused or dropped
     #[command(after_help = "Example: cutover upgrade, after install -m 755 cutover /usr/local/bin/\n\
-                            As USR2 does. If the new binary cannot start, the old one goes on and the reason is said.")]
+                            USR2 to the proxy does the same. If the new binary cannot start, the old one goes on\n\
+                            and the reason is said.")]
     Upgrade {
         /// Only let the binary check the config
         #[arg(long)]
         dry_run: bool,
     },
-    /// Show the last flips, refusals, drains and verdicts, or prove that none was changed
+    /// Show the last flips, refusals, drains and verdicts, or find lines that were edited, removed or inserted
     #[command(after_help = "Example: cutover ledger -n 100, cutover ledger --service recall, cutover ledger verify")]
     Ledger {
         /// How many, from the file's last 64 KiB

@@ -108,7 +108,9 @@ fn text_of(path: &Path) -> Result<String, Problems> {
 /// # Errors
 /// There is none; the problem says where it was looked for.
 pub fn find(named: Option<&Path>) -> Result<PathBuf, Problems> {
-    if let Some(path) = named.map(Path::to_owned).or_else(|| std::env::var_os("CUTOVER_CONFIG").map(PathBuf::from)) {
+    // A variable that is empty is one that was not set, as for every shell.
+    let from_environment = || std::env::var_os("CUTOVER_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+    if let Some(path) = named.map(Path::to_owned).or_else(from_environment) {
         return Ok(path);
     }
     PLACES.iter().map(PathBuf::from).find(|path| path.exists()).ok_or_else(|| {
@@ -497,13 +499,17 @@ pub struct NotANetwork;
 impl FromStr for Cidr {
     type Err = NotANetwork;
 
-    /// Host bits may be set; they do not count.
+    /// Host bits may be set; they do not count. An IPv4-mapped IPv6 network is one of IPv4.
     fn from_str(text: &str) -> Result<Self, NotANetwork> {
         let (base, bits) = text.split_once('/').map_or((text, None), |(base, bits)| (base, Some(bits)));
         let base: IpAddr = base.parse().map_err(|_| NotANetwork)?;
         let width = if base.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Ok(width), |bits| bits.parse().map_err(|_| NotANetwork))?;
-        if bits <= width { Ok(Cidr { base, bits }) } else { Err(NotANetwork) }
+        let bits: u8 = bits.map_or(Ok(width), |bits| bits.parse().map_err(|_| NotANetwork))?;
+        match (base, base.to_canonical()) {
+            (IpAddr::V6(_), base @ IpAddr::V4(_)) if (96..=128).contains(&bits) => Ok(Cidr { base, bits: bits - 96 }),
+            _ if bits <= width => Ok(Cidr { base, bits }),
+            _ => Err(NotANetwork),
+        }
     }
 }
 

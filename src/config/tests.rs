@@ -403,6 +403,8 @@ fn networks_contain_their_addresses() {
         ("fd00::/8", "fd12::1", true),
         ("::/0", "fd12::1", true),
         ("::/0", "1.2.3.4", false),
+        ("::ffff:10.0.0.0/104", "10.1.2.3", true),
+        ("::ffff:10.0.0.0/104", "11.1.2.3", false),
     ] {
         let network: Cidr = network.parse().expect("a network");
         assert_eq!(network.contains(ip.parse().expect("an address")), want, "{network:?} {ip}");

@@ -35,10 +35,10 @@ impl Task {
             Command::Rollback(change, answer) => self.roll_back(change, answer),
             Command::Drain(name, answer) => match self.services.get_mut(&name) {
                 None => self.reply(answer, Err(unknown(&name))),
-                Some(managed) if managed.machine.drains().iter().any(|d| d.color != managed.machine.active()) => {
+                Some(managed) => {
                     managed.drain_waiters.push(answer);
+                    self.empty_idle(&name);
                 }
-                Some(_) => self.see_guests_off(&name, answer),
             },
             Command::Preview(name, lasting, by, answer) => {
                 let pass = self.pass(&name, lasting, &by);
@@ -179,19 +179,14 @@ impl Task {
         }
     }
 
-    pub(super) fn answer_drained(&mut self, name: &str, color: Color, epoch: u64) {
+    pub(super) fn answer_drained(&mut self, name: &str, epoch: u64) {
         let Some(managed) = self.services.get_mut(name) else { return };
         let drained = managed.last_drain;
         let (done, waiting): (Vec<_>, Vec<_>) =
             std::mem::take(&mut managed.waiters).into_iter().partition(|waiter| waiter.epoch == epoch);
         managed.waiters = waiting;
-        let still = managed.machine.drains().iter().any(|drain| drain.color == color);
-        let drainers = if still { Vec::new() } else { std::mem::take(&mut managed.drain_waiters) };
         for Waiter { answer, changed, .. } in done {
             self.reply(answer, Ok(Changed { drain: Some(drained), ..changed }));
-        }
-        for answer in drainers {
-            self.see_guests_off(name, answer);
         }
     }
 
@@ -212,7 +207,7 @@ fn would_be(name: &str, managed: &Managed, to: Color) -> Changed {
 }
 
 /// The refusal of what was `wanted`, among what else was told.
-fn refused_of(effects: &[Effect], wanted: Wanted) -> Option<&Refused> {
+pub(super) fn refused_of(effects: &[Effect], wanted: Wanted) -> Option<&Refused> {
     effects.iter().find_map(|effect| match effect {
         Effect::Tell(Told::Refused { wanted: refused, why, .. }) if *refused == wanted => Some(why),
         Effect::Tell(_) | Effect::Save { .. } | Effect::Publish { .. } | Effect::Cut { .. } => None,

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::answer::unknown;
-use super::service::{Leaving, Managed};
+use super::service::Leaving;
 use super::task::{LEDGER_WAIT, Task};
 use super::words::{self, seconds};
 use crate::clock;
@@ -181,16 +181,6 @@ impl Task {
         self.publish_hold(name, before, now);
         self.ledger.write(words.line);
         self.emit(words.kind, Some(name), words.sentence);
-    }
-}
-
-impl Managed {
-    /// Publishes the present color and epoch anew, and returns what that replaces.
-    fn republish(&mut self, now: Duration) -> Tenure {
-        self.carry(now);
-        let terms = self.terms(self.machine.active(), self.machine.epoch());
-        let tenure = self.service.publish(terms);
-        self.take_tenure(tenure)
     }
 }
 

@@ -56,8 +56,8 @@ pub(super) struct Handover {
     pub(super) stage: Stage,
     /// Records on their way to the disk.
     pub(super) saving: usize,
-    /// Services and epochs of which this process holds no lease any more, and its predecessor may.
-    pub(super) given_back: Vec<(String, u64)>,
+    /// Services, epochs and leases cut, of which this process holds none any more, and its predecessor may.
+    pub(super) given_back: Vec<(String, u64, u64)>,
     begin: Option<Box<dyn Fn() + Send>>,
     /// Of every service, when the upgrade began: the successor reads the state folder after that.
     epochs: Vec<u64>,
@@ -327,22 +327,14 @@ impl Task {
         self.handover.hold = None;
         self.handover.stage = Stage::Judging;
         self.schedule.is_stale = true;
-        for (service, epoch) in std::mem::take(&mut self.handover.given_back) {
-            self.on_all_given_back(service, epoch);
+        for (service, epoch, cut) in std::mem::take(&mut self.handover.given_back) {
+            self.on_all_given_back(service, epoch, cut);
         }
         if std::mem::take(&mut self.handover.reload_due) {
             self.request_reload("after an upgrade", None);
         }
-        for name in self.services_with_flip_due() {
-            self.flip_by_config(&name, "config changed before the start");
+        for name in self.names_where(|managed| managed.config_flip_due.is_some()) {
+            self.flip_by_config(&name);
         }
-    }
-
-    fn services_with_flip_due(&self) -> Vec<String> {
-        let due = self
-            .services
-            .iter()
-            .filter(|(_, managed)| managed.config_flip_due && managed.is_known(managed.config.active));
-        due.map(|(name, _)| name.clone()).collect()
     }
 }

@@ -4,6 +4,7 @@
 //! signals and the file watch reach it.
 
 mod answer;
+mod drain;
 mod evidence;
 mod files;
 mod freeze;
@@ -83,9 +84,9 @@ pub(crate) enum Command {
         by: String,
         answer: oneshot::Sender<Result<Upgraded, Refusal>>,
     },
-    /// The upgrade that was asked for has ended, in one way or the other.
     /// Nothing is judged from now on; answers what a successor goes on from.
     HandOver(oneshot::Sender<Result<Parcel, String>>),
+    /// The upgrade that was asked for has ended, in one way or the other.
     UpgradeEnded(Result<Upgraded, String>),
     /// The process before this one judges no more.
     Judge,
@@ -358,6 +359,7 @@ pub fn start(
         services,
         key,
         leaving: Vec::new(),
+        draining: Vec::new(),
         bell,
         wake_workers,
         connections,
@@ -409,10 +411,10 @@ fn restore(
         let is_new = saved.is_none();
         let record = saved.unwrap_or_else(|| reload::first_record(config));
         // The runtime's last word holds; a config that was changed while nobody ran is a flip, and takes its gate.
-        let config_flip_due = record.config_active != config.active;
+        let is_due = record.config_active != config.active;
         let machine = Cutover::restore(record, timing(config), now);
         let mut managed = Managed::new(config.clone(), machine, workers, bell, Arc::clone(key));
-        managed.config_flip_due = config_flip_due;
+        managed.config_flip_due = is_due.then(|| "config changed before the start".to_owned());
         managed.is_unsaved = is_new;
         if matches!(managed.machine.phase(), Phase::RolledBack { .. }) {
             managed.evidence_file =

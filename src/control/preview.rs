@@ -1,26 +1,17 @@
-//! Passes to idle colors: the key they are made with, making one, and seeing guests off before their color is stopped.
+//! Passes to idle colors: the key they are made with, and making one.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aws_lc_rs::error::Unspecified;
-use tokio::sync::oneshot;
-use tokio::time::sleep;
 
 use super::answer::unknown;
 use super::state::Store;
 use super::task::Task;
-use super::words::seconds;
 use crate::clock;
 use crate::config::Config;
 use crate::preview::Key;
-use crate::status::{Drained, Pass, Refusal, RefusalCode};
-use crate::switch::{Guests, Tenure};
-
-/// Between two looks at whether guests have left.
-const LOOK: Duration = Duration::from_millis(20);
-/// What guests that were sent away have to end in.
-const FAREWELL: Duration = Duration::from_secs(1);
+use crate::status::{Pass, Refusal, RefusalCode};
 
 /// The key that is kept in the state folder. If it cannot be kept, one for this run.
 ///
@@ -59,42 +50,5 @@ impl Task {
             expires: clock::utc_of(until),
             door: gate.door(),
         })
-    }
-
-    /// Answers once nobody is on the idle color any more; after `drain.timeout` guests are sent away.
-    pub(super) fn see_guests_off(&self, name: &str, answer: oneshot::Sender<Result<Drained, Refusal>>) {
-        let Some(managed) = self.services.get(name) else { return self.reply(answer, Err(unknown(name))) };
-        let color = managed.machine.active().other();
-        let (service, drained) = (Arc::clone(&managed.service), managed.last_drain);
-        let leaving = self.leaving.iter().filter(|left| left.service == name).map(|left| &left.tenure);
-        let tenures = leaving.chain([managed.tenure()]).filter(|tenure| tenure.standby.color == color);
-        let guests: Arc<[Guests]> = tenures.map(Tenure::guests).collect();
-        let in_flight = {
-            let guests = Arc::clone(&guests);
-            // Once the color takes the traffic again, whoever is there stays.
-            let is_idle = move || service.route.load().active != color;
-            move || if is_idle() { guests.iter().map(Guests::in_flight).sum() } else { 0_u64 }
-        };
-        if in_flight() == 0 {
-            return self.reply(answer, Ok(drained));
-        }
-        let (limit, wake) = (managed.config.drain.timeout, Arc::clone(&self.wake_workers));
-        let began = Instant::now();
-        tokio::spawn(async move {
-            let until = async |limit: Duration| {
-                while in_flight() > 0 && began.elapsed() < limit {
-                    sleep(LOOK).await;
-                }
-                in_flight()
-            };
-            let cut = until(limit).await;
-            if cut > 0 {
-                guests.iter().for_each(Guests::send_away);
-                wake();
-                until(limit + FAREWELL).await;
-            }
-            // An asker that has left does not care any more.
-            drop(answer.send(Ok(Drained { seconds: seconds(began.elapsed()), cut })));
-        });
     }
 }

@@ -136,7 +136,7 @@ impl Task {
             && let Some(answer) = refused.into_inner().answer
         {
             let message = "too many reloads are waiting; try again in a moment".into();
-            self.reply(answer, Err(Refusal { code: RefusalCode::BadConfig, message }));
+            self.reply(answer, Err(Refusal { code: RefusalCode::CutoverUnderWay, message }));
         }
     }
 
@@ -201,10 +201,12 @@ impl Task {
                         changes.push(problem);
                         None
                     });
+                    let is_unsaved = record.is_none();
                     let machine = Cutover::restore(record.unwrap_or_else(|| first_record(config)), timing(config), now);
                     changes.push(format!("{}: added, {} is active", config.name, machine.active()));
-                    let managed =
+                    let mut managed =
                         Managed::new(config.clone(), machine, self.workers, &self.bell, Arc::clone(&self.key));
+                    managed.is_unsaved = is_unsaved;
                     self.services.insert(config.name.clone(), managed);
                 }
             }
@@ -212,37 +214,40 @@ impl Task {
         self.table.store(Arc::new(table_of(new.services.iter().filter_map(|config| self.services.get(&config.name)))));
         // What needs a restart stays as it is in force, so that the next reload says so again.
         self.config.services = new.services;
-        self.config.log = new.log;
+        self.save_new();
         self.start_probes();
         self.schedule.is_stale = true;
-        for name in self.services.keys().cloned().collect::<Vec<_>>() {
-            let Some(managed) = self.services.get(&name) else { continue };
-            if managed.machine.record().config_active != managed.config.active {
-                changes.push(format!("{name}: `active` changed: a flip, if its gate lets it through"));
-                self.flip_by_config(&name, by);
-            }
+        for managed in self.services.values_mut() {
+            let has_changed = managed.machine.record().config_active != managed.config.active;
+            managed.config_flip_due = has_changed.then(|| by.to_owned());
+        }
+        for name in self.names_where(|managed| managed.config_flip_due.is_some()) {
+            changes.extend(self.flip_by_config(&name));
         }
         Reloaded { changes }
     }
 
     /// New connections are met with what was loaded; those that are open keep what they have.
     fn publish_tls(&mut self, new: &Config, changes: &mut Vec<String>) {
-        if new.tls == self.config.tls {
+        let now = &self.config.tls;
+        // These two are only read at start.
+        let new = tls::Settings { acme: now.acme.clone(), http2: now.http2, ..new.tls.clone() };
+        if new == *now {
             return;
         }
-        match self.terminator.as_ref().map(|tls| tls.publish(&new.tls)) {
+        match self.terminator.as_ref().map(|tls| tls.publish(&new)) {
             Some(Ok(())) => {
-                describe_tls(&self.config.tls, &new.tls, changes);
-                for warning in new.tls.warnings(clock::unix_seconds()) {
+                describe_tls(now, &new, changes);
+                for warning in new.warnings(clock::unix_seconds()) {
                     tracing::warn!("{warning}");
                     changes.push(warning);
                 }
-                self.config.tls = new.tls.clone();
+                self.config.tls = new;
             }
             Some(Err(error)) => {
                 changes.push(format!("tls: stays as it is, there are no keys for its sessions: {error}"))
             }
-            None => self.config.tls = new.tls.clone(), // nobody is met with it until a restart
+            None => self.config.tls = new, // nobody is met with it until a restart
         }
     }
 
@@ -349,9 +354,14 @@ fn describe(old: &config::Service, new: &config::Service, changes: &mut Vec<Stri
         ("upstream", old.upstream != new.upstream),
         ("health", old.health != new.health),
         ("watch", old.watch != new.watch),
+        ("replay", old.replay != new.replay),
         ("rehearse", old.rehearse != new.rehearse),
+        ("preview", old.preview != new.preview),
+        ("skew_shield", old.skew_shield != new.skew_shield),
         ("drain", old.drain != new.drain),
         ("freeze", old.freeze != new.freeze),
+        ("deploy", old.deploy != new.deploy),
+        ("monitor", old.monitor != new.monitor),
     ];
     let changed = differs.into_iter().filter(|(_, differs)| *differs);
     changes.extend(changed.map(|(part, _)| format!("{}: {part} changed", new.name)));

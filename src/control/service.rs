@@ -1,6 +1,5 @@
 //! One service as the control plane holds it: its machine, its probes, and the tenure of its route.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -23,7 +22,8 @@ use crate::domain::watch::{self, Before, Knobs, Sample};
 use crate::preview::Key;
 use crate::status::{Changed, Drained, Refusal, Replays, Verdict, WatchNote};
 use crate::switch::{
-    ColorStats, Gate, KINDS, Service, ServiceInfo, Shield, SlowLimits, Tally, Tap, Tenure, Terms, Trial, Upstream,
+    ColorStats, Gate, KINDS, Leave, Service, ServiceInfo, Shield, SlowLimits, Stay, Tally, Tap, Tenure, Terms, Trial,
+    Upstream,
 };
 
 /// Notes of a watch that are kept.
@@ -52,7 +52,7 @@ pub(super) struct Waiter {
     pub(super) changed: Changed,
 }
 
-/// A route that was replaced and may still hold leases.
+/// A route that was replaced and may still hold leases: a freeze waits for them.
 pub(super) struct Leaving {
     pub(super) service: String,
     pub(super) tenure: Tenure,
@@ -68,6 +68,8 @@ pub(super) struct Managed {
     /// Indexed by [`Color::index`].
     pub(super) upstreams: [Vec<Probed>; 2],
     tenure: Tenure,
+    /// Indexed by [`Color::index`].
+    stays: [Stay; 2],
     /// Counts under the present epoch of routes that a reload has replaced.
     carried: Tally,
     /// The last tally of the epoch before this one.
@@ -101,14 +103,13 @@ pub(super) struct Managed {
     /// Who waits for the flip that is being saved.
     pub(super) asker: Option<Asker>,
     pub(super) waiters: Vec<Waiter>,
+    /// Who waits for the idle color to be empty.
     pub(super) drain_waiters: Vec<oneshot::Sender<Result<Drained, Refusal>>>,
-    /// Leases cut, by the epoch they were taken under.
-    pub(super) cut: BTreeMap<u64, u64>,
     pub(super) last_drain: Drained,
     pub(super) last_verdict: Option<String>,
     pub(super) verdict: Option<Verdict>,
-    /// The config's `active` was changed while nobody was running: it is a flip as soon as its color is known.
-    pub(super) config_flip_due: bool,
+    /// By whom the config's `active` was changed, while that is still to become a flip: the probes do not know its color yet.
+    pub(super) config_flip_due: Option<String>,
     /// Nothing of it has been saved yet: neither the color it starts with nor the config's `active`, without which a later
     /// change of it could not be told from none.
     pub(super) is_unsaved: bool,
@@ -127,6 +128,7 @@ impl Managed {
     ) -> Self {
         let upstreams = Color::BOTH.map(|color| fresh_upstreams(&config, color));
         let stats = Color::BOTH.map(|_| Arc::new(ColorStats::new(workers)));
+        let stays = Color::BOTH.map(|_| Stay::new(workers));
         let failures = machine.mode().map(|_| Failures::new());
         let trial = machine.mode().zip(failures.as_ref());
         let trial = trial.map(|(mode, failures)| Trial { mode, slow: None, failed: failures.place.clone() });
@@ -134,6 +136,7 @@ impl Managed {
             active: machine.active(),
             epoch: machine.epoch(),
             upstreams: upstreams.each_ref().map(|probed| route_of(probed)),
+            stays: stays.each_ref().map(Stay::way_in),
             trial,
             hold: None,
         };
@@ -145,6 +148,7 @@ impl Managed {
             key,
             upstreams,
             tenure,
+            stays,
             carried: Tally::default(),
             judged: Tally::default(),
             cohorts: Cohorts::default(),
@@ -164,11 +168,10 @@ impl Managed {
             asker: None,
             waiters: Vec::new(),
             drain_waiters: Vec::new(),
-            cut: BTreeMap::new(),
             last_drain: Drained { seconds: 0.0, cut: 0 },
             last_verdict: None,
             verdict: None,
-            config_flip_due: false,
+            config_flip_due: None,
             is_unsaved: false,
             save_problem: None,
         }
@@ -249,7 +252,7 @@ impl Managed {
         if self.upstreams[color.index()].iter().any(ready) { Ok(()) } else { self.flip_gate(color) }
     }
 
-    /// Whether `color` could take the traffic back: not every upstream is known to be down.
+    /// Whether some upstream of `color` is not known to be down.
     pub(super) fn is_up(&self, color: Color) -> bool {
         self.upstreams[color.index()].iter().any(|probed| probed.health.standing() != Standing::Down)
     }
@@ -277,7 +280,7 @@ impl Managed {
         let warm_up = timing(&self.config).watch.rule.warm_up;
         let aged = self.cohorts.come_of_age(&self.tenure, warm_up);
         let in_flight = tally.in_flight_on_new() + asked_in_flight;
-        Sample { seen, in_flight, aged, old_is_up: self.is_up(active.other()) }
+        Sample { seen, in_flight, aged, old_is_up: self.rollback_gate(active.other()).is_ok() }
     }
 
     /// How long the answers of both colors took since this was last called; once a second.
@@ -294,8 +297,8 @@ impl Managed {
         self.note_latency(now);
         let rule = timing(&self.config).watch.rule;
         let history = &mut self.history[self.machine.active().index()];
-        self.slow = history.slow(now, self.config.watch.slow_factor);
-        self.machine.set_before(Before { yardstick: Yardstick::new(history.seconds(now), &rule), slow: self.slow });
+        let slow = history.slow(now, self.config.watch.slow_factor);
+        self.machine.set_before(Before { yardstick: Yardstick::new(history.seconds(now), &rule), slow });
     }
 
     /// How the active color is watched from its first request on.
@@ -310,7 +313,7 @@ impl Managed {
     /// What the watch that begins now has seen is nothing.
     fn begin_watch(&mut self, color: Color) {
         (self.notes, self.failures, self.asked) = (Vec::new(), None, Arc::default());
-        self.replays_before = self.replays_ever(color);
+        (self.replays_before, self.slow) = (self.replays_ever(color), self.machine.before().slow);
     }
 
     /// What the watch has told.
@@ -368,7 +371,8 @@ impl Managed {
     /// What a route is made of now.
     pub(super) fn terms(&mut self, active: Color, epoch: u64) -> Terms {
         let upstreams = self.upstreams.each_ref().map(|probed| route_of(probed));
-        Terms { active, epoch, upstreams, trial: self.trial(), hold: self.frost.hold.clone() }
+        let stays = self.stays.each_ref().map(Stay::way_in);
+        Terms { active, epoch, upstreams, stays, trial: self.trial(), hold: self.frost.hold.clone() }
     }
 
     /// Keeps what was seen under the present epoch, for the route that is replaced without another epoch.
@@ -378,16 +382,37 @@ impl Managed {
         self.carried = self.tally().without_in_flight();
     }
 
-    /// Publishes `color` under `epoch`, and returns what it replaces.
-    pub(super) fn publish(&mut self, color: Color, epoch: u64) -> Tenure {
+    /// Publishes `color` under `epoch`, and returns what it replaces and the other color's stay, which it leaves.
+    pub(super) fn publish(&mut self, color: Color, epoch: u64) -> (Tenure, Leave) {
         self.judged = self.tally();
         if self.machine.is_watching() {
             self.begin_watch(color);
         }
+        let left = self.renew_stay(color.other());
         let terms = self.terms(color, epoch);
         let tenure = self.service.publish(terms);
         self.carried = Tally::default();
+        (self.take_tenure(tenure), left.leave(self.config.drain.timeout))
+    }
+
+    /// Publishes the present color and epoch anew, and returns what that replaces.
+    pub(super) fn republish(&mut self, now: Duration) -> Tenure {
+        self.carry(now);
+        let terms = self.terms(self.machine.active(), self.machine.epoch());
+        let tenure = self.service.publish(terms);
         self.take_tenure(tenure)
+    }
+
+    /// Leaves the idle color without a flip: who is there may finish, who comes from now on is not meant.
+    pub(super) fn leave_idle(&mut self, now: Duration) -> (Tenure, Leave) {
+        let left = self.renew_stay(self.machine.active().other());
+        (self.republish(now), left.leave(self.config.drain.timeout))
+    }
+
+    /// Lets the next route lead to another stay of `color`; the present one is to be left when that is published.
+    fn renew_stay(&mut self, color: Color) -> Stay {
+        let workers = self.service.stats[color.index()].shards.len();
+        std::mem::replace(&mut self.stays[color.index()], Stay::new(workers))
     }
 
     /// Whether something is in flight on `color` that may have no end of its own.
@@ -401,10 +426,6 @@ impl Managed {
         let mode = self.machine.mode();
         self.cohorts.note_split(&self.tenure, mode.is_some_and(|mode| mode.keep_one_in > 0));
         self.tenure.set_mode(mode);
-    }
-
-    pub(super) fn tenure(&self) -> &Tenure {
-        &self.tenure
     }
 
     pub(super) fn take_tenure(&mut self, tenure: Tenure) -> Tenure {
@@ -438,16 +459,14 @@ impl Managed {
         if !moved && same_info {
             return None;
         }
+        if same_info {
+            return Some(self.republish(now));
+        }
         self.carry(now);
         let terms = self.terms(self.machine.active(), self.machine.epoch());
-        let tenure = if same_info {
-            self.service.publish(terms)
-        } else {
-            let (stats, tap) = (self.service.stats.clone(), Arc::clone(&self.service.info.tap));
-            let (service, tenure) = Service::new(info(&self.config, tap, &self.key), stats, Arc::clone(bell), terms);
-            self.service = service;
-            tenure
-        };
+        let (stats, tap) = (self.service.stats.clone(), Arc::clone(&self.service.info.tap));
+        let (service, tenure) = Service::new(info(&self.config, tap, &self.key), stats, Arc::clone(bell), terms);
+        self.service = service;
         Some(self.take_tenure(tenure))
     }
 }

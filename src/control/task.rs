@@ -5,17 +5,17 @@
 //! it and come back as events.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
-use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::time::sleep;
 
+use super::answer::refused_of;
+use super::drain::{Draining, LeftBy, first_drained, first_over};
 use super::evidence::Kept;
 use super::files::Contents;
 use super::handover::Handover;
@@ -28,12 +28,12 @@ use super::{Command, Control, OtherProblem};
 use crate::clock;
 use crate::config::Config;
 use crate::domain::Color;
-use crate::domain::cutover::{Ask, Effect, Event, Reason, Record, Refused, Told, UnderWay};
+use crate::domain::cutover::{Ask, Effect, Event, Reason, Record, Refused, Told, UnderWay, Wanted, WatchEnd};
 use crate::domain::health::Standing;
 use crate::ledger::Ledger;
 use crate::preview::Key;
 use crate::status::{self, Drained, EventKind};
-use crate::switch::{ClientEnds, Table, Tenure};
+use crate::switch::{ClientEnds, Table};
 use crate::tls::Terminator;
 
 /// How long an answer waits for its line to be in the ledger; a hanging disk must not keep a caller for ever.
@@ -72,6 +72,7 @@ pub(super) struct Task {
     /// What passes to idle colors are made with.
     pub(super) key: Arc<Key>,
     pub(super) leaving: Vec<Leaving>,
+    pub(super) draining: Vec<Draining>,
     pub(super) bell: Arc<Notify>,
     pub(super) wake_workers: Arc<dyn Fn() + Send + Sync>,
     pub(super) connections: Arc<dyn Fn() -> u64 + Send + Sync>,
@@ -157,7 +158,8 @@ impl Control {
                 () = &mut stopped => break,
                 () = ring(&bell, bell_after.saturating_sub(now)), if judges && task.schedule.any_watch => task.on_bell(),
                 () = sleep(wake.saturating_sub(now)) => if judges { task.on_time() },
-                drained = first_drained(&mut task.leaving), if judges => task.on_drained(drained),
+                drained = first_drained(&mut task.draining), if judges => task.on_drained(drained),
+                over = first_over(&mut task.leaving) => drop(task.leaving.swap_remove(over)),
                 Some(saved) = inbox.saved.recv() => task.on_saved(saved),
                 Some(kept) = inbox.kept.recv() => task.on_kept(kept),
                 Some(command) = inbox.commands.recv() => task.on_command(command),
@@ -187,24 +189,16 @@ async fn ring(bell: &Notify, quiet: Duration) {
     bell.notified().await;
 }
 
-/// The position of the first route in `leaving` that holds no lease any more.
-async fn first_drained(leaving: &mut [Leaving]) -> usize {
-    std::future::poll_fn(|context| {
-        let drained = leaving.iter_mut().position(|left| pin!(left.tenure.drained()).poll(context).is_ready());
-        drained.map_or(Poll::Pending, Poll::Ready)
-    })
-    .await
-}
-
 impl Task {
     fn next_wake(&mut self) -> Duration {
-        let schedule = &mut self.schedule;
-        if std::mem::take(&mut schedule.is_stale) {
+        if std::mem::take(&mut self.schedule.is_stale) {
             let machines = || self.services.values().map(|managed| &managed.machine);
             let thaws = self.services.values().filter_map(|managed| managed.frost.freezer.deadline());
-            schedule.deadline = machines().filter_map(|machine| machine.deadline()).chain(thaws).min();
-            schedule.any_watch = machines().any(|machine| machine.is_watching());
+            let due = machines().filter_map(|machine| machine.deadline()).chain(thaws).chain(self.idle_deadlines());
+            (self.schedule.deadline, self.schedule.any_watch) =
+                (due.min(), machines().any(|machine| machine.is_watching()));
         }
+        let schedule = &self.schedule;
         let sample = schedule.any_watch.then_some(schedule.next_sample);
         [schedule.deadline, sample].into_iter().flatten().fold(schedule.next_history, Duration::min)
     }
@@ -230,6 +224,7 @@ impl Task {
         }
         if self.schedule.deadline.is_some_and(|deadline| deadline <= now) {
             self.end_freezes(now);
+            self.cut_idle(now);
             for name in self.names_where(|managed| managed.machine.deadline().is_some_and(|deadline| deadline <= now)) {
                 self.feed(&name, Event::Tick);
             }
@@ -266,14 +261,11 @@ impl Task {
                 Effect::Save { serial, record } => self.save(name, serial, record),
                 Effect::Publish { color, epoch } => {
                     let Some(managed) = self.services.get_mut(name) else { return };
-                    let limit = managed.config.drain.timeout;
                     let lives_long = managed.has_long_lived(color.other());
-                    let tenure = managed.publish(color, epoch);
-                    self.leaving.push(Leaving { service: name.to_owned(), tenure });
-                    // Those that a reload has replaced before are left behind only now.
-                    for left in self.leaving.iter().filter(|left| left.service == name) {
-                        left.tenure.begin_drain(limit);
-                    }
+                    let (tenure, leave) = managed.publish(color, epoch);
+                    let service = name.to_owned();
+                    self.leaving.push(Leaving { service: service.clone(), tenure });
+                    self.draining.push(Draining { service, leave, by: LeftBy::Flip { epoch: epoch - 1 } });
                     if lives_long {
                         (self.wake_workers)();
                     }
@@ -287,6 +279,7 @@ impl Task {
             managed.set_rehearsal();
             managed.set_synthetic();
         }
+        self.empty_idle(name);
     }
 
     fn save(&mut self, name: &str, serial: u64, record: Record) {
@@ -310,8 +303,8 @@ impl Task {
         self.feed(&service, Event::Saved { serial, outcome });
     }
 
-    /// Saves what a first start found in the config.
-    fn save_new(&mut self) {
+    /// Saves what a service that is new was found with in the config.
+    pub(super) fn save_new(&mut self) {
         for name in self.names_where(|managed| managed.is_unsaved) {
             let Some(managed) = self.services.get_mut(&name) else { continue };
             managed.is_unsaved = false;
@@ -329,39 +322,6 @@ impl Task {
             let Some(managed) = self.services.get_mut(&name) else { continue };
             let effects = managed.machine.save_present();
             self.obey(&name, effects);
-        }
-    }
-
-    fn cut(&mut self, name: &str, epoch: u64) {
-        let of_epoch = |left: &&Leaving| left.service == name && left.tenure.epoch == epoch;
-        let mut cut = 0;
-        for left in self.leaving.iter().filter(of_epoch) {
-            cut += left.tenure.in_flight();
-            left.tenure.cut();
-        }
-        if let Some(managed) = self.services.get_mut(name) {
-            *managed.cut.entry(epoch).or_default() += cut;
-        }
-        (self.wake_workers)();
-    }
-
-    fn on_drained(&mut self, at: usize) {
-        let Leaving { service, tenure: Tenure { epoch, .. } } = self.leaving.swap_remove(at);
-        if self.leaving.iter().any(|left| left.service == service && left.tenure.epoch == epoch) {
-            return;
-        }
-        self.on_all_given_back(service, epoch);
-    }
-
-    /// This process holds no lease of that epoch any more.
-    pub(super) fn on_all_given_back(&mut self, service: String, epoch: u64) {
-        if self.handover.waits_for_predecessor() {
-            return self.handover.given_back.push((service, epoch));
-        }
-        let Some(managed) = self.services.get_mut(&service) else { return };
-        if managed.machine.epoch() != epoch {
-            let cut = managed.cut.remove(&epoch).unwrap_or(0);
-            self.feed(&service, Event::Drained { epoch, cut });
         }
     }
 
@@ -388,8 +348,8 @@ impl Task {
             Told::RolledBack { made, finding, .. } => {
                 if finding.is_some() {
                     (managed.last_verdict, managed.verdict) = (Some(words.sentence), None);
-                    managed.forget_history(made.from);
                 }
+                managed.forget_history(made.from);
                 *self.flips.entry((name.to_owned(), made.to, made.reason)).or_default() += 1;
             }
             // Refusals of what was only being saved; the others are answered where they are asked.
@@ -402,14 +362,18 @@ impl Task {
             }
             Told::Noted { color, note, .. } => managed.note(noted(*color, note)),
             Told::Refused { .. } => {}
-            Told::WatchEnded { end, .. } => {
+            Told::WatchEnded { color, end, .. } => {
+                if matches!(end, WatchEnd::Superseded) {
+                    // It was left unproven: no yardstick either.
+                    managed.forget_history(*color);
+                }
                 (managed.last_verdict, managed.verdict) = (Some(words.sentence), Some(api_verdict(end)));
                 managed.failures = None;
                 *self.watch_ends.entry((name.to_owned(), verdict(end).0)).or_default() += 1;
             }
-            Told::Drained { color, epoch, took, cut } => {
+            Told::Drained { epoch, took, cut, .. } => {
                 managed.last_drain = Drained { seconds: seconds(*took), cut: *cut };
-                self.answer_drained(name, *color, *epoch);
+                self.answer_drained(name, *epoch);
             }
         }
     }
@@ -450,21 +414,30 @@ impl Task {
             Standing::Up => format!("{address} is ready"),
             Standing::Down | Standing::Unknown => format!("{address} is not ready: {why}"),
         };
-        let config_active = managed.config.active;
-        let is_due = managed.config_flip_due && managed.is_known(config_active);
         self.emit(EventKind::Health, Some(&service), message);
-        if is_due && self.held().is_none() {
-            self.flip_by_config(&service, "config changed before the start");
+        if self.held().is_none() {
+            self.flip_by_config(&service);
         }
     }
 
-    /// Lets the machine see the config's `active`.
-    pub(super) fn flip_by_config(&mut self, name: &str, by: &str) {
-        let Some(managed) = self.services.get_mut(name) else { return };
-        managed.config_flip_due = false;
+    /// Lets the machine see a changed `active` of the config, as soon as the probes know its color: before that the gate
+    /// would say no whatever is there. Says what comes of it; `None` where nothing has changed.
+    pub(super) fn flip_by_config(&mut self, name: &str) -> Option<String> {
+        let managed = self.services.get_mut(name)?;
+        let by = managed.config_flip_due.take()?;
         let active = managed.config.active;
-        let ask = Ask { by: by.to_owned(), if_epoch: None, force: false, gate: managed.gate(active) };
-        self.feed(name, Event::ConfigActive { active, ask });
+        if active != managed.machine.active() && !managed.is_known(active) {
+            managed.config_flip_due = Some(by);
+            return Some(format!("{name}: `active` changed: a flip to {active} as soon as its probes know how it is"));
+        }
+        let ask = Ask { by, if_epoch: None, force: false, gate: managed.gate(active) };
+        let effects = managed.machine.on(Event::ConfigActive { active, ask }, clock::now());
+        let refused = refused_of(&effects, Wanted::Flip(active)).map(|why| refusal(name, why).message);
+        self.obey(name, effects);
+        Some(match refused {
+            None => format!("{name}: `active` changed to {active}"),
+            Some(why) => format!("{name}: `active` changed, and the flip to {active} was refused: {why}"),
+        })
     }
 
     /// Probes every upstream that has no prober yet, the first ones spread over at most their interval.

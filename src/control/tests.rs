@@ -20,19 +20,31 @@ struct App {
 }
 
 async fn app(ready: bool) -> App {
+    let (app, listener) = silent_app(ready).await;
+    app.answer(listener);
+    app
+}
+
+/// An upstream that takes connections and says nothing yet, so that probes wait.
+async fn silent_app(ready: bool) -> (App, TcpListener) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let flag = Arc::new(AtomicBool::new(ready));
-    let ready = Arc::clone(&flag);
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut head = [0; 1024];
-            drop(stream.read(&mut head).await);
-            let status = if flag.load(Relaxed) { "200 OK" } else { "503 Service Unavailable" };
-            drop(stream.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes()).await);
-        }
-    });
-    App { port, ready }
+    (App { port, ready: Arc::new(AtomicBool::new(ready)) }, listener)
+}
+
+impl App {
+    fn answer(&self, listener: TcpListener) {
+        tokio::spawn(answer_probes(listener, Arc::clone(&self.ready)));
+    }
+}
+
+async fn answer_probes(listener: TcpListener, flag: Arc<AtomicBool>) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let mut head = [0; 1024];
+        drop(stream.read(&mut head).await);
+        let status = if flag.load(Relaxed) { "200 OK" } else { "503 Service Unavailable" };
+        drop(stream.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes()).await);
+    }
 }
 
 /// A folder with a config, and the control plane that runs on it.
@@ -89,6 +101,13 @@ impl Running {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("not {what} within 5 s: {:#?}", self.status().await);
+    }
+
+    /// Until the probes know that the idle color is down, which takes more than one.
+    async fn until_down(&self) {
+        while !self.lease().other().upstreams[0].is_down() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     async fn until_ready(&self, color: Color) {
@@ -196,7 +215,7 @@ async fn a_bad_color_is_taken_back_by_itself_and_stays_back() {
     let mut failed = 0;
     loop {
         let mut lease = running.lease();
-        if lease.lane().color == Color::Blue || failed == 1_000 {
+        if lease.lane().epoch == 3 || failed == 1_000 {
             break;
         }
         let status = if lease.color() == Color::Green { 500 } else { 200 };
@@ -278,8 +297,10 @@ async fn the_config_flips_only_when_active_changed() {
 async fn a_refused_config_flip_does_not_fire_later() {
     let (blue, green) = (app(true).await, app(false).await);
     let running = run(&blue, &green, "").await;
+    running.until_down().await;
     write_config(running.folder.path(), &blue, &green, "active = \"green\"\n");
-    running.handle.reload("HUP").await.unwrap();
+    let said = running.handle.reload("HUP").await.unwrap().changes.join("\n");
+    assert!(said.contains("the flip to green was refused") && said.contains("503"), "{said}");
     assert!(running.ledger()[0].contains("refused recall: flip to green code=not_ready reason=config by=HUP"));
     green.ready.store(true, Relaxed);
     running.until_ready(Color::Green).await;
@@ -359,6 +380,8 @@ async fn a_reload_keeps_what_did_not_change() {
     write_config(running.folder.path(), &blue, &other, "");
     let changes = running.handle.reload("api").await.unwrap().changes;
     assert!(changes.iter().any(|change| change.contains("extra: removed")), "{changes:#?}");
+    let saved = std::fs::read_to_string(running.folder.path().join("state/extra.json")).unwrap();
+    assert!(saved.contains("\"config_active\": \"blue\""), "a later change of `active` is a flip: {saved}");
     assert!(running.table.load().find(b"extra.test", b"/").unwrap().info.name == "recall");
     running.end().await;
 }
@@ -436,5 +459,136 @@ async fn a_service_that_comes_back_has_the_color_it_left_with() {
     running.handle.reload("api").await.unwrap();
     assert_eq!((running.status().await.active, running.status().await.epoch), (Color::Green, 2));
     assert_eq!(running.lease().lane().color, Color::Green);
+    running.end().await;
+}
+
+/// Asks that the idle color be empty, and gives what is to be answered.
+async fn drain(running: &Running) -> JoinHandle<Result<Drained, Refusal>> {
+    let handle = running.handle.clone();
+    let asked = tokio::spawn(async move { handle.drain("recall".into()).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    asked
+}
+
+const NO_WAIT: ChangeRequest = ChangeRequest { to: None, by: None, wait: Some(false), force: false, dry_run: false };
+
+#[tokio::test]
+async fn a_drain_is_of_the_idle_color_whatever_else_drains() {
+    let (blue, green) = (app(true).await, app(true).await);
+    let running = run(&blue, &green, "").await;
+    running.until_ready(Color::Green).await;
+    let on_blue = running.lease();
+    running.ask(Color::Green, NO_WAIT).await.unwrap();
+    let on_green = running.lease();
+    running.handle.rollback("recall".into(), None, NO_WAIT).await.unwrap();
+    let asked = drain(&running).await;
+    drop(on_blue);
+    running.until("drained of the first", |status| !status.summary.contains("blue finishes")).await;
+    assert!(!asked.is_finished(), "green still holds a lease");
+    drop(on_green);
+    assert_eq!(asked.await.unwrap().unwrap().cut, 0);
+    running.end().await;
+}
+
+/// Flips to green, lets it fail until blue has its part of the traffic, and gives a lease of that part.
+async fn doubted(running: &Running) -> Lease {
+    running.until_ready(Color::Green).await;
+    running.flip(Color::Green).await.unwrap();
+    for _ in 0..1_000 {
+        let mut lease = running.lease();
+        if lease.color() == Color::Blue {
+            return lease;
+        }
+        answers(&mut lease, 500);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    panic!("no traffic is split: {:#?}", running.status().await)
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_the_old_color_s_part_of_split_traffic() {
+    let (blue, green) = (app(true).await, app(true).await);
+    let running = run(&blue, &green, "drain = { timeout = \"400ms\" }\n").await;
+    let old = doubted(&running).await;
+    let asked = drain(&running).await;
+    assert!(old.goodbye(0.0).is_none(), "while the color has its part of the traffic nobody there is meant to go");
+    while old.goodbye(0.0).is_none() {
+        for _ in 0..100 {
+            answers(&mut running.lease(), 200);
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(!asked.is_finished() && !old.is_cut(), "it may finish");
+    let new = running.lease();
+    while !old.is_cut() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!new.is_cut(), "of the color that serves nobody is cut");
+    drop(old);
+    assert_eq!((asked.await.unwrap().unwrap().cut, running.status().await.active), (1, Color::Green));
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_rollback_cuts_nobody_on_the_color_that_it_goes_back_to() {
+    let (blue, green) = (app(true).await, app(true).await);
+    let running = run(&blue, &green, "drain = { timeout = \"100ms\" }\n").await;
+    let old = doubted(&running).await;
+    let back = running.handle.rollback("recall".into(), None, ChangeRequest::default()).await.unwrap();
+    assert_eq!((back.to, back.drain.unwrap().cut), (Color::Blue, 0), "green is drained, whoever is on blue");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!old.is_cut() && old.goodbye(0.0).is_none());
+    running.ask(Color::Green, NO_WAIT).await.unwrap();
+    running.until("blue drains", |status| status.summary.contains("blue finishes 1 in flight")).await;
+    drop(old);
+    running.until("drained", |status| !status.summary.contains("finishes")).await;
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_config_flip_waits_until_the_probes_know_its_color() {
+    let blue = app(true).await;
+    let (green, listener) = silent_app(true).await;
+    let running = run(&blue, &green, "").await;
+    write_config(running.folder.path(), &blue, &green, "active = \"green\"\n");
+    let said = running.handle.reload("HUP").await.unwrap().changes.join("\n");
+    assert!(said.contains("a flip to green as soon as its probes know how it is"), "{said}");
+    assert_eq!((running.status().await.active, running.ledger()), (Color::Blue, vec![]));
+    green.answer(listener);
+    running.until("flipped", |status| status.active == Color::Green).await;
+    assert!(running.ledger()[0].contains("reason=config by=HUP"), "{:?}", running.ledger());
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_watch_does_not_go_back_to_a_color_that_nobody_has_heard_of() {
+    let (blue, green) = (app(true).await, app(true).await);
+    let running = run(&blue, &green, "").await;
+    running.until_ready(Color::Green).await;
+    running.flip(Color::Green).await.unwrap();
+    let folder = running.end().await;
+    // The machine boots, and blue takes its time.
+    let (blue, listener) = silent_app(true).await;
+    write_config(folder.path(), &blue, &green, "");
+    let running = run_in(folder);
+    let fail = async || {
+        let mut lease = running.lease();
+        lease.record(Outcome::Refused, Some(502), 0, Duration::from_millis(1));
+        drop(lease);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    };
+    for _ in 0..100 {
+        fail().await;
+    }
+    assert_eq!((running.status().await.active, running.status().await.epoch), (Color::Green, 2));
+    blue.answer(listener);
+    running.until_ready(Color::Blue).await;
+    for _ in 0..500 {
+        if running.status().await.active == Color::Blue {
+            break;
+        }
+        fail().await;
+    }
+    assert_eq!(running.status().await.active, Color::Blue, "as soon as there is somewhere to go");
     running.end().await;
 }

@@ -714,6 +714,11 @@ impl Cutover {
         self.before = before;
     }
 
+    /// What the next flip, or the one that was just made, is judged against.
+    pub fn before(&self) -> &Before {
+        &self.before
+    }
+
     /// Takes effect at the next flip that is asked for.
     pub fn set_timing(&mut self, timing: Timing) {
         self.timing = timing;

@@ -421,6 +421,6 @@ impl Watch {
 
     /// Whether a fault worth finding would have been found in that many answers.
     fn finds_in(&self, answers: u64) -> bool {
-        self.failures.would_find(FINDABLE.max(2.0 * self.tolerated), answers as f64)
+        self.failures.would_find(FINDABLE.max(2.0 * self.tolerated).min(1.0), answers as f64)
     }
 }

@@ -16,6 +16,8 @@ use crate::clock;
 
 /// For a successor to read its config and its state, and again to begin to serve.
 const LIMIT: Duration = Duration::from_secs(20);
+/// Between two looks at whether it is wanted any more.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// How this process was started. Ask for it early: a folder may be renamed and a program replaced.
 pub struct Launcher {
@@ -56,7 +58,8 @@ impl Launcher {
         &self.program
     }
 
-    /// Starts the program, gives it the sockets and the parcel, and returns when it serves.
+    /// Starts the program, gives it the sockets and the parcel, and returns when it serves. It is given up as soon as that
+    /// is `unwanted`.
     ///
     /// # Errors
     /// A sentence: why it does not. It has ended then, and nothing was taken from us.
@@ -64,12 +67,15 @@ impl Launcher {
         &self,
         sockets: &[OwnedFd],
         parcel: impl FnOnce() -> Result<Parcel, String>,
+        unwanted: impl Fn() -> bool,
     ) -> Result<Started, String> {
         let program = self.program.display();
         let (mut child, mut link) = self.spawn(sockets).map_err(|error| format!("{program}: {error}"))?;
-        match converse(&mut link, parcel) {
+        match converse(&mut link, parcel, &unwanted) {
             Ok(()) => Ok(Started { pid: child.id(), link }),
             Err(why) => {
+                // One that waits for a word of ours hears that there will be none.
+                drop(link);
                 let ended = end(&mut child);
                 Err(format!("{program}: {why} ({ended})"))
             }
@@ -91,19 +97,33 @@ impl Launcher {
     }
 }
 
-fn converse(link: &mut Link, parcel: impl FnOnce() -> Result<Parcel, String>) -> Result<(), String> {
-    expect(link, &Word::Ready)?;
+fn converse(
+    link: &mut Link,
+    parcel: impl FnOnce() -> Result<Parcel, String>,
+    unwanted: &impl Fn() -> bool,
+) -> Result<(), String> {
+    expect(link, &Word::Ready, unwanted)?;
     let parcel = parcel()?;
     link.say(&parcel).map_err(|error| format!("it does not take what was counted so far: {error}"))?;
-    expect(link, &Word::Serving)
+    expect(link, &Word::Serving, unwanted)
 }
 
-fn expect(link: &mut Link, wanted: &Word) -> Result<(), String> {
+fn expect(link: &mut Link, wanted: &Word, unwanted: &impl Fn() -> bool) -> Result<(), String> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        match link.is_said(LOOK) {
+            Ok(true) => break,
+            Ok(false) if unwanted() => return Err("a stop was asked for meanwhile".into()),
+            Ok(false) if Instant::now() < deadline => {}
+            Ok(false) => return Err(format!("it said nothing for {LIMIT:?}")),
+            Err(error) => return Err(format!("it cannot be heard: {error}")),
+        }
+    }
     match link.hear::<Word>(Some(LIMIT)) {
         Ok(word) if word == *wanted => Ok(()),
         Ok(Word::Failed(why)) => Err(why),
         Ok(word @ (Word::Ready | Word::Serving)) => Err(format!("it says {word:?} where {wanted:?} is due")),
-        Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(format!("it said nothing for {LIMIT:?}")),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Err("it stopped within a word".into()),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err("it does not speak as a cutover does".into()),
         Err(_) => Err("it ended before it served; its own words are in the log".into()),
     }

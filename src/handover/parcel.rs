@@ -71,6 +71,19 @@ impl Link {
         self.0.get_mut().write_all(&line)
     }
 
+    /// Whether something is said, or the other process is gone, within `limit`.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn is_said(&mut self, limit: Duration) -> io::Result<bool> {
+        self.0.get_ref().set_read_timeout(Some(limit))?;
+        match self.0.fill_buf() {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Hears one thing, within `limit` of silence where there is one.
     ///
     /// # Errors

@@ -406,7 +406,8 @@ fn is_name(name: &[u8]) -> bool {
     is_token(name) && !name.iter().any(u8::is_ascii_uppercase)
 }
 
-fn is_token(text: &[u8]) -> bool {
+/// RFC 9110 5.6.2
+pub fn is_token(text: &[u8]) -> bool {
     const TOKEN: [bool; 256] = {
         let mut table = [false; 256];
         let mut byte = 0;
@@ -439,8 +440,8 @@ fn is_scheme(scheme: &[u8]) -> bool {
     scheme == b"https" || scheme == b"http"
 }
 
-/// RFC 9110 8.6
-fn length(value: &[u8]) -> Option<u64> {
+/// A length as RFC 9110 8.6 has it: digits only, and few enough not to overflow anybody's integer.
+pub fn length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }

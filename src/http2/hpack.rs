@@ -22,6 +22,7 @@ pub struct Decoder {
     entries: VecDeque<Entry>,
     size: usize,
     size_max: usize,
+    /// Room for the present field; it grows to the largest one.
     name: Vec<u8>,
     value: Vec<u8>,
 }
@@ -93,6 +94,17 @@ impl Decoder {
             is_begun = true;
         }
         Ok(())
+    }
+
+    /// Gives back what the largest field took. The table stays: the next block may need it.
+    pub fn shrink(&mut self) {
+        (self.name, self.value) = (Vec::new(), Vec::new());
+    }
+
+    /// The room that is held for a field.
+    #[cfg(test)]
+    pub fn room(&self) -> usize {
+        self.name.capacity() + self.value.capacity()
     }
 
     /// A literal that is to be remembered.

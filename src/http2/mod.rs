@@ -22,8 +22,8 @@ mod streams;
 mod tests;
 
 pub use ends::{End, Ends};
-pub use fields::{Framing, is_grpc};
+pub use fields::{Framing, is_grpc, is_token, length};
 pub use frame::{FRAME_MAX, PREFACE, Reason};
 pub use messages::Follows;
 pub use session::{Limits, Over, Role, Session};
-pub use streams::{Broken, CONNECTION_WINDOW, OUT_MAX, Read, STREAM_WINDOW};
+pub use streams::{Broken, CONNECTION_WINDOW, OUT_MAX, Read, STREAM_WINDOW, chunk_digits};

@@ -145,7 +145,7 @@ pub struct Session {
     forgotten: VecDeque<u32>,
     greeting: Greeting,
     block: Option<Block>,
-    decoder: Decoder,
+    pub(super) decoder: Decoder,
     pub(super) scratch: Scratch,
     resets: Budget,
 }
@@ -606,9 +606,12 @@ impl Session {
         // RFC 9113 6.9.2: it changes the windows of open streams too, and may make them negative.
         let change = window - self.stream_window;
         self.stream_window = window;
-        for slot in &mut self.slots {
-            slot.window += change;
-            if slot.window > WINDOW_MAX {
+        for at in 0..self.slots.len() {
+            if self.ids[at] == 0 && !self.is_unnumbered(at) {
+                continue; // its window is that of a stream that is over
+            }
+            self.slots[at].window += change;
+            if self.slots[at].window > WINDOW_MAX {
                 return Err(FLOW_CONTROL);
             }
         }
@@ -634,7 +637,7 @@ impl Session {
         if self.role == Role::Client {
             self.door = Door::Closed;
             for at in 0..self.slots.len() {
-                if self.ids[at] > last {
+                if self.ids[at] > last || self.is_unnumbered(at) {
                     self.was_reset(at, Reason::RefusedStream as u32);
                 }
             }

@@ -156,7 +156,8 @@ impl Slot {
         match self.framing {
             Framing::Chunked => {
                 if !data.is_empty() {
-                    put_chunk_size(&mut self.input, data.len());
+                    self.input.extend(chunk_digits(data.len()));
+                    self.input.extend_from_slice(b"\r\n");
                     self.input.extend_from_slice(data);
                     self.input.extend_from_slice(b"\r\n");
                 }
@@ -220,10 +221,14 @@ impl Session {
     pub fn shrink(&mut self) {
         self.out.shrink_to(0);
         self.scratch = Scratch::default();
-        for at in 0..self.slots.len() {
-            if self.slots[at].worker == Worker::Waiting {
-                self.slots[at].is_dismissed = true;
-                self.slots[at].wake();
+        self.decoder.shrink();
+        for slot in &mut self.slots {
+            if slot.worker == Worker::Waiting {
+                slot.is_dismissed = true;
+                slot.wake();
+            }
+            if slot.worker != Worker::Busy {
+                slot.input = Vec::new();
             }
         }
     }
@@ -318,8 +323,8 @@ impl Session {
         self.busy += 1;
     }
 
-    /// Opens a stream of our own; `None` where the peer or a limit allows no more, or while the peer owes a sign of life.
-    /// Its number is given by its first bytes. Call [`Session::release`] in the end.
+    /// Opens a stream of our own; `None` where the peer or a limit allows no more, or while the peer owes a sign of
+    /// life. Its number is given by its first bytes. Call [`Session::release`] in the end.
     pub fn open(&mut self) -> Option<usize> {
         let limit = self.streams_max.min(self.limits.streams) as usize;
         if self.door != Door::Open || self.is_doubted() || self.busy >= limit || self.next_own > u32::MAX >> 1 {
@@ -332,6 +337,12 @@ impl Session {
         slot.worker = Worker::Busy;
         self.busy += 1;
         Some(at)
+    }
+
+    /// Whether a stream of our own was opened of which the peer has not heard yet.
+    pub(super) fn is_unnumbered(&self, at: usize) -> bool {
+        let slot = &self.slots[at];
+        self.role == Role::Client && self.ids[at] == 0 && slot.is_busy() && !slot.local_ended && !slot.is_reset
     }
 
     /// Reads text into `room`.
@@ -551,20 +562,23 @@ impl Session {
 
     /// The peer has reset it.
     pub(super) fn was_reset(&mut self, at: usize, reason: u32) {
+        let is_unnumbered = self.is_unnumbered(at);
         let slot = &mut self.slots[at];
+        if slot.is_reset {
+            return slot.wake(); // what it was reset for first is what counts
+        }
         if self.role == Role::Client && slot.remote_ended {
             // RFC 9113 8.1: the answer is complete, the rest of the request is not wanted.
             slot.local_ended = true;
             self.ids[at] = 0;
             return slot.wake();
         }
-        slot.is_refused = self.role == Role::Client && reason == Reason::RefusedStream as u32 && !slot.is_answered;
+        let was_refused = self.role == Role::Client && reason == Reason::RefusedStream as u32 && !slot.is_answered;
+        slot.is_refused = was_refused || is_unnumbered;
         self.drop_stream(at);
     }
 
     pub(super) fn drop_stream(&mut self, at: usize) {
-        // One that has no number yet was never seen by the peer.
-        self.slots[at].is_refused |= self.role == Role::Client && self.ids[at] == 0 && !self.slots[at].local_ended;
         self.ids[at] = 0;
         let held = self.slots[at].held;
         self.slots[at].is_reset = true;
@@ -628,10 +642,9 @@ impl Slot {
     }
 }
 
-/// Writes the line in front of a chunk.
-fn put_chunk_size(out: &mut Vec<u8>, size: usize) {
+/// The digits in front of a chunk of `size` bytes (RFC 9112 7.1).
+pub fn chunk_digits(size: usize) -> impl Iterator<Item = u8> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let shift = size.checked_ilog2().unwrap_or(0) / 4 * 4;
-    out.extend((0..=shift).rev().step_by(4).map(|shift| DIGITS[size >> shift & 15]));
-    out.extend_from_slice(b"\r\n");
+    (0..=shift).rev().step_by(4).map(move |shift| DIGITS[size >> shift & 15])
 }

@@ -3,7 +3,7 @@
 use std::task::Waker;
 use std::time::Instant;
 
-use super::frame::{END_HEADERS, END_STREAM, Kind, put_head, put_settings};
+use super::frame::{END_HEADERS, END_STREAM, Kind, Setting, put_head, put_settings};
 use super::*;
 
 const LIMITS: Limits = Limits { streams: 10, head_bytes: 4096, resets: 10 };
@@ -155,6 +155,32 @@ fn who_sends_past_a_window_is_told() {
 }
 
 #[test]
+fn a_window_that_grows_is_that_of_open_streams() {
+    let now = Instant::now();
+    let grows = |by: u32| {
+        let mut out = Vec::new();
+        put_settings(&mut out, &[(Setting::InitialWindowSize, 65_535 + by)]);
+        out
+    };
+    let mut session = server();
+    let opens = |stream| frame(Kind::Headers, END_HEADERS | END_STREAM, stream, &POST);
+    let largest = |stream| frame(Kind::WindowUpdate, 0, stream, &(0x7fff_ffff - 65_536u32).to_be_bytes());
+    session.receive(&[opens(1), largest(1)].concat(), now).unwrap();
+    let at = session.next_fresh().unwrap();
+    session.put_answer(at, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+    session.receive(&grows(2), now).expect("the one with the large window is over");
+    session.receive(&[grows(0), opens(3), largest(3), grows(1)].concat(), now).expect("as large as it may be");
+    let over = session.receive(&grows(2), now).unwrap_err();
+    assert_eq!(over.reason, Reason::FlowControl);
+
+    let (mut client, _) = pair();
+    let at = client.open().unwrap();
+    client.receive(&grows(9), now).unwrap();
+    client.put_request(at, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 65544\r\n\r\n").unwrap();
+    assert_eq!(client.slots[at].window, 65_544, "it has no number yet, but a window");
+}
+
+#[test]
 fn a_stream_that_nobody_reads_gives_its_window_back() {
     let now = Instant::now();
     let mut session = server();
@@ -220,6 +246,73 @@ fn a_stream_that_was_reset_leaves_its_place_at_once_and_not_without_end() {
     session.receive(&[cancels(4), opens(8)].concat(), now).unwrap();
     assert_eq!(session.unsent(), frame(Kind::RstStream, 0, 17, &[0, 0, 0, Reason::RefusedStream as u8]));
     assert_eq!(session.workers(), 8, "nobody has noticed yet");
+}
+
+#[test]
+fn an_idle_connection_keeps_nothing_of_what_its_streams_took() {
+    let mut session = server_with(Limits { head_bytes: 100_000, ..LIMITS });
+    let now = Instant::now();
+    let large = "x".repeat(50_000);
+    let opens = |nth: u32| {
+        let mut block = POST.to_vec();
+        hpack::put_field(&mut block, large.as_bytes(), b"1");
+        hpack::put_field(&mut block, b"x", large.as_bytes());
+        let (one, rest) = block.split_at(FRAME_MAX / 2);
+        let mut frames = frame(Kind::Headers, END_STREAM, nth * 2 + 1, one);
+        let last = rest.chunks(FRAME_MAX / 2).count() - 1;
+        for (nth_part, part) in rest.chunks(FRAME_MAX / 2).enumerate() {
+            let flags = if nth_part == last { END_HEADERS } else { 0 };
+            frames.extend(frame(Kind::Continuation, flags, nth * 2 + 1, part));
+        }
+        frames
+    };
+    for nth in 0..4 {
+        assert!(session.receive(&opens(nth), now).is_ok());
+    }
+    while let Some(at) = session.next_fresh() {
+        read(&mut session, at);
+        session.put_answer(at, b"HTTP/1.1 431 No\r\nContent-Length: 0\r\n\r\n").unwrap();
+        assert_eq!(session.read(at, &mut [0; 9], Waker::noop()), Read::Wait, "for the next one");
+    }
+    session.sent(session.unsent().len());
+    session.shrink();
+    for at in 0..session.slots.len() {
+        assert_eq!(session.read(at, &mut [0; 9], Waker::noop()), Read::End, "nobody waits here any more");
+        session.release(at);
+    }
+    let inputs: usize = session.slots.iter().map(|slot| slot.input.capacity()).sum();
+    assert_eq!((session.decoder.room(), inputs, session.out.capacity()), (0, 0, 0));
+}
+
+/// What an upstream says last: it serves no stream after this one.
+fn goes_away(last: u8) -> Vec<u8> {
+    frame(Kind::GoAway, 0, 0, &[0, 0, 0, last, 0, 0, 0, 0])
+}
+
+#[test]
+fn a_stream_that_waits_for_its_number_when_the_peer_goes_is_sent_elsewhere() {
+    let (mut client, _) = pair();
+    let (first, waits) = (client.open().unwrap(), client.open().unwrap());
+    client.put_request(first, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    client.receive(&goes_away(1), Instant::now()).unwrap();
+    assert!(client.is_refused(waits) && !client.is_refused(first));
+    assert_eq!(client.put_request(waits, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"), Err(Broken), "nobody would hear it");
+    assert_eq!(client.read(first, &mut [0; 9], Waker::noop()), Read::Wait, "this one is still served");
+}
+
+#[test]
+fn a_stream_that_was_reset_is_not_refused_by_what_follows() {
+    const POST: &[u8] = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n";
+    for (case, then) in [("it goes away", goes_away(0)), ("it closes", Vec::new())] {
+        let (mut client, _) = pair();
+        let at = client.open().unwrap();
+        client.put_request(at, POST).unwrap();
+        let failed = frame(Kind::RstStream, 0, 1, &[0, 0, 0, Reason::Internal as u8]);
+        client.receive(&[failed, then].concat(), Instant::now()).unwrap();
+        client.break_off();
+        assert_eq!(client.read(at, &mut [0; 9], Waker::noop()), Read::Broken);
+        assert!(!client.is_refused(at), "{case}: it may have been done");
+    }
 }
 
 #[test]

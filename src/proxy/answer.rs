@@ -8,9 +8,9 @@ use super::fault::Fault;
 use super::field::Field;
 use super::grpc::Call;
 use super::preview::{self, Note};
-use super::request::{FIELDS_MAX, Fields, Space, length, list, put_field, put_length, text};
+use super::request::{FIELDS_MAX, Fields, Space, list, put_field, put_length, text};
 use crate::domain::Color;
-use crate::http2::is_grpc;
+use crate::http2::{is_grpc, length};
 
 /// RFC 6797 6.1.
 pub const HSTS: &str = "Strict-Transport-Security";
@@ -191,6 +191,12 @@ impl<'h> Answer<'h> {
     pub fn is_event_stream(&self) -> bool {
         let is = |value: &[u8]| value.len() >= 17 && value[..17].eq_ignore_ascii_case(b"text/event-stream");
         self.fields.values(Field::ContentType).any(is)
+    }
+
+    /// Whether its bytes are those of a compression, in which no line ends are to be seen.
+    pub fn is_encoded(&self) -> bool {
+        let mut codings = self.fields.iter().filter(|(header, _)| header.name.eq_ignore_ascii_case("content-encoding"));
+        codings.any(|(header, _)| !header.value.eq_ignore_ascii_case(b"identity"))
     }
 
     /// The names in `Connection` of fields that end here, trailers among them.

@@ -167,7 +167,7 @@ pub(super) struct Connection<S> {
     pub(super) worker: Rc<Context>,
     pub(super) security: Option<Arc<Current>>,
     is_new: bool,
-    /// Of the request that waits for its answer.
+    /// Of the request that waits for an application's answer.
     pub(super) turn: Option<Turn>,
     /// Requests that were accepted.
     accepted: u64,
@@ -534,6 +534,7 @@ impl<S: Transport> Connection<S> {
     /// Answers a request that took no lease, and ends the connection.
     async fn refuse(&mut self, refused: Refused) -> Next {
         let Refused { fault, is_head, fields, proof } = refused;
+        self.turn = None;
         self.worker.count_refusal(fault);
         let Some((status, _)) = fault.answer() else { return Next::Close };
         if !matches!(fault, Fault::Redirected | Fault::EndsHere | Fault::Proof | Fault::PassTaken) {

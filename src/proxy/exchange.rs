@@ -334,8 +334,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
                 if self.seen.event_stream {
                     self.lease.set_kind(Kind::EventStream);
                     self.seen.turn = fastrand::f64();
-                    // An announced length leaves no way to end before it.
-                    if answer.encoding == Encoding::Chunked || answer.ends_with_close() {
+                    // An announced length leaves no way to end before it, a compression none to see where.
+                    if !answer.is_encoded() && (answer.encoding == Encoding::Chunked || answer.ends_with_close()) {
                         self.down.boundary = Some(Boundary::of_events());
                     }
                 }
@@ -348,8 +348,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
 
     fn is_replaceable(&self, status: u16) -> bool {
         let Replaceable { from, missing } = self.replaceable;
-        let can_be_sent_again = || self.up.has_all() && self.up.intact && self.down.is_unused();
-        let is_missing = || status == 404 && missing && skew::is_wanted(self.lease, self.up.pending.filled());
+        // With a part of it unsent the connection would take the next request for the rest.
+        let is_sent = self.seen.up_over && !self.seen.up_failed;
+        let can_be_sent_again = || is_sent && self.up.has_all() && self.up.intact && self.down.is_unused();
+        let is_missing = || status == 404 && missing && skew::take_search(self.lease, self.up.pending.filled());
         (status >= from || missing) && can_be_sent_again() && (status >= from || is_missing())
     }
 

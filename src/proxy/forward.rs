@@ -197,7 +197,7 @@ impl<S: Transport> Connection<S> {
             let attempts = u32::try_from(upstreams.len() - dial.tried.len()).unwrap_or(1).max(1);
             let limit = left / attempts;
             let connected = match settings.protocol {
-                Protocol::Http1 => upstream::connect(&share.upstream, announced, &self.alarm, limit).await,
+                Protocol::Http1 => upstream::connect(&share, announced, &self.alarm, limit).await,
                 Protocol::H2c => {
                     let idle_timeout = settings.idle_timeout;
                     upstream::stream(&share, &self.worker, &self.alarm, limit, idle_timeout).await
@@ -226,14 +226,17 @@ impl<S: Transport> Connection<S> {
         let outcome = failed.result.err().map_or(Outcome::Bad, Fault::outcome);
         accepted.lease.record(outcome, status, accepted.method_index, accepted.began.elapsed());
         let description = accepted.describe(&failed);
-        if !accepted.lease.lane().may_replay() {
+        if !accepted.lease.take_replay() {
             accepted.lease.lane().count_replay(REPLAY_OVER_BUDGET);
             accepted.leave(description, Some(REPLAY_OVER_BUDGET));
             return (self.go_on(accepted, way, failed).await, None);
         }
+        let standby: Other = accepted.lease.other().clone();
+        let Some(visit) = standby.visit() else {
+            accepted.leave(description, None);
+            return (self.go_on(accepted, way, failed).await, None);
+        };
         way.start_again(&self.worker);
-        let standby: Other = accepted.lease.other();
-        let visit = standby.visit();
         let began = Instant::now();
         let instead = Some(Instead::Replayed(standby.color));
         let again = self.try_color(accepted, way, &standby.upstreams, Replaceable::NOTHING, instead).await;
@@ -328,6 +331,7 @@ impl<S: Transport> Connection<S> {
     /// Ends an exchange without a complete answer: says so while that is possible, and otherwise cuts, so that the
     /// client never takes a part for the whole.
     async fn end_badly(&mut self, fault: Fault, accepted: &Accepted, way: &mut Way, seen: &mut Seen) -> Next {
+        self.turn = None;
         if fault == Fault::Stopped {
             self.worker.count_cut();
         }

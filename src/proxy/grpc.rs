@@ -1,4 +1,5 @@
-//! How a call of gRPC failed: its HTTP status is 200 all the same, and `grpc-status` comes with the head or behind the body.
+//! How a call of gRPC failed: its HTTP status is 200 all the same, and `grpc-status` comes with the head or behind the
+//! body.
 
 use super::body::trailers;
 

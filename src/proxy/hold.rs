@@ -25,6 +25,8 @@ impl<S: Transport> Connection<S> {
         is_head: bool,
     ) -> Result<Accepted, Refused> {
         let refused = |fault| Refused { is_head, ..Refused::with(fault) };
+        // Who waits for a thaw stands in no other line's way.
+        self.turn = None;
         let admitted = hold.admit(self.client.buffered(), Instant::now());
         let mut place = admitted.map_err(|Full| refused(Fault::HoldFull))?;
         self.alarm.set(place.until);

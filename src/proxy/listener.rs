@@ -1,4 +1,4 @@
-//! Listeners: bound at the start; one worker accepts from all of them and hands each connection to the worker with the
+//! Listeners: bound at the start; for each of them one worker accepts, and hands each connection to the worker with the
 //! fewest.
 //!
 //! One queue and not one per worker (`SO_REUSEPORT`): a hash spreads few connections unevenly, and a worker that
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::unix::AsyncFd;
+use tokio::task::coop::consume_budget;
 
 use super::worker::{Accepted, Admission, Worker};
 
@@ -89,6 +90,8 @@ pub async fn accept(listener: Listener, workers: Arc<[Worker]>, connections_max:
         return tracing::error!("a listener cannot be waited for: no connections are accepted on it");
     };
     loop {
+        // In a flood there is always one more, and the worker has its requests too.
+        consume_budget().await;
         let accepted = match listener.readable().await {
             Ok(mut ready) => match ready.try_io(|listener| listener.get_ref().accept()) {
                 Ok(accepted) => accepted,
@@ -129,5 +132,36 @@ fn hand_over(accepted: impl FnOnce(Admission) -> Accepted, workers: &[Worker], c
     }
     if let Some(worker) = workers.iter().min_by_key(|worker| worker.open()) {
         worker.serve(accepted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpStream;
+
+    use tokio::runtime::{Builder, LocalOptions};
+
+    use super::*;
+
+    #[test]
+    fn a_flood_of_connections_leaves_others_their_turn() {
+        const MANY: usize = 300;
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        runtime.block_on(async {
+            let listener = bind(([127, 0, 0, 1], 0).into(), Scheme::Http).unwrap();
+            let address = listener.socket.local_addr().unwrap();
+            let clients: Vec<_> = (0..MANY).map(|_| TcpStream::connect(address).unwrap()).collect();
+            clients.iter().for_each(|client| client.set_nonblocking(true).unwrap());
+            // Without workers each is closed as soon as it is accepted.
+            let accepted = || clients.iter().filter(|&client| matches!({ client }.read(&mut [0]), Ok(0))).count();
+            tokio::task::spawn_local(accept(listener, Arc::new([]), MANY));
+            let mut so_far = 0;
+            while so_far == 0 {
+                tokio::task::yield_now().await;
+                so_far = accepted();
+            }
+            assert!(so_far < MANY, "all in one turn");
+        });
     }
 }

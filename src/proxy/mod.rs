@@ -24,6 +24,7 @@ mod hold;
 mod http2;
 mod intake;
 mod listener;
+mod lookup;
 mod pace;
 mod preview;
 mod pump;

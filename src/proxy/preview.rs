@@ -30,8 +30,8 @@ pub enum Note {
     Ignored(Flaw),
 }
 
-/// What came of the request's pass, if it shows one; the header before the cookies. `color` is the idle one, `now` seconds
-/// since 1970.
+/// What came of the request's pass, if it shows one; the header before the cookies. `color` is the idle one, `now`
+/// seconds since 1970.
 pub fn note(gate: &Gate, request: &Request<'_>, color: Color, now: impl Fn() -> u64) -> Option<Note> {
     let of = |pass: &[u8]| gate.check(pass, now()).map_or_else(Note::Ignored, |_| Note::Served(color));
     if let Some(pass) = request.fields.values(Field::Preview).next() {

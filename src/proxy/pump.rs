@@ -13,6 +13,7 @@ use super::buffer::{Buffer, Buffers, SMALL};
 use super::field::Field;
 use super::grpc::Call;
 use super::request::put_field;
+use crate::http2::chunk_digits;
 
 /// Payload up to this size is copied behind what is already waiting to be written: one system call for many chunks.
 const COPY_MAX: usize = 4 * 1024;
@@ -261,7 +262,9 @@ impl Pump {
 
     /// Decodes what the source's buffer holds, until something should be written.
     fn gather<R>(&mut self, source: &mut Wire<R>) -> Result<(), Stop> {
-        while !self.ended && self.direct == 0 && self.pending.filled().len() - self.sent < PENDING_MAX {
+        // A body that is over ends at once, however long its head is: nothing has to be written to make room for it.
+        let has_room = |pump: &Self| pump.pending.filled().len() - pump.sent < PENDING_MAX || pump.decoder.is_done();
+        while !self.ended && self.direct == 0 && has_room(self) {
             if self.leaving && self.boundary.as_ref().is_some_and(|boundary| boundary.is_here()) {
                 self.make_room();
                 if matches!(self.boundary.as_deref(), Some(Boundary::Message(_))) {
@@ -375,10 +378,8 @@ impl Pump {
 }
 
 fn put_chunk_size(out: &mut Buffer, size: usize) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let shift = size.checked_ilog2().unwrap_or(0) / 4 * 4;
-    for shift in (0..=shift).rev().step_by(4) {
-        out.put(&[DIGITS[size >> shift & 15]]);
+    for digit in chunk_digits(size) {
+        out.put(&[digit]);
     }
     out.put(b"\r\n");
 }

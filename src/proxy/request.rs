@@ -12,6 +12,7 @@ use super::fault::Fault;
 use super::field::Field;
 use super::preview;
 use super::target::{check_authority, split_port, split_target};
+use crate::http2::{is_token, length};
 use crate::switch::METHODS;
 
 /// Header fields at most; one more is 431.
@@ -522,14 +523,6 @@ pub fn put_length(out: &mut Buffer, length: u64) {
     put_field(out, "Content-Length", itoa::Buffer::new().format(length).as_bytes());
 }
 
-/// A length as RFC 9110 8.6 has it: digits only, and few enough not to overflow anybody's integer.
-pub fn length(value: &[u8]) -> Option<u64> {
-    if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    Some(value.iter().fold(0, |n, digit| n * 10 + u64::from(digit - b'0')))
-}
-
 /// Digits of any number, the largest of which count as `u64::MAX`.
 fn number(value: &[u8]) -> Option<u64> {
     let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
@@ -539,7 +532,7 @@ fn number(value: &[u8]) -> Option<u64> {
 /// Whether a `Transfer-Encoding` is sound but for other codings before the last, which is `chunked` (RFC 9112 6.1).
 fn is_coded(value: &[u8]) -> bool {
     let Some((others, last)) = text(value).and_then(|value| value.rsplit_once(',')) else { return false };
-    let is_other = |coding: &str| is_token(coding) && !coding.eq_ignore_ascii_case("chunked");
+    let is_other = |coding: &str| is_token(coding.as_bytes()) && !coding.eq_ignore_ascii_case("chunked");
     let mut others = others.split(',').map(|coding| coding.trim_matches([' ', '\t']));
     last.trim_start_matches([' ', '\t']).eq_ignore_ascii_case("chunked") && others.all(is_other)
 }
@@ -558,13 +551,7 @@ pub fn text(value: &[u8]) -> Option<&str> {
 fn is_upgradable(protocol: &str) -> bool {
     let (name, version) = protocol.split_once('/').unwrap_or((protocol, "1"));
     let is_http = ["h2c", "h2", "http", "tls"].iter().any(|http| name.eq_ignore_ascii_case(http));
-    is_token(name) && is_token(version) && !is_http
-}
-
-/// RFC 9110 5.6.2.
-fn is_token(text: &str) -> bool {
-    let is_token_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !text.is_empty() && text.bytes().all(is_token_byte)
+    is_token(name.as_bytes()) && is_token(version.as_bytes()) && !is_http
 }
 
 #[cfg(test)]

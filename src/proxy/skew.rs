@@ -19,12 +19,12 @@ pub(super) fn may_miss(accepted: &Accepted) -> bool {
         && !accepted.asked.upgrade
 }
 
-/// Whether the other color should be asked for what `head`, a request's, asks for.
-pub(super) fn is_wanted(lease: &Lease, head: &[u8]) -> bool {
+/// Whether the other color is to be asked for what `head`, a request's, asks for; takes that out of the budget.
+pub(super) fn take_search(lease: &Lease, head: &[u8]) -> bool {
     let Some(shield) = &lease.lane().service.shield else { return false };
     let target = head.split(|&byte| byte == b' ').nth(1).unwrap_or_default();
     let path = target.split(|&byte| byte == b'?').next().unwrap_or_default();
-    std::str::from_utf8(path).is_ok_and(|path| shield.covers(path)) && lease.other().is_up() && lease.may_ask_other()
+    std::str::from_utf8(path).is_ok_and(|path| shield.covers(path)) && lease.other().is_up() && lease.take_search()
 }
 
 impl<S: Transport> Connection<S> {
@@ -35,11 +35,12 @@ impl<S: Transport> Connection<S> {
         way: &mut Way,
         missing: Trial,
     ) -> (Trial, Option<Replayed>) {
-        let other: Other = accepted.lease.other();
+        let other: Other = accepted.lease.other().clone();
+        let Some(visit) = other.visit() else { return (self.go_on(accepted, way, missing).await, None) };
         let first_took = accepted.began.elapsed();
         let first_upstream = accepted.line.as_ref().map(|line| line.upstream.clone());
         way.start_again(&self.worker);
-        let (visit, began) = (other.visit(), Instant::now());
+        let began = Instant::now();
         let instead = Some(Instead::Skew(other.color));
         let again = self.try_color(accepted, way, &other.upstreams, Replaceable::from(400), instead).await;
         if way.down.written == 0 && again.result != Ok(Done::Answered) {

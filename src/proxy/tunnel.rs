@@ -1,9 +1,11 @@
-//! After `101`: bytes both ways, each direction ending on its own (a half-close is passed on).
+//! After `101`: bytes both ways, each direction ending on its own (a half-close is passed on). A side that takes
+//! nothing any more may have said something before, which still reaches the other one.
 //!
 //! A WebSocket whose color is left is closed with a Close frame after the message that is under way, instead of being
 //! cut within one.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::{Duration, Instant};
@@ -89,26 +91,41 @@ fn part(
     alarm: &Alarm,
     worker: &Context,
 ) -> Poll<Result<(), Fault>> {
-    let mut is_over = alarm.is_late() || matches!(ups, Poll::Ready(Err(_)));
-    while !is_over {
-        let n = upstream.filled().len();
-        upstream.consume(n);
-        is_over = upstream.eof || ready!(upstream.poll_fill(cx, &worker.buffers, false)).is_err();
+    if !alarm.is_late() && !matches!(ups, Poll::Ready(Err(_))) {
+        let _ = ready!(discard(cx, upstream, &worker.buffers));
     }
     Poll::Ready(Ok(()))
+}
+
+/// Reads and drops what still comes, to its end.
+fn discard<R: AsyncRead + Unpin>(
+    cx: &mut TaskContext<'_>,
+    from: &mut Wire<R>,
+    buffers: &Buffers,
+) -> Poll<io::Result<()>> {
+    loop {
+        let n = from.filled().len();
+        from.consume(n);
+        if from.eof {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(from.poll_fill(cx, buffers, false))?;
+    }
 }
 
 /// One direction: bytes, then the end of them.
 struct Direction {
     pump: Pump,
     ended: bool,
+    /// Nobody takes its bytes any more.
+    is_lost: bool,
 }
 
 impl Direction {
     fn new(kind: Kind, buffers: &Buffers) -> Self {
         let mut pump = Pump::new(Decoder::UntilClose, Encoding::Plain, buffers.tiny(), 0);
         pump.boundary = (kind == Kind::WebSocket).then(Boundary::of_messages);
-        Direction { pump, ended: false }
+        Direction { pump, ended: false, is_lost: false }
     }
 
     /// Whether a Close frame has passed.
@@ -128,12 +145,35 @@ impl Direction {
         W: AsyncWrite + Unpin,
     {
         if !self.ended {
-            ready!(self.pump.poll(cx, from, to, buffers, &mut false))?;
-            if !self.pump.has_left() {
-                ready!(Pin::new(to).poll_shutdown(cx)).map_err(|_| Stop::Sink)?;
+            match ready!(self.pass(cx, from, to, buffers)) {
+                Ok(()) => {}
+                Err(Stop::Sink) => self.is_lost = true,
+                Err(stop) => return Poll::Ready(Err(stop)),
             }
             self.ended = true;
         }
+        // Who only sends must not wait for us before it reads what the other side has said.
+        if self.is_lost && matches!(discard(cx, from, buffers), Poll::Ready(Err(_))) {
+            return Poll::Ready(Err(Stop::Source));
+        }
         Poll::Ready(Ok(()))
+    }
+
+    fn pass<R, W>(
+        &mut self,
+        cx: &mut TaskContext<'_>,
+        from: &mut Wire<R>,
+        to: &mut W,
+        buffers: &Buffers,
+    ) -> Poll<Result<(), Stop>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        ready!(self.pump.poll(cx, from, to, buffers, &mut false))?;
+        if self.pump.has_left() {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(to).poll_shutdown(cx).map_err(|_| Stop::Sink)
     }
 }

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use super::alarm::Alarm;
 use super::fault::Fault;
 use super::http2;
+use super::lookup::Lookup;
 use super::pump::Wire;
 use super::worker::Context as Worker;
 use crate::proxy_protocol::{self, Ends, Version};
@@ -140,6 +141,7 @@ struct Slot {
     kept: RefCell<Vec<Kept>>,
     /// Connections that speak HTTP/2.
     shared: http2::SharedConnection,
+    lookup: Rc<Lookup>,
 }
 
 /// A worker's connections, by upstream.
@@ -238,32 +240,25 @@ fn is_stale(upstream: &Upstream, opened: Instant, now: Instant) -> bool {
     upstream.socket.is_none() && now.duration_since(opened) >= RESOLVED_FOR
 }
 
-/// Opens a connection within `limit`, which begins with `announced` where that is not `None`, tried until then against every address of the upstream's name. A name is resolved
-/// on a thread of its own: a slow resolver costs this request its time, and no other one.
+/// Opens a connection within `limit`, trying every address of the upstream's name. Where `announced` is given, that
+/// header goes first. A name is resolved on a thread of its own: a slow resolver costs this request its time, and no
+/// other one.
 ///
 /// # Errors
 /// [`Fault::ConnectFailed`]; [`Fault::Exhausted`] where the fault is this machine's.
 pub async fn connect(
-    upstream: &Upstream,
+    share: &Share,
     announced: Option<(Version, Ends)>,
     alarm: &Alarm,
     limit: Duration,
 ) -> Result<Connection, Fault> {
-    alarm.set(Instant::now() + limit);
     let header = announced.map(|(version, ends)| proxy_protocol::write(version, Some(ends))).unwrap_or_default();
-    let mut dial = Box::pin(async {
-        let mut stream = dial(upstream).await?;
+    let dialled = within(limit, alarm, async {
+        let mut stream = dial(share).await?;
         stream.write_all(&header).await?;
         Ok(stream)
     });
-    let dialled = poll_fn(|cx| {
-        if alarm.is_late() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        dial.as_mut().poll(cx)
-    })
-    .await;
-    match dialled {
+    match dialled.await {
         Ok(stream) => Ok(Connection {
             wire: Wire::new(Io::Tcp(stream)),
             sent_before: 0,
@@ -271,17 +266,33 @@ pub async fn connect(
             opened: Instant::now(),
             whose: announced.map(|(_, ends)| ends),
         }),
-        Err(error) => {
-            tracing::debug!(upstream = %upstream.address, %error, "connect failed");
-            Err(if is_own_shortage(&error) { Fault::Exhausted } else { Fault::ConnectFailed })
-        }
+        Err(error) => Err(failed(&share.upstream, &error)),
     }
+}
+
+/// Gives `opening` so much time.
+async fn within<T>(limit: Duration, alarm: &Alarm, opening: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    alarm.set(Instant::now() + limit);
+    let mut opening = Box::pin(opening);
+    poll_fn(|cx| {
+        if alarm.is_late() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        opening.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// What it means that no connection came about.
+fn failed(upstream: &Upstream, error: &io::Error) -> Fault {
+    tracing::debug!(upstream = %upstream.address, %error, "connect failed");
+    if is_own_shortage(error) { Fault::Exhausted } else { Fault::ConnectFailed }
 }
 
 /// A stream to an upstream that speaks HTTP/2, on a connection that takes one more, or on a new one.
 ///
 /// # Errors
-/// [`Fault::ConnectFailed`]
+/// As [`connect`].
 pub async fn stream(
     share: &Share,
     worker: &Rc<Worker>,
@@ -290,34 +301,30 @@ pub async fn stream(
     idle_timeout: Duration,
 ) -> Result<Connection, Fault> {
     let opened = match share.slot.shared.stream(|opened| is_stale(&share.upstream, opened, Instant::now())) {
-        Some(opened) => Some(opened),
+        Some(opened) => Ok(opened),
         None => {
-            alarm.set(Instant::now() + limit);
-            let dialled = async { dial(&share.upstream).await.ok() };
-            let mut opening = Box::pin(http2::open(&share.slot.shared, worker, idle_timeout, dialled));
-            poll_fn(|cx| if alarm.is_late() { Poll::Ready(None) } else { opening.as_mut().poll(cx) }).await
+            let dialled = dial(share);
+            within(limit, alarm, http2::open(&share.slot.shared, worker, idle_timeout, dialled)).await
         }
     };
     match opened {
         // What was sent before is not known of a stream, only that there was something.
-        Some(opened) => Ok(Connection {
+        Ok(opened) => Ok(Connection {
             wire: Wire::new(Io::Stream(opened.stream)),
             sent_before: opened.is_reused.into(),
             announced: 0,
             opened: Instant::now(),
             whose: None,
         }),
-        None => {
-            tracing::debug!(upstream = %share.upstream.address, "no HTTP/2 connection");
-            Err(Fault::ConnectFailed)
-        }
+        Err(error) => Err(failed(&share.upstream, &error)),
     }
 }
 
-async fn dial(upstream: &Upstream) -> io::Result<TcpStream> {
-    let stream = match upstream.socket {
+async fn dial(share: &Share) -> io::Result<TcpStream> {
+    let Upstream { socket, address, .. } = &*share.upstream;
+    let stream = match socket {
         Some(socket) => TcpStream::connect(socket).await?,
-        None => TcpStream::connect((upstream.address.host.as_str(), upstream.address.port)).await?,
+        None => TcpStream::connect(&*share.slot.lookup.addresses(&address.host, address.port).await?).await?,
     };
     stream.set_nodelay(true)?;
     Ok(stream)

@@ -136,7 +136,10 @@ impl Worker {
                 date: RefCell::new(http_date()),
                 complaints: Complaints::default(),
             });
-            runtime.block_on(run(context, inbox))
+            let cut = runtime.block_on(run(context, inbox));
+            // A lookup of a name may still run, which nobody waits for any more.
+            runtime.shutdown_background();
+            cut
         })?;
         started.recv().map_err(|_| io::Error::other("a worker ended before it began"))??;
         Ok(Worker { messages, open, thread: Mutex::new(Some(thread)) })

@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use globset::GlobSet;
 
-use super::standby::{REPLAY_BURST, REPLAY_SHARE};
 use super::tap::set_of;
-use super::{Counts, Lease, Shard, Side, Standby, Tenure, Upstream, Visit};
+use super::{Guest, Lease};
 use crate::config;
-use crate::domain::{Color, asset};
+use crate::domain::asset;
 use crate::preview::{Flaw, Key};
 
 /// The door to the idle color of one service.
@@ -75,33 +74,6 @@ impl Gate {
     }
 }
 
-/// Those who are on the idle color by a pass, under one tenure.
-pub struct Guests {
-    counts: Box<[Arc<Counts>]>,
-    standby: Arc<Standby>,
-}
-
-impl Guests {
-    /// How many requests and tunnels of theirs are in flight.
-    pub fn in_flight(&self) -> u64 {
-        // Ended before begun, so that `begun` is never the smaller one.
-        let ended: u64 = self.counts.iter().map(|counts| counts.guests_ended.get()).sum();
-        self.counts.iter().map(|counts| counts.guests_begun.get()).sum::<u64>().saturating_sub(ended)
-    }
-
-    /// Marks these as to be ended now. The caller then wakes the workers' connections.
-    pub fn send_away(&self) {
-        self.standby.send_guests_away();
-    }
-}
-
-impl Tenure {
-    /// Those who are on its idle color by a pass.
-    pub fn guests(&self) -> Guests {
-        Guests { counts: self.counts.clone(), standby: Arc::clone(&self.standby) }
-    }
-}
-
 /// Which paths may be answered by the other color where one has no such file.
 #[derive(Debug)]
 pub struct Shield {
@@ -120,67 +92,15 @@ impl Shield {
     }
 }
 
-/// The color that does not serve a request.
-pub struct Other {
-    /// Which.
-    pub color: Color,
-    /// Where it is; at least one.
-    pub upstreams: Arc<[Arc<Upstream>]>,
-    shard: Arc<Shard>,
-}
-
-impl Other {
-    /// Whether some upstream of it is not known to be down.
-    pub fn is_up(&self) -> bool {
-        self.upstreams.iter().any(|upstream| !upstream.is_down())
-    }
-
-    /// Counts a request in that it is asked in place of another color.
-    pub fn visit(&self) -> Visit {
-        Visit::begin(&self.shard)
-    }
-
-    /// Counts a static file that it had and the other color had not.
-    pub fn count_skew_answer(&self) {
-        self.shard.skew_answers.add(1);
-    }
-}
-
 impl Lease {
     /// Whether it is the lease of somebody with a pass, on the idle color.
     pub fn is_preview(&self) -> bool {
-        self.preview.is_some()
+        self.guest == Guest::Yes
     }
 
     /// Whether some upstream of the color that serves it is not known to be down.
     pub fn is_up(&self) -> bool {
         self.upstreams().iter().any(|upstream| !upstream.is_down())
-    }
-
-    /// The color that does not serve it.
-    pub fn other(&self) -> Other {
-        let lane = &self.lane;
-        let (color, upstreams, shard) = match self.side {
-            Side::New => (lane.standby.color, &lane.standby.upstreams, &lane.standby_stats),
-            Side::Old => (lane.color, &lane.upstreams, &lane.stats),
-        };
-        Other { color, upstreams: Arc::clone(upstreams), shard: Arc::clone(shard) }
-    }
-
-    /// Takes one out of the budget of 256 and a tenth of this worker's requests, which is one of its own beside that of
-    /// replays: whoever looks for files that are nowhere must not double the load of both colors.
-    pub fn may_ask_other(&self) -> bool {
-        let counts = &self.lane.counts;
-        let within = counts.skews.get() < REPLAY_BURST + counts.begun.get() / REPLAY_SHARE;
-        if within {
-            counts.skews.add(1);
-        }
-        within
-    }
-
-    /// Whether guests of its time have been sent away.
-    pub(super) fn is_sent_away(&self) -> bool {
-        self.preview.is_some_and(|era| era != self.lane.standby.guests())
     }
 }
 

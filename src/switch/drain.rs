@@ -1,4 +1,4 @@
-//! How the leases of a route that has been replaced come to their end: by themselves, by a goodbye at a moment of their
+//! How the leases of a color that was left come to their end: by themselves, by a goodbye at a moment of their
 //! own before the deadline, or cut at it.
 
 use std::sync::OnceLock;
@@ -48,7 +48,7 @@ impl Ends {
     }
 }
 
-/// Whether a route is being drained, and until when.
+/// Whether a color was left, and until when those who are there may stay.
 #[derive(Debug, Default)]
 pub(super) struct Drain {
     begun: OnceLock<(Instant, Duration)>,
@@ -56,9 +56,9 @@ pub(super) struct Drain {
 }
 
 impl Drain {
-    /// The route has been replaced; what is left is cut after `limit`.
+    /// What is left is cut after `limit`.
     pub(super) fn begin(&self, limit: Duration) {
-        let _ = self.begun.set((Instant::now(), limit)); // a second replacement changes nothing
+        let _ = self.begun.set((Instant::now(), limit)); // a stay is left once
     }
 
     pub(super) fn cut(&self) {

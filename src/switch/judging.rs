@@ -35,6 +35,11 @@ impl Judging {
         self.0.store(word, Relaxed);
     }
 
+    /// Whether a watch runs.
+    pub fn is_on(&self) -> bool {
+        self.0.load(Relaxed) != 0
+    }
+
     /// The mode; `None` while nothing is watched.
     pub fn mode(&self) -> Option<Mode> {
         let word = self.0.load(Relaxed);

@@ -7,8 +7,8 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::hold::WriteToken;
 use super::{
-    ColorStats, Counts, Drain, FailedRequests, Hold, Judging, Lane, Route, ServiceInfo, SlowLimits, Standby, Tenure,
-    Upstream,
+    ColorStats, Counts, FailedRequests, Hold, Judging, Lane, Other, Route, ServiceInfo, Side, SlowLimits, Tenure,
+    Upstream, WayIn,
 };
 use crate::domain::Color;
 use crate::domain::watch::Mode;
@@ -38,7 +38,7 @@ impl Service {
 
     /// Makes `terms.active` take every request that begins from now on: one atomic store.
     ///
-    /// The tenure of the route before it ends ([`Tenure::drained`]) when its last lease does.
+    /// The tenure of the route before it ends ([`Tenure::poll_over`]) when its last lease does.
     pub fn publish(&self, terms: Terms) -> Tenure {
         let (route, tenure) = make_route(&self.info, &self.stats, &self.failure_bell, terms);
         self.route.store(Arc::new(route));
@@ -54,6 +54,8 @@ pub struct Terms {
     pub epoch: u64,
     /// Indexed by [`Color::index`].
     pub upstreams: [Arc<[Arc<Upstream>]>; 2],
+    /// The stays that it leads to, indexed by [`Color::index`].
+    pub stays: [WayIn; 2],
     /// In force from the first request on.
     pub trial: Option<Trial>,
     /// Where requests wait instead of being leased, while a freeze is in force.
@@ -77,50 +79,39 @@ fn make_route(
     failure_bell: &Arc<Notify>,
     terms: Terms,
 ) -> (Route, Tenure) {
-    let Terms { active, epoch, upstreams, trial, hold } = terms;
-    let idle = active.other();
-    let standby = Standby::new(idle, Arc::clone(&upstreams[idle.index()]), trial.is_some());
-    let standby = Arc::new(standby);
+    let Terms { active, epoch, upstreams, stays, trial, hold } = terms;
     let judging = Arc::new(Judging::new(trial.as_ref().map(|trial| trial.mode)));
     let slow = trial.as_ref().and_then(|trial| trial.slow);
     let failed = trial.map(|trial| trial.failed);
-    let upstreams = &upstreams[active.index()];
-    let (alive, drained) = mpsc::channel(1);
-    let drain = Arc::<Drain>::default();
+    let (alive, over) = mpsc::channel(1);
     let ((every, all_ended), (writing, writes_ended)) = (watch::channel(()), watch::channel(()));
-    let shards = stats[active.index()].shards.iter().zip(&stats[idle.index()].shards);
-    let lanes: Box<[Arc<Lane>]> = shards
-        .map(|(shard, standby_shard)| {
-            Arc::new(Lane {
-                service: Arc::clone(info),
-                color: active,
-                epoch,
-                upstreams: Arc::clone(upstreams),
-                stats: Arc::clone(shard),
-                standby: Arc::clone(&standby),
-                standby_stats: Arc::clone(standby_shard),
-                judging: Arc::clone(&judging),
-                counts: Arc::new(Counts::new(slow)),
-                drain: Arc::clone(&drain),
-                failure_bell: Arc::clone(failure_bell),
-                failed: failed.clone(),
-                _drained: alive.clone(),
-                _ended: every.clone(),
-            })
+    let workers = stats[active.index()].shards.len();
+    let counts: Box<[Arc<Counts>]> = (0..workers).map(|_| Arc::new(Counts::new(slow))).collect();
+    let lane = |worker: usize, side: Side| {
+        let color = if side == Side::New { active } else { active.other() };
+        let upstreams = |color: Color| Arc::clone(&upstreams[color.index()]);
+        let stats = |color: Color| Arc::clone(&stats[color.index()].shards[worker]);
+        let other = color.other();
+        let seat = stays[other.index()].spare_seat(worker);
+        Arc::new(Lane {
+            service: Arc::clone(info),
+            color,
+            epoch,
+            upstreams: upstreams(color),
+            stats: stats(color),
+            side,
+            seat: stays[color.index()].seat(worker),
+            other: Other { color: other, upstreams: upstreams(other), stats: stats(other), seat },
+            judging: Arc::clone(&judging),
+            counts: Arc::clone(&counts[worker]),
+            failure_bell: Arc::clone(failure_bell),
+            failed: failed.clone(),
+            _over: alive.clone(),
+            _ended: every.clone(),
         })
-        .collect();
-    let tenure = Tenure {
-        color: active,
-        epoch,
-        standby,
-        counts: lanes.iter().map(|lane| Arc::clone(&lane.counts)).collect(),
-        judging,
-        slow,
-        drain,
-        drained,
-        all_ended,
-        writes_ended,
     };
-    let writes = lanes.iter().map(|_| Arc::new(WriteToken(writing.clone()))).collect();
+    let lanes = (0..workers).map(|worker| [Side::New, Side::Old].map(|side| lane(worker, side))).collect();
+    let writes = (0..workers).map(|_| Arc::new(WriteToken(writing.clone()))).collect();
+    let tenure = Tenure { color: active, epoch, counts, judging, slow, over, all_ended, writes_ended };
     (Route { active, epoch, lanes, writes, hold }, tenure)
 }

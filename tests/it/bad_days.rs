@@ -7,7 +7,7 @@ use super::harness::{Client, Cutover, Setup, Upstream, eventually};
 const GET: &str = "GET / HTTP/1.1\r\nHost: app\r\n\r\n";
 
 /// Limits the descriptors of a running proxy.
-fn limit_descriptors(cutover: &Cutover, soft: u64) {
+pub fn limit_descriptors(cutover: &Cutover, soft: u64) {
     let limit = libc::rlimit { rlim_cur: soft, rlim_max: 4096 };
     let pid = i32::try_from(cutover.pid()).unwrap();
     // SAFETY: it only reads the struct; the process is our own child.

@@ -2,6 +2,7 @@
 //! The proxy has a mount namespace of its own for it, so nothing of the machine is touched.
 
 use std::fs;
+use std::net::UdpSocket;
 
 use serde_json::{Value, json};
 
@@ -126,6 +127,33 @@ fn a_name_that_moves_is_followed_by_busy_connections_as_well() {
     assert!(new.text().contains("/load "));
 }
 
+#[test]
+fn a_resolver_that_never_answers_is_asked_once_and_holds_up_no_stop() {
+    const RESOLVER: &str = "127.0.0.77";
+    let Some(resolver) = can_mount().then(|| UdpSocket::bind((RESOLVER, 53)).ok()).flatten() else { return };
+    resolver.set_nonblocking(true).unwrap();
+    let (blue, green) = pair();
+    let setup = Setup::of(&blue, &green)
+        .set("service.app.blue", format!("'blue.example:{}'", blue.port))
+        .set("service.app.health.interval", "'60s'") // a probe asks for the name too
+        .set("service.app.health.timeout", "'1s'")
+        .set("service.app.upstream.connect_timeout", "'200ms'")
+        .set("proxy.workers", 1)
+        .file("hosts", "127.0.0.1 blue.example\n")
+        .file("resolv.conf", &format!("nameserver {RESOLVER}\noptions timeout:30 attempts:1\n"));
+    let mut cutover = start(setup, "mount --bind hosts /etc/hosts; mount --bind resolv.conf /etc/resolv.conf");
+    cutover.in_mounts("> hosts");
+    for _ in 0..4 {
+        assert_eq!(cutover.get("/").status, 502);
+    }
+    let asked = std::iter::from_fn(|| resolver.recv(&mut [0; 512]).ok()).count();
+    assert!((1..=2).contains(&asked), "{asked} times; twice is for both kinds of addresses");
+    let began = std::time::Instant::now();
+    cutover.signal(libc::SIGTERM);
+    assert!(cutover.ended().success());
+    assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+}
+
 /// The machine's time as the file `time` has it, which a test may write at any moment.
 const FAKED_TIME: &str = "echo +0 > time
     export FAKETIME_TIMESTAMP_FILE=$PWD/time FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1
@@ -141,8 +169,8 @@ fn a_clock_that_jumps_neither_ends_a_watch_nor_prolongs_it() {
     let cutover = start(setup, FAKED_TIME);
     let year = || cutover.get("/").header("date").expect("a Date").split(' ').nth(3).expect("a year").to_owned();
     let (load, now) = (Load::of_gets(cutover.port(), 2), year());
+    let began = std::time::Instant::now(); // before the flip: the watch is as old as that at most
     cutover.must_flip("green");
-    let began = std::time::Instant::now();
     for jump in ["+1500d", "-1500d"] {
         cutover.write("time", jump);
         eventually("the proxy's clock has jumped", || year() != now);

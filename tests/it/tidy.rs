@@ -1,4 +1,5 @@
-//! Keeps the house: which layer may name which, a header in every file, no file too long, no `unwrap()` in the product.
+//! Keeps the house: which layer may name which, also in the map, a header in every file, no file too long, no `unwrap()`
+//! in the product.
 //!
 //! It reads the source as text, without comments and strings. Paths through `super` stay within a layer and are not
 //! looked at.
@@ -105,6 +106,22 @@ fn layers_name_only_the_layers_below_them() {
         "the layers are broken; move the code, or settle the rule anew:\n{}",
         findings.join("\n")
     );
+}
+
+#[test]
+fn the_map_says_what_each_layer_may_name() {
+    let map = include_str!("../../docs/architecture.md");
+    for (layer, allowed) in LAYERS {
+        let begins = [format!("| `{layer}/`"), format!("| `{layer}.rs`")];
+        let row = map.lines().find(|line| begins.iter().any(|begin| line.starts_with(begin)));
+        let row = row.unwrap_or_else(|| panic!("docs/architecture.md has no row for `{layer}`"));
+        let last = row.trim_end_matches(" |").rsplit(" | ").next().expect("a row has columns");
+        let mut said: Vec<_> = last.split('`').skip(1).step_by(2).collect();
+        let mut allowed = allowed.to_vec();
+        said.sort_unstable();
+        allowed.sort_unstable();
+        assert_eq!(said, allowed, "docs/architecture.md about `{layer}`");
+    }
 }
 
 #[test]

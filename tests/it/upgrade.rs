@@ -5,6 +5,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -31,15 +32,22 @@ impl Drop for Successor {
 /// A copy of the binary in the folder of the test, which can be replaced.
 fn own_binary(cutover: &Cutover) -> PathBuf {
     let path = cutover.path("cutover");
-    fs::copy(env!("CARGO_BIN_EXE_cutover"), &path).unwrap();
+    install(&path, &fs::read(env!("CARGO_BIN_EXE_cutover")).unwrap());
     path
 }
 
-/// Puts another program in the place of one, as an installer does.
-fn replace(program: &Path, text: &str) {
+/// Puts another program in the place of one, as a package manager does: a new file of the same name.
+fn install(program: &Path, content: &[u8]) {
     let new = program.with_extension("new");
-    fs::write(&new, text).unwrap();
+    fs::write(&new, content).unwrap();
     fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+    // A program that another test starts at that moment has our file open for writing until it has become itself, and
+    // what is open for writing cannot be run. A lease to read is only had where nobody writes.
+    let file = fs::File::open(&new).unwrap();
+    eventually("nobody writes to the program", || {
+        // SAFETY: fcntl with these arguments touches no memory.
+        unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) == 0 }
+    });
     fs::rename(&new, program).unwrap();
 }
 
@@ -103,9 +111,8 @@ fn no_request_fails_while_the_binary_is_replaced() {
                 }
             });
         }
-        // Replaced as package managers do: a new file of the same name; the running one is "(deleted)" from now on.
-        fs::copy(&program, program.with_extension("new")).unwrap();
-        fs::rename(program.with_extension("new"), &program).unwrap();
+        // The running one is "(deleted)" from now on.
+        install(&program, &fs::read(&program).unwrap());
         let before = done.load(Relaxed);
         let successor = upgrade(&cutover);
         assert_eq!(cutover.ended().code(), Some(0));
@@ -174,7 +181,7 @@ fn nothing_changes_color_while_the_old_process_finishes_a_request() {
 #[test]
 fn a_binary_that_cannot_start_changes_nothing() {
     let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
-    let (mut cutover, program) = start_own(Setup::of(&blue, &green));
+    let (mut cutover, program) = start_own(Setup::of(&blue, &green).set("admin.socket", "'admin.sock'"));
     let old = pid(&cutover);
     let good = cutover.setup.text();
     let fails = |cutover: &Cutover, why: &str| {
@@ -184,7 +191,7 @@ fn a_binary_that_cannot_start_changes_nothing() {
         assert_eq!(cutover.get("/").text(), "blue");
         assert!(cutover.ledger().lines().last().unwrap().contains("upgrade failed"), "{}", cutover.ledger());
     };
-    let replace = |text: &str| replace(&program, text);
+    let replace = |text: &str| install(&program, text.as_bytes());
     replace("#!/bin/sh\nexit 7\n");
     fails(&cutover, "exit status: 7");
     replace("#!/bin/sh\nkill -SEGV $$\n");
@@ -193,16 +200,35 @@ fn a_binary_that_cannot_start_changes_nothing() {
     fails(&cutover, "it ended before it served");
     fs::remove_file(&program).unwrap();
     fails(&cutover, "No such file");
-    fs::copy(env!("CARGO_BIN_EXE_cutover"), &program).unwrap();
-    cutover.write("cutover.toml", "nonsense = 1\n[admin]\n");
-    // The verb reads the config as well, for where the proxy is: it is asked without it.
-    let (status, refused) = cutover.admin("POST", "/v1/upgrade", &json!({}));
-    assert_eq!((status, refused["error"]["code"].as_str()), (500, Some("upgrade_failed")), "{refused}");
-    assert!(refused["error"]["message"].as_str().unwrap().contains("nonsense"), "{refused}");
-    assert_eq!((pid(&cutover), cutover.get("/").text()), (old, "blue"));
+    own_binary(&cutover);
+    // Some fail when they have the sockets already.
+    let unwritable = good.replace("'state'", "'/proc/cutover'");
+    for (config, why) in [("nonsense = 1\n[admin]\n", "nonsense"), (&*unwritable, "/proc/cutover")] {
+        cutover.write("cutover.toml", config);
+        // The verb reads the config as well, for where the proxy is: it is asked without it.
+        let (status, refused) = cutover.admin("POST", "/v1/upgrade", &json!({}));
+        assert_eq!((status, refused["error"]["code"].as_str()), (500, Some("upgrade_failed")), "{refused}");
+        let message = refused["error"]["message"].as_str().unwrap();
+        assert!(message.contains(why) && message.contains("(exit status: "), "it ends by itself: {refused}");
+        assert_eq!((pid(&cutover), cutover.get("/").text()), (old, "blue"));
+        UnixStream::connect(cutover.path("admin.sock")).expect("its own door stays open");
+    }
     cutover.write("cutover.toml", &good);
     cutover.must_flip("green");
     assert!(cutover.is_running());
+}
+
+#[test]
+fn a_stop_is_heard_while_a_successor_is_waited_for() {
+    let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
+    let (mut cutover, program) = start_own(Setup::of(&blue, &green));
+    install(&program, b"#!/bin/sh\nexec sleep 60\n");
+    cutover.signal(libc::SIGUSR2);
+    eventually("the successor is started", || cutover.log().contains("upgrading in place"));
+    cutover.signal(libc::SIGTERM);
+    assert_eq!(cutover.ended().code(), Some(0));
+    let log = cutover.log();
+    assert!(log.contains("a stop was asked for meanwhile") && log.contains("stopped: all done"), "{log}");
 }
 
 #[test]
@@ -265,7 +291,7 @@ fn a_successor_that_ends_with_the_watch_in_its_hands_leaves_it_to_the_old_proces
     cutover.must_flip("green");
     let script = "#!/bin/bash\nset -- $CUTOVER_HANDED_OVER\necho '\"ready\"' >&$2\nread -r known <&$2\n\
                   case $known in *tolerated*) exit 4;; *) exit 5;; esac\n";
-    replace(&program, script);
+    install(&program, script.as_bytes());
     let (status, refused) = cutover.admin("POST", "/v1/upgrade", &json!({}));
     assert_eq!((status, refused["error"]["code"].as_str()), (500, Some("upgrade_failed")), "{refused}");
     assert!(refused["error"]["message"].as_str().unwrap().contains("exit status: 4"), "it had the watch: {refused}");

@@ -167,6 +167,6 @@ pub struct Sample {
     pub in_flight: u64,
     /// What is known of slowness.
     pub aged: Aged,
-    /// Whether the old color could take the traffic back.
+    /// Whether the old color could take the traffic back: an upstream of it is ready.
     pub old_is_up: bool,
 }

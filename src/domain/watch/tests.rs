@@ -257,6 +257,16 @@ fn a_rare_route_takes_nothing_back_and_another_one_does() {
 }
 
 #[test]
+fn a_few_failures_prove_nothing_good_where_the_old_color_was_dead() {
+    let mut watch = watch_after(ended(0, 10_000));
+    let mut sample = Sample { old_is_up: true, ..Sample::default() };
+    watch.step(secs(3.0), sample);
+    sample.seen.phases[Phase::Calm as usize] = ended(0, 100);
+    assert_eq!(watch.step(secs(10.0), sample), Verdict::Hold);
+    assert_eq!(watch.step(WINDOW, sample), Verdict::NotEnoughTraffic);
+}
+
+#[test]
 fn refused_connections_need_no_second_opinion() {
     let mut watch = watch_after(ended(10_000, 0));
     let mut sample = Sample { old_is_up: true, ..Sample::default() };

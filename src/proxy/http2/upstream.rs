@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
@@ -24,7 +25,8 @@ const STREAMS_MAX: u32 = 256;
 /// An answer head at most, as with HTTP/1.
 const HEAD_MAX: usize = 64 * 1024;
 
-/// How long an upstream that left a request without an answer may take for a PING, before its connection is given up.
+/// How long an upstream that left a request without an answer may take for a PING, before its connection takes no more
+/// streams for good. Those that are on it have time-outs of their own.
 const PONG: Duration = Duration::from_secs(2);
 
 /// How long what is to be said last may take.
@@ -47,8 +49,8 @@ pub struct Opened {
 }
 
 impl Shared {
-    /// A stream on a connection that is there, if one takes more. One that `is_stale` by the moment it was opened takes no
-    /// more, and ends with its last stream.
+    /// A stream on a connection that is there, if one takes more. One that `is_stale` by the moment it was opened takes
+    /// no more, and ends with its last stream.
     pub fn stream(&self, is_stale: impl Fn(Instant) -> bool) -> Option<Opened> {
         let mut open = self.open.borrow_mut();
         open.retain(|(session, opened)| {
@@ -68,17 +70,20 @@ impl Shared {
     }
 }
 
-/// A stream: on a connection that is there, or on one that `dial` opens. `None`: there is none to be had.
+/// A stream: on a connection that is there, or on one that `dial` opens.
+///
+/// # Errors
+/// Those of `dial`; the connection ended before it took a stream.
 pub async fn open(
     shared: &Shared,
     worker: &Rc<Context>,
     idle_timeout: Duration,
-    dial: impl Future<Output = Option<TcpStream>>,
-) -> Option<Opened> {
+    dial: impl Future<Output = io::Result<TcpStream>>,
+) -> io::Result<Opened> {
     let _turn = shared.opening.lock().await;
     // Whoever was waited for has opened one.
     if let Some(opened) = shared.stream(|_| false) {
-        return Some(opened);
+        return Ok(opened);
     }
     let limits = Limits { streams: STREAMS_MAX, head_bytes: HEAD_MAX, resets: u32::MAX };
     let session = Rc::new(RefCell::new(Session::new(Role::Client, limits, Instant::now())));
@@ -88,10 +93,10 @@ pub async fn open(
     tokio::task::spawn_local(task.run());
     // How many streams it takes is known from its greeting.
     greeted.notified().await;
-    let at = session.borrow_mut().open()?;
+    let at = session.borrow_mut().open().ok_or(io::ErrorKind::ConnectionAborted)?;
     let stream = Stream::new(Rc::clone(&session), at, Role::Client);
     shared.open.borrow_mut().push((session, Instant::now()));
-    Some(Opened { stream, is_reused: false })
+    Ok(Opened { stream, is_reused: false })
 }
 
 /// What keeps a connection going.
@@ -136,16 +141,20 @@ impl Upstream {
         if let Poll::Ready(stopped) = self.driver.poll(cx, &self.worker.buffers, &mut progress, || {}) {
             return Poll::Ready(stopped);
         }
-        let session = self.driver.session.borrow();
+        let mut session = self.driver.session.borrow_mut();
         if session.is_greeted() {
             self.greeted.notify_one();
         }
+        let is_late = alarm.is_late() && !progress;
+        if is_late && *waiting == Waiting::Pong {
+            session.close();
+        }
         let is_idle = session.busy() == 0;
         let is_over = self.worker.is_cutting() || (is_idle && (self.worker.is_stopping() || session.is_closing()));
-        if is_over || (alarm.is_late() && !progress && *waiting != Waiting::Nothing) {
+        if is_over || (is_late && *waiting == Waiting::Idle) {
             return Poll::Ready(Stopped::Gone);
         }
-        let (now_waiting, limit) = match (session.is_doubted(), is_idle) {
+        let (now_waiting, limit) = match (session.is_doubted() && !session.is_closing(), is_idle) {
             (true, _) => (Waiting::Pong, PONG),
             (false, true) => (Waiting::Idle, self.idle_timeout),
             (false, false) => (Waiting::Nothing, Duration::ZERO),

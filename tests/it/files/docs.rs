@@ -1,4 +1,4 @@
-//! What `docs/runbook.md` names is there.
+//! What `docs/runbook.md` names is there, and so is whatever a page links to.
 
 use super::*;
 
@@ -16,16 +16,46 @@ fn name_files_that_are_there() {
     }
 }
 
-#[test]
-fn lead_to_headings_that_are_there() {
-    let runbook = text("docs/runbook.md");
+/// Every page, from the root.
+fn pages() -> Vec<PathBuf> {
+    let folders = [".", "docs", "docs/dev", "docs/decisions", "development_flow"];
+    let entries = folders.iter().flat_map(|folder| fs::read_dir(root().join(folder)).unwrap());
+    let pages =
+        entries.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|end| end == "md"));
+    pages.collect()
+}
+
+/// The anchors of a page's headings, as GitHub makes them.
+fn anchors(page: &str) -> Vec<String> {
     let anchor = |heading: &str| -> String {
         let kept = heading.trim_matches(['#', ' ']).to_lowercase();
-        let kept = kept.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, ' ' | '-'));
+        let kept = kept.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, ' ' | '-' | '_'));
         kept.map(|c| if c == ' ' { '-' } else { c }).collect()
     };
-    let headings: Vec<_> = runbook.lines().filter(|line| line.starts_with('#')).map(anchor).collect();
-    for link in runbook.split("](#").skip(1).map(|rest| rest.split(')').next().unwrap()) {
-        assert!(headings.iter().any(|heading| heading == link), "#{link} is not among {headings:?}");
+    page.lines().filter(|line| line.starts_with('#')).map(anchor).collect()
+}
+
+#[test]
+fn link_to_pages_and_headings_that_are_there() {
+    let pages = pages();
+    assert!(pages.len() > 25, "{pages:?}");
+    let mut links = 0;
+    for path in pages {
+        let page = fs::read_to_string(&path).unwrap();
+        let shown = path.strip_prefix(root()).unwrap_or(&path).display().to_string();
+        for link in page.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            if link.starts_with("http") {
+                continue;
+            }
+            links += 1;
+            let (file, anchor) = link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));
+            let to = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            assert!(to.exists(), "{shown} links to {link}");
+            if let Some(anchor) = anchor {
+                let anchors = anchors(&fs::read_to_string(&to).unwrap());
+                assert!(anchors.iter().any(|have| have == anchor), "{shown} links to {link}, not among {anchors:?}");
+            }
+        }
     }
+    assert!(links > 100, "{links}");
 }

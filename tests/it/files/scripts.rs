@@ -88,6 +88,37 @@ fn find_the_binary_and_pass_everything_on() {
 }
 
 #[test]
+fn take_the_server_s_config_before_the_example_of_the_repository() {
+    // SAFETY: geteuid has no preconditions.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    if !have("unshare") || !is_root {
+        return;
+    }
+    let tree = tree("target/release/cutover");
+    program(&tree.path().join("target/release/cutover"), "printf '%s|' \"$CUTOVER_CONFIG\" \"$@\"");
+    fs::create_dir(tree.path().join("config")).unwrap();
+    fs::write(tree.path().join("config/cutover.toml"), "").unwrap();
+    let deploy = tree.path().join("scripts/deploy/server_deploy.sh");
+    let in_etc = "mkdir /etc/cutover; : >/etc/cutover/cutover.toml";
+    for (case, there, named, want) in [
+        ("the server has none", "", None, ""),
+        ("the server has one", in_etc, None, "/etc/cutover/cutover.toml"),
+        ("an empty name is none", in_etc, Some(""), "/etc/cutover/cutover.toml"),
+        ("it is named", in_etc, Some("mine.toml"), "mine.toml"),
+        ("one is at the root", &format!("{in_etc}; : >cutover.toml"), None, ""),
+    ] {
+        // A mount namespace of its own: the machine's /etc is not touched.
+        let line = format!("mount -t tmpfs tmpfs /etc; {there}\nexec \"$0\" --image-tag sha-1");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-ec", &line]).arg(&deploy).current_dir(tree.path());
+        command.env_remove("CUTOVER_CONFIG").env_remove("CUTOVER_BIN").env("PATH", "/usr/bin:/bin");
+        let output = command.envs(named.map(|name| ("CUTOVER_CONFIG", name))).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(said, format!("{want}|deploy|--image-tag|sha-1|"), "{case}: {output:?}");
+    }
+}
+
+#[test]
 fn say_what_to_do_without_a_binary() {
     let tree = tree("target/release/something-else");
     for path in ["smoke/smoke_test.sh", "deploy/server_deploy.sh", "deploy/server_rollback.sh"] {

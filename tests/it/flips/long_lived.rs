@@ -161,6 +161,28 @@ fn an_event_stream_ends_after_its_event_and_the_connection_goes_on_with_the_new_
 }
 
 #[test]
+fn a_compressed_event_stream_is_not_ended_at_bytes_that_look_like_line_ends() {
+    let blue = Upstream::start(|conn| {
+        conn.request()?;
+        conn.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: gzip\r\n")?;
+        conn.send("Transfer-Encoding: chunked\r\n\r\n")?;
+        loop {
+            conn.send("4\r\n\x1f\n\n.\r\n")?;
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let (cutover, _green) = in_front_of(&blue, "1s");
+    let mut client = cutover.client();
+    client.send(EVENTS);
+    client.head().unwrap();
+    assert_eq!(cutover.must_flip("green")["drain"]["cut"], 1);
+    let (text, _) = client.rest();
+    assert!(!text.ends_with(b"0\r\n\r\n"), "it does not look whole");
+    let events = &cutover.app()["colors"]["blue"]["long_lived"]["event_stream"];
+    assert_eq!((&events["closed"], &events["cut"]), (&0.into(), &1.into()), "{events}");
+}
+
+#[test]
 fn a_quiet_event_stream_ends_too_and_an_ordinary_answer_takes_its_time() {
     let blue = Upstream::start(|conn| {
         let request = conn.request()?;

@@ -1,5 +1,7 @@
 //! WebSockets over HTTP/2 (RFC 8441), to an application that speaks HTTP/1.
 
+use std::time::Duration;
+
 use super::wire::*;
 use crate::harness::{Setup, Upstream};
 
@@ -82,4 +84,26 @@ fn a_client_that_leaves_ends_the_socket_upstream() {
     wire.reset(1, 8);
     cutover.until_app("it is over", |app| app["colors"]["blue"]["in_flight"] == 0);
     assert!(wire.is_alive());
+}
+
+#[test]
+fn a_slow_reader_gets_what_the_application_said_before_it_closed() {
+    const MUCH: usize = 60_000;
+    let upstream = Upstream::start(|conn| {
+        conn.request()?;
+        conn.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")?;
+        conn.send(vec![b'x'; MUCH])
+    });
+    let cutover = Setup::in_front_of(&upstream).start();
+    let mut wire = Wire::with_settings(cutover.port(), &[(4, 1000)]);
+    wire.headers(1, 0, &connect("/socket"));
+    wire.frame(|frame| frame.kind == DATA).unwrap();
+    for word in [&b"still"[..], b"there", b"?"] {
+        wire.send(DATA, 0, 1, word); // the first one is answered by a reset, and what follows it cannot be sent
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    wire.window_update(1, MUCH as u32);
+    let whole = wire.answer(1);
+    assert_eq!((whole.body.len(), whole.is_whole), (MUCH, true), "reset: {:?}", whole.reset);
+    cutover.until_app("it is over", |app| app["colors"]["blue"]["in_flight"] == 0);
 }

@@ -2,8 +2,10 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::wire::*;
+use crate::bad_days::limit_descriptors;
 use crate::harness::{Cutover, PATIENCE, Setup, Upstream, eventually, free_port};
 
 /// An application that speaks HTTP/2 only. `serve` is given each connection after the greetings, and which one it is.
@@ -222,6 +224,46 @@ fn a_silent_application_is_given_up_with_its_connection() {
     assert_eq!(cutover.admin("POST", "/v1/reload", &serde_json::Value::Null).0, 200);
     assert_eq!(post(&cutover), 504);
     eventually("another connection is made", || post(&cutover) == 200);
+}
+
+#[test]
+fn an_application_that_pauses_loses_no_request_to_a_client_that_left() {
+    let server = Server::start(|wire, nth, note| {
+        if nth > 1 {
+            return answer_all(wire, note);
+        }
+        let first = wire.frame(|frame| frame.kind == HEADERS).unwrap();
+        note(&first);
+        let second = wire.frame(|frame| frame.kind == HEADERS).unwrap();
+        note(&second);
+        wire.frame(|frame| frame.kind == PING).expect("a question whether anybody is there");
+        std::thread::sleep(Duration::from_secs(3)); // as in a collection of garbage
+        wire.headers(second.stream, END, &[(":status", "204")]);
+        wire.end();
+    });
+    let cutover = server.cutover();
+    let (mut leaves, mut stays) = (cutover.client(), cutover.client());
+    leaves.send("POST /1 HTTP/1.1\r\nHost: app\r\nContent-Length: 2\r\n\r\nhi");
+    eventually("the first is there", || server.seen.lock().unwrap().len() == 1);
+    stays.send("POST /2 HTTP/1.1\r\nHost: app\r\nContent-Length: 2\r\n\r\nhi");
+    eventually("the second is there", || server.seen.lock().unwrap().len() == 2);
+    socket2::SockRef::from(leaves.stream()).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(leaves); // a reset
+    assert_eq!(stays.answer().status, 204);
+    assert_eq!(post(&cutover), 200, "on another connection");
+}
+
+#[test]
+fn want_of_descriptors_is_no_fault_of_the_application() {
+    let server = Server::start(|wire, _, note| answer_all(wire, note));
+    let cutover = server.cutover();
+    let mut client = cutover.client();
+    eventually("it is accepted", || cutover.status()["connections"] == 1);
+    limit_descriptors(&cutover, 10);
+    let answer = client.ask("GET / HTTP/1.1\r\nHost: app\r\n\r\n");
+    assert_eq!(answer.status, 503, "{answer:?}");
+    limit_descriptors(&cutover, 4096);
+    assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: app\r\n\r\n").status, 200);
 }
 
 #[test]

@@ -116,8 +116,8 @@ fn that_died_while_kept_cost_no_request() {
     let cutover = Setup::in_front_of(&blue).start();
     let mut client = cutover.client();
     for n in 1..=50 {
-        let post = "POST / HTTP/1.1\r\nHost: app\r\nContent-Length: 3\r\n\r\nabc";
-        assert_eq!(client.ask(post).text(), "ok", "request {n}");
+        let request = "POST / HTTP/1.1\r\nHost: app\r\nContent-Length: 3\r\n\r\nabc";
+        assert_eq!(client.ask(request).text(), "ok", "request {n}");
         // A request that its kernel has taken before the close may have been served: that would be another test.
         eventually("it has closed", || closed.load(Relaxed) == n);
     }
@@ -149,6 +149,9 @@ fn that_died_with_a_request_are_tried_again_only_where_it_is_safe() {
             assert_eq!(client.ask(GET).status, 200, "a new connection");
         }
     }
+    // Nor does it matter how long the head is.
+    let long = format!("GET / HTTP/1.1\r\nHost: app\r\nCookie: a={}\r\n\r\n", "x".repeat(13_000));
+    assert_eq!(client.ask(&long).status, 200);
 }
 
 #[test]

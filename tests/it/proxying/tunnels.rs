@@ -42,6 +42,16 @@ fn carry_bytes_both_ways_and_each_way_ends_on_its_own() {
 }
 
 #[test]
+fn are_opened_however_long_the_request_s_head_is() {
+    let blue = echo();
+    let cutover = Setup::in_front_of(&blue).start();
+    let mut client = cutover.client();
+    client.send(UPGRADE.replace("\r\n\r\n", &format!("\r\nCookie: a={}\r\n\r\n", "x".repeat(30_000))));
+    let head = client.head().unwrap();
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+}
+
+#[test]
 fn end_with_the_application_s_side_too() {
     let blue = Upstream::start(|conn| {
         conn.request()?;

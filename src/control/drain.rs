@@ -1,0 +1,138 @@
+//! Colors that were left, until their last lease is gone.
+//!
+//! A flip leaves the color before it. An operator, or a deploy before it stops a color, may also ask that the idle one be
+//! empty: requests are there as well, of guests, of split traffic and in place of the active color's.
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::service::Leaving;
+use super::task::Task;
+use super::words::seconds;
+use crate::clock;
+use crate::domain::cutover::Event;
+use crate::status::Drained;
+use crate::switch::Leave;
+
+/// A color that was left and may still hold leases.
+pub(super) struct Draining {
+    pub(super) service: String,
+    pub(super) leave: Leave,
+    pub(super) by: LeftBy,
+}
+
+/// Why a color was left.
+pub(super) enum LeftBy {
+    /// A flip or rollback, with which this epoch ended; the machine says when the rest is cut.
+    Flip { epoch: u64 },
+    /// It was idle already, and somebody asked that it be empty.
+    Request {
+        since: Duration,
+        /// When the rest is cut; `None` once it was.
+        until: Option<Duration>,
+        /// Whether anybody was there.
+        was_used: bool,
+    },
+}
+
+/// The position of the first color that holds no lease any more.
+pub(super) async fn first_drained(draining: &mut [Draining]) -> usize {
+    poll_fn(|cx| {
+        let drained = draining.iter_mut().position(|one| one.leave.poll_drained(cx).is_ready());
+        drained.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
+}
+
+/// The position of the first route that holds no lease any more.
+pub(super) async fn first_over(leaving: &mut [Leaving]) -> usize {
+    poll_fn(|cx| {
+        let over = leaving.iter_mut().position(|left| left.tenure.poll_over(cx).is_ready());
+        over.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
+}
+
+impl Task {
+    pub(super) fn on_drained(&mut self, at: usize) {
+        let Draining { service, leave, by } = self.draining.swap_remove(at);
+        match by {
+            LeftBy::Flip { epoch } => self.on_all_given_back(service, epoch, leave.was_cut()),
+            LeftBy::Request { since, was_used, .. } => {
+                let Some(managed) = self.services.get_mut(&service) else { return };
+                let took = seconds(clock::now().saturating_sub(since));
+                let drained =
+                    if was_used { Drained { seconds: took, cut: leave.was_cut() } } else { managed.last_drain };
+                for answer in std::mem::take(&mut managed.drain_waiters) {
+                    self.reply(answer, Ok(drained));
+                }
+            }
+        }
+    }
+
+    /// This process holds no lease any more that was taken on the color that was active until `epoch` ended.
+    pub(super) fn on_all_given_back(&mut self, service: String, epoch: u64, cut: u64) {
+        if self.handover.waits_for_predecessor() {
+            return self.handover.given_back.push((service, epoch, cut));
+        }
+        self.feed(&service, Event::Drained { epoch, cut });
+    }
+
+    /// Empties the idle color, if somebody waits for that: after the drain that a flip began, and not while the color has
+    /// its part of split traffic.
+    pub(super) fn empty_idle(&mut self, name: &str) {
+        let Some(managed) = self.services.get_mut(name) else { return };
+        let (machine, idle) = (&managed.machine, managed.machine.active().other());
+        let is_emptied = |one: &Draining| one.service == name && matches!(one.by, LeftBy::Request { .. });
+        let has_to_wait = managed.drain_waiters.is_empty()
+            || machine.drains().iter().any(|drain| drain.color == idle)
+            || machine.mode().is_some_and(|mode| mode.keep_one_in > 0)
+            || self.draining.iter().any(is_emptied);
+        if has_to_wait {
+            return;
+        }
+        let (now, service) = (clock::now(), name.to_owned());
+        let (tenure, leave) = managed.leave_idle(now);
+        let until = Some(now + managed.config.drain.timeout);
+        let by = LeftBy::Request { since: now, until, was_used: leave.in_flight() > 0 };
+        self.leaving.push(Leaving { service: service.clone(), tenure });
+        self.draining.push(Draining { service, leave, by });
+        self.schedule.is_stale = true;
+        (self.wake_workers)();
+    }
+
+    /// When the next of those that somebody wants to be empty is cut.
+    pub(super) fn idle_deadlines(&self) -> impl Iterator<Item = Duration> {
+        self.draining.iter().filter_map(|one| match one.by {
+            LeftBy::Request { until, .. } => until,
+            LeftBy::Flip { .. } => None,
+        })
+    }
+
+    pub(super) fn cut_idle(&mut self, now: Duration) {
+        let cut = self.cut_where(|one| match &mut one.by {
+            LeftBy::Request { until, .. } => until.take_if(|until| *until <= now).is_some(),
+            LeftBy::Flip { .. } => false,
+        });
+        self.schedule.is_stale |= cut;
+    }
+
+    pub(super) fn cut(&mut self, name: &str, epoch: u64) {
+        self.cut_where(|one| one.service == name && matches!(one.by, LeftBy::Flip { epoch: of } if of == epoch));
+    }
+
+    fn cut_where(&mut self, is: impl Fn(&mut Draining) -> bool) -> bool {
+        let mut any = false;
+        for one in &mut self.draining {
+            if is(one) {
+                one.leave.cut();
+                any = true;
+            }
+        }
+        if any {
+            (self.wake_workers)();
+        }
+        any
+    }
+}
