@@ -48,6 +48,18 @@ impl Containers {
     /// # Errors
     /// There is none, or Docker does not answer within 15 s; the sentence says which.
     pub async fn look(&self) -> Result<Vec<Container>, String> {
+        let found = self.find().await?;
+        if found.is_empty() {
+            return Err(format!("there is no {self}; is it up? See `docker compose ls`"));
+        }
+        Ok(found)
+    }
+
+    /// Looks at each of them, also where there is none. One that is named must be there.
+    ///
+    /// # Errors
+    /// Docker does not answer within 15 s.
+    pub async fn find(&self) -> Result<Vec<Container>, String> {
         let ids = match self {
             Containers::Named(name) => vec![name.clone()],
             Containers::Project(project) | Containers::All(project) => {
@@ -57,15 +69,15 @@ impl Containers {
                 if matches!(self, Containers::Project(_)) {
                     filters.extend(["--filter", &service]);
                 }
-                docker(&filters).await?.lines().map(str::to_owned).collect()
+                docker(&filters).await?.stdout.lines().map(str::to_owned).collect()
             }
         };
         if ids.is_empty() {
-            return Err(format!("there is no {self}; is it up? See `docker compose ls`"));
+            return Ok(Vec::new());
         }
         let args: Vec<_> =
             ["inspect", "--type", "container", "--"].into_iter().chain(ids.iter().map(|id| &**id)).collect();
-        parse(&docker(&args).await?, jiff::Timestamp::now())
+        parse(&docker(&args).await?.stdout, jiff::Timestamp::now())
     }
 }
 
@@ -85,7 +97,7 @@ impl Container {
     /// # Errors
     /// Docker does not answer within 15 s.
     pub async fn log(&self, since: Duration) -> Result<String, String> {
-        docker(&["logs", "--since", &format!("{}s", since.as_secs()), "--", &self.id]).await
+        docker(&["logs", "--since", &format!("{}s", since.as_secs()), "--", &self.id]).await.map(Said::both)
     }
 
     /// The last `lines` that it wrote to both of its outputs together, oldest first, each after the time it was written at.
@@ -94,7 +106,7 @@ impl Container {
     /// # Errors
     /// Docker does not answer within 15 s.
     pub async fn tail(&self, lines: usize) -> Result<Vec<String>, String> {
-        let both = docker(&["logs", "--timestamps", "--tail", &lines.to_string(), "--", &self.id]).await?;
+        let both = docker(&["logs", "--timestamps", "--tail", &lines.to_string(), "--", &self.id]).await?.both();
         let mut both: Vec<_> = both.lines().map(str::to_owned).collect();
         // One output after the other; the times are of one length, and put them into one order.
         both.sort_by(|a, b| time_of(a).cmp(time_of(b)));
@@ -121,7 +133,7 @@ pub struct Usage {
 /// Docker does not answer within 15 s.
 pub async fn usage(ids: &[&str]) -> Result<Vec<Usage>, String> {
     let args = [&["stats", "--no-stream", "--format", "{{json .}}", "--"][..], ids].concat();
-    docker(&args).await?.lines().map(parse_usage).collect()
+    docker(&args).await?.stdout.lines().map(parse_usage).collect()
 }
 
 fn parse_usage(json: &str) -> Result<Usage, String> {
@@ -146,8 +158,23 @@ fn time_of(line: &str) -> &str {
     line.split(' ').next().unwrap_or_default()
 }
 
-/// Runs `docker` and takes both of its outputs.
-async fn docker(args: &[&str]) -> Result<String, String> {
+/// What `docker` said.
+struct Said {
+    /// Its answer.
+    stdout: String,
+    /// Warnings (a config that it may not read, an old API), and for `logs` what the container wrote there.
+    stderr: String,
+}
+
+impl Said {
+    /// One after the other.
+    fn both(self) -> String {
+        self.stdout + &self.stderr
+    }
+}
+
+/// Runs `docker`.
+async fn docker(args: &[&str]) -> Result<Said, String> {
     let mut command = Command::new("docker");
     command.args(args).stdin(Stdio::null()).kill_on_drop(true);
     let asked = || format!("docker {}", args[0]);
@@ -156,11 +183,11 @@ async fn docker(args: &[&str]) -> Result<String, String> {
         Ok(Err(error)) => return Err(format!("{} could not be run: {error}; is Docker installed?", asked())),
         Err(_) => return Err(format!("{} did not answer within {ANSWER_TIMEOUT:?}; is the engine well?", asked())),
     };
-    let errors = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     if !output.status.success() {
-        return Err(format!("{} failed: {}", asked(), errors.trim()));
+        return Err(format!("{} failed: {}", asked(), stderr.trim()));
     }
-    Ok(format!("{}{errors}", String::from_utf8_lossy(&output.stdout)))
+    Ok(Said { stdout: String::from_utf8_lossy(&output.stdout).into_owned(), stderr })
 }
 
 /// Reads the answer of `docker inspect`.

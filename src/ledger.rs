@@ -20,9 +20,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::background;
+use crate::shared::{folder_of, share};
 
 pub use chain::{Link, read_head};
-pub use line::{HIDDEN, Line, without_secrets};
+pub use line::{HIDDEN, Line, is_secret, without_secrets};
 pub use verify::{Finding, Verified, verify};
 
 /// Lines that may wait for the disk, and as many that may wait for it to be well again; more are lost, and a line says so.
@@ -176,7 +177,7 @@ pub fn append(place: &Place, line: &Line) -> io::Result<Vec<String>> {
     let Place { path, head } = place;
     let mut file = open_to_append(path)?;
     file.lock()?;
-    give_to_folders_owner(path, &file)?;
+    give_to_others(path, &file)?;
     let known = head.as_deref().and_then(|head| chain::read_head(head).ok().flatten());
     let (lines, bytes, last) = chained(&mut file, known, line)?;
     file.write_all(&bytes)?;
@@ -262,16 +263,19 @@ fn end_of(file: &mut File) -> io::Result<(chain::End, bool)> {
     }
 }
 
-/// A ledger that root begins must be open to the proxy, which is not root: a new one belongs to whom its folder does.
-fn give_to_folders_owner(path: &Path, file: &File) -> io::Result<()> {
+/// A new ledger must be open to everybody who writes it, the proxy and whoever deploys: it belongs to the group of a
+/// folder that is shared, and one that root begins to whom its folder does.
+fn give_to_others(path: &Path, file: &File) -> io::Result<()> {
     let made = file.metadata()?;
-    if made.len() > 0 || made.uid() != 0 {
+    if made.len() > 0 || !made.is_file() {
         return Ok(());
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let owner = std::fs::metadata(folder)?;
-    // A folder of root's own, or a user namespace that does not know the owner: it stays as it is.
-    let _ = fchown(file, Some(owner.uid()), Some(owner.gid()));
+    if made.uid() == 0 {
+        let owner = std::fs::metadata(folder_of(path))?;
+        // A folder of root's own, or a user namespace that does not know the owner: it stays as it is.
+        let _ = fchown(file, Some(owner.uid()), Some(owner.gid()));
+    }
+    share(file, path);
     Ok(())
 }
 

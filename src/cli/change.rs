@@ -78,7 +78,12 @@ pub(super) async fn change(
 /// A deploy may be bringing a release up in the color that is meant, or have been killed while it did: ready is not
 /// proven.
 fn refuse_unproven(config: &Config, service: &str, target: Color) -> Result<(), Failure> {
-    let journal = Journal::peek(&config.state.dir, service);
+    let journal = Journal::peek(&config.state.dir, service).map_err(|trouble| {
+        Failure::Failed(format!(
+            "{service}: nobody can tell whether a deploy has left something unproven in {target}, so nothing was changed: \
+             {trouble} To change color all the same, use --force"
+        ))
+    })?;
     let Some(journal) = journal.filter(|journal| journal.color == target && journal.is_unproven()) else {
         return Ok(());
     };

@@ -9,6 +9,7 @@ use super::{Form, complain, in_runtime};
 use crate::admin::client::{Client, ClientError};
 use crate::config::Config;
 use crate::domain::release::Strategy;
+use crate::ledger::without_secrets;
 use crate::runbook::deploy::{self, Ended, Order};
 use crate::runbook::journal::Intent;
 use crate::runbook::show::Show;
@@ -33,9 +34,10 @@ pub(super) fn deploy(
     let order = Order { intent, strategy, tag, dry_run, by: who() };
     let mut show = Show::new(form == Form::Json);
     let (ended, sentence) = in_runtime(async { Ok(deploy::run(&config, service, &order, &mut show).await) })?;
+    show.clear();
     match (ended, form) {
         (Ended::Kept, _) | (_, Form::Json) => show.outcome(ended.as_str(), &sentence),
-        (_, Form::Text) => complain(&format!("cutover: {sentence}\n")),
+        (_, Form::Text) => complain(&format!("cutover: {}\n", without_secrets(&sentence))),
     }
     Ok(ExitCode::from(ended.exit_code()))
 }
@@ -49,8 +51,9 @@ pub(super) fn bring_back(
     form: Form,
 ) -> Result<ExitCode, Failure> {
     let refused = |refusal| Err(Failure::Client(ClientError::Refused(refusal)));
-    match refusal.code {
-        RefusalCode::NotReady | RefusalCode::NothingToRollBack => {}
+    let has_way_back = match refusal.code {
+        RefusalCode::NotReady => true,
+        RefusalCode::NothingToRollBack => false,
         RefusalCode::BadRequest
         | RefusalCode::UnknownService
         | RefusalCode::AlreadyActive
@@ -64,7 +67,7 @@ pub(super) fn bring_back(
         | RefusalCode::PreviewOff
         | RefusalCode::UpgradeFailed
         | RefusalCode::Stopping => return refused(refusal),
-    }
+    };
     let config = Config::load(path)?;
     let known: Vec<_> = config.services.iter().map(|service| service.name.as_str()).collect();
     let name = pick(service, &known).map_err(Failure::Usage)?.to_owned();
@@ -75,9 +78,21 @@ pub(super) fn bring_back(
     let strategy = service.deploy.strategy;
     let Ok(site) = Site::new(&config, service, strategy) else { return refused(refusal) };
     let tag = match strategy {
-        // What ran in it last is what its env file says: a deploy that was not kept has put that back.
-        Strategy::BlueGreen if in_runtime(async { Ok(site.runs(active.other()).await) })? => None,
-        Strategy::BlueGreen => site.tag(active.other()).ok().flatten(),
+        // What lies in the other color is what was left, or was never flipped to: nobody is sent there unasked.
+        Strategy::BlueGreen if !has_way_back => {
+            let help = "; an older release comes back with `cutover rollback --to-tag`";
+            return refused(Refusal { message: refusal.message + help, ..refusal });
+        }
+        Strategy::BlueGreen => match in_runtime(async { Ok(site.runs(active.other()).await) })? {
+            Ok(true) => None,
+            // What ran in it last is what its env file says: a deploy that was not kept has put that back.
+            Ok(false) => site.tag(active.other()).ok().flatten(),
+            Err(why) => {
+                let message = format!("{}; whether it runs at all is not known: {why}", refusal.message);
+                return refused(Refusal { message, ..refusal });
+            }
+        },
+        // It is never flipped; the ledger knows what was replaced.
         Strategy::Recreate => site.check_env_file(active).ok().and_then(|()| site.tag_before(active)),
     };
     let Some(tag) = tag else { return refused(refusal) };

@@ -10,7 +10,7 @@ use super::args::pick;
 use super::failure::Failure;
 use super::{Form, client, in_runtime, print, print_json};
 use crate::config::Config;
-use crate::runbook::monitor::{Item, Standing, look};
+use crate::runbook::monitor::{Blind, Item, Standing, look};
 
 /// Looks at one service, or at all.
 pub fn monitor(path: &Path, service: Option<&str>, over: Duration, form: Form) -> Result<ExitCode, Failure> {
@@ -22,7 +22,7 @@ pub fn monitor(path: &Path, service: Option<&str>, over: Duration, form: Form) -
     let mut is_well = true;
     let mut all = serde_json::Map::new();
     for service in services {
-        let items = in_runtime(async { look(service, &client, over).await.map_err(Failure::Failed) })?;
+        let items = in_runtime(async { look(service, &client, over).await.map_err(failure) })?;
         is_well &= items.iter().all(|item| matches!(item.standing, Standing::Ok | Standing::None));
         if form == Form::Text {
             print(&text(&service.name, &items));
@@ -33,6 +33,13 @@ pub fn monitor(path: &Path, service: Option<&str>, over: Duration, form: Form) -
         print_json(&json!({ "well": is_well, "services": all }));
     }
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn failure(blind: Blind) -> Failure {
+    match blind {
+        Blind::NoStatus(error) => Failure::Client(error),
+        Blind::NoService(_) => Failure::Failed(blind.to_string()),
+    }
 }
 
 fn text(service: &str, items: &[Item]) -> String {

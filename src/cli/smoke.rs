@@ -11,11 +11,12 @@ use serde_json::{Value, json};
 use super::args::{SmokeArgs, who};
 use super::failure::Failure;
 use super::{Form, complain, print, print_json, reach};
-use crate::config::{self, ColorConfig, Config, Service};
+use crate::config::{self, ColorConfig, Config, EnvFile, Service};
 use crate::docker::Containers;
 use crate::ledger::{self, Place};
+use crate::redact::Secrets;
 use crate::runbook::http::{Base, Scheme};
-use crate::runbook::smoke::{Failed, Passed, Smoke, line, run};
+use crate::runbook::smoke::{Failed, Passed, Ready, Smoke, line, run};
 
 /// Tests a color.
 pub(super) async fn smoke(args: SmokeArgs, config: Option<&Path>, form: Form) -> Result<ExitCode, Failure> {
@@ -38,11 +39,13 @@ pub(super) async fn smoke(args: SmokeArgs, config: Option<&Path>, form: Form) ->
     };
     let test = Smoke {
         base: args.url.announced(known.and_then(|(service, _)| service.upstream.proxy_protocol)),
+        ready: Ready::Runbook,
         expect_version: args.expect_version,
         expect_service: args.expect_service,
         timeout: args.timeout,
         containers,
         error_lines_max: args.max_errors,
+        secrets: known.map_or_else(Secrets::default, |(_, color)| secrets(color)),
     };
     let outcome = run(&test, &mut |line| {
         if form == Form::Text {
@@ -61,6 +64,12 @@ pub(super) async fn smoke(args: SmokeArgs, config: Option<&Path>, form: Form) ->
         print_json(&summary(&test.base, &outcome));
     }
     Ok(if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// What the env file of a color has that its logs must not tell; nothing where it cannot be read.
+fn secrets(color: &ColorConfig) -> Secrets {
+    let file = color.env_file.as_deref().and_then(|path| EnvFile::load(path).ok());
+    file.as_ref().map(Secrets::of).unwrap_or_default()
 }
 
 /// The color that listens at `base`.

@@ -27,10 +27,8 @@ impl EnvFile {
             Ok(text) => Self::parse(text, path),
             Err(error) => {
                 let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-                let help =
-                    "paths are relative to the folder cutover was started in; copy deploy/.env.deploy.example there";
                 let message = format!("cannot read the env file: {error} (tried {})", absolute.display());
-                Err(vec![Problem::with_file(path, message, help)])
+                Err(vec![Problem::with_file(path, message, way_out(&error, path))])
             }
         }
     }
@@ -74,14 +72,13 @@ impl EnvFile {
                     let tail = rest[ended..].lines().next().unwrap_or("");
                     if !is_blank_or_comment(tail) {
                         let span = at + ended..at + ended + tail.len();
-                        let message = format!("{key}: something follows the closing quote");
-                        problems.push(Problem::at(
-                            path,
-                            &text,
-                            span,
-                            message,
-                            "remove it, or put a space and # before it",
-                        ));
+                        let (what, help) = if place.is_empty() {
+                            // It would run with what is empty to us.
+                            ("Compose takes this comment for the value", "give it a value, or a line of its own")
+                        } else {
+                            ("something follows the closing quote", "remove it, or put a space and # before it")
+                        };
+                        problems.push(Problem::at(path, &text, span, format!("{key}: {what}"), help));
                     }
                     let place = at + value_at + place.start..at + ended;
                     file.values.insert(key.to_owned(), (value, place));
@@ -127,6 +124,23 @@ impl EnvFile {
             }
         }
         text
+    }
+}
+
+/// What helps against a file that cannot be read.
+fn way_out(error: &std::io::Error, path: &Path) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            "paths are relative to the folder cutover was started in; copy deploy/.env.deploy.example there".into()
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            let path = path.display();
+            format!(
+                "the proxy's user and whoever deploys read it, and nobody else should. With a group for both, here \
+                 cutover: chgrp cutover {path} && chmod 640 {path}"
+            )
+        }
+        _ => "it has to be a text file of KEY=value lines".into(),
     }
 }
 
@@ -226,6 +240,31 @@ mod tests {
             assert_eq!(changed, want, "{case}");
             let again = EnvFile::parse(changed, Path::new(".env")).expect("still well-formed");
             assert_eq!(again.get("IMAGE_TAG").map(|(value, _)| value), Some("sha-2"), "{case}");
+        }
+    }
+
+    #[test]
+    fn a_comment_in_place_of_a_value_is_refused_for_what_it_is() {
+        for (case, text, want) in [
+            ("a comment", "HOST_PORT= # blue\n", "HOST_PORT: Compose takes this comment for the value"),
+            ("without a space", "HOST_PORT=# blue\n", "HOST_PORT: Compose takes this comment for the value"),
+            ("behind a quote", "HOST_PORT='1'# blue\n", "HOST_PORT: something follows the closing quote"),
+        ] {
+            let problems = EnvFile::parse(text.to_owned(), Path::new(".env")).expect_err(case);
+            assert_eq!(problems.iter().map(|problem| &*problem.message).collect::<Vec<_>>(), [want], "{case}");
+        }
+        assert_eq!(EnvFile::parse("A= \nB=\n".to_owned(), Path::new(".env")).expect("empty values").get("A"), None);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_says_what_helps() {
+        for (kind, want) in [
+            (std::io::ErrorKind::NotFound, "copy deploy/.env.deploy.example there"),
+            (std::io::ErrorKind::PermissionDenied, "chgrp cutover .env.blue && chmod 640 .env.blue"),
+            (std::io::ErrorKind::InvalidData, "a text file"),
+        ] {
+            let help = way_out(&kind.into(), Path::new(".env.blue"));
+            assert!(help.contains(want), "{kind}: {help}");
         }
     }
 

@@ -11,7 +11,6 @@ mod freeze;
 mod handover;
 mod preview;
 mod probe;
-mod redact;
 mod rehearsal;
 mod reload;
 mod report;

@@ -3,8 +3,8 @@
 //! The tests of `cutover deploy` build an image of each kind of it; nothing else of the product uses it.
 //!
 //! `SAMPLE_RELEASE` is what `/version` says, `SAMPLE_PORT` the port (8000), `SAMPLE_BEHAVIOR` how well it works,
-//! `SAMPLE_SCHEMA` the file that stands for the database, `SAMPLE_MIGRATION` what a migration does to it: `ok`, `fail`
-//! or `breaks`, with which no other release can live.
+//! `SAMPLE_SCHEMA` the file that stands for the database, `SAMPLE_MIGRATION` what a migration does to it: `ok`, `slow`,
+//! `fail` or `breaks`, with which no other release can live.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,6 +21,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// How long a slow start takes.
 const SLOW_START: Duration = Duration::from_secs(3);
+/// How long a slow migration takes.
+const SLOW_MIGRATION: Duration = Duration::from_secs(4);
 /// How long a crashing release lives.
 const CRASH_AFTER: Duration = Duration::from_millis(300);
 /// For a probe.
@@ -48,6 +50,7 @@ enum Behavior {
     WrongVersion,
     FailAfterStart,
     CrashLoop,
+    PlainHealth,
 }
 
 impl Behavior {
@@ -59,6 +62,7 @@ impl Behavior {
             "wrong-version" => Behavior::WrongVersion,
             "fail-after-start" => Behavior::FailAfterStart,
             "crash-loop" => Behavior::CrashLoop,
+            "plain-health" => Behavior::PlainHealth,
             _ => return None,
         })
     }
@@ -124,6 +128,9 @@ impl Sample {
         if self.migration == "fail" {
             return Err("the migration fails".into());
         }
+        if self.migration == "slow" {
+            std::thread::sleep(SLOW_MIGRATION);
+        }
         let text = format!("{}{} {}\n", self.schema_text(), self.release, self.migration);
         std::fs::write(path, text).map_err(|error| format!("{path}: {error}"))?;
         println!("migrated to {}", self.release);
@@ -144,7 +151,11 @@ impl Sample {
                 return Err("this release crashes".into());
             }
             Behavior::SlowStart => tokio::time::sleep(SLOW_START).await,
-            Behavior::Good | Behavior::NeverReady | Behavior::WrongVersion | Behavior::FailAfterStart => {}
+            Behavior::Good
+            | Behavior::NeverReady
+            | Behavior::WrongVersion
+            | Behavior::FailAfterStart
+            | Behavior::PlainHealth => {}
         }
         let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.port));
         let listener = TcpListener::bind(address).await.map_err(|error| format!("{address}: {error}"))?;
@@ -169,7 +180,11 @@ impl Sample {
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         let is_broken = self.is_broken();
         let (status, body) = match request.uri().path() {
-            "/readyz" if is_broken || self.behavior == Behavior::NeverReady => (503, r#"{"ready":false}"#.to_owned()),
+            "/health" if self.behavior == Behavior::PlainHealth => (200, "ok".to_owned()),
+            "/readyz" | "/healthz" if self.behavior == Behavior::PlainHealth => (404, String::new()),
+            "/readyz" if self.behavior == Behavior::NeverReady => (503, r#"{"ready":false}"#.to_owned()),
+            // A 200 that says no, as some applications have it.
+            "/readyz" if is_broken => (200, r#"{"ready":false}"#.to_owned()),
             "/readyz" => (200, r#"{"ready":true}"#.to_owned()),
             "/healthz" => (200, r#"{"ok":true}"#.to_owned()),
             "/version" if self.behavior == Behavior::WrongVersion => {

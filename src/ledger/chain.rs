@@ -5,12 +5,14 @@
 //! also number it anew. The [head](read_head), kept elsewhere, is what they would have to change as well.
 
 use std::fmt;
-use std::fs::OpenOptions;
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use aws_lc_rs::digest::{Context, SHA256};
+
+use crate::shared::share;
 
 const KEY: &str = " chain=";
 /// Half of what would be needed against somebody who can compute for years; whoever can write the file has less to do.
@@ -128,7 +130,9 @@ pub fn write_head(path: &Path, link: &Link) -> io::Result<()> {
     }
     let mut next = path.as_os_str().to_owned();
     next.push(".new");
-    std::fs::write(&next, text)?;
+    let mut file = File::create(&next)?;
+    file.write_all(text.as_bytes())?;
+    share(&file, Path::new(&next));
     std::fs::rename(&next, path)
 }
 

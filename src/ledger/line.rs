@@ -53,7 +53,7 @@ fn push_escaped(line: &mut String, text: &str) {
 }
 
 /// Whether a key is one whose value nobody writes down: `SECRET_KEY`, `db-password`, `Authorization`.
-fn is_secret(key: &str) -> bool {
+pub fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     let parts: Vec<_> = key.split(['_', '-', '.']).filter(|part| !part.is_empty()).collect();
     let is_word = |part: &&str| {

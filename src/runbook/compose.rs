@@ -55,6 +55,11 @@ impl Compose {
         self.command(&["stop"])
     }
 
+    /// Stops `api` alone, and keeps it.
+    pub fn stop_api(&self) -> Command {
+        self.command(&["stop", SERVICE])
+    }
+
     /// Gets the image of `api`.
     pub fn pull(&self) -> Command {
         self.command(&["pull", SERVICE])
@@ -126,6 +131,7 @@ mod tests {
         for (command, want) in [
             (compose.up(), format!("{first} up --detach")),
             (compose.stop(), format!("{first} stop")),
+            (compose.stop_api(), format!("{first} stop api")),
             (compose.pull(), format!("{first} pull api")),
             (compose.exec(&["flask".into(), "db".into()]), format!("{first} exec -T api flask db")),
             (next.config(), format!("{first}.next config --format json")),

@@ -3,6 +3,7 @@
 //! The order of steps and what undoes them is `domain::release`'s, what each does is `steps`'. Here is what happens
 //! between them: the journal before and after each, what a failure leads to, and where a killed run goes on.
 
+use std::fmt;
 use std::pin::pin;
 
 use super::journal::{Beginning, Intent, Journal, Lock, Trouble};
@@ -14,6 +15,7 @@ use crate::admin::client::ClientError;
 use crate::config::{Config, Service};
 use crate::domain::Color;
 use crate::domain::release::{self, Decided, Next, Step, Strategy, Undo, undo_from};
+use crate::ledger::Line;
 use crate::status::{ChangeRequest, Phase};
 
 /// What is wanted.
@@ -42,7 +44,7 @@ pub enum Ended {
     GateSaidNo,
     /// It was flipped to, and traffic went back.
     TakenBack,
-    /// The config does not say what is needed.
+    /// The config does not say what is needed, or not the proxy's token.
     Config,
     /// Another cutover of the service is under way.
     UnderWay,
@@ -189,7 +191,6 @@ async fn go_on(
         }
     };
     run.let_go().await;
-    run.after(&end).await;
     end
 }
 
@@ -225,7 +226,10 @@ async fn begin(site: &Site<'_>, lock: &Lock, order: &Order, show: &mut Show, sto
         Strategy::Recreate => format!("in place of {has}, requests wait meanwhile"),
     };
     show.say(&format!("{name}: {intent} {tag} to {color} ({project}); {how}, epoch {}", status.epoch));
-    let ran_before = site.runs(color).await;
+    let ran_before = match site.runs(color).await {
+        Ok(ran) => ran,
+        Err(why) => return (Ended::Failed, format!("{name}: whether {project} runs is not known: {why}")),
+    };
     let is_ready = status.colors.get(&color).is_some_and(|status| status.ready);
     if order.strategy == Strategy::BlueGreen
         && order.intent == Intent::Rollback
@@ -258,7 +262,6 @@ async fn begin(site: &Site<'_>, lock: &Lock, order: &Order, show: &mut Show, sto
     run.record(line);
     let end = run.go(None, stop).await;
     run.let_go().await;
-    run.after(&end).await;
     end
 }
 
@@ -275,6 +278,36 @@ async fn flip_back(site: &Site<'_>, order: &Order, color: Color, show: &mut Show
         }
         Err(ClientError::Refused(refusal)) => (of_code(refusal.code.exit_code()), refusal.message),
         Err(error) => lost(&error),
+    }
+}
+
+/// What could not be undone.
+#[derive(Default)]
+struct NotUndone {
+    problems: Vec<String>,
+    /// What runs in the project may not be what ran before.
+    may_run_otherwise: bool,
+}
+
+impl NotUndone {
+    fn add(&mut self, undo: Undo, why: String) {
+        self.problems.push(why);
+        self.may_run_otherwise |= match undo {
+            Undo::Project | Undo::EnvFile => true,
+            Undo::Candidate => false,
+        };
+    }
+
+    /// `line`, which says so as well.
+    fn told_by(&self, line: Line) -> Line {
+        if self.problems.is_empty() { line } else { line.with("not_undone", self.problems.join("; ")) }
+    }
+}
+
+/// As the end of a sentence.
+impl fmt::Display for NotUndone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.problems.iter().try_for_each(|why| write!(f, "; not undone: {why}"))
     }
 }
 
@@ -312,11 +345,15 @@ impl Run<'_> {
             };
             return self.halted(step, halt, stop).await;
         }
+        if self.journal.decided.is_none()
+            && let Err(halt) = self.decide(Decided::Keep, "not watched: it was recreated in place")
+        {
+            return self.stuck(&halt);
+        }
         let Journal { service, tag, color, decided, .. } = &self.journal;
-        let verdict =
-            decided.as_ref().map_or("not watched: it was recreated in place", |(_, verdict)| verdict.as_str());
+        let verdict = decided.as_ref().map_or_else(String::new, |(_, verdict)| verdict.clone());
         let sentence = format!("{service}: {tag} is in production on {color} and stays ({verdict})");
-        self.over(Ended::Kept, sentence, self.line("kept").with("verdict", verdict))
+        self.over(Ended::Kept, sentence, self.line("kept").with("verdict", verdict)).await
     }
 
     async fn perform_or_stop(&mut self, step: Step, stop: &mut Stop) -> Result<String, Halt> {
@@ -369,7 +406,7 @@ impl Run<'_> {
                 // Nothing is undone and nothing is stopped: what is there is all there is.
                 let Journal { service, tag, color, .. } = &self.journal;
                 let sentence = format!("{service}: {tag} is bad and keeps the traffic on {color}: {why}");
-                return self.over(Ended::Failed, sentence, self.line("bad, and nowhere to go").with("why", why));
+                return self.over(Ended::Failed, sentence, self.line("bad, and nowhere to go").with("why", why)).await;
             }
             Halt::BackWanted => return self.roll_back(step, stop).await,
             Halt::Refused(code, why) => {
@@ -389,7 +426,7 @@ impl Run<'_> {
             // The release is in production; only the old color is not as it should be.
             let Journal { service, tag, color, .. } = &self.journal;
             let sentence = format!("{service}: {tag} is in production on {color}, but {}: {why}", step);
-            return self.over(Ended::Kept, sentence, self.line("kept").with("step", step).with("problem", why));
+            return self.over(Ended::Kept, sentence, self.line("kept").with("step", step).with("problem", why)).await;
         }
         if self.journal.strategy.has_begun(step, Step::Healthy) {
             self.show_log().await;
@@ -433,27 +470,36 @@ impl Run<'_> {
                 "{}: {why}. {color} has the traffic all the same, by somebody else; left as it is",
                 self.journal.service
             );
-            return self.over(Ended::UnderWay, sentence, self.line("left").with("why", why));
+            return self.over(Ended::UnderWay, sentence, self.line("left").with("why", why)).await;
         }
         match self.take_away(stop).await {
             Err(end) => end,
-            Ok(problems) => {
+            Ok(left) => {
                 let Journal { service, tag, reached, .. } = &self.journal;
-                let old = match self.journal.strategy {
-                    Strategy::BlueGreen => color.other().to_string(),
-                    Strategy::Recreate => self.journal.tag_before.clone().unwrap_or_else(|| "what was there".into()),
-                };
+                let (ended, now) = self.where_it_is(ended, &left);
                 let snapshot = match &self.journal.snapshot {
                     Some(path) if self.journal.migrated => {
                         format!("; the data as it was before the migration is in {}", path.display())
                     }
                     Some(_) | None => String::new(),
                 };
-                let sentence =
-                    format!("{service}: {tag} did not get past {reached}, {old} stays: {why}{snapshot}{problems}");
-                let line = self.line("failed").with("step", reached).with("why", why);
-                self.over(ended, sentence, line)
+                let sentence = format!("{service}: {tag} did not get past {reached}, {now}: {why}{snapshot}{left}");
+                let line = left.told_by(self.line("failed").with("step", reached).with("why", why));
+                self.over(ended, sentence, line).await
             }
+        }
+    }
+
+    /// What has the traffic once all but `left` is undone, and what that makes of `ended`.
+    fn where_it_is(&self, ended: Ended, left: &NotUndone) -> (Ended, String) {
+        match self.journal.strategy {
+            Strategy::BlueGreen => (ended, format!("{} stays", self.journal.color.other())),
+            // The traffic was taken from the tag before, and nothing gave it back.
+            Strategy::Recreate if left.may_run_otherwise => {
+                (Ended::Failed, format!("and {} is NOT back", self.tag_before()))
+            }
+            Strategy::Recreate if !self.journal.ran_before => (ended, "nothing runs, as before".into()),
+            Strategy::Recreate => (ended, format!("{} stays", self.tag_before())),
         }
     }
 
@@ -471,20 +517,20 @@ impl Run<'_> {
         }
         match self.take_away(stop).await {
             Err(end) => end,
-            Ok(problems) => {
+            Ok(left) => {
                 let Journal { service, tag, color, .. } = &self.journal;
                 let old = color.other();
-                let sentence = format!("{service}: {tag} was judged bad, traffic is back on {old}: {why}{problems}");
-                let line = self.line("taken back").with("why", why);
-                self.over(Ended::TakenBack, sentence, line)
+                let sentence = format!("{service}: {tag} was judged bad, traffic is back on {old}: {why}{left}");
+                let line = left.told_by(self.line("taken back").with("why", why));
+                self.over(Ended::TakenBack, sentence, line).await
             }
         }
     }
 
-    /// Undoes every step that was reached, the last one first; what could not be undone comes back as a sentence.
-    async fn take_away(&mut self, stop: &mut Stop) -> Result<String, End> {
+    /// Undoes every step that was reached, the last one first.
+    async fn take_away(&mut self, stop: &mut Stop) -> Result<NotUndone, End> {
         let color = self.journal.color;
-        let mut problems = String::new();
+        let mut left = NotUndone::default();
         for undo in undo_from(self.journal.strategy, self.journal.reached) {
             let undone = match undo {
                 Undo::EnvFile => self
@@ -506,20 +552,23 @@ impl Run<'_> {
                 Ok(said) => self.show.say(&format!("  undone     {said}")),
                 Err(why) => {
                     self.show.say(&format!("  NOT undone {why}"));
-                    problems += &format!("; not undone: {why}");
+                    left.add(undo, why);
                 }
             }
         }
-        Ok(problems)
+        Ok(left)
     }
 
-    /// The last line in the ledger, and the journal goes.
-    fn over(&mut self, ended: Ended, sentence: String, line: crate::ledger::Line) -> End {
+    /// The last line in the ledger, the last hooks, and the journal goes: until then the next run does what is left.
+    async fn over(&mut self, ended: Ended, sentence: String, line: Line) -> End {
         self.record(line.with("by", self.journal.by.clone()));
         let _ = super::files::remove(&self.site.candidate(self.journal.color));
+        self.let_go().await;
+        let end = (ended, sentence);
+        self.after(&end).await;
         match self.lock.forget() {
-            Ok(()) => (ended, sentence),
-            Err(trouble) => (ended, format!("{sentence}. {trouble}")),
+            Ok(()) => end,
+            Err(trouble) => (end.0, format!("{}. {trouble}", end.1)),
         }
     }
 
@@ -535,7 +584,7 @@ impl Run<'_> {
     fn stuck(&self, halt: &Halt) -> End {
         (
             Ended::Failed,
-            format!("{}: the journal cannot be written, nothing more is done: {halt:?}", self.journal.service),
+            format!("{}: the journal cannot be written, nothing more is done: {halt}", self.journal.service),
         )
     }
 }
@@ -543,9 +592,9 @@ impl Run<'_> {
 fn lost(error: &ClientError) -> End {
     match error {
         ClientError::NoAnswer { .. } => (Ended::NoAnswer, error.to_string()),
-        ClientError::Refused(_) | ClientError::Denied(_) | ClientError::Strange { .. } => {
-            (Ended::Failed, error.to_string())
-        }
+        // The token that this config names is not the proxy's.
+        ClientError::Denied(_) => (Ended::Config, error.to_string()),
+        ClientError::Refused(_) | ClientError::Strange { .. } => (Ended::Failed, error.to_string()),
     }
 }
 

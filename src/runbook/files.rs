@@ -6,8 +6,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-/// Replaces `path` by `content`. The new file has the mode and the owner of `like` (where it may be given away), or mode
-/// 0600 without one. A symlink stays, and the file that it names is replaced.
+use crate::shared::{folder_of, share};
+
+/// Replaces `path` by `content`. The new file has the mode, the group and the owner of `like` (where it may be given
+/// away). Without one it has mode 0600, in a folder that a group [shares](share) 0660. A symlink stays, and the file that it names is replaced.
 ///
 /// # Errors
 /// The file is as it was.
@@ -17,11 +19,15 @@ pub fn replace(path: &Path, content: &[u8], like: Option<&Path>) -> io::Result<(
     // Left over from a crash, perhaps with another mode.
     remove(&temporary)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    if let Some(like) = like {
-        let like = fs::metadata(like)?;
-        // Only root may give files away; others own both.
-        let _ = fchown(&file, Some(like.uid()), Some(like.gid()));
-        file.set_permissions(fs::Permissions::from_mode(like.mode() & 0o7777))?;
+    match like {
+        Some(like) => {
+            let like = fs::metadata(like)?;
+            // Only root may give files away; whoever is in its group may keep it there, for the proxy that reads it.
+            let _ =
+                fchown(&file, Some(like.uid()), Some(like.gid())).or_else(|_| fchown(&file, None, Some(like.gid())));
+            file.set_permissions(fs::Permissions::from_mode(like.mode() & 0o7777))?;
+        }
+        None => share(&file, path),
     }
     file.write_all(content)?;
     file.sync_all()?;
@@ -45,8 +51,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
 /// # Errors
 /// It may not.
 pub fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    File::open(folder_of(path))?.sync_all()
 }
 
 /// `path` with something behind its name.

@@ -141,7 +141,7 @@ impl Run<'_> {
         if self.journal.strategy == Strategy::Recreate
             && let Err(halt) = self.hold(What::All).await
         {
-            self.show.note(&format!("requests are not held meanwhile: {halt:?}"));
+            self.show.note(&format!("requests are not held meanwhile: {halt}"));
         }
         let put_back = self.bring_back().await;
         self.let_go().await;

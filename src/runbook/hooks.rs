@@ -8,6 +8,7 @@ use super::command::{Command, Failure, last_lines};
 use super::deploy::End;
 use super::steps::{Halt, Run};
 use crate::domain::release::{Moment, Step};
+use crate::ledger::without_secrets;
 
 /// Of what a hook said, so much is in the ledger.
 const SAID_CHARS_MAX: usize = 200;
@@ -31,13 +32,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The moments after the traffic is where it stays, whatever came of it. What an interrupted run left, the next one does.
+    /// The moments after the traffic is where it stays, whatever came of it. The journal is still there: what an
+    /// interrupted run left, the next one does.
     pub async fn after(&mut self, end: &End) {
-        if matches!(self.lock.load(), Ok(None)) {
-            // Failures are told, and change nothing any more.
-            let _ = self.hook(Moment::Unfreeze, Some(end)).await;
-            let _ = self.hook(Moment::Completion, Some(end)).await;
-        }
+        // Failures are told, and change nothing any more.
+        let _ = self.hook(Moment::Unfreeze, Some(end)).await;
+        let _ = self.hook(Moment::Completion, Some(end)).await;
     }
 
     /// Runs a hook once; none where none is configured, and no unfreezing of what was not frozen.
@@ -63,10 +63,7 @@ impl Run<'_> {
         self.show.note(&format!("hook {moment} {word}{}{last}", if last.is_empty() { "" } else { ": " }));
         ran.map_err(|failure: Failure| failure.to_string())?;
         self.journal.hooks.push(moment);
-        if end.is_none() {
-            self.save().map_err(|halt| format!("{halt:?}"))?;
-        }
-        Ok(())
+        self.save().map_err(|halt| halt.to_string())
     }
 
     /// What a hook is told.
@@ -84,7 +81,7 @@ impl Run<'_> {
             "began": journal.began,
             "snapshot": journal.snapshot,
             "outcome": end.map(|(ended, _)| ended.as_str()),
-            "detail": end.map(|(_, sentence)| sentence),
+            "detail": end.map(|(_, sentence)| without_secrets(sentence)),
         })
     }
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::files;
 use crate::domain::Color;
 use crate::domain::release::{Decided, Interrupted, Moment, Step, Strategy};
+use crate::shared;
 
 /// The form written now; a file with a newer one is not understood.
 const VERSION: u32 = 1;
@@ -48,6 +49,9 @@ pub struct Journal {
     pub done: Vec<Step>,
     /// The migration ran, so that the old color has to live with what it did.
     pub migrated: bool,
+    /// Whether the old color was ready when the migration began, the first time: what it hurts is not ready after it.
+    #[serde(default)]
+    pub old_was_ready: Option<bool>,
     /// The snapshot that was made.
     pub snapshot: Option<PathBuf>,
     /// The epoch that the flip made.
@@ -122,6 +126,7 @@ impl Journal {
             reached,
             done,
             migrated,
+            old_was_ready: None,
             snapshot,
             flipped,
             decided,
@@ -129,11 +134,12 @@ impl Journal {
         }
     }
 
-    /// The journal of `service` under `state_dir`, whoever holds the lock; `None` when no deploy is under way, or nobody
-    /// can tell.
-    pub fn peek(state_dir: &Path, service: &str) -> Option<Journal> {
-        let text = fs::read(folder_of(state_dir).join(format!("{service}.json"))).ok()?;
-        serde_json::from_slice(&text).ok()
+    /// The journal of `service` under `state_dir`, whoever holds the lock; `None` when no deploy is under way.
+    ///
+    /// # Errors
+    /// [`Trouble::File`], [`Trouble::Journal`]: nobody can tell.
+    pub fn peek(state_dir: &Path, service: &str) -> Result<Option<Journal>, Trouble> {
+        read(&folder_of(state_dir).join(format!("{service}.json")))
     }
 
     /// Whether its color runs a release that has not passed the gates.
@@ -153,6 +159,51 @@ impl Journal {
 
 fn folder_of(state_dir: &Path) -> PathBuf {
     state_dir.join("deploy")
+}
+
+/// Makes the folder, where there is none, as open to others as the one it is in.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(shared::folder_of(folder))?;
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => {
+            made?;
+            shared::share(&File::open(folder)?, folder);
+            Ok(())
+        }
+    }
+}
+
+/// Opens a lock file, and makes it where there is none.
+fn open_lock(path: &Path) -> io::Result<File> {
+    match OpenOptions::new().read(true).write(true).create_new(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            OpenOptions::new().read(true).write(true).open(path)
+        }
+        made => {
+            let file = made?;
+            shared::share(&file, path);
+            Ok(file)
+        }
+    }
+}
+
+/// Reads a journal; only one that is not there is none.
+fn read(path: &Path) -> Result<Option<Journal>, Trouble> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let bytes = match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(|error| Trouble::File(path.to_owned(), error))?,
+    };
+    let strange = |why: String| Trouble::Journal(path.to_owned(), why);
+    let Versioned { version } = serde_json::from_slice(&bytes).map_err(|error| strange(error.to_string()))?;
+    if version > VERSION {
+        return Err(strange(format!("written by a newer cutover (version {version}, this one knows {VERSION})")));
+    }
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| strange(error.to_string()))
 }
 
 /// The right to deploy one service, held until dropped. It ends with the process, however that ends.
@@ -181,7 +232,12 @@ impl fmt::Display for Trouble {
                 write!(f, "another deploy is under way: {who} holds {}; wait for it, or stop it", path.display())
             }
             Trouble::File(path, error) => {
-                write!(f, "{}: {error}; may this user write state.dir and the env files?", path.display())
+                write!(
+                    f,
+                    "{}: {error}; whoever deploys reads and writes state.dir and the env files: is this user in their \
+                     group, and may it write them?",
+                    path.display()
+                )
             }
             Trouble::Journal(path, why) => write!(
                 f,
@@ -204,9 +260,8 @@ impl Lock {
         let folder = folder_of(state_dir);
         let path = folder.join(format!("{service}.lock"));
         let trouble = |error| Trouble::File(path.clone(), error);
-        fs::create_dir_all(&folder).map_err(trouble)?;
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(trouble)?;
+        make_folder(&folder).map_err(trouble)?;
+        let mut file = open_lock(&path).map_err(trouble)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -238,21 +293,7 @@ impl Lock {
     /// # Errors
     /// [`Trouble::File`], [`Trouble::Journal`].
     pub fn load(&self) -> Result<Option<Journal>, Trouble> {
-        #[derive(Deserialize)]
-        struct Versioned {
-            version: u32,
-        }
-        let path = self.journal();
-        let bytes = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            read => read.map_err(|error| Trouble::File(path.clone(), error))?,
-        };
-        let strange = |why: String| Trouble::Journal(path.clone(), why);
-        let Versioned { version } = serde_json::from_slice(&bytes).map_err(|error| strange(error.to_string()))?;
-        if version > VERSION {
-            return Err(strange(format!("written by a newer cutover (version {version}, this one knows {VERSION})")));
-        }
-        serde_json::from_slice(&bytes).map(Some).map_err(|error| strange(error.to_string()))
+        read(&self.journal())
     }
 
     /// Puts the journal on the disk; when this returns it survives a power cut.

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::http::Base;
-use crate::admin::client::Client;
+use crate::admin::client::{Client, ClientError};
 use crate::config::Service;
 use crate::docker::{Container, Containers, Usage, usage};
 use crate::domain::Color;
@@ -78,11 +78,37 @@ impl Findings {
     }
 }
 
+/// Why nothing could be looked at.
+#[derive(Debug)]
+pub enum Blind {
+    /// The proxy does not say how it stands.
+    NoStatus(ClientError),
+    /// It does not know the service of this name.
+    NoService(String),
+}
+
+impl From<ClientError> for Blind {
+    fn from(error: ClientError) -> Self {
+        Blind::NoStatus(error)
+    }
+}
+
+impl fmt::Display for Blind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Blind::NoStatus(error) => error.fmt(f),
+            Blind::NoService(name) => write!(f, "the proxy has no service {name:?}; does it run with this config?"),
+        }
+    }
+}
+
+impl std::error::Error for Blind {}
+
 /// Looks at everything, the traffic for as long as `over`.
 ///
 /// # Errors
-/// The proxy does not answer, or does not know the service.
-pub async fn look(service: &Service, client: &Client, over: Duration) -> Result<[Item; 4], String> {
+/// [`Blind`]
+pub async fn look(service: &Service, client: &Client, over: Duration) -> Result<[Item; 4], Blind> {
     let before = status(client, service).await?;
     let (containers, ()) = tokio::join!(look_at_colors(service), tokio::time::sleep(over));
     let after = status(client, service).await?;
@@ -95,12 +121,10 @@ pub async fn look(service: &Service, client: &Client, over: Duration) -> Result<
     ])
 }
 
-async fn status(client: &Client, service: &Service) -> Result<(Status, ServiceStatus), String> {
-    let status = client.status().await.map_err(|error| error.to_string())?;
+async fn status(client: &Client, service: &Service) -> Result<(Status, ServiceStatus), Blind> {
+    let status = client.status().await?;
     let found = status.services.get(&service.name).cloned();
-    let found =
-        found.ok_or_else(|| format!("the proxy has no service {:?}; does it run with this config?", service.name));
-    Ok((status, found?))
+    Ok((status, found.ok_or_else(|| Blind::NoService(service.name.clone()))?))
 }
 
 type Found = Vec<(Color, Result<Vec<Container>, String>)>;

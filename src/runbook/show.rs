@@ -1,5 +1,7 @@
 //! What a deploy shows: a line per step with its time, every command as it could be typed, and on a terminal a live
 //! line with what is waited for. `--json`: an event per line instead.
+//!
+//! It ends in the log of a CI, which many read: what looks like a secret is `***`, as it is in the ledger.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -9,6 +11,7 @@ use serde_json::{Value, json};
 use super::command::Command;
 use crate::clock;
 use crate::domain::release::Step;
+use crate::ledger::without_secrets;
 
 /// Between two lines about a wait where they cannot be drawn over.
 const LINE: Duration = Duration::from_secs(15);
@@ -103,6 +106,13 @@ impl Show {
         );
     }
 
+    /// Takes the live line away, for what is said elsewhere than here.
+    pub fn clear(&mut self) {
+        if std::mem::take(&mut self.is_drawn) {
+            write("\r\x1b[K");
+        }
+    }
+
     /// Whether somebody can be asked something.
     pub fn can_ask(&self) -> bool {
         self.form == Form::Live && std::io::stdin().is_terminal()
@@ -116,18 +126,23 @@ impl Show {
     }
 
     fn event(&self, mut event: Value) {
+        for value in event.as_object_mut().into_iter().flat_map(serde_json::Map::values_mut) {
+            if let Value::String(text) = value {
+                *text = without_secrets(text);
+            }
+        }
         event["at"] = json!(clock::utc());
         write(&format!("{event}\n"));
     }
 
     fn print(&mut self, line: &str) {
         let erase = if std::mem::take(&mut self.is_drawn) { "\r\x1b[K" } else { "" };
-        write(&format!("{erase}{line}\n"));
+        write(&format!("{erase}{}\n", without_secrets(line)));
     }
 
     fn draw(&mut self, line: &str) {
         // No longer than any terminal: a line that wraps cannot be drawn over.
-        let line: String = line.chars().take(100).collect();
+        let line: String = without_secrets(line).chars().take(100).collect();
         write(&format!("\r\x1b[K{line}"));
         self.is_drawn = true;
     }

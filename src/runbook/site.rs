@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::compose::Compose;
 use super::files::{self, beside};
-use super::http::{Base, Scheme};
+use super::http::{Base, Scheme, says_ready};
 use super::journal::Trouble;
 use crate::admin::client::{Client, ClientError};
 use crate::config::{Check, Config, Deploy, EnvFile, Protocol, Service};
@@ -13,6 +13,7 @@ use crate::docker::Containers;
 use crate::domain::Color;
 use crate::domain::release::Strategy;
 use crate::ledger::{self, Line, Place};
+use crate::redact::Secrets;
 use crate::status::ServiceStatus;
 
 /// For one question to a color.
@@ -98,6 +99,11 @@ impl<'a> Site<'a> {
         EnvFile::load(path).map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
     }
 
+    /// What a color's env file has that must not be told of its logs; nothing where it cannot be read.
+    pub fn secrets(&self, color: Color) -> Secrets {
+        self.read_env(self.env_file(color)).as_ref().map(Secrets::of).unwrap_or_default()
+    }
+
     /// The image tag of a color, as its env file has it.
     ///
     /// # Errors
@@ -141,10 +147,12 @@ impl<'a> Site<'a> {
     }
 
     /// Whether any of them runs.
-    pub async fn runs(&self, color: Color) -> bool {
-        // A project without containers is an error there; here it only does not run.
-        let found = self.containers(color).look().await.unwrap_or_default();
-        found.iter().any(|container| container.state == "running" || container.state == "restarting")
+    ///
+    /// # Errors
+    /// Docker does not say; a sentence. It is no "no": what was taken for stopped would be stopped.
+    pub async fn runs(&self, color: Color) -> Result<bool, String> {
+        let found = self.containers(color).find().await?;
+        Ok(found.iter().any(|container| container.state == "running" || container.state == "restarting"))
     }
 
     /// Where a color is asked directly: its first upstream.
@@ -173,7 +181,9 @@ impl<'a> Site<'a> {
             return base.check_grpc(ANSWER_TIMEOUT).await.map_err(|why| format!("{base}: {why}"));
         }
         match base.get(path, ANSWER_TIMEOUT).await {
-            Ok((status, _)) if status == 200 => Ok(()),
+            Ok((status, body)) if status == 200 => {
+                says_ready(&body).map_err(|why| format!("{base}{path} answers 200 with {why}"))
+            }
             Ok((status, _)) => Err(format!("{base}{path} answers {}", status.as_u16())),
             Err(why) => Err(format!("{base}{path}: {why}")),
         }

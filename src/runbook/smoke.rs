@@ -9,10 +9,11 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::http::{Base, Scheme};
+use super::http::{Base, Scheme, says_ready};
 use crate::clock;
 use crate::docker::{Container, Containers};
 use crate::ledger::Line;
+use crate::redact::Secrets;
 
 /// For one answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,16 +34,20 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Smoke {
     /// Where the color is.
     pub base: Base,
+    /// What it is asked first. gRPC has its own question.
+    pub ready: Ready,
     /// What `version` in `/version` must be; anything but nothing when not named. gRPC is not asked for it.
     pub expect_version: Option<String>,
     /// What `service` in `/version` must be; anything but nothing when not named.
     pub expect_service: Option<String>,
-    /// How long to wait for `/readyz`, and then for the containers' health. Default [`PATIENCE`].
+    /// How long to wait for readiness, and then for the containers' health. Default [`PATIENCE`].
     pub timeout: Duration,
     /// The containers to look at; none are when not named.
     pub containers: Option<Containers>,
     /// Error lines of one container within the last minute above which it is a spike. Default [`ERROR_LINES_MAX`].
     pub error_lines_max: usize,
+    /// What must not be said of their logs. Nothing by default: who names no color has no env file.
+    pub secrets: Secrets,
 }
 
 impl Smoke {
@@ -50,11 +55,50 @@ impl Smoke {
     pub fn of(base: Base) -> Self {
         Smoke {
             base,
+            ready: Ready::Runbook,
             expect_version: None,
             expect_service: None,
             timeout: PATIENCE,
             containers: None,
             error_lines_max: ERROR_LINES_MAX,
+            secrets: Secrets::default(),
+        }
+    }
+}
+
+/// How a color says that it is ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ready {
+    /// As the runbook has it: `/readyz` answers 200 with `{"ready": true}`.
+    Runbook,
+    /// As the proxy's probes ask: this path answers 200, and nothing in it says otherwise.
+    Probed(String),
+}
+
+impl Ready {
+    /// What the runbook's applications answer to.
+    const PATH: &str = "/readyz";
+
+    fn path(&self) -> &str {
+        match self {
+            Ready::Runbook => Self::PATH,
+            Ready::Probed(path) => path,
+        }
+    }
+
+    /// Whether `/healthz` is asked as well: an application with a path of its own is not one of the runbook's.
+    fn has_healthz(&self) -> bool {
+        self.path() == Self::PATH
+    }
+
+    fn understand(&self, body: &[u8]) -> Result<(), String> {
+        let path = self.path();
+        match self {
+            Ready::Probed(_) => says_ready(body).map_err(|why| format!("{path} answered 200 with {why}")),
+            Ready::Runbook => match json_of(path, body)?.get("ready") {
+                Some(Value::Bool(true)) => Ok(()),
+                Some(_) | None => Err(format!("{path} answered {}, not {{\"ready\": true}}", shown(body))),
+            },
         }
     }
 }
@@ -63,9 +107,9 @@ impl Smoke {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
-    /// `/readyz` answers 200 with `{"ready": true}`, or the health check of gRPC says that it serves.
+    /// It answers as [`Ready`] has it, or the health check of gRPC says that it serves.
     Ready,
-    /// `/healthz` answers 200.
+    /// `/healthz` answers 200, where `/readyz` is what it is ready by.
     Healthz,
     /// `/version` names the version and the service.
     Version,
@@ -164,8 +208,10 @@ async fn check_all(test: &Smoke, say: &mut impl FnMut(String)) -> Result<Passed,
         }
         Scheme::Get(_) => {
             say("Ready endpoint returned success".to_owned());
-            say(format!("Checking {}/healthz", test.base));
-            get(&test.base, "/healthz", ANSWER_TIMEOUT).await.map_err(fails(Check::Healthz))?;
+            if test.ready.has_healthz() {
+                say(format!("Checking {}/healthz", test.base));
+                get(&test.base, "/healthz", ANSWER_TIMEOUT).await.map_err(fails(Check::Healthz))?;
+            }
             say(format!("Checking {}/version", test.base));
             let (version, service) = check_version(test).await.map_err(fails(Check::Version))?;
             (Some(version), Some(service))
@@ -177,7 +223,7 @@ async fn check_all(test: &Smoke, say: &mut impl FnMut(String)) -> Result<Passed,
         for container in after {
             check_restarts(&container, &before).map_err(fails(Check::Container))?;
             say(format!("Checking the log of {} for errors", container.name));
-            check_log(&container, test.error_lines_max).await.map_err(fails(Check::Log))?;
+            check_log(&container, test).await.map_err(fails(Check::Log))?;
             names.push(container.name);
         }
     }
@@ -208,7 +254,10 @@ async fn until_ready(test: &Smoke) -> Result<(), String> {
     loop {
         let answer = match test.base.scheme() {
             Scheme::Grpc => test.base.check_grpc(limit).await,
-            Scheme::Get(_) => get(&test.base, "/readyz", limit).await.and_then(|body| is_ready(&body)),
+            Scheme::Get(_) => {
+                let body = get(&test.base, test.ready.path(), limit).await;
+                body.and_then(|body| test.ready.understand(&body))
+            }
         };
         match answer {
             Ok(()) => return Ok(()),
@@ -217,13 +266,6 @@ async fn until_ready(test: &Smoke) -> Result<(), String> {
             }
             Err(_) => tokio::time::sleep(LOOK).await,
         }
-    }
-}
-
-fn is_ready(body: &[u8]) -> Result<(), String> {
-    match json_of("/readyz", body)?.get("ready") {
-        Some(Value::Bool(true)) => Ok(()),
-        Some(_) | None => Err(format!("/readyz answered {}, not {{\"ready\": true}}", shown(body))),
     }
 }
 
@@ -289,13 +331,15 @@ fn check_restarts(container: &Container, before: &[Container]) -> Result<(), Str
     Ok(())
 }
 
-async fn check_log(container: &Container, lines_max: usize) -> Result<(), String> {
+async fn check_log(container: &Container, test: &Smoke) -> Result<(), String> {
+    let lines_max = test.error_lines_max;
     let log = container.log(LOG_WINDOW).await?;
     let errors: Vec<_> = log.lines().filter(|line| is_error(line)).collect();
     if errors.len() <= lines_max {
         return Ok(());
     }
-    let last = errors.last().expect("there are more than some").chars().take(200).collect::<String>();
+    let last = test.secrets.hide(errors.last().expect("there are more than some"));
+    let last = last.chars().take(200).collect::<String>();
     Err(format!(
         "container {} logged {} errors within the last minute, more than {lines_max}; the last: {}",
         container.name,

@@ -2,17 +2,18 @@
 //!
 //! A step says how it went and decides nothing about the others; `deploy` does.
 
+use std::fmt;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::command::{Failure, last_lines};
+use super::command::{Command, Failure, last_lines};
 use super::compose::{self, Compose};
 use super::hold::Kept;
 use super::journal::{Intent, Journal, Lock};
 use super::show::Show;
 use super::site::Site;
-use super::smoke::{self, Passed, Smoke};
+use super::smoke::{self, Passed, Ready, Smoke};
 use super::{data, files};
 use crate::admin::client::ClientError;
 use crate::config::{Retire, Version};
@@ -52,6 +53,19 @@ pub enum Halt {
     Stopped(&'static str),
     /// The operator wants the traffic back on the old color.
     BackWanted,
+}
+
+impl fmt::Display for Halt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Halt::Failed(why) | Halt::Refused(_, why) | Halt::TakenBack(why) | Halt::NowhereToGo(why) => {
+                f.write_str(why)
+            }
+            Halt::Lost(error) => error.fmt(f),
+            Halt::Stopped(name) => write!(f, "stopped by {name}"),
+            Halt::BackWanted => f.write_str("the traffic is wanted back on the old color"),
+        }
+    }
 }
 
 impl From<String> for Halt {
@@ -152,9 +166,22 @@ impl Run<'_> {
     async fn up(&mut self) -> Result<String, Halt> {
         let compose = self.compose()?;
         let up = compose.up_without(&compose.singletons().await?);
+        self.end_migration(&compose).await?;
         self.show.command(&up);
         up.run(self.site.deploy().up_timeout).await?;
         Ok(format!("{} runs {}", compose.project, self.journal.tag))
+    }
+
+    /// Ends what may be left of a migration that was begun and not seen to end, of this run or of one that was killed.
+    /// What `docker compose exec` has started goes on in the container without it; it ends with the container.
+    async fn end_migration(&mut self, compose: &Compose) -> Result<(), Failure> {
+        let Journal { strategy, reached, done, .. } = &self.journal;
+        if !strategy.has_begun(*reached, Step::Migrate) || done.contains(&Step::Migrate) {
+            return Ok(());
+        }
+        let stop = compose.stop_api();
+        self.show.command(&stop);
+        stop.run(self.site.deploy().up_timeout).await.map(drop)
     }
 
     async fn healthy(&mut self) -> Result<String, Halt> {
@@ -227,7 +254,10 @@ impl Run<'_> {
             return Ok("a rollback does not migrate".into());
         }
         let status = self.site.status().await.map_err(Halt::Lost)?;
-        self.answers = Some(answers(&status, self.color().other()));
+        let before = answers(&status, self.color().other());
+        self.answers = Some(before);
+        self.journal.old_was_ready.get_or_insert(before.was_ready);
+        self.save()?;
         let command = self.compose()?.exec(&migrate.command);
         self.show.command(&command);
         let failure = match command.run(migrate.timeout).await {
@@ -243,6 +273,10 @@ impl Run<'_> {
         let is_absent = matches!(failure.code(), Some(126 | 127));
         if !is_absent {
             self.has_migrated()?;
+        }
+        if let Failure::Late(..) = failure {
+            // It goes on in the container: nothing else may be done beside it, and undoing stops the container.
+            return Err(format!("{failure}; if it needs longer, raise deploy.migrate.timeout").into());
         }
         if migrate.required {
             return Err(failure.into());
@@ -267,10 +301,11 @@ impl Run<'_> {
             return Ok(format!("nothing was migrated, {old} is as it was"));
         }
         let status = self.site.status().await.map_err(Halt::Lost)?;
-        // As it was before the migration: one that the migration has just hurt is not ready now.
+        // Of a run before this one nobody knows how many it had answered; what it answers from now on counts.
         let before = *self.answers.get_or_insert_with(|| answers(&status, old));
-        if !before.was_ready && before.requests == 0 {
-            return Ok(format!("{old} was not ready before either"));
+        // It is no way back, whatever the migration did to it, and must not keep out the release that may be the cure.
+        if self.journal.old_was_ready == Some(false) {
+            return Ok(format!("{old} was not ready before the migration either, and is no way back"));
         }
         let (deadline, mut unready) = (Instant::now() + self.site.deploy().settle, 0);
         loop {
@@ -299,7 +334,9 @@ impl Run<'_> {
             Version::Any => None,
         };
         let containers = Some(self.site.containers(self.color()));
-        let test = Smoke { expect_version, containers, ..Smoke::of(base.clone()) };
+        let ready = Ready::Probed(self.site.service.health.path.clone());
+        let secrets = self.site.secrets(self.color());
+        let test = Smoke { ready, expect_version, containers, secrets, ..Smoke::of(base.clone()) };
         let show = &mut *self.show;
         let outcome = smoke::run(&test, &mut |line| show.note(line)).await;
         self.record(smoke::line(&base, &outcome, &self.journal.by));
@@ -498,9 +535,9 @@ impl Run<'_> {
     /// Shows the end of the log of the color that failed.
     pub async fn show_log(&mut self) {
         let Ok(compose) = self.site.compose(self.color()) else { return };
-        let log = compose::log(&compose, LOG_LINES).await;
+        let (log, secrets) = (compose::log(&compose, LOG_LINES).await, self.site.secrets(self.color()));
         for line in log.lines() {
-            self.show.note(line);
+            self.show.note(&secrets.hide(line));
         }
     }
 
@@ -510,37 +547,61 @@ impl Run<'_> {
     /// It may be neither; a sentence.
     pub(super) async fn bring_back(&mut self) -> Result<String, String> {
         let compose = self.site.compose(self.color())?;
-        let limit = self.site.deploy().up_timeout;
-        if self.journal.ran_before {
-            let up = match self.journal.strategy {
-                // They run in the color that has the traffic.
-                Strategy::BlueGreen => compose.up_without(&compose.singletons().await?),
-                Strategy::Recreate => compose.up(),
-            };
-            self.show.command(&up);
-            match up.run(limit).await {
-                Ok(_) => {
-                    let tag = self.journal.tag_before.clone().unwrap_or_else(|| "what it ran before".into());
-                    let healthy = match self.journal.strategy {
-                        Strategy::BlueGreen => None,
-                        // The service has nothing else: that it answers again is what the way back is about.
-                        Strategy::Recreate => Some(self.healthy().await),
-                    };
-                    return match healthy {
-                        None | Some(Ok(_)) => Ok(format!("{} runs {tag} again", compose.project)),
-                        Some(Err(halt)) => {
-                            Err(format!("{} runs {tag} again and is not well: {halt:?}", compose.project))
-                        }
-                    };
-                }
-                Err(failure) => self.show.note(&failure.to_string()),
+        match (self.journal.strategy, self.journal.ran_before) {
+            (Strategy::BlueGreen, true) => self.bring_idle_back(&compose).await,
+            (Strategy::Recreate, true) => self.bring_active_back(&compose).await,
+            (Strategy::BlueGreen, false) => self.stop_again(&compose, compose.stop()).await,
+            // The project is all there is of the service: its database may run in it, and goes on.
+            (Strategy::Recreate, false) => self.stop_again(&compose, compose.stop_api()).await,
+        }
+    }
+
+    /// The idle color runs what it ran, or else nothing: no traffic is on it.
+    async fn bring_idle_back(&mut self, compose: &Compose) -> Result<String, String> {
+        // They run in the color that has the traffic.
+        let up = compose.up_without(&compose.singletons().await?);
+        // Of the same tag, `up` would leave the container as it is, and the migration in it.
+        if let Err(failure) = self.end_migration(compose).await {
+            self.show.note(&failure.to_string());
+        }
+        self.show.command(&up);
+        match up.run(self.site.deploy().up_timeout).await {
+            Ok(_) => Ok(format!("{} runs {} again", compose.project, self.tag_before())),
+            Err(failure) => {
+                self.show.note(&failure.to_string());
+                self.stop_again(compose, compose.stop()).await
             }
         }
-        let stop = compose.stop();
+    }
+
+    /// The only copy runs what it ran. Where it cannot, whatever runs is left alone: a bad release is more than none.
+    async fn bring_active_back(&mut self, compose: &Compose) -> Result<String, String> {
+        let (project, tag) = (&compose.project, self.tag_before());
+        let up = compose.up();
+        self.show.command(&up);
+        up.run(self.site.deploy().up_timeout).await.map_err(|failure| {
+            format!(
+                "{project} could not be brought back to {tag}, and what runs in it was left as it is: {failure}\n    \
+                 see `docker compose -p {project} ps`; `cutover deploy` with a tag whose image can be had replaces it"
+            )
+        })?;
+        // The service has nothing else: that it answers again is what the way back is about.
+        match self.healthy().await {
+            Ok(_) => Ok(format!("{project} runs {tag} again")),
+            Err(halt) => Err(format!("{project} runs {tag} again and is not well: {halt}")),
+        }
+    }
+
+    async fn stop_again(&mut self, compose: &Compose, stop: Command) -> Result<String, String> {
         self.show.command(&stop);
-        stop.run(limit).await.map_err(|failure| failure.to_string())?;
+        stop.run(self.site.deploy().up_timeout).await.map_err(|failure| failure.to_string())?;
         self.until_unready(self.color()).await;
         Ok(format!("{} is stopped", compose.project))
+    }
+
+    /// What ran before, in words.
+    pub(super) fn tag_before(&self) -> String {
+        self.journal.tag_before.clone().unwrap_or_else(|| "what it ran before".into())
     }
 
     /// A line of the ledger about this release.

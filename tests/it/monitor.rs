@@ -81,3 +81,28 @@ fn does_not_take_for_well_what_it_cannot_know() {
     assert_eq!(standing(&items, "dependencies").0, "unknown", "{items}");
     assert_eq!(standing(&items, "alerts").0, "unknown", "{items}");
 }
+
+#[test]
+fn is_blind_without_a_proxy_and_says_so_by_its_exit_code() {
+    let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
+    let cutover = Setup::of(&blue, &green).prepared();
+    let (code, said) = cutover.cli_code(&["monitor", "--over", "100ms"]);
+    assert!(code == 6 && said.contains("no answer from 127.0.0.1:"), "{code} {said}");
+}
+
+#[test]
+fn and_a_deploy_that_do_not_have_the_token_are_a_matter_of_the_config() {
+    let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
+    let mut setup = Setup::of(&blue, &green).file("token", "one\n").set("admin.token_file", "'token'");
+    for (color, port) in [("blue", blue.port), ("green", green.port)] {
+        let env = format!("COMPOSE_PROJECT_NAME=a_{color}\nHOST_PORT={port}\nIMAGE_TAG=sha-1\n");
+        let name = format!(".env.{color}");
+        setup = setup.file(&name, &env).set(&format!("service.app.{color}"), format!("{{ env_file = '{name}' }}"));
+    }
+    let cutover = setup.start_unready();
+    cutover.write("token", "another\n");
+    for args in [&["monitor", "--over", "100ms"][..], &["deploy", "--image-tag", "sha-2"], &["status"]] {
+        let (code, said) = cutover.cli_code(args);
+        assert!(code == 2 && said.contains("token_file"), "{args:?}: {code} {said}");
+    }
+}

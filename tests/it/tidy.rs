@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 /// What each layer may name besides itself. A layer that is missing here is a finding: somebody has to place it.
-const LAYERS: [(&str, &[&str]); 24] = [
+const LAYERS: [(&str, &[&str]); 26] = [
     ("domain", &[]),
     ("clock", &[]),
     ("background", &[]),
@@ -19,10 +19,12 @@ const LAYERS: [(&str, &[&str]); 24] = [
     ("tls", &[]),
     ("acme", &["clock", "tls"]),
     ("preview", &[]),
+    ("shared", &[]),
     ("proxy_protocol", &[]),
     ("config", &["domain", "http", "proxy_protocol", "tls"]),
     ("status", &["domain"]),
-    ("ledger", &["background", "domain", "clock", "config", "lines", "status"]),
+    ("ledger", &["background", "domain", "clock", "config", "lines", "shared", "status"]),
+    ("redact", &["config", "ledger"]),
     ("switch", &["domain", "config", "http2", "preview"]),
     ("proxy", &["switch", "config", "domain", "clock", "http2", "lines", "preview", "proxy_protocol", "tls"]),
     (
@@ -40,6 +42,7 @@ const LAYERS: [(&str, &[&str]); 24] = [
             "clock",
             "preview",
             "proxy_protocol",
+            "redact",
             "tls",
             "docker",
         ],
@@ -48,11 +51,26 @@ const LAYERS: [(&str, &[&str]); 24] = [
     ("admin", &["control", "handover", "status", "config", "domain", "metrics", "switch", "clock", "ledger", "http"]),
     ("demo", &["admin", "status", "domain", "config", "clock", "http"]),
     // A client of the admin API and of Docker, never inside the proxy.
-    ("runbook", &["admin", "clock", "config", "docker", "domain", "http", "ledger", "proxy_protocol", "status"]),
+    (
+        "runbook",
+        &[
+            "admin",
+            "clock",
+            "config",
+            "docker",
+            "domain",
+            "http",
+            "ledger",
+            "proxy_protocol",
+            "redact",
+            "shared",
+            "status",
+        ],
+    ),
     (
         "cli",
         &[
-            "admin", "clock", "config", "demo", "docker", "domain", "handover", "ledger", "lines", "metrics",
+            "admin", "clock", "config", "demo", "docker", "domain", "handover", "ledger", "lines", "metrics", "redact",
             "runbook", "serve", "status", "switch",
         ],
     ),

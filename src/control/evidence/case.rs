@@ -8,11 +8,11 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::config::ColorConfig;
-use crate::control::redact::without_values;
 use crate::control::words::seconds;
 use crate::domain::Color;
 use crate::domain::verdict::WORSE;
 use crate::domain::watch::{Account, Ended, Finding, Phase, Weight, Wrong};
+use crate::redact::without_values;
 use crate::status::{Replays, SyntheticStatus, WatchNote};
 use crate::switch::{FailedRequest, Tally};
 

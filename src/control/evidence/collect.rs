@@ -13,8 +13,8 @@ use super::case::Case;
 use super::{Kept, file};
 use crate::background;
 use crate::config::{ColorConfig, EnvFile};
-use crate::control::redact::Secrets;
 use crate::docker::Containers;
+use crate::redact::Secrets;
 use crate::switch::{FAILED_MAX, FailedRequest};
 
 /// For failures that are still being replayed.

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::control::redact::without_values;
 use crate::domain::rehearsal::{Difference, OR};
+use crate::redact::without_values;
 
 /// Differences told of one answer.
 const DIFFERENCES_MAX: usize = 20;

@@ -14,12 +14,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::redact::without_values;
 use super::service::{Managed, route_of};
 use crate::config::{self, ColorConfig, Rehearse};
 use crate::domain::Color;
 use crate::domain::cutover::{Closed, Phase};
 use crate::domain::rehearsal::{self as domain, Comparison, Results, Sameness};
+use crate::redact::without_values;
 use crate::switch::{Copied, REHEARSAL_RESULTS, Tap, Upstream};
 use ask::Request;
 use compare::{Answer, compare};

@@ -59,3 +59,27 @@ fn after_a_failed_deploy_the_idle_color_runs_what_it_ran() {
     }
     none_failed(load);
 }
+
+#[test]
+fn is_not_made_twice_nor_to_where_nobody_came_from() {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[]);
+    let refused = |case: &str, active: &str, runs: &str| {
+        for args in [&["rollback"][..], &["rollback", "--dry-run"]] {
+            let (code, said) = stage.cutover.cli_code(args);
+            assert!(code == 3 && said.contains("nothing to roll back") && said.contains("--to-tag"), "{case}: {said}");
+            assert!(!said.contains("bringing it up again"), "{case}: {said}");
+        }
+        assert_eq!((&stage.cutover.app()["active"], &*stage.running(active)), (&active.into(), runs), "{case}");
+    };
+    refused("never flipped", "blue", "sha-1");
+    let load = stage.load();
+    assert_eq!(stage.deploy("sha-2").0, 0);
+    let (code, said) = stage.deploy("fail-after-start");
+    assert_eq!(code, 4, "{said}");
+    none_failed(load);
+    // Blue's env file still says sha-1: that is two releases back.
+    refused("taken back by the watch", "green", "sha-2");
+}

@@ -127,3 +127,22 @@ fn whose_image_is_nowhere_changes_nothing() {
     assert_eq!(stage.files(), before);
     assert_eq!((stage.running("blue").as_str(), stage.running("green").as_str()), ("sha-1", ""));
 }
+
+#[test]
+fn that_is_told_of_tells_no_secret() {
+    if !have_images() {
+        return;
+    }
+    let stage =
+        Stage::set(&[("deploy.backup.command", "['false', 'postgresql://ann:hush-9@db/x', '--token', 'hush-8']")]);
+    for args in [&["deploy", "--image-tag", "sha-2"][..], &["deploy", "--image-tag", "sha-2", "--json"]] {
+        let (code, said) = stage.cutover.cli_code(args);
+        assert!(code == 1 && !said.contains("hush-"), "{args:?}: {said}");
+        assert!(said.contains("postgresql://ann:***@db/x --token ***"), "{args:?}: {said}");
+    }
+    // And what an application says of its environment: here the word of its log that happens to be its token.
+    let stage = Stage::set(&[]);
+    stage.cutover.write("deploy/.env.green", &format!("{}API_TOKEN=listens\n", stage.env("green")));
+    let (code, said) = stage.deploy("wrong-version");
+    assert!(code == 3 && said.contains("wrong-version *** on") && !said.contains("listens"), "{said}");
+}

@@ -1,7 +1,10 @@
 //! The data of a release: the snapshot before it, the migration, and the old color that has to live with it.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::time::Duration;
 
+use super::killed::kill_at;
 use super::{Stage, have_images, none_failed};
 use crate::harness::Load;
 
@@ -127,4 +130,83 @@ fn that_the_old_color_cannot_live_with_stop_the_deploy() {
     assert!(said.contains("blue does not live with the migration") && said.contains(".snapshot"), "{said}");
     assert_eq!(stage.files(), before);
     assert_eq!(stage.cutover.app()["epoch"], 1, "no traffic went to it");
+}
+
+#[test]
+fn and_an_old_color_that_is_down_do_not_keep_out_the_release_that_helps() {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[MIGRATE, REQUIRED, ("watch.window", "'1s'")]);
+    stage.cutover.get("/");
+    stage.cutover.until_app("blue has served", |app| app["colors"]["blue"]["requests"] != 0);
+    stage.compose("blue", &["stop"]);
+    stage.cutover.until_app("blue is found down", |app| app["colors"]["blue"]["ready"] == false);
+    // Also when the run that found it so does not live to say it.
+    kill_at(&stage, "sha-2", "old-color");
+    let (code, said) = stage.deploy("sha-2");
+    assert!(code == 0 && said.contains("was not ready before the migration either"), "{code} {said}");
+    assert_eq!(stage.cutover.get("/").text(), "{\"release\":\"sha-2\"}");
+    stage.compose("green", &["stop"]);
+    stage.cutover.until_app("green is found down", |app| app["colors"]["green"]["ready"] == false);
+    let (code, said) = stage.deploy("sha-3");
+    assert!(code == 0 && said.contains("was not ready before the migration either"), "{code} {said}");
+}
+
+#[test]
+fn that_were_migrated_by_a_killed_run_are_still_what_the_old_color_must_live_with() {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[MIGRATE, ("deploy.settle", "'2s'")]);
+    kill_at(&stage, "breaks-the-old", "old-color");
+    stage.cutover.until_app("blue is hurt", |app| app["colors"]["blue"]["ready"] == false);
+    let (code, said) = stage.deploy("breaks-the-old");
+    assert!(code == 3 && said.contains("blue does not live with the migration"), "{code} {said}");
+}
+
+/// Longer than the slow migration takes.
+const PAST_IT: Duration = Duration::from_secs(6);
+
+#[test]
+fn are_not_migrated_any_more_when_that_took_too_long() {
+    if !have_images() {
+        return;
+    }
+    let late = ("deploy.migrate.timeout", "'1s'");
+    let stage = Stage::set(&[MIGRATE, late]);
+    let before = stage.files();
+    let dump = || stage.compose("blue", &["exec", "-T", "api", "/cutover", "sample-app", "dump"]);
+    let (code, said) = stage.deploy("slow-migration");
+    assert!(code == 1 && said.contains("not done within 1s") && said.contains("deploy.migrate.timeout"), "{said}");
+    assert_eq!((stage.files(), stage.running("green").as_str()), (before, ""), "although it is not required");
+    std::thread::sleep(PAST_IT);
+    assert_eq!(dump(), "", "it ended with its container");
+
+    // Also where the color ran the same tag before, and runs it again.
+    let env = stage.env("green").replace("IMAGE_TAG=sha-1", "IMAGE_TAG=slow-migration");
+    stage.cutover.write("deploy/.env.green", &env);
+    stage.compose("green", &["up", "-d"]);
+    assert_eq!(stage.deploy("slow-migration").0, 1);
+    std::thread::sleep(PAST_IT);
+    assert_eq!((dump().as_str(), stage.running("green").as_str()), ("", "slow-migration"));
+}
+
+#[test]
+fn are_migrated_by_one_run_at_a_time() {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[MIGRATE, ("watch.window", "'1s'")]);
+    let mut child = stage.begin_deploy("slow-migration");
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("\"begin\"") && line.contains("\"migrate\"")));
+    // In the middle of it.
+    std::thread::sleep(Duration::from_secs(2));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (code, said) = stage.deploy("slow-migration");
+    assert_eq!(code, 0, "{said}");
+    let schema = stage.compose("green", &["exec", "-T", "api", "/cutover", "sample-app", "dump"]);
+    assert_eq!(schema, "slow-migration slow\n", "the first one was ended");
 }

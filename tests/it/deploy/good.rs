@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Stage, have_images, none_failed};
+use super::{COMPOSE, Stage, have_images, none_failed};
 
 #[test]
 fn is_kept_and_costs_no_request() {
@@ -119,4 +119,16 @@ fn is_only_planned_in_a_dry_run() {
     }
     assert_eq!((stage.files(), stage.ledger()), before);
     assert_eq!(stage.running("green"), "");
+}
+
+#[test]
+fn of_an_application_with_a_health_check_of_its_own_is_deployed() {
+    if !have_images() {
+        return;
+    }
+    let compose = COMPOSE.replace("8000/readyz", "8000/health");
+    let stage = Stage::of(&compose, &[("health.path", "'/health'"), ("watch.window", "'1s'")]);
+    let (code, said) = stage.deploy("plain-health");
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(stage.running("green"), "plain-health");
 }

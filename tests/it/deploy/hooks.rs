@@ -5,6 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use super::{Stage, have_images};
+use crate::harness::eventually;
 
 /// A hook that keeps what it is told, and says something.
 fn keeping(moment: &str) -> String {
@@ -76,4 +77,42 @@ fn stop_a_deploy_where_they_are_required_and_otherwise_are_only_told() {
     let told: Value = serde_json::from_str(&stage.cutover.file("completion.json")).unwrap();
     assert!(told["outcome"].is_string() && told["detail"].as_str().unwrap().contains("a week old"), "{told}");
     assert!(!fs::read_to_string(stage.cutover.path("order")).unwrap().contains("freeze"), "nothing was frozen");
+}
+
+#[test]
+fn that_a_killed_run_left_are_run_by_the_next() {
+    if !have_images() {
+        return;
+    }
+    // The first completion is killed in the middle of it.
+    let completion =
+        "['sh', '-c', 'echo completion >> order; cat >/dev/null; test -e again || { touch again; sleep 60; }']";
+    let settings = [
+        ("deploy.hooks.freeze", &*keeping("freeze")),
+        ("deploy.hooks.unfreeze", &keeping("unfreeze")),
+        ("deploy.hooks.completion", completion),
+        ("deploy.hooks.timeout", "'90s'"),
+        ("deploy.migrate.command", "[]"),
+        ("watch.window", "'1s'"),
+    ];
+    for (case, strategy, tag) in [("a bad one", "blue-green", "wrong-version"), ("in place", "recreate", "sha-2")] {
+        let stage = Stage::set(&[&settings[..], &[("deploy.strategy", &format!("'{strategy}'"))]].concat());
+        let mut child = stage.begin_deploy(tag);
+        eventually(case, || stage.cutover.path("again").exists());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(
+            stage.files().0.iter().filter(|(name, _)| name == "app.json").count(),
+            1,
+            "{case}: still to be done"
+        );
+        // Whatever is wanted next: that is done first, and then the other one ends as it should.
+        let (code, said) = stage.deploy("sha-3");
+        assert_eq!(code, 0, "{case}: {said}");
+        let ran = stage.cutover.file("order");
+        let first: Vec<_> = ran.lines().take(4).collect();
+        assert_eq!(first, ["freeze", "unfreeze", "completion", "completion"], "{case}: {said}");
+        assert!(said.contains("was interrupted at"), "{case}: {said}");
+        assert!(stage.ledger().contains(&format!("] deploy app: hook completion done tag={tag} ")), "{case}");
+    }
 }

@@ -313,3 +313,32 @@ fn or_asked_to_stop_at_a_terminal_it_asks_back() {
     assert!(said.contains("\r\u{1b}[K"), "the live line: {said}");
     assert_as_before(&stage, &before, "rolled back by hand");
 }
+
+#[test]
+fn or_left_at_a_terminal_it_says_so_on_a_line_of_its_own() {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[("watch.window", "'60s'")]);
+    let ((mut ours, theirs), (mut input, stdin)) = (terminal(), terminal());
+    let errors = stage.cutover.path("errors");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
+    command.current_dir(stage.cutover.dir.path()).env_remove("CUTOVER_CONFIG").args(["deploy", "--image-tag", "sha-2"]);
+    command.stdin(stdin).stdout(theirs).stderr(File::create(&errors).unwrap());
+    let mut child = command.spawn().expect("the binary starts");
+    drop(command);
+    stage.cutover.until_app("it is watched", |app| app["phase"] == "watching");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    // SAFETY: kill has no memory effects; the pid is our own child's, which was not waited for yet.
+    unsafe { libc::kill(child.id().cast_signed(), libc::SIGINT) };
+    eventually("it asks", || std::fs::read_to_string(&errors).unwrap().contains("at watch:"));
+    input.write_all(b"l\n").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(std::fs::read_to_string(&errors).unwrap().contains("left by Ctrl-C at watch"));
+    let (mut said, mut piece) = (Vec::new(), [0; 4096]);
+    while let Ok(n @ 1..) = ours.read(&mut piece) {
+        said.extend_from_slice(&piece[..n]);
+    }
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains("s left, ") && said.ends_with("\r\u{1b}[K"), "the live line is gone: {said:?}");
+}

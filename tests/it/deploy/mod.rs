@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use crate::harness::{Cutover, Load, Setup, Upstream, docker, free_port, have_docker, try_docker};
 
 /// `tag`, `SAMPLE_BEHAVIOR`, `SAMPLE_MIGRATION` of every image.
-const RELEASES: [(&str, &str, &str); 9] = [
+const RELEASES: [(&str, &str, &str); 11] = [
     ("sha-1", "good", "ok"),
     ("sha-2", "good", "ok"),
     ("sha-3", "good", "ok"),
@@ -33,6 +33,8 @@ const RELEASES: [(&str, &str, &str); 9] = [
     ("fail-after-start", "fail-after-start", "ok"),
     ("crash-loop", "crash-loop", "ok"),
     ("breaks-the-old", "good", "breaks"),
+    ("slow-migration", "good", "slow"),
+    ("plain-health", "plain-health", "ok"),
 ];
 
 const COMPOSE: &str = r#"services:

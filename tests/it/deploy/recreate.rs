@@ -3,7 +3,7 @@
 //! The proxy holds every request during the gap, so that none fails.
 
 use super::killed::kill_at;
-use super::{Stage, have_images, none_failed};
+use super::{COMPOSE, Stage, have_images, none_failed};
 use crate::harness::eventually;
 
 const RECREATE: (&str, &str) = ("deploy.strategy", "'recreate'");
@@ -58,6 +58,40 @@ fn a_bad_release_gives_its_place_back() {
     // Most of the time was gaps, so they were not many.
     let (answered, failures) = load.end();
     assert!(failures.is_empty() && answered > 20, "{} of {answered} failed: {failures:#?}", failures.len());
+}
+
+#[test]
+fn a_bad_release_whose_predecessor_cannot_be_had_keeps_running() {
+    if !have_images() {
+        return;
+    }
+    let stage = Stage::set(&[RECREATE]);
+    // What runs is sha-1; what is to be brought back is an image that is nowhere.
+    let env = stage.env("blue").replace("IMAGE_TAG=sha-1", "IMAGE_TAG=gone-1");
+    stage.cutover.write("deploy/.env.blue", &env);
+    let (code, said) = stage.deploy("wrong-version");
+    assert_eq!(code, 1, "nothing was rolled back: {said}");
+    assert!(said.contains("gone-1 is NOT back") && said.contains("left as it is"), "{said}");
+    assert!(!said.contains("gone-1 stays") && !said.contains("is stopped"), "{said}");
+    assert_eq!(stage.running("blue"), "wrong-version", "bad, and all there is");
+    assert!(stage.ledger().contains(" not_undone=\""), "{}", stage.ledger());
+    // The way out is the next release.
+    let (code, said) = stage.deploy("sha-2");
+    assert_eq!((code, stage.running("blue").as_str()), (0, "sha-2"), "{said}");
+}
+
+#[test]
+fn a_bad_release_where_nothing_ran_takes_nothing_else_down() {
+    if !have_images() {
+        return;
+    }
+    let database = "volumes:\n  data:\n";
+    let compose = COMPOSE.replace(database, &format!("  database:\n    image: cutover-sample:sha-3\n{database}"));
+    let stage = Stage::of(&compose, &[RECREATE]);
+    stage.compose("blue", &["stop", "api"]);
+    let (code, said) = stage.deploy("wrong-version");
+    assert!(code == 4 && said.contains("nothing runs, as before"), "{code} {said}");
+    assert_eq!(stage.running("blue"), "sha-3", "the database goes on: {said}");
 }
 
 #[test]

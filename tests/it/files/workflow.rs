@@ -50,6 +50,25 @@ fn log(folder: &TempDir) -> String {
 }
 
 #[test]
+fn waits_longer_than_a_deploy_may_take_by_default() {
+    let docs = text("docs/configuration.md");
+    let minutes = |section: &str, key: &str| -> u32 {
+        let rows = docs.split(&format!("### [service.NAME.{section}]\n")).nth(1).expect(section);
+        let row = rows.lines().find(|row| row.starts_with(&format!("| `{key}` | `\""))).expect(key);
+        row.split('"').nth(1).unwrap().trim_end_matches('m').parse().expect(row)
+    };
+    let deploy = 2 * minutes("deploy", "up_timeout") // to pull, and to come up
+        + minutes("deploy", "ready_timeout")
+        + minutes("deploy.backup", "timeout")
+        + minutes("deploy.migrate", "timeout")
+        + minutes("watch", "window");
+    let workflow = text(".github/workflows/deploy.yml");
+    let mut limits = workflow.lines().filter_map(|line| line.trim().strip_prefix("timeout-minutes: "));
+    let limit: u32 = limits.next_back().unwrap().parse().unwrap();
+    assert!(limit >= deploy + 10, "{limit} minutes for {deploy}, and for what is stopped and undone");
+}
+
+#[test]
 fn deploys_over_ssh_to_the_one_host_whose_key_is_known() {
     let (output, folder) = deploy(&[]);
     assert_eq!(output.status.code(), Some(4), "the job ends as the deploy does: {output:?}");

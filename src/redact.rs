@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 
 use crate::config::EnvFile;
+use crate::ledger::is_secret;
 
 /// A target with `*` in place of each value of its query.
-pub(super) fn without_values(target: &str) -> String {
+pub fn without_values(target: &str) -> String {
     let target = target.split('#').next().unwrap_or_default();
     let Some((path, query)) = target.split_once('?') else { return target.to_owned() };
     let hidden = query.split('&').map(|pair| pair.split_once('=').map_or("*".into(), |(name, _)| format!("{name}=*")));
@@ -16,19 +17,18 @@ pub(super) fn without_values(target: &str) -> String {
 const LINE_CHARS_MAX: usize = 2_000;
 /// A shorter value would be found everywhere.
 const SECRET_BYTES_MIN: usize = 4;
-/// Parts of a variable's name that say that its value is nobody's business.
-const SECRET_NAMES: [&str; 8] = ["SECRET", "TOKEN", "PASSWORD", "PASSWD", "KEY", "CREDENTIAL", "DSN", "AUTH"];
+/// Beside what [`is_secret`] knows: an env file's names are few, and what has one of these anywhere in it is hidden.
+const SECRET_PARTS: [&str; 4] = ["TOKEN", "KEY", "DSN", "AUTH"];
 
 /// The values that an application must not have said in its log.
-#[derive(Debug, Default)]
-pub(super) struct Secrets(Vec<String>);
+#[derive(Clone, Debug, Default)]
+pub struct Secrets(Vec<String>);
 
 impl Secrets {
     /// Those of an env file: variables whose names say so, and addresses with a password in them.
-    pub(super) fn of(file: &EnvFile) -> Self {
+    pub fn of(file: &EnvFile) -> Self {
         let is_secret = |key: &str, value: &str| {
-            let key = key.to_ascii_uppercase();
-            let by_name = SECRET_NAMES.iter().any(|name| key.contains(name));
+            let by_name = is_secret(key) || SECRET_PARTS.iter().any(|part| key.to_ascii_uppercase().contains(part));
             value.len() >= SECRET_BYTES_MIN && (by_name || (value.contains("://") && value.contains('@')))
         };
         let values = file.keys().filter_map(|key| file.get(key).map(|(value, _)| (key, value)));
@@ -40,7 +40,7 @@ impl Secrets {
     }
 
     /// A log line of the application without them, and without the values of queries in it.
-    pub(super) fn hide(&self, line: &str) -> String {
+    pub fn hide(&self, line: &str) -> String {
         let line: String = line.chars().take(LINE_CHARS_MAX).collect();
         let hidden = self.0.iter().fold(line, |line, secret| line.replace(secret, "***"));
         let is_end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | ')' | ']');
@@ -78,8 +78,8 @@ mod tests {
 
     #[test]
     fn a_log_line_keeps_its_words_and_no_secret() {
-        let text =
-            "SECRET_KEY=abcd-1234\nDATABASE_URL=postgres://u:pw@db/x\nIMAGE_TAG=sha-1\nAPI_TOKEN=abc\nLOG=info\n";
+        let text = "SECRET_KEY=abcd-1234\nDATABASE_URL=postgres://u:pw@db/x\nIMAGE_TAG=sha-1\nAPI_TOKEN=abc\nLOG=info\n\
+             DB_PASS=hush-1\nSMTP_PWD=hush-2\nCOOKIE=hush-3\n";
         let secrets = Secrets::of(&EnvFile::parse(text.into(), Path::new(".env")).unwrap());
         for (line, want) in [
             ("info sha-1 starts", "info sha-1 starts"),
@@ -87,6 +87,7 @@ mod tests {
             ("cannot reach postgres://u:pw@db/x: refused", "cannot reach ***: refused"),
             ("\"GET /a?token=x7&b=2 HTTP/1.1\" 500", "\"GET /a?token=*&b=* HTTP/1.1\" 500"),
             ("why? a=b", "why? a=b"),
+            ("hush-1, hush-2 and hush-3", "***, *** and ***"),
             ("abc is too short to be one", "abc is too short to be one"),
         ] {
             assert_eq!(secrets.hide(line), want);
