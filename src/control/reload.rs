@@ -219,7 +219,8 @@ impl Task {
         self.schedule.is_stale = true;
         for managed in self.services.values_mut() {
             let has_changed = managed.machine.record().config_active != managed.config.active;
-            managed.config_flip_due = has_changed.then(|| by.to_owned());
+            let first = managed.config_flip_due.take();
+            managed.config_flip_due = has_changed.then(|| first.unwrap_or_else(|| by.to_owned()));
         }
         for name in self.names_where(|managed| managed.config_flip_due.is_some()) {
             changes.extend(self.flip_by_config(&name));
