@@ -1,7 +1,7 @@
 //! Certificates from an ACME server (RFC 8555): ordered, proved, written to files, and renewed in time.
 //!
-//! The files are like any others: the config reads them, and a reload puts new ones in force. It keeps at it for as long
-//! as the proxy runs; a failure is a problem in the status, never the end of the serving.
+//! The files are like any others: the config reads them, and a reload puts new ones in force. It keeps at it for as
+//! long as the proxy runs; a failure is a problem in the status, never the end of the serving.
 
 use std::fs;
 use std::io::{self, Write};

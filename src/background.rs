@@ -6,8 +6,8 @@ use std::thread::{Builder, JoinHandle};
 /// Starts a thread that lets a busy worker finish its turn of some milliseconds first, where they share a core.
 ///
 /// An ordinary thread that was asleep takes the core at once when it wakes. A flip wakes its writers half a dozen times
-/// within two milliseconds, and all requests in flight would wait for each of these. Such a thread has its fair share of
-/// a busy core all the same, and a free core is taken at once (`SCHED_BATCH`, see sched(7)).
+/// within two milliseconds, and all requests in flight would wait for each of these. Such a thread has its fair share
+/// of a busy core all the same, and a free core is taken at once (`SCHED_BATCH`, see sched(7)).
 ///
 /// # Errors
 /// The system has no thread left.

@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 static BEGAN: OnceLock<Instant> = OnceLock::new();
 
-/// Now on the monotonic clock, since this process (or the first of those that have followed each other) began; the "now"
-/// that `domain` is given.
+/// Now on the monotonic clock, since this process (or the first of those that have followed each other) began; the
+/// "now" that `domain` is given.
 pub fn now() -> Duration {
     BEGAN.get_or_init(Instant::now).elapsed()
 }
 
-/// Goes on with the clock of the process before this one, where it is `now` there. A clock that was read stays as it is.
+/// Goes on with the clock of the process before this one, where it is `now` there. A clock that was read stays as it
+/// is.
 pub fn go_on_from(now: Duration) {
     let present = Instant::now();
     let _ = BEGAN.set(present.checked_sub(now).unwrap_or(present));

@@ -100,8 +100,8 @@ impl Container {
         docker(&["logs", "--since", &format!("{}s", since.as_secs()), "--", &self.id]).await.map(Said::both)
     }
 
-    /// The last `lines` that it wrote to both of its outputs together, oldest first, each after the time it was written at.
-    /// A container that has stopped still has them.
+    /// The last `lines` that it wrote to both of its outputs together, oldest first, each after the time it was written
+    /// at. A container that has stopped still has them.
     ///
     /// # Errors
     /// Docker does not answer within 15 s.

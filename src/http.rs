@@ -39,6 +39,18 @@ pub async fn announce(stream: &mut TcpStream, version: Option<proxy_protocol::Ve
     }
 }
 
+/// Whether the body of a 200 says that its application is ready. Only JSON with a `ready` that is not `true` says no.
+///
+/// # Errors
+/// It does not; what it says instead.
+pub fn says_ready(body: &[u8]) -> Result<(), String> {
+    let json = serde_json::from_slice::<serde_json::Value>(body).ok();
+    match json.as_ref().and_then(|json| json.get("ready")) {
+        None | Some(serde_json::Value::Bool(true)) => Ok(()),
+        Some(other) => Err(format!("\"ready\": {}", other.to_string().chars().take(60).collect::<String>())),
+    }
+}
+
 /// Why there was no whole answer.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -74,5 +86,24 @@ async fn exchange(
     tokio::select! {
         answer = exchange => answer,
         () = connection => unreachable!("a future that is pending for ever does not end"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_is_what_does_not_say_otherwise() {
+        for (body, want) in [
+            ("ok", Ok(())),
+            ("", Ok(())),
+            (r#"{"ready": true}"#, Ok(())),
+            (r#"{"status": "ok"}"#, Ok(())),
+            (r#"{"ready": false}"#, Err("\"ready\": false".into())),
+            (r#"{"ready": "yes"}"#, Err("\"ready\": \"yes\"".into())),
+        ] {
+            assert_eq!(says_ready(body.as_bytes()), want, "{body}");
+        }
     }
 }

@@ -26,7 +26,8 @@ pub use chain::{Link, read_head};
 pub use line::{HIDDEN, Line, is_secret, without_secrets};
 pub use verify::{Finding, Verified, verify};
 
-/// Lines that may wait for the disk, and as many that may wait for it to be well again; more are lost, and a line says so.
+/// Lines that may wait for the disk, and as many that may wait for it to be well again; more are lost, and a line says
+/// so.
 const WAITING_MAX: usize = 1024;
 /// After a line that did not get there it is tried again this often.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -95,7 +96,8 @@ impl Ledger {
         }
     }
 
-    /// Hears when every line written so far is on the disk, or has failed to get there; an unhurried one is in the file.
+    /// Hears when every line written so far is on the disk, or has failed to get there; an unhurried one is in the
+    /// file.
     pub fn reached(&self) -> oneshot::Receiver<()> {
         let (reached, hear) = oneshot::channel();
         // A full queue drops the sender, which the receiver hears at once: its line was lost as well.
@@ -163,16 +165,16 @@ fn write_waiting(place: &Place, waiting: &mut VecDeque<Line>, shared: &Mutex<Sha
     }
 }
 
-/// Appends one line and waits until it is on the disk, unless it is [unhurried](Line::unhurried); the folder and the file
-/// are created with the first one. Returns what was written: the line with its link, and before it what had to be said
-/// about the end of the file.
+/// Appends one line and waits until it is on the disk, unless it is [unhurried](Line::unhurried); the folder and the
+/// file are created with the first one. Returns what was written: the line with its link, and before it what had to be
+/// said about the end of the file.
 ///
-/// Any process may do so at any time: the line is one write at the end of the file, and no two of ours come between each
-/// other's look at that end and that write.
+/// Any process may do so at any time: the line is one write at the end of the file, and no two of ours come between
+/// each other's look at that end and that write.
 ///
 /// # Errors
-/// The line did not get there, or nobody knows whether it did. A head that cannot be kept is no error: the one before is
-/// still a line of this ledger.
+/// The line did not get there, or nobody knows whether it did. A head that cannot be kept is no error: the one before
+/// is still a line of this ledger.
 pub fn append(place: &Place, line: &Line) -> io::Result<Vec<String>> {
     let Place { path, head } = place;
     let mut file = open_to_append(path)?;

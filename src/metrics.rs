@@ -27,87 +27,100 @@ pub fn text(observed: &Observation) -> String {
     TextEncoder::new().encode_to_string(&families).expect("every family has a name, samples and one type")
 }
 
+/// What is counted for each color of each service.
+fn each(observed: &Observation) -> impl Iterator<Item = (&str, Color, &ColorStats)> {
+    observed.stats.iter().flat_map(|(name, stats)| {
+        Color::BOTH.into_iter().zip(stats).map(move |(color, stats)| (name.as_str(), color, &**stats))
+    })
+}
+
 fn traffic(observed: &Observation) -> [MetricFamily; 8] {
-    let each = || {
-        let colors = |(name, stats): &'_ (String, [_; 2])| (name.clone(), stats.clone());
-        observed.stats.iter().map(colors).flat_map(|(name, stats)| {
-            Color::BOTH.into_iter().zip(stats).map(move |(color, stats)| (name.clone(), color, stats))
-        })
-    };
-    let requests = each().flat_map(|(name, color, stats)| {
-        let cells = CODE_CLASSES
-            .iter()
-            .enumerate()
-            .flat_map(|(c, class)| METHODS.iter().enumerate().map(move |(m, method)| ((c, m), *class, *method)));
-        let count = move |((c, m), class, method): ((usize, usize), &str, &str)| {
-            let count = stats.sum(|shard| shard.requests[c][m].get());
-            let labels = [("service", &*name), ("color", color.as_str()), ("code_class", class), ("method", method)];
-            (count > 0).then(|| counter(&labels, count))
-        };
-        cells.filter_map(count).collect::<Vec<_>>()
-    });
-    let durations = each().map(|(name, color, stats)| duration(&name, color, &stats));
-    let replays = observed.stats.iter().flat_map(|(name, stats)| {
-        let count = |at: usize| stats.iter().map(|stats| stats.sum(|shard: &Shard| shard.replays[at].get())).sum();
-        let results = REPLAY_RESULTS.iter().enumerate();
-        results.map(|(at, result)| counter(&[("service", name), ("result", result)], count(at))).collect::<Vec<_>>()
-    });
-    let skew = each().map(|(name, color, stats)| {
-        let labels = [("service", &*name), ("color", color.as_str())];
-        counter(&labels, stats.sum(|shard| shard.skew_answers.get()))
-    });
-    let rehearsals = observed.rehearsals.iter().flat_map(|(name, counts)| {
-        let results = REHEARSAL_RESULTS.iter().zip(counts);
-        results.map(|(result, count)| counter(&[("service", name), ("result", result)], *count)).collect::<Vec<_>>()
-    });
-    let kinds = || each().flat_map(|each| KINDS.into_iter().enumerate().map(move |kind| (each.clone(), kind)));
-    let open = kinds().filter(|(_, (kind, _))| *kind > 0).map(|((name, color, stats), (at, kind))| {
-        gauge(&[("service", &name), ("color", color.as_str()), ("kind", kind)], stats.open(at) as f64)
-    });
-    let ends = kinds().flat_map(|((name, color, stats), (at, kind))| {
-        let closed = stats.sum(|shard: &Shard| shard.ends[at].closed.get());
-        let cut = stats.sum(|shard: &Shard| shard.ends[at].cut.get());
-        [("closed", closed), ("cut", cut)].map(|(end, count)| {
-            counter(&[("service", &name), ("color", color.as_str()), ("kind", kind), ("end", end)], count)
-        })
-    });
-    let in_flight = each()
-        .map(|(name, color, stats)| gauge(&[("service", &name), ("color", color.as_str())], stats.in_flight() as f64));
+    let durations = each(observed).map(|(name, color, stats)| duration(name, color, stats));
+    let in_flight = each(observed).map(|(name, color, stats)| gauge(&of(name, color), stats.in_flight() as f64));
+    let skew = each(observed)
+        .map(|(name, color, stats)| counter(&of(name, color), stats.sum(|shard| shard.skew_answers.get())));
     [
-        family("requests_total", "Requests that ended, to their last byte.", MetricType::COUNTER, requests),
+        requests(observed),
         family(
             "request_duration_seconds",
             "From a request's first byte to its answer's last.",
             MetricType::HISTOGRAM,
             durations,
         ),
-        family(
-            "replays_total",
-            "Failures of a watched color that the other one was asked to answer.",
-            MetricType::COUNTER,
-            replays,
-        ),
+        replays(observed),
         family(
             "skew_answers_total",
             "Static files that this color had and the one that was asked first had not.",
             MetricType::COUNTER,
             skew,
         ),
-        family(
-            "rehearsals_total",
-            "Requests copied to the idle color, by how the answers compare.",
-            MetricType::COUNTER,
-            rehearsals,
-        ),
+        rehearsals(observed),
         family("in_flight", "Requests and tunnels in flight now.", MetricType::GAUGE, in_flight),
-        family("long_lived", "Those of them that have no end of their own.", MetricType::GAUGE, open),
-        family(
-            "drain_ends_total",
-            "What the proxy ended because its color was left: with a goodbye, or cut at the deadline.",
-            MetricType::COUNTER,
-            ends,
-        ),
+        long_lived(observed),
+        drain_ends(observed),
     ]
+}
+
+/// The two labels that most have.
+fn of(service: &str, color: Color) -> [(&'static str, &str); 2] {
+    [("service", service), ("color", color.as_str())]
+}
+
+fn requests(observed: &Observation) -> MetricFamily {
+    let counts = each(observed).flat_map(|(name, color, stats)| {
+        let cells = (0..CODE_CLASSES.len()).flat_map(|class| (0..METHODS.len()).map(move |method| (class, method)));
+        cells.filter_map(move |(class, method)| {
+            let count = stats.sum(|shard| shard.requests[class][method].get());
+            let [service, color] = of(name, color);
+            let labels = [service, color, ("code_class", CODE_CLASSES[class]), ("method", METHODS[method])];
+            (count > 0).then(|| counter(&labels, count))
+        })
+    });
+    family("requests_total", "Requests that ended, to their last byte.", MetricType::COUNTER, counts)
+}
+
+fn replays(observed: &Observation) -> MetricFamily {
+    let counts = observed.stats.iter().flat_map(|(name, stats)| {
+        let count = |at: usize| stats.iter().map(|stats| stats.sum(|shard: &Shard| shard.replays[at].get())).sum();
+        let results = REPLAY_RESULTS.iter().enumerate();
+        results.map(|(at, result)| counter(&[("service", name), ("result", result)], count(at))).collect::<Vec<_>>()
+    });
+    let help = "Failures of a watched color that the other one was asked to answer.";
+    family("replays_total", help, MetricType::COUNTER, counts)
+}
+
+fn rehearsals(observed: &Observation) -> MetricFamily {
+    let counts = observed.rehearsals.iter().flat_map(|(name, counts)| {
+        let results = REHEARSAL_RESULTS.iter().zip(counts);
+        results.map(|(result, count)| counter(&[("service", name), ("result", result)], *count)).collect::<Vec<_>>()
+    });
+    let help = "Requests copied to the idle color, by how the answers compare.";
+    family("rehearsals_total", help, MetricType::COUNTER, counts)
+}
+
+fn long_lived(observed: &Observation) -> MetricFamily {
+    let open = each(observed).flat_map(|(name, color, stats)| {
+        // The first is for all others, which end by themselves.
+        KINDS.into_iter().enumerate().skip(1).map(move |(at, kind)| {
+            let [service, color] = of(name, color);
+            gauge(&[service, color, ("kind", kind)], stats.open(at) as f64)
+        })
+    });
+    family("long_lived", "Those of them that have no end of their own.", MetricType::GAUGE, open)
+}
+
+fn drain_ends(observed: &Observation) -> MetricFamily {
+    let counts = each(observed).flat_map(|(name, color, stats)| {
+        KINDS.into_iter().enumerate().flat_map(move |(at, kind)| {
+            let closed = stats.sum(|shard: &Shard| shard.ends[at].closed.get());
+            let cut = stats.sum(|shard: &Shard| shard.ends[at].cut.get());
+            let [service, color] = of(name, color);
+            [("closed", closed), ("cut", cut)]
+                .map(|(end, count)| counter(&[service, color, ("kind", kind), ("end", end)], count))
+        })
+    });
+    let help = "What the proxy ended because its color was left: with a goodbye, or cut at the deadline.";
+    family("drain_ends_total", help, MetricType::COUNTER, counts)
 }
 
 fn duration(service: &str, color: Color, stats: &ColorStats) -> Metric {

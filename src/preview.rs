@@ -59,8 +59,8 @@ impl Key {
         format!("{until}.{}", to_hex(mac.as_ref()))
     }
 
-    /// Checks a pass to `service` at `now`, in seconds since 1970; gives the last second it is good in. How long it takes
-    /// does not tell how much of it is right.
+    /// Checks a pass to `service` at `now`, in seconds since 1970; gives the last second it is good in. How long it
+    /// takes does not tell how much of it is right.
     ///
     /// # Errors
     /// Its [`Flaw`]. One that is both made up and out of date is invalid.

@@ -42,7 +42,8 @@ pub enum Step {
     Read(usize),
     /// Read to the end of the line, which is at most so many bytes away.
     ReadLine(usize),
-    /// It is complete. `None`: it names nobody, the connection is the sender's own or of a kind that has no addresses here.
+    /// It is complete. `None`: it names nobody, the connection is the sender's own or of a kind that has no addresses
+    /// here.
     Done(Option<Ends>),
 }
 

@@ -129,23 +129,11 @@ impl Stops {
 fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartError> {
     let launcher = Launcher::find();
     raise_file_limit();
-    let listeners = bind(config, inherited)?;
-    let log = AccessLog::open(&config.log).map_err(|error| {
-        StartError(match &config.log.access_file {
-            Some(path) => format!("log.access_file {}: {error}", path.display()),
-            None => format!("the access log: {error}"),
-        })
-    })?;
+    let Doors { listeners, admin, sockets, socket_file } = open_doors(config, inherited)?;
+    let log = open_access_log(config)?;
     let terminator = (!config.proxy.listen_tls.is_empty()).then(|| Terminator::new(&config.tls)).transpose();
     let terminator =
         terminator.map_err(|error| StartError(format!("cannot make keys for TLS sessions: {error}")))?.map(Arc::new);
-    let admin = admin::bind(&config.admin, inherited).map_err(|error| StartError(error.to_string()))?;
-    for left in inherited.left() {
-        tracing::warn!("the socket at {left} was given to us, and nothing in the config listens there: it is closed");
-    }
-    let socket_file = admin.stays();
-    let sockets = duplicates(&listeners, &admin)
-        .map_err(|error| StartError(format!("cannot keep the sockets for an upgrade: {error}")))?;
 
     let client_ends: Arc<ClientEnds> = Arc::default();
     // The control plane needs the data plane's wakers, and the data plane needs the control plane's table.
@@ -209,6 +197,34 @@ fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartErr
         tracing::warn!("systemd does not hear that we serve: {error}");
     }
     Ok(Running { plane, log, control, stop_control, asked, stops, handle, sockets, socket_file, launcher })
+}
+
+/// Everything that listens, and each of its sockets once more.
+struct Doors {
+    listeners: Vec<Listener>,
+    admin: admin::Bound,
+    sockets: Vec<OwnedFd>,
+    socket_file: Arc<AtomicBool>,
+}
+
+fn open_doors(config: &Config, inherited: &mut Inherited) -> Result<Doors, StartError> {
+    let listeners = bind(config, inherited)?;
+    let admin = admin::bind(&config.admin, inherited).map_err(|error| StartError(error.to_string()))?;
+    for left in inherited.left() {
+        tracing::warn!("the socket at {left} was given to us, and nothing in the config listens there: it is closed");
+    }
+    let sockets = duplicates(&listeners, &admin)
+        .map_err(|error| StartError(format!("cannot keep the sockets for an upgrade: {error}")))?;
+    Ok(Doors { listeners, socket_file: admin.stays(), admin, sockets })
+}
+
+fn open_access_log(config: &Config) -> Result<AccessLog, StartError> {
+    AccessLog::open(&config.log).map_err(|error| {
+        StartError(match &config.log.access_file {
+            Some(path) => format!("log.access_file {}: {error}", path.display()),
+            None => format!("the access log: {error}"),
+        })
+    })
 }
 
 struct PlaneHandles {
@@ -439,8 +455,8 @@ struct Ears {
 }
 
 impl Ears {
-    /// Hears signals from now on, until the process ends: on a thread of its own, since a stop is heard whatever the others
-    /// wait for.
+    /// Hears signals from now on, until the process ends: on a thread of its own, since a stop is heard whatever the
+    /// others wait for.
     ///
     /// # Errors
     /// Why it cannot hear.

@@ -1,8 +1,8 @@
 //! Folders that a group shares: what is made in one is for the group as well.
 //!
-//! The proxy and whoever deploys write the same ledger and the same state, as users of their own. An operator says so by
-//! `install -m 2775` (setgid, and the group may write). With the usual umask of 022 whoever came first would shut out
-//! the others all the same.
+//! The proxy and whoever deploys write the same ledger and the same state, as users of their own. An operator says so
+//! by `install -m 2775` (setgid, and the group may write). With the usual umask of 022 whoever came first would shut
+//! out the others all the same.
 
 use std::fs::{File, Permissions, metadata};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

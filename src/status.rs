@@ -390,7 +390,8 @@ pub struct UpstreamStatus {
     pub address: String,
     /// What `rise` and `fall` made of its probes.
     pub ready: bool,
-    /// Why the last probe failed ("connection refused", "503", "timed out after 2s"); `None` after a success, or before the first probe.
+    /// Why the last probe failed ("connection refused", "503", "timed out after 2s"); `None` after a success, or before
+    /// the first probe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

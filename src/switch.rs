@@ -296,9 +296,9 @@ struct Counts {
 }
 
 impl Counts {
-    /// Whether the new color keeps this request: one in each block of so many, by chance. By client, one that loops on a
-    /// failure would land on one side alone; by turns, so might a route that comes at every other request; and by chance
-    /// alone, a verdict would now and then wait for several times as long.
+    /// Whether the new color keeps this request: one in each block of so many, by chance. By client, one that loops on
+    /// a failure would land on one side alone; by turns, so might a route that comes at every other request; and by
+    /// chance alone, a verdict would now and then wait for several times as long.
     fn keeps(&self, one_in: u64) -> bool {
         let at = self.turn.get() % one_in;
         if at == 0 {
@@ -679,8 +679,8 @@ impl Tally {
     }
 }
 
-/// The control plane's end of a [`Route`]: reads its counts, and hears when the last request that came through it is gone.
-/// What a drain waits for is a [`Stay`].
+/// The control plane's end of a [`Route`]: reads its counts, and hears when the last request that came through it is
+/// gone. What a drain waits for is a [`Stay`].
 ///
 /// It does not keep the route alive.
 pub struct Tenure {

@@ -25,8 +25,8 @@ pub(super) enum Door {
 pub(super) enum Names {
     /// Loopback names and addresses, and the listen address.
     Known,
-    /// Any: the address is reachable from elsewhere under names we cannot know, and a token guards it. A page that makes
-    /// its own name resolve to us does not have the token.
+    /// Any: the address is reachable from elsewhere under names we cannot know, and a token guards it. A page that
+    /// makes its own name resolve to us does not have the token.
     Any,
 }
 

@@ -110,7 +110,8 @@ pub fn bind(admin: &config::Admin, inherited: &mut Inherited) -> Result<Bound, B
     let address = tcp.local_addr().unwrap_or(admin.listen);
     let Some(path) = admin.socket.as_deref() else { return Ok(Bound { tcp, address, socket: None, file: None }) };
     let adopted = inherited.unix(path);
-    // The file of one that was handed over is whose it was: a successor that fails must not close the door of the other.
+    // The file of one that was handed over is whose it was: a successor that fails must not close the door of the
+    // other.
     let stays = Arc::new(AtomicBool::new(adopted.is_some()));
     let socket = match adopted {
         Some(socket) => socket.set_nonblocking(true).map(|()| socket).map_err(|source| BindError {

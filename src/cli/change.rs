@@ -1,7 +1,7 @@
 //! `flip`, `rollback` and `drain`: ask, show how the drain goes, say how it ended.
 //!
-//! The API could wait for the drain itself; the verb asks it not to, waits for the drain in a second question, and looks
-//! meanwhile: whoever waits sees what for, and hears at once when the release is taken back.
+//! The API could wait for the drain itself; the verb asks it not to, waits for the drain in a second question, and
+//! looks meanwhile: whoever waits sees what for, and hears at once when the release is taken back.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

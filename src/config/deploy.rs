@@ -112,9 +112,9 @@ pub(super) fn deploy(section: &Section<'_, '_>, colors: &[ColorConfig; 2]) -> De
     let deploy = Deploy {
         compose_file: path(section, "compose_file", "\"deploy/docker-compose.yml\"").unwrap_or(default.compose_file),
         strategy: strategy(section, colors),
-        version: choice(section, "version", [("tag", Version::Tag), ("any", Version::Any)]),
+        version: section.word("version", [("tag", Version::Tag), ("any", Version::Any)]),
         freeze: section.boolean("freeze", default.freeze),
-        retire: choice(section, "retire", [("stop", Retire::Stop), ("keep", Retire::Keep)]),
+        retire: section.word("retire", [("stop", Retire::Stop), ("keep", Retire::Keep)]),
         up_timeout: section.duration("up_timeout", default.up_timeout),
         ready_timeout: section.duration("ready_timeout", default.ready_timeout),
         settle: section.duration_or_zero("settle", default.settle).unwrap_or(default.settle),
@@ -140,36 +140,18 @@ pub(super) fn deploy(section: &Section<'_, '_>, colors: &[ColorConfig; 2]) -> De
 
 fn strategy(section: &Section<'_, '_>, colors: &[ColorConfig; 2]) -> Strategy {
     let is_bare = colors.iter().any(|color| color.env_file.is_none());
-    let default = if is_bare { Strategy::Recreate } else { Strategy::BlueGreen };
-    match section.string("strategy", "\"blue-green\"") {
-        None => default,
-        Some(("blue-green", value)) if is_bare => {
-            let help = "write blue = { env_file = \"deploy/.env.blue\" }, and green so as well";
-            section.problem("strategy", value, "needs both colors to have an env_file", help);
-            default
-        }
-        Some(("blue-green", _)) => Strategy::BlueGreen,
-        Some(("recreate", _)) => Strategy::Recreate,
-        Some((_, value)) => {
-            section.problem("strategy", value, "is none of blue-green, recreate", "the default is \"blue-green\"");
-            default
-        }
+    let words = [("blue-green", Strategy::BlueGreen), ("recreate", Strategy::Recreate)];
+    let strategy = section.word("strategy", words);
+    if !is_bare {
+        return strategy;
     }
-}
-
-/// One of two words; the first is the default.
-fn choice<T: Copy>(section: &Section<'_, '_>, key: &'static str, words: [(&str, T); 2]) -> T {
-    let [(first, default), (second, other)] = words;
-    match section.string(key, &format!("{first:?}")) {
-        None => default,
-        Some((word, _)) if word == first => default,
-        Some((word, _)) if word == second => other,
-        Some((_, value)) => {
-            let message = format!("is none of {first}, {second}");
-            section.problem(key, value, &message, format!("the default is {first:?}"));
-            default
-        }
+    if let Some(value) = section.get("strategy")
+        && value.get_ref().as_str() == Some("blue-green")
+    {
+        let help = "write blue = { env_file = \"deploy/.env.blue\" }, and green so as well";
+        section.problem("strategy", value, "needs both colors to have an env_file", help);
     }
+    Strategy::Recreate
 }
 
 fn command(section: &Section<'_, '_>, example: &str) -> Option<Vec<String>> {

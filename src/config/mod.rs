@@ -151,8 +151,8 @@ pub struct Proxy {
     pub max_requests_per_connection: u64,
     /// Bytes per second that a request body must come with, over `body_timeout`. Default 128; 0: no limit.
     pub min_body_rate: u64,
-    /// Bytes per second that a client must read an answer with that waits for it, over `idle_timeout`. Default 128; 0: no
-    /// limit.
+    /// Bytes per second that a client must read an answer with that waits for it, over `idle_timeout`. Default 128; 0:
+    /// no limit.
     pub min_read_rate: u64,
     /// Request line and headers together, and trailers; more is 431. Default 64 KiB.
     pub max_header_bytes: usize,
@@ -272,7 +272,7 @@ pub struct Service {
 }
 
 /// One color: where it listens, and where that was said.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ColorConfig {
     /// At least one.
     pub upstreams: Vec<Address>,
@@ -369,7 +369,8 @@ pub struct Health {
 pub enum Check {
     /// GET, over this.
     Http(Protocol),
-    /// `Check` of grpc.health.v1, for this service of it, at most [`crate::http::grpc::SERVICE_BYTES_MAX`] bytes; empty: for the server as a whole.
+    /// `Check` of grpc.health.v1, for this service of it, at most [`crate::http::grpc::SERVICE_BYTES_MAX`] bytes;
+    /// empty: for the server as a whole.
     Grpc(String),
 }
 

@@ -243,15 +243,8 @@ fn state(section: &Section<'_, '_>) -> State {
 }
 
 fn log(section: &Section<'_, '_>) -> Log {
-    let access = match section.string("access", "\"json\"") {
-        None | Some(("off", _)) => AccessLog::Off,
-        Some(("json", _)) => AccessLog::Json,
-        Some(("combined", _)) => AccessLog::Combined,
-        Some((_, value)) => {
-            section.problem("access", value, "is none of off, json, combined", "the default is \"off\"");
-            AccessLog::Off
-        }
-    };
+    let words = [("off", AccessLog::Off), ("json", AccessLog::Json), ("combined", AccessLog::Combined)];
+    let access = section.word("access", words);
     let log = Log { access, access_file: path(section, "access_file", "\"access.log\"") };
     section.refuse_unknown();
     log
@@ -415,21 +408,10 @@ fn check(section: &Section<'_, '_>, of_requests: Protocol) -> Check {
     check
 }
 
-fn protocol(section: &Section<'_, '_>) -> Protocol {
-    match section.string("protocol", "\"h2c\"") {
-        None | Some(("http1", _)) => Protocol::Http1,
-        Some(("h2c", _)) => Protocol::H2c,
-        Some((_, value)) => {
-            section.problem("protocol", value, "is none of http1, h2c", "the default is \"http1\"");
-            Protocol::Http1
-        }
-    }
-}
-
 /// What is spoken with the application, and what stands in front of it.
 fn spoken(section: &Section<'_, '_>) -> (Protocol, Option<ProxyProtocol>) {
     const KEY: &str = "proxy_protocol";
-    let protocol = protocol(section);
+    let protocol = section.word("protocol", [("http1", Protocol::Http1), ("h2c", Protocol::H2c)]);
     let Some((word, value)) = section.string(KEY, "\"v2\"") else { return (protocol, None) };
     let version = match word {
         "v1" => Some(ProxyProtocol::V1),
@@ -522,7 +504,7 @@ fn active(section: &Section<'_, '_>) -> Color {
 /// A port, an address, a list of addresses, or `{ env_file = … }`.
 fn color(section: &Section<'_, '_>, key: &'static str, place: &Range<usize>) -> ColorConfig {
     const HELP: &str = "a port, \"10.0.0.7:8001\", a list of addresses, or { env_file = \"deploy/.env.blue\" }";
-    let mut color = ColorConfig { upstreams: Vec::new(), env_file: None, project: None, image_tag: None };
+    let mut color = ColorConfig::default();
     let Some(value) = section.get(key) else {
         section.source.problem(place.clone(), format!("{} is missing", section.dotted(key)), format!("{key} = {HELP}"));
         return color;
@@ -561,7 +543,7 @@ fn upstream(section: &Section<'_, '_>, key: &str, value: &Value<'_>, help: &str)
 }
 
 fn env_color(section: &Section<'_, '_>) -> ColorConfig {
-    let mut color = ColorConfig { upstreams: Vec::new(), env_file: None, project: None, image_tag: None };
+    let mut color = ColorConfig::default();
     let env_file = path(section, "env_file", "\"deploy/.env.blue\"");
     if section.get("env_file").is_none() {
         let message = format!("{} names no env_file", section.name);

@@ -115,6 +115,18 @@ impl<'a, 'i> Section<'a, 'i> {
         self.problem(key, value, &message, format!("for example `{key} = {example}`"));
     }
 
+    /// One of a few words; the first is the default.
+    pub fn word<T: Copy, const N: usize>(&self, key: &'static str, words: [(&str, T); N]) -> T {
+        let (default, meaning) = words[0];
+        let Some((text, value)) = self.string(key, &format!("{default:?}")) else { return meaning };
+        if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == text) {
+            return *meaning;
+        }
+        let message = format!("is none of {}", words.map(|(word, _)| word).join(", "));
+        self.problem(key, value, &message, format!("the default is {default:?}"));
+        meaning
+    }
+
     /// A string.
     pub fn string(&self, key: &'static str, example: &str) -> Option<(&'a str, &'a Value<'i>)> {
         let value = self.get(key)?;

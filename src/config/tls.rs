@@ -27,7 +27,7 @@ pub fn tls(section: &Section<'_, '_>, listen_tls: Option<&Value<'_>>, state: &Pa
     let settings = Settings {
         identities: identities(section).into_iter().chain(ordered).collect(),
         acme,
-        unknown_name: word(section, "unknown_name", [("first", UnknownName::First), ("refuse", UnknownName::Refuse)]),
+        unknown_name: section.word("unknown_name", [("first", UnknownName::First), ("refuse", UnknownName::Refuse)]),
         clients: clients(section),
         hsts: section.get("hsts").and_then(|_| section.duration_or_zero("hsts", seconds(365 * 86_400))),
         http2,
@@ -62,7 +62,7 @@ fn acme(section: &Section<'_, '_>, has_listener: bool, state: &Path) -> Option<A
         }
     }
     let words = [("http-01", Challenge::Http01), ("tls-alpn-01", Challenge::TlsAlpn01)];
-    let challenge = word(section, "challenge", words);
+    let challenge = section.word("challenge", words);
     let directory = section.string("directory", "\"letsencrypt\"").map_or(LETS_ENCRYPT, |(text, value)| match text {
         "letsencrypt" => LETS_ENCRYPT,
         "letsencrypt-staging" => STAGING,
@@ -131,7 +131,7 @@ fn identity(section: &Section<'_, '_>, key: &str, value: &Value<'_>) -> Option<I
 
 fn clients(section: &Section<'_, '_>) -> Option<Clients> {
     let words = [("required", ClientCertificates::Required), ("optional", ClientCertificates::Optional)];
-    let certificates = word(section, "client_certificates", words);
+    let certificates = section.word("client_certificates", words);
     match (path(section, "client_ca", "\"/etc/cutover/clients.pem\""), section.get("client_ca")) {
         (Some(ca), Some(value)) if reads_files(section) => usable(section, value, Clients::load(&ca, certificates)),
         (_, None) if certificates == ClientCertificates::Optional => {
@@ -142,20 +142,6 @@ fn clients(section: &Section<'_, '_>) -> Option<Clients> {
         }
         (_, _) => None,
     }
-}
-
-/// One of a few words; the first is the default.
-fn word<T: Copy, const N: usize>(section: &Section<'_, '_>, key: &'static str, words: [(&str, T); N]) -> T {
-    let Some((text, value)) = section.string(key, &format!("{:?}", words[0].0)) else { return words[0].1 };
-    words.iter().find(|(word, _)| *word == text).map_or_else(
-        || {
-            let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-            let help = format!("the default is {:?}", known[0]);
-            section.problem(key, value, &format!("is none of {}", known.join(", ")), help);
-            words[0].1
-        },
-        |(_, meaning)| *meaning,
-    )
 }
 
 /// Whether the files that are named are read.

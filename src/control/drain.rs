@@ -1,7 +1,7 @@
 //! Colors that were left, until their last lease is gone.
 //!
-//! A flip leaves the color before it. An operator, or a deploy before it stops a color, may also ask that the idle one be
-//! empty: requests are there as well, of guests, of split traffic and in place of the active color's.
+//! A flip leaves the color before it. An operator, or a deploy before it stops a color, may also ask that the idle one
+//! be empty: requests are there as well, of guests, of split traffic and in place of the active color's.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -79,8 +79,8 @@ impl Task {
         self.feed(&service, Event::Drained { epoch, cut });
     }
 
-    /// Empties the idle color, if somebody waits for that: after the drain that a flip began, and not while the color has
-    /// its part of split traffic.
+    /// Empties the idle color, if somebody waits for that: after the drain that a flip began, and not while the color
+    /// has its part of split traffic.
     pub(super) fn empty_idle(&mut self, name: &str) {
         let Some(managed) = self.services.get_mut(name) else { return };
         let (machine, idle) = (&managed.machine, managed.machine.active().other());

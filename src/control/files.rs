@@ -1,7 +1,7 @@
 //! Notices that the config file, or an env file it names, has new content.
 //!
-//! The *folders* are watched: a file that is replaced by a rename, or bind-mounted, does not tell of it itself. Where no
-//! notice comes at all, a slow poll finds the change. Content is compared, so that touching a file does nothing.
+//! The *folders* are watched: a file that is replaced by a rename, or bind-mounted, does not tell of it itself. Where
+//! no notice comes at all, a slow poll finds the change. Content is compared, so that touching a file does nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};

@@ -1,6 +1,7 @@
 //! Freezes as the control plane makes and ends them: a route with a hold, a route without, and the held let go in turn.
 //!
-//! A freeze lives in memory alone. When the proxy ends, so do the connections that wait, and there is nothing to restore.
+//! A freeze lives in memory alone. When the proxy ends, so do the connections that wait, and there is nothing to
+//! restore.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -123,8 +124,8 @@ impl Task {
         }
     }
 
-    /// Whether everything that a freeze of `what` would hold has ended within `limit`; routes replaced earlier may still
-    /// have such requests as well.
+    /// Whether everything that a freeze of `what` would hold has ended within `limit`; routes replaced earlier may
+    /// still have such requests as well.
     fn quiet(&self, name: &str, what: What, limit: Duration) -> impl Future<Output = bool> + use<> {
         let of_service = self.leaving.iter().filter(|left| left.service == name);
         let ends: Vec<_> = of_service.map(|Leaving { tenure, .. }: &Leaving| Tenure::ended(tenure, what)).collect();

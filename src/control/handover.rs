@@ -6,7 +6,8 @@
 //!
 //! A running watch goes over whole. The predecessor judges up to the moment in which it says what it knows, the
 //! successor from the moment in which it hears that the predecessor leaves; what the predecessor answers after that is
-//! no evidence. If the successor takes a release back meanwhile, that is drained when the predecessor has ended as well.
+//! no evidence. If the successor takes a release back meanwhile, that is drained when the predecessor has ended as
+//! well.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

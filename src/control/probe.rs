@@ -1,7 +1,8 @@
 //! Probes of the upstreams: one task each, for ever, for both colors.
 //!
 //! Ready is a 200 whose body, where it is JSON with a `ready` field, says `true`. Each probe is a fresh connection: it
-//! asks what a new connection would meet. With grpc, ready is what grpc.health.v1 says. It only reports; what `rise` and `fall` make of it is `domain::health`.
+//! asks what a new connection would meet. With grpc, ready is what grpc.health.v1 says. It only reports; what `rise`
+//! and `fall` make of it is `domain::health`.
 
 use std::io;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::config::{Address, Check, Health};
 use crate::domain::health::Probe;
-use crate::http::{Wire, announce, grpc, wire};
+use crate::http::{Wire, announce, grpc, says_ready, wire};
 use crate::proxy_protocol::Version;
 use crate::switch::is_own_shortage;
 
@@ -114,7 +115,7 @@ async fn get(stream: Box<dyn Wire>, address: &Address, path: &str) -> Probe {
         return Probe::Failed(answer.status().as_u16().to_string());
     }
     match Limited::new(answer.into_body(), BODY_BYTES_MAX).collect().await {
-        Ok(body) => of_body(&body.to_bytes()),
+        Ok(body) => says_ready(&body.to_bytes()).map_or_else(Probe::Failed, |()| Probe::Ready),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
             Probe::Failed(format!("the answer is longer than {} KiB", BODY_BYTES_MAX / 1024))
         }
@@ -142,14 +143,6 @@ fn of_connect_error(error: &io::Error) -> Probe {
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "no route to it".into(),
         _ => error.to_string(),
     })
-}
-
-fn of_body(body: &[u8]) -> Probe {
-    let json = serde_json::from_slice::<serde_json::Value>(body).ok();
-    match json.as_ref().and_then(|json| json.get("ready")) {
-        None | Some(serde_json::Value::Bool(true)) => Probe::Ready,
-        Some(other) => Probe::Failed(format!("\"ready\": {}", other.to_string().chars().take(60).collect::<String>())),
-    }
 }
 
 #[cfg(test)]

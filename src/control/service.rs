@@ -108,10 +108,11 @@ pub(super) struct Managed {
     pub(super) last_drain: Drained,
     pub(super) last_verdict: Option<String>,
     pub(super) verdict: Option<Verdict>,
-    /// By whom the config's `active` was changed, while that is still to become a flip: the probes do not know its color yet.
+    /// By whom the config's `active` was changed, while that is still to become a flip: the probes do not know its
+    /// color yet.
     pub(super) config_flip_due: Option<String>,
-    /// Nothing of it has been saved yet: neither the color it starts with nor the config's `active`, without which a later
-    /// change of it could not be told from none.
+    /// Nothing of it has been saved yet: neither the color it starts with nor the config's `active`, without which a
+    /// later change of it could not be told from none.
     pub(super) is_unsaved: bool,
     /// The last save failed, and this is why.
     pub(super) save_problem: Option<String>,
@@ -177,7 +178,8 @@ impl Managed {
         }
     }
 
-    /// Goes on where the process before this one stands, whose counters are taken over. Called before the first request.
+    /// Goes on where the process before this one stands, whose counters are taken over. Called before the first
+    /// request.
     ///
     /// # Errors
     /// A sentence: it stands elsewhere than the state folder says.

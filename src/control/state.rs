@@ -78,8 +78,8 @@ impl Store {
         File::open(&self.folder)?.sync_all()
     }
 
-    /// The bytes of the key of preview passes. Where none was kept, or what was kept is no key, `fresh` is kept from now
-    /// on, readable by nobody else.
+    /// The bytes of the key of preview passes. Where none was kept, or what was kept is no key, `fresh` is kept from
+    /// now on, readable by nobody else.
     pub(super) fn preview_key(&self, fresh: [u8; KEY_BYTES]) -> io::Result<[u8; KEY_BYTES]> {
         let path = self.folder.join(KEY_FILE);
         match fs::read(&path) {

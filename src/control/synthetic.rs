@@ -1,8 +1,9 @@
-//! Requests of the proxy's own, to both colors, while one of them is watched: a service without traffic is judged by them.
+//! Requests of the proxy's own, to both colors, while one of them is watched: a service without traffic is judged by
+//! them.
 //!
-//! They are asked where the config names a path, on connections of their own. The watch counts them as it counts a user's,
-//! all as those of one client, so that a path that fails alone while users are served well takes nothing back. No other
-//! counter has them, and how slow they are is not judged.
+//! They are asked where the config names a path, on connections of their own. The watch counts them as it counts a
+//! user's, all as those of one client, so that a path that fails alone while users are served well takes nothing back.
+//! No other counter has them, and how slow they are is not judged.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

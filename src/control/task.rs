@@ -140,7 +140,8 @@ pub(super) struct Inbox {
 impl Control {
     /// Probes, watches and changes color until `stop` turns true, or its sender is gone.
     ///
-    /// Call it on a current-thread runtime with time and io. At the end ledger and state have been written, or had 2 s each for it.
+    /// Call it on a current-thread runtime with time and io. At the end ledger and state have been written, or had 2 s
+    /// each for it.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let Control { mut task, mut inbox, loader, file_watch, .. } = self;
         let (loader, file_watch) = (tokio::spawn(loader), tokio::spawn(file_watch));
@@ -420,8 +421,8 @@ impl Task {
         }
     }
 
-    /// Lets the machine see a changed `active` of the config, as soon as the probes know its color: before that the gate
-    /// would say no whatever is there. Says what comes of it; `None` where nothing has changed.
+    /// Lets the machine see a changed `active` of the config, as soon as the probes know its color: before that the
+    /// gate would say no whatever is there. Says what comes of it; `None` where nothing has changed.
     pub(super) fn flip_by_config(&mut self, name: &str) -> Option<String> {
         let managed = self.services.get_mut(name)?;
         let by = managed.config_flip_due.take()?;

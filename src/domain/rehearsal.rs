@@ -1,8 +1,8 @@
 //! What a rehearsal has shown: where the idle color answers otherwise than the active one, and whether that is noise.
 //!
-//! What the *active* color shows in one answer and not in the next is noise on that route, from then on and for what was
-//! compared before. So nothing is decided while answers come in; the counts are made of what is known when they are asked
-//! for. Noise is what was seen, not the field: a status that flaps between 200 and 404 excuses no 500.
+//! What the *active* color shows in one answer and not in the next is noise on that route, from then on and for what
+//! was compared before. So nothing is decided while answers come in; the counts are made of what is known when they are
+//! asked for. Noise is what was seen, not the field: a status that flaps between 200 and 404 excuses no 500.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -68,8 +68,8 @@ impl Noise {
         self.extend(seen.field.clone(), words);
     }
 
-    /// Whether the idle color shows nothing in it that the active one was not seen to show. Of a header it is enough that
-    /// it changes: its values may be new each time.
+    /// Whether the idle color shows nothing in it that the active one was not seen to show. Of a header it is enough
+    /// that it changes: its values may be new each time.
     pub fn covers(&self, found: &Difference) -> bool {
         let is_seen = |seen: &BTreeSet<String>| words_of(&found.is).all(|word| seen.contains(word));
         self.0.get(&found.field).is_some_and(|seen| found.is_header() || is_seen(seen))

@@ -43,8 +43,8 @@ const SHARED_AGAIN: Duration = Duration::from_secs(10);
 pub struct Knobs {
     /// The rule, and the window.
     pub rule: Rule,
-    /// A doubted color keeps only a part of the traffic, and is compared with the old one. Without, it is judged against
-    /// the old color's past alone.
+    /// A doubted color keeps only a part of the traffic, and is compared with the old one. Without, it is judged
+    /// against the old color's past alone.
     pub split: bool,
     /// Without enough traffic, the watch stays open past its window.
     pub stay_open: bool,
@@ -62,7 +62,8 @@ impl Knobs {
 pub struct Before {
     /// Its failures.
     pub yardstick: Yardstick,
-    /// By quantile, from when on an answer is slow and what its evidence is divided by; `None` where too little is known.
+    /// By quantile, from when on an answer is slow and what its evidence is divided by; `None` where too little is
+    /// known.
     pub slow: [Option<(Duration, f64)>; 3],
 }
 

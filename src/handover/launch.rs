@@ -58,8 +58,8 @@ impl Launcher {
         &self.program
     }
 
-    /// Starts the program, gives it the sockets and the parcel, and returns when it serves. It is given up as soon as that
-    /// is `unwanted`.
+    /// Starts the program, gives it the sockets and the parcel, and returns when it serves. It is given up as soon as
+    /// that is `unwanted`.
     ///
     /// # Errors
     /// A sentence: why it does not. It has ended then, and nothing was taken from us.

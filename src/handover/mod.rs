@@ -40,8 +40,8 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Takes what is meant for this process, and goes on with the clock of the one that it replaces. Call it once, before
-    /// anything else opens or closes descriptors, or reads the clock.
+    /// Takes what is meant for this process, and goes on with the clock of the one that it replaces. Call it once,
+    /// before anything else opens or closes descriptors, or reads the clock.
     pub fn take() -> Self {
         if let Some(numbers) = handed_to(std::os::unix::process::parent_id()) {
             if let Some(now) = std::env::var(CLOCK).ok().and_then(|now| now.parse().ok()) {

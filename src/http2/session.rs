@@ -348,8 +348,8 @@ impl Session {
         }
     }
 
-    /// Whether we have reset the stream and the peer may not know it yet: what comes of it means nothing (RFC 9113 5.1).
-    /// `ends`: this is the last that the peer may send on it.
+    /// Whether we have reset the stream and the peer may not know it yet: what comes of it means nothing (RFC 9113
+    /// 5.1). `ends`: this is the last that the peer may send on it.
     fn ignores(&mut self, stream: u32, ends: bool) -> bool {
         let found = self.forgotten.iter().position(|&forgotten| forgotten == stream);
         if let (Some(at), true) = (found, ends) {

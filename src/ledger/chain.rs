@@ -1,8 +1,8 @@
 //! The chain: each line ends with its number and a hash of itself and everything since the line before it.
 //!
 //! `… by=cli:ann@prod-1 chain=57:9f3a1b2c3d4e5f60`. Bytes that somebody else put between two lines are covered by the
-//! second one. It shows that something was changed; it does not prove who wrote it, since whoever may write the file may
-//! also number it anew. The [head](read_head), kept elsewhere, is what they would have to change as well.
+//! second one. It shows that something was changed; it does not prove who wrote it, since whoever may write the file
+//! may also number it anew. The [head](read_head), kept elsewhere, is what they would have to change as well.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -116,8 +116,8 @@ pub fn read_head(path: &Path) -> io::Result<Option<Link>> {
 
 /// Keeps `link` as the last one known. The folder has to be there.
 ///
-/// It is written over the one before, in one piece that is smaller than a sector: a new file for each line costs as much
-/// as the line itself. One that belongs to somebody else, a verb that root ran, is replaced.
+/// It is written over the one before, in one piece that is smaller than a sector: a new file for each line costs as
+/// much as the line itself. One that belongs to somebody else, a verb that root ran, is replaced.
 ///
 /// # Errors
 /// It is not kept; the one before is.

@@ -1,7 +1,8 @@
 //! Whether a ledger is whole, and if not, which line is not as it was written.
 //!
 //! It reads and changes nothing. What it cannot find: lines cut off the end since the head was last kept, a first part
-//! that is gone (a rotated file looks the same), and a chain that was computed anew by somebody who changed the head too.
+//! that is gone (a rotated file looks the same), and a chain that was computed anew by somebody who changed the head
+//! too.
 
 use std::collections::BTreeMap;
 

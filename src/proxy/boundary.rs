@@ -1,4 +1,5 @@
-//! Where a stream that has no end of its own may be ended: after an event of an event stream, after a WebSocket message.
+//! Where a stream that has no end of its own may be ended: after an event of an event stream, after a WebSocket
+//! message.
 //!
 //! Pure: it is shown the bytes as they pass, in pieces of any size, and changes none.
 

@@ -24,8 +24,8 @@ pub fn map_buffers() {
     }
 }
 
-/// Large buffers in use at once by one worker, 32 MiB. Whoever comes then gets a small one: clients that ask for much and
-/// read nothing would otherwise hold as many as there may be connections.
+/// Large buffers in use at once by one worker, 32 MiB. Whoever comes then gets a small one: clients that ask for much
+/// and read nothing would otherwise hold as many as there may be connections.
 const LENT_MAX: usize = 256;
 
 /// Free buffers that a worker keeps of each size.

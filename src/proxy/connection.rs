@@ -361,8 +361,8 @@ impl<S: Transport> Connection<S> {
         }
     }
 
-    /// Reads more of a head, of which something has come if it has `begun`; its first bytes when it is their turn. None:
-    /// the client left, was idle for too long, or the proxy is stopping.
+    /// Reads more of a head, of which something has come if it has `begun`; its first bytes when it is their turn.
+    /// None: the client left, was idle for too long, or the proxy is stopping.
     async fn read_more(&mut self, begun: bool) -> Result<usize, Fault> {
         let Connection { client, worker, alarm, turn, .. } = self;
         // Streams of HTTP/2 have their own limit, and were read before they are here.
@@ -449,7 +449,8 @@ impl<S: Transport> Connection<S> {
         Ok(accepted)
     }
 
-    /// Whether the next request is the last one that the connection may have. With HTTP/2 it is the session that counts.
+    /// Whether the next request is the last one that the connection may have. With HTTP/2 it is the session that
+    /// counts.
     fn is_last(&self) -> bool {
         let max = self.worker.proxy.max_requests_per_connection;
         max > 0 && self.accepted + 1 >= max && self.origin.version == Version::Http1

@@ -131,8 +131,8 @@ impl Field {
         }
     }
 
-    /// Whether a trailer of this name may be passed on: nothing that routes, frames, vouches, or says how the content is
-    /// to be read (RFC 9110 6.5.1).
+    /// Whether a trailer of this name may be passed on: nothing that routes, frames, vouches, or says how the content
+    /// is to be read (RFC 9110 6.5.1).
     pub fn may_trail(name: &str) -> bool {
         Field::of(name) == Field::Other && !TRAILS_NOT.iter().any(|known| known.eq_ignore_ascii_case(name))
     }

@@ -175,7 +175,8 @@ impl<S: Transport> Connection<S> {
 
     /// A connection to the next upstream worth trying.
     async fn dial(&self, accepted: &Accepted, upstreams: &[Arc<Upstream>], dial: &mut Dial) -> Result<Held, Fault> {
-        // A guest is never sent to another color than the one that was asked for, nor kept waiting for one that is down.
+        // A guest is never sent to another color than the one that was asked for, nor kept waiting for one that is
+        // down.
         let nobody = if accepted.lease.is_preview() { Fault::NothingToPreview } else { Fault::ConnectFailed };
         if accepted.lease.is_preview() && !accepted.lease.is_up() {
             return Err(nobody);

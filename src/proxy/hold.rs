@@ -50,8 +50,8 @@ impl<S: Transport> Connection<S> {
         }
     }
 
-    /// Until it is its turn, and an eye on the client meanwhile. One that has closed its side counts as gone: nothing of
-    /// its request has been used, so to drop it is safe.
+    /// Until it is its turn, and an eye on the client meanwhile. One that has closed its side counts as gone: nothing
+    /// of its request has been used, so to drop it is safe.
     async fn wait_for(&mut self, mut turn: oneshot::Receiver<()>) -> Result<(), Fault> {
         let (client, worker, alarm) = (&mut self.client, &self.worker, &self.alarm);
         poll_fn(|cx| {

@@ -1,8 +1,8 @@
 //! Which request begins next where more arrive than a worker can serve: what was begun is finished first.
 //!
 //! A worker that took every request as it arrives would, with thousands of clients, open an upstream connection for
-//! each of them before it looks at the first answer: memory, caches and the application's accept queue pay for it, and no
-//! request is done sooner. So beyond [`IN_FLIGHT`] requests that wait for an answer, the next ones stay unread, in
+//! each of them before it looks at the first answer: memory, caches and the application's accept queue pay for it, and
+//! no request is done sooner. So beyond [`IN_FLIGHT`] requests that wait for an answer, the next ones stay unread, in
 //! order of arrival, until fewer wait or the worker has nothing else to do. An application that takes its time leaves
 //! the worker idle, and so gets everything at once.
 

@@ -554,7 +554,8 @@ pub fn text(value: &[u8]) -> Option<&str> {
     std::str::from_utf8(value).ok().filter(|text| text.is_ascii())
 }
 
-/// `name [ "/" version ]` (RFC 9110 7.8). HTTP under another name, or within TLS (RFC 2817), would lead past every check.
+/// `name [ "/" version ]` (RFC 9110 7.8). HTTP under another name, or within TLS (RFC 2817), would lead past every
+/// check.
 fn is_upgradable(protocol: &str) -> bool {
     let (name, version) = protocol.split_once('/').unwrap_or((protocol, "1"));
     let is_http = ["h2c", "h2", "http", "tls"].iter().any(|http| name.eq_ignore_ascii_case(http));

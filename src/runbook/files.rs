@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use crate::shared::{folder_of, share};
 
 /// Replaces `path` by `content`. The new file has the mode, the group and the owner of `like` (where it may be given
-/// away). Without one it has mode 0600, in a folder that a group [shares](share) 0660. A symlink stays, and the file that it names is replaced.
+/// away). Without one it has mode 0600, in a folder that a group [shares](share) 0660. A symlink stays, and the file
+/// that it names is replaced.
 ///
 /// # Errors
 /// The file is as it was.

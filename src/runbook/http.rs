@@ -9,7 +9,6 @@ use http_body_util::Full;
 use hyper::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
 use hyper::http::uri::Uri;
 use hyper::{Request, StatusCode};
-use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -102,7 +101,8 @@ impl Base {
         within(limit, exchange).await
     }
 
-    /// Asks whether the service that a `grpc://` URL names serves, within `limit`; without a name, the server as a whole.
+    /// Asks whether the service that a `grpc://` URL names serves, within `limit`; without a name, the server as a
+    /// whole.
     ///
     /// # Errors
     /// It does not; the sentence says what came instead.
@@ -125,19 +125,6 @@ impl Base {
             std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
             _ => format!("no connection: {error}"),
         })
-    }
-}
-
-/// Whether the body of a 200 says that its application is ready: as the proxy's probes read it. Only JSON with a `ready`
-/// that is not `true` says no.
-///
-/// # Errors
-/// It does not; what it says instead.
-pub fn says_ready(body: &[u8]) -> Result<(), String> {
-    let json = serde_json::from_slice::<Value>(body).ok();
-    match json.as_ref().and_then(|json| json.get("ready")) {
-        None | Some(Value::Bool(true)) => Ok(()),
-        Some(other) => Err(format!("\"ready\": {}", other.to_string().chars().take(60).collect::<String>())),
     }
 }
 
@@ -226,20 +213,6 @@ mod tests {
         ] {
             let base: Base = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!((base.host(), base.port(), &*base.to_string()), (host, port, shown), "{text}");
-        }
-    }
-
-    #[test]
-    fn ready_is_what_does_not_say_otherwise() {
-        for (body, want) in [
-            ("ok", Ok(())),
-            ("", Ok(())),
-            (r#"{"ready": true}"#, Ok(())),
-            (r#"{"status": "ok"}"#, Ok(())),
-            (r#"{"ready": false}"#, Err("\"ready\": false".into())),
-            (r#"{"ready": "yes"}"#, Err("\"ready\": \"yes\"".into())),
-        ] {
-            assert_eq!(says_ready(body.as_bytes()), want, "{body}");
         }
     }
 

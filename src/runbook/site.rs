@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use super::compose::Compose;
 use super::files::{self, beside};
-use super::http::{Base, Scheme, says_ready};
+use super::http::{Base, Scheme};
 use super::journal::Trouble;
 use crate::admin::client::{Client, ClientError};
 use crate::config::{Check, Config, Deploy, EnvFile, Protocol, Service};
 use crate::docker::Containers;
 use crate::domain::Color;
 use crate::domain::release::Strategy;
+use crate::http::says_ready;
 use crate::ledger::{self, Line, Place};
 use crate::redact::Secrets;
 use crate::status::ServiceStatus;

@@ -9,9 +9,10 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::http::{Base, Scheme, says_ready};
+use super::http::{Base, Scheme};
 use crate::clock;
 use crate::docker::{Container, Containers};
+use crate::http::says_ready;
 use crate::ledger::Line;
 use crate::redact::Secrets;
 

@@ -368,7 +368,8 @@ impl Run<'_> {
             if let Some(why) = report.refuses {
                 return Err(format!("{why}; see `cutover rehearsal`").into());
             }
-            // What was compared with the containers before these says nothing. A rehearsal that began anew counts from 0.
+            // What was compared with the containers before these says nothing. A rehearsal that began anew counts from
+            // 0.
             let before = before.insert(before.unwrap_or(report.compared).min(report.compared));
             let compared = report.compared - *before;
             if compared >= report.min_requests {

@@ -1,7 +1,7 @@
 //! The first requests that a watched color failed or was slow to answer, described for whoever has to find out why.
 //!
-//! Only those come here, and only while there is room: a good request costs nothing, and a release that fails everything
-//! costs no more than its first failures. Workers never wait; the control plane takes them out.
+//! Only those come here, and only while there is room: a good request costs nothing, and a release that fails
+//! everything costs no more than its first failures. Workers never wait; the control plane takes them out.
 
 use std::time::Duration;
 
@@ -52,7 +52,8 @@ pub enum Ill {
 pub struct FailedRequests([mpsc::Sender<FailedRequest>; 2]);
 
 impl FailedRequests {
-    /// Room for them, and by [`Ill`] the ends where they are taken out. Those end once the color holds no request any more.
+    /// Room for them, and by [`Ill`] the ends where they are taken out. Those end once the color holds no request any
+    /// more.
     pub fn new() -> (Self, [mpsc::Receiver<FailedRequest>; 2]) {
         let [(failed, failed_out), (slow, slow_out)] = [(); 2].map(|()| mpsc::channel(FAILED_MAX));
         (FailedRequests([failed, slow]), [failed_out, slow_out])

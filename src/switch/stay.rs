@@ -2,8 +2,8 @@
 //!
 //! A stay outlasts routes. A reload or a freeze replaces the route, and who is in flight stays. Both colors of a route
 //! have one, because requests are in flight on the idle color too: guests with a pass, the old color's part of split
-//! traffic, answers in place of the active color's. So when a rollback makes that color active again, they are among its
-//! requests, and a flip away from it waits for them.
+//! traffic, answers in place of the active color's. So when a rollback makes that color active again, they are among
+//! its requests, and a flip away from it waits for them.
 //!
 //! "Drained" is the end of a stay that was left: no route leads there, and nobody is there any more.
 

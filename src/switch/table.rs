@@ -55,7 +55,8 @@ impl Table {
         table
     }
 
-    /// The service for `host` (without port, any case, with or without the dot of the root) and `path` (with or without query).
+    /// The service for `host` (without port, any case, with or without the dot of the root) and `path` (with or without
+    /// query).
     ///
     /// Tried in turn: the host itself, `*.` before each of its parents, services without hosts; the first of these
     /// that has a matching prefix wins.

@@ -1,7 +1,7 @@
 //! The tap: where the data plane leaves copies of requests for a rehearsal, and the control plane takes them.
 //!
-//! Closed, it costs a request one relaxed load. Open, a request that is not taken costs a random number, and one that is
-//! a copy of its head. Nothing here waits: what finds no room is dropped and counted.
+//! Closed, it costs a request one relaxed load. Open, a request that is not taken costs a random number, and one that
+//! is a copy of its head. Nothing here waits: what finds no room is dropped and counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};

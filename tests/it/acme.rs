@@ -1,5 +1,5 @@
-//! Certificates from a real ACME server, which is Caddy's. Both need the ports 80 and 443 and names of their own, so they
-//! run in network and mount namespaces.
+//! Certificates from a real ACME server, which is Caddy's. Both need the ports 80 and 443 and names of their own, so
+//! they run in network and mount namespaces.
 
 use std::fs;
 use std::process::Command;

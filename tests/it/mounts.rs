@@ -1,5 +1,5 @@
-//! What the machine takes away and gives back: a state folder that is read-only, a full disk, an address, the right time.
-//! The proxy has a mount namespace of its own for it, so nothing of the machine is touched.
+//! What the machine takes away and gives back: a state folder that is read-only, a full disk, an address, the right
+//! time. The proxy has a mount namespace of its own for it, so nothing of the machine is touched.
 
 use std::fs;
 use std::net::UdpSocket;

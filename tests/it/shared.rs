@@ -1,4 +1,5 @@
-//! The ledger and the state in a folder that a group shares: whoever deploys comes first, and the proxy is not shut out.
+//! The ledger and the state in a folder that a group shares: whoever deploys comes first, and the proxy is not shut
+//! out.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -18,7 +19,8 @@ fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// Runs a verb in `folder` as somebody else, with the usual umask. Who may not even see where it was built has it there.
+/// Runs a verb in `folder` as somebody else, with the usual umask. Who may not even see where it was built has it
+/// there.
 fn run_as(user: u32, group: u32, folder: &Path, args: &[&str]) -> (i32, String) {
     let (built, program) = (env!("CARGO_BIN_EXE_cutover"), folder.join("cutover"));
     if !program.exists() {

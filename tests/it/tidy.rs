@@ -1,5 +1,5 @@
-//! Keeps the house: which layer may name which, also in the map, a header in every file, no file too long, no `unwrap()`
-//! in the product.
+//! Keeps the house: which layer may name which, also in the map, a header in every file, no file too long, no
+//! `unwrap()` in the product.
 //!
 //! It reads the source as text, without comments and strings. Paths through `super` stay within a layer and are not
 //! looked at.
@@ -86,6 +86,9 @@ const LAYERS: [(&str, &[&str]); 26] = [
 /// A file that grows past this has more than one subject.
 const LINES_MAX: usize = 800;
 
+/// As in `rustfmt.toml`.
+const WIDTH_MAX: usize = 120;
+
 #[test]
 fn layers_name_only_the_layers_below_them() {
     let mut findings = Vec::new();
@@ -156,6 +159,20 @@ fn no_file_is_too_long_to_have_one_subject() {
         }
     }
     assert!(findings.is_empty(), "split by subject:\n{}", findings.join("\n"));
+}
+
+#[test]
+fn comments_keep_to_the_width_of_the_code() {
+    let is_comment = |line: &str| line.trim_start().starts_with("//");
+    let mut findings = Vec::new();
+    for file in sources() {
+        for (at, line) in file.text.lines().enumerate().filter(|(_, line)| is_comment(line)) {
+            if line.chars().count() > WIDTH_MAX {
+                findings.push(format!("{}:{}", file.shown(), at + 1));
+            }
+        }
+    }
+    assert!(findings.is_empty(), "wider than {WIDTH_MAX}, and rustfmt leaves comments alone:\n{}", findings.join("\n"));
 }
 
 #[test]
@@ -346,7 +363,8 @@ fn raw_string(text: &str) -> Option<usize> {
     Some(begin + content.find(&end).map_or(content.len(), |at| at + end.len()))
 }
 
-/// Whether what was read so far ends in nothing, or in the `b` or `c` of `br"…"` and `cr"…"`: then an `r` may begin a literal.
+/// Whether what was read so far ends in nothing, or in the `b` or `c` of `br"…"` and `cr"…"`: then an `r` may begin a
+/// literal.
 fn may_prefix(read: &str) -> bool {
     let word = read.rsplit(|c: char| !c.is_alphanumeric() && c != '_').next();
     matches!(word, None | Some("" | "b" | "c"))

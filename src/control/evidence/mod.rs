@@ -1,5 +1,5 @@
-//! What is written down when a watch takes a release back: the first failing requests, the counts, the rule's numbers and
-//! the end of the container's log.
+//! What is written down when a watch takes a release back: the first failing requests, the counts, the rule's numbers
+//! and the end of the container's log.
 //!
 //! The traffic is back before any of this begins, and waits for none of it. `case` is what is known, `file` is where it
 //! is kept, `collect` is what comes late.

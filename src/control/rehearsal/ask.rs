@@ -1,7 +1,7 @@
 //! One copied request, asked of one upstream on a connection of its own.
 //!
-//! It asks for the whole answer, uncompressed, whatever the client asked for: ranges, conditions and encodings would make
-//! the same answer look different. Everything else goes as it came, credentials included.
+//! It asks for the whole answer, uncompressed, whatever the client asked for: ranges, conditions and encodings would
+//! make the same answer look different. Everything else goes as it came, credentials included.
 
 use std::time::Duration;
 
@@ -63,8 +63,8 @@ impl Request {
         self.uri.path_and_query().map_or_else(|| "/".into(), ToString::to_string)
     }
 
-    /// Asks `address`; `names` are the headers worth comparing. A connection that does not come about in `to.connect_timeout` is no
-    /// answer, good or bad: the probes judge that.
+    /// Asks `address`; `names` are the headers worth comparing. A connection that does not come about in
+    /// `to.connect_timeout` is no answer, good or bad: the probes judge that.
     pub(super) async fn ask(
         &self,
         address: &Address,

@@ -28,8 +28,8 @@ use compare::{Answer, compare};
 const IN_FLIGHT_MAX: usize = 8;
 /// Every so many copies the active color is asked twice although the answers were the same.
 const OLD_AGAINST_OLD: usize = 8;
-/// How often the active color is asked again about a difference. A field that comes and goes at random is missed with one
-/// chance in eight; seen once, it is noise for all that was compared before.
+/// How often the active color is asked again about a difference. A field that comes and goes at random is missed with
+/// one chance in eight; seen once, it is noise for all that was compared before.
 const AGAIN_MAX: usize = 3;
 
 /// Index into [`REHEARSAL_RESULTS`].
@@ -169,8 +169,8 @@ impl Stage {
         self.results.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks both colors at once and compares. `None`: there is nothing to compare, for the active color has no good answer
-    /// itself, or a color could not be connected to.
+    /// Asks both colors at once and compares. `None`: there is nothing to compare, for the active color has no good
+    /// answer itself, or a color could not be connected to.
     async fn compare(&self, head: &[u8]) -> Option<Comparison> {
         let request = Request::of(head)?;
         let turn = self.turn.fetch_add(1, Relaxed);

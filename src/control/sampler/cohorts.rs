@@ -10,7 +10,8 @@ use crate::switch::{COHORT, COHORTS, CohortCount, Tenure};
 pub(in crate::control) struct Cohorts {
     /// The next one to be judged, by quantile.
     next: [usize; 3],
-    /// By place in the ring and side, what was there when the place was last judged, by quantile; empty while nobody asked.
+    /// By place in the ring and side, what was there when the place was last judged, by quantile; empty while nobody
+    /// asked.
     seen: Vec<[[CohortCount; 2]; 3]>,
     /// Cohorts from the first to before the second were wholly begun while traffic was split.
     split: (usize, usize),

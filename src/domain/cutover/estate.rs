@@ -1,5 +1,5 @@
-//! What a machine leaves to the process that takes its place: everything, the running watch with all that it has weighed
-//! included. Both processes read the same clock, so no moment in it has to be converted.
+//! What a machine leaves to the process that takes its place: everything, the running watch with all that it has
+//! weighed included. Both processes read the same clock, so no moment in it has to be converted.
 
 use std::time::Duration;
 
@@ -26,8 +26,8 @@ impl Cutover {
         Estate { record: self.record(), watch, before: self.before }
     }
 
-    /// The machine that `estate` was of. A running watch goes on with what it has weighed, under the rules that it began
-    /// with.
+    /// The machine that `estate` was of. A running watch goes on with what it has weighed, under the rules that it
+    /// began with.
     pub fn inherit(estate: Estate, timing: Timing, now: Duration) -> Self {
         let Estate { record, watch, before } = estate;
         let mut machine = Cutover::restore(record, timing, now);

@@ -1,8 +1,9 @@
 //! Everything that is weighed at a look: the evidence of one or more coins, the doubt, the comparison, the finding.
 //!
 //! Doubt comes long before guilt, at a hundredth of the evidence that a rollback needs. From then on the two colors may
-//! share the traffic, and their comparison decides whether the fault is the new color's own. A fault of both is nobody's
-//! reason to go back: its evidence is forgotten, or it would convict the new color minutes after the fault is over.
+//! share the traffic, and their comparison decides whether the fault is the new color's own. A fault of both is
+//! nobody's reason to go back: its evidence is forgotten, or it would convict the new color minutes after the fault is
+//! over.
 
 use std::time::Duration;
 
@@ -243,8 +244,8 @@ impl<const COINS: usize> Jury<COINS> {
         by_bets && requests * share >= f64::from(self.rule.min_failures)
     }
 
-    /// Drops the evidence, where it cannot be acted on: when the way back opens, what counts is whether the fault is still
-    /// there, not how bad it has been. What is held back stays, so that it is found again at once.
+    /// Drops the evidence, where it cannot be acted on: when the way back opens, what counts is whether the fault is
+    /// still there, not how bad it has been. What is held back stays, so that it is found again at once.
     pub fn forget(&mut self) {
         (self.sum, self.seen) = (0.0, 0.0);
         self.coins.iter_mut().for_each(|coin| coin.evidence.forget());

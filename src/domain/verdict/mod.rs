@@ -1,9 +1,9 @@
 //! The statistics of a watch: counts in, a finding out.
 //!
 //! A bad request is a coin that shows tails. What the old color did before the flip says which share of tails is to be
-//! [tolerated](tolerated_share); eight [bets](Bets) stand on larger shares; their summed capital is the [evidence](Evidence); traffic that
-//! both colors share can [compare](Comparison) them; and a [jury](Jury) turns all of it into a [`Finding`].
-//! `docs/verdict.md` says the same without formulas.
+//! [tolerated](tolerated_share); eight [bets](Bets) stand on larger shares; their summed capital is the
+//! [evidence](Evidence); traffic that both colors share can [compare](Comparison) them; and a [jury](Jury) turns all of
+//! it into a [`Finding`]. `docs/verdict.md` says the same without formulas.
 //!
 //! Nothing here reads a clock, allocates while it looks, or knows epochs, colors and rollbacks: `watch` does. Looking
 //! more often costs nothing but the time of a look, because the bound on needless rollbacks holds for every schedule

@@ -1,9 +1,9 @@
 //! One looping client, or one broken route that hardly anybody uses, is not the release.
 //!
-//! Before a color is found guilty, its worst client and its worst route are left out, each for itself. Where the rest is
-//! served well, and is enough to have shown the same fault, the fault is that client's own: it is set aside, and the others
-//! are judged on. A route is set aside in the same way as long as it is rare. At most one client and one route are: what
-//! hits two hits more.
+//! Before a color is found guilty, its worst client and its worst route are left out, each for itself. Where the rest
+//! is served well, and is enough to have shown the same fault, the fault is that client's own: it is set aside, and the
+//! others are judged on. A route is set aside in the same way as long as it is rare. At most one client and one route
+//! are: what hits two hits more.
 
 use super::sample::{Aside, Ended, SOURCES, Spread};
 use crate::domain::verdict::{Batch, Bets};
@@ -24,8 +24,8 @@ pub(super) enum Alone {
     Yes(Aside),
 }
 
-/// Who is alone with the failures of an episode, whose counts are `of`; `usual` are those since the flip. `rare` is the share of requests below which a
-/// route is rare, `bets` are those that found the color guilty.
+/// Who is alone with the failures of an episode, whose counts are `of`; `usual` are those since the flip. `rare` is the
+/// share of requests below which a route is rare, `bets` are those that found the color guilty.
 pub(super) fn alone(of: &Spread, usual: &Spread, already: Aside, rare: f64, bets: &Bets) -> Alone {
     let mut found = Alone::No;
     for (sources, is_client) in [(&of.clients, true), (&of.routes, false)] {

@@ -1,4 +1,5 @@
-//! The runbook as it is written: the shipped Compose file, env files made from the shipped example, the shipped scripts.
+//! The runbook as it is written: the shipped Compose file, env files made from the shipped example, the shipped
+//! scripts.
 
 use std::fs;
 use std::path::Path;

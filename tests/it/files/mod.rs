@@ -1,4 +1,5 @@
-//! The files and scripts of the runbook, by the programs that read them: Compose, promtool, shellcheck, systemd, a shell.
+//! The files and scripts of the runbook, by the programs that read them: Compose, promtool, shellcheck, systemd, a
+//! shell.
 
 mod compose;
 mod docs;

@@ -66,7 +66,8 @@ impl Setup {
         self
     }
 
-    /// Has it speak TLS as well, as `app.example` and on the port given back. Whom to trust is in its file `ca.pem` too.
+    /// Has it speak TLS as well, as `app.example` and on the port given back. Whom to trust is in its file `ca.pem`
+    /// too.
     pub fn with_tls(self) -> (Setup, Authority, u16) {
         let (authority, tls_port) = (Authority::new(), free_port());
         let (cert, key) = authority.sign(&["app.example"]);

@@ -1,4 +1,5 @@
-//! What every test stands on: the real binary, scriptable upstreams and raw clients. Plain sockets and threads, no async.
+//! What every test stands on: the real binary, scriptable upstreams and raw clients. Plain sockets and threads, no
+//! async.
 
 mod client;
 mod cutover;

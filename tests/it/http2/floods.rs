@@ -51,8 +51,8 @@ fn is_quiet(cutover: &Cutover) {
     assert!(used <= 5, "{used} ticks in a second of nothing");
 }
 
-/// Sends `piece(n)` for one n after the other while the connection takes it, and reads what it says: the code of GOAWAY,
-/// and how many were sent. The client goes on holding its end.
+/// Sends `piece(n)` for one n after the other while the connection takes it, and reads what it says: the code of
+/// GOAWAY, and how many were sent. The client goes on holding its end.
 fn flood(wire: &mut Wire, mut piece: impl FnMut(usize) -> Vec<u8>) -> (Option<u32>, usize) {
     let mut reader = Wire::of(wire.stream().try_clone().unwrap());
     let reading = std::thread::spawn(move || reader.end());

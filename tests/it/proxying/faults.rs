@@ -1,4 +1,5 @@
-//! An application that is down, silent, broken or cut off: the client is told, or sees the cut. Never a part for the whole.
+//! An application that is down, silent, broken or cut off: the client is told, or sees the cut. Never a part for the
+//! whole.
 
 use std::sync::{Arc, Barrier};
 
@@ -25,8 +26,8 @@ fn a_refused_connection_is_502() {
 
 #[test]
 fn a_body_that_no_application_took_is_no_request() {
-    // It resets when the body comes. Which of both the proxy sees first is a race: now and then it is the reset, with the
-    // body read and not written.
+    // It resets when the body comes. Which of both the proxy sees first is a race: now and then it is the reset, with
+    // the body read and not written.
     let both = Arc::new(Barrier::new(2));
     let now = Arc::clone(&both);
     let blue = Upstream::start(move |conn| {

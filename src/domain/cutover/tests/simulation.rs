@@ -1,5 +1,5 @@
-//! The machine beside a disk, probes, traffic, clocks and operators that are driven by dice, with crashes between any two
-//! steps; after each step what must always hold is checked, which is in `promises`.
+//! The machine beside a disk, probes, traffic, clocks and operators that are driven by dice, with crashes between any
+//! two steps; after each step what must always hold is checked, which is in `promises`.
 //!
 //! `CUTOVER_SEEDS` is how many seeds are tried; a failure says how its seed is replayed, and a replay says each step.
 
