@@ -43,6 +43,7 @@ mod tests;
 mod visit;
 
 pub use beside::{Door, Gate, Shield};
+use drain::Drain;
 pub use drain::{Ends, KINDS, Kind, goodbye};
 pub use failed::{FAILED_MAX, FailedRequest, FailedRequests, Ill, TARGET_BYTES_MAX};
 use hold::WriteToken;
@@ -57,7 +58,8 @@ use stay::Seat;
 pub use stay::{Leave, Stay, WayIn};
 pub use table::Table;
 pub use tap::{Copied, REHEARSAL_RESULTS, Tap};
-pub use visit::{Other, Visit};
+pub use visit::Other;
+use visit::Visit;
 
 /// A number that one thread adds to and any thread reads: no locked instruction, no shared write.
 #[derive(Debug, Default)]
@@ -378,6 +380,8 @@ pub struct Lease {
     /// While a watch runs.
     watched: Option<Watched>,
     guest: Guest,
+    /// While the other color answers in place of the one that it is on.
+    visit: Option<Visit>,
 }
 
 /// Whether somebody has a pass to the idle color.
@@ -433,7 +437,7 @@ impl Lease {
         lane.seat.begin();
         lane.stats.begun.add(1);
         let (kind, answered) = (Cell::default(), Cell::new(false));
-        Lease { lane, _write: write, recorded: false, kind, began, answered, watched, guest }
+        Lease { lane, _write: write, recorded: false, kind, began, answered, watched, guest, visit: None }
     }
 
     /// The lane it was taken from.
@@ -502,7 +506,7 @@ impl Lease {
 
     /// Whether the drain deadline has passed: the request must end now.
     pub fn is_cut(&self) -> bool {
-        self.lane.seat.drain().is_cut()
+        self.drains().any(Drain::is_cut)
     }
 
     /// Says what it turned out to be, once.
@@ -513,7 +517,7 @@ impl Lease {
 
     /// While its color is left, when it should say goodbye if its turn is `turn`, from 0 (first) to 1 (last).
     pub fn goodbye(&self, turn: f64) -> Option<Instant> {
-        self.lane.seat.drain().goodbye(turn)
+        self.drains().filter_map(|drain| drain.goodbye(turn)).min()
     }
 
     /// It is ended with a goodbye.
@@ -527,7 +531,13 @@ impl Lease {
     }
 
     fn ends(&self) -> &Ends {
-        &self.lane.stats.ends[self.kind.get() as usize]
+        let stats = self.visit.as_ref().map_or(&self.lane.stats, |visit| &visit.stats);
+        &stats.ends[self.kind.get() as usize]
+    }
+
+    /// Of each color that it is at.
+    fn drains(&self) -> impl Iterator<Item = &Drain> {
+        [Some(&self.lane.seat), self.visit.as_ref().map(|visit| &visit.seat)].into_iter().flatten().map(Seat::drain)
     }
 
     /// Records how the request ended; `status` is `None` when none was sent, `method` an index into [`METHODS`].
@@ -585,9 +595,7 @@ impl Drop for Lease {
         if !self.recorded {
             self.count_void();
         }
-        if self.kind.get() != Kind::Request {
-            self.ends().ended.add(1);
-        }
+        self.end_kind();
         self.lane.stats.ended.add(1);
         self.lane.seat.end();
     }

@@ -3,14 +3,16 @@
 //! A flip leaves the color before it. An operator, or a deploy before it stops a color, may also ask that the idle one
 //! be empty: requests are there as well, of guests, of split traffic and in place of the active color's.
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::service::Leaving;
+use super::service::{Leaving, Managed};
 use super::task::Task;
 use super::words::seconds;
 use crate::clock;
+use crate::domain::Color;
 use crate::domain::cutover::Event;
 use crate::status::Drained;
 use crate::switch::Leave;
@@ -28,6 +30,7 @@ pub(super) enum LeftBy {
     Flip { epoch: u64 },
     /// It was idle already, and somebody asked that it be empty.
     Request {
+        color: Color,
         since: Duration,
         /// When the rest is cut; `None` once it was.
         until: Option<Duration>,
@@ -57,10 +60,15 @@ pub(super) async fn first_over(leaving: &mut [Leaving]) -> usize {
 impl Task {
     pub(super) fn on_drained(&mut self, at: usize) {
         let Draining { service, leave, by } = self.draining.swap_remove(at);
+        self.schedule.is_stale = true;
         match by {
             LeftBy::Flip { epoch } => self.on_all_given_back(service, epoch, leave.was_cut()),
-            LeftBy::Request { since, was_used, .. } => {
+            LeftBy::Request { color, since, was_used, .. } => {
                 let Some(managed) = self.services.get_mut(&service) else { return };
+                if color != managed.machine.active().other() || is_split(managed) {
+                    // Meanwhile others are meant, or others came.
+                    return self.empty_idle(&service);
+                }
                 let took = seconds(clock::now().saturating_sub(since));
                 let drained =
                     if was_used { Drained { seconds: took, cut: leave.was_cut() } } else { managed.last_drain };
@@ -87,15 +95,23 @@ impl Task {
         let is_emptied = |one: &Draining| one.service == name && matches!(one.by, LeftBy::Request { .. });
         let has_to_wait = managed.drain_waiters.is_empty()
             || machine.drains().iter().any(|drain| drain.color == idle)
-            || machine.mode().is_some_and(|mode| mode.keep_one_in > 0)
+            || is_split(managed)
             || self.draining.iter().any(is_emptied);
         if has_to_wait {
+            return;
+        }
+        if machine.is_watching() && managed.is_empty(idle) {
+            // It may be asked for a replay at any moment; to publish another route would cost the watch its cohorts.
+            let drained = managed.last_drain;
+            for answer in std::mem::take(&mut managed.drain_waiters) {
+                self.reply(answer, Ok(drained));
+            }
             return;
         }
         let (now, service) = (clock::now(), name.to_owned());
         let (tenure, leave) = managed.leave_idle(now);
         let until = Some(now + managed.config.drain.timeout);
-        let by = LeftBy::Request { since: now, until, was_used: leave.in_flight() > 0 };
+        let by = LeftBy::Request { color: idle, since: now, until, was_used: leave.in_flight() > 0 };
         self.leaving.push(Leaving { service: service.clone(), tenure });
         self.draining.push(Draining { service, leave, by });
         self.schedule.is_stale = true;
@@ -110,19 +126,25 @@ impl Task {
         })
     }
 
+    /// Those of a color that serves again meanwhile stay.
     pub(super) fn cut_idle(&mut self, now: Duration) {
-        let cut = self.cut_where(|one| match &mut one.by {
-            LeftBy::Request { until, .. } => until.take_if(|until| *until <= now).is_some(),
+        let active = |service: &str| self.services.get(service).map(|managed| managed.machine.active());
+        let active: BTreeMap<_, _> =
+            self.draining.iter().map(|one| (one.service.clone(), active(&one.service))).collect();
+        self.cut_where(|one| match &mut one.by {
+            LeftBy::Request { color, until, .. } => {
+                until.take_if(|until| *until <= now).is_some() && active[&one.service] != Some(*color)
+            }
             LeftBy::Flip { .. } => false,
         });
-        self.schedule.is_stale |= cut;
+        self.schedule.is_stale = true;
     }
 
     pub(super) fn cut(&mut self, name: &str, epoch: u64) {
         self.cut_where(|one| one.service == name && matches!(one.by, LeftBy::Flip { epoch: of } if of == epoch));
     }
 
-    fn cut_where(&mut self, is: impl Fn(&mut Draining) -> bool) -> bool {
+    fn cut_where(&mut self, is: impl Fn(&mut Draining) -> bool) {
         let mut any = false;
         for one in &mut self.draining {
             if is(one) {
@@ -133,6 +155,15 @@ impl Task {
         if any {
             (self.wake_workers)();
         }
-        any
     }
+
+    /// Whether somebody waits for an idle color to be empty.
+    pub(super) fn empties(&self, name: &str) -> bool {
+        self.services.get(name).is_some_and(|managed| !managed.drain_waiters.is_empty())
+    }
+}
+
+/// Whether both colors of it have their part of the traffic.
+fn is_split(managed: &Managed) -> bool {
+    managed.machine.mode().is_some_and(|mode| mode.keep_one_in > 0)
 }

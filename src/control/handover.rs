@@ -24,6 +24,7 @@ use super::{Command, Control, Handle, Observation, OtherProblem};
 use crate::clock;
 use crate::domain::Color;
 use crate::domain::cutover::{Estate, Reason};
+use crate::domain::health::Health;
 use crate::handover::{PARCEL_VERSION, Parcel};
 use crate::ledger::Line;
 use crate::status::{Drained, EventKind, Refusal, RefusalCode, Replays, Upgraded, Verdict, WatchNote};
@@ -155,6 +156,9 @@ impl Successor {
 #[derive(Serialize, Deserialize)]
 pub(super) struct Left {
     pub(super) estate: Estate,
+    /// What the probes know, by address: without it there would be no way back until they know it again.
+    #[serde(default)]
+    pub(super) health: BTreeMap<String, Health>,
     /// Counts under the present epoch.
     pub(super) tally: Tally,
     /// Of the epoch before.
@@ -288,6 +292,7 @@ impl Task {
                 () if managed.frost.freezer.freeze().is_some() => Some("it is frozen; thaw it first"),
                 () if machine.is_saving() => Some("a flip is being saved"),
                 () if !machine.drains().is_empty() => Some("the color before still finishes requests"),
+                () if self.empties(name) => Some("somebody waits for its idle color to be empty"),
                 () => None,
             }
         };

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::answer::unknown;
+use super::drain::LeftBy;
 use super::files::{self, Contents};
 use super::service::{Leaving, Managed, timing};
 use super::state::Store;
@@ -266,6 +267,8 @@ impl Task {
             for answer in managed.drain_waiters {
                 self.reply(answer, Err(unknown(&name)));
             }
+            // One that comes back under this name has an idle color of its own.
+            self.draining.retain(|one| one.service != name || matches!(one.by, LeftBy::Flip { .. }));
             changes.push(format!("{name}: removed; requests in flight finish"));
         }
     }

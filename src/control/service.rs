@@ -183,7 +183,7 @@ impl Managed {
     ///
     /// # Errors
     /// A sentence: it stands elsewhere than the state folder says.
-    pub(super) fn inherit(&mut self, left: Left) -> Result<(), String> {
+    pub(super) fn inherit(&mut self, mut left: Left) -> Result<(), String> {
         let machine = Cutover::inherit(left.estate, timing(&self.config), clock::now());
         let stands = |machine: &Cutover| (machine.active(), machine.epoch());
         if stands(&machine) != stands(&self.machine) {
@@ -191,6 +191,12 @@ impl Managed {
             return Err(format!("{active} is active there, epoch {epoch}, and {saved} was saved, epoch {at}"));
         }
         self.machine = machine;
+        for probed in self.upstreams.iter_mut().flatten() {
+            if let Some(health) = left.health.remove(&probed.upstream.address.to_string()) {
+                probed.upstream.set_down(health.standing() == Standing::Down);
+                probed.health = health;
+            }
+        }
         (self.history, self.slow) = (left.history, left.slow);
         (self.replays_before, self.notes, self.flipped) = (left.replays_before, left.notes, left.flipped);
         (self.last_drain, self.last_verdict, self.verdict) = (left.last_drain, left.last_verdict, left.verdict);
@@ -210,8 +216,10 @@ impl Managed {
         let asked = self.asked().0;
         let begun = asked.new_color().all() + asked.of(watch::Phase::Old).all();
         tally += &Tally { begun, old_begun: asked.of(watch::Phase::Old).all(), seen: asked, ..Tally::default() };
+        let health = |probed: &Probed| (probed.upstream.address.to_string(), probed.health.clone());
         Left {
             estate: self.machine.estate(),
+            health: self.upstreams.iter().flatten().map(health).collect(),
             tally,
             judged: self.judged,
             history: self.history.clone(),
@@ -403,6 +411,11 @@ impl Managed {
         let terms = self.terms(self.machine.active(), self.machine.epoch());
         let tenure = self.service.publish(terms);
         self.take_tenure(tenure)
+    }
+
+    /// Whether nobody is on `color` now.
+    pub(super) fn is_empty(&self, color: Color) -> bool {
+        self.stays[color.index()].in_flight() == 0
     }
 
     /// Leaves the idle color without a flip: who is there may finish, who comes from now on is not meant.

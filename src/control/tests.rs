@@ -490,6 +490,44 @@ async fn a_drain_is_of_the_idle_color_whatever_else_drains() {
     running.end().await;
 }
 
+#[tokio::test]
+async fn a_drain_is_of_the_color_that_is_idle_when_it_is_told() {
+    let (blue, green) = (app(true).await, app(true).await);
+    let running = run(&blue, &green, "drain = { timeout = \"300ms\" }\n").await;
+    running.until_ready(Color::Green).await;
+    let now = std::time::Instant::now();
+    let guest = running.table.load().find(b"any", b"/").unwrap().route.load().preview(0, Access::Read, now);
+    let (guest, on_blue) = (guest.unwrap(), running.lease());
+    let first = drain(&running).await;
+    running.ask(Color::Green, NO_WAIT).await.unwrap();
+    let second = drain(&running).await;
+    drop(guest);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!first.is_finished() && !second.is_finished(), "blue is the idle one now, and holds a lease");
+    while !on_blue.is_cut() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(on_blue);
+    assert!(first.await.unwrap().is_ok() && second.await.unwrap().is_ok());
+    running.end().await;
+}
+
+#[tokio::test]
+async fn whoever_is_on_a_color_that_serves_again_stays() {
+    let (blue, green) = (app(true).await, app(true).await);
+    let running = run(&blue, &green, "drain = { timeout = \"100ms\" }\n").await;
+    running.until_ready(Color::Green).await;
+    let now = std::time::Instant::now();
+    let guest = running.table.load().find(b"any", b"/").unwrap().route.load().preview(0, Access::Read, now).unwrap();
+    let asked = drain(&running).await;
+    running.ask(Color::Green, NO_WAIT).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!guest.is_cut(), "green serves");
+    drop(guest);
+    assert!(asked.await.unwrap().is_ok());
+    running.end().await;
+}
+
 /// Flips to green, lets it fail until blue has its part of the traffic, and gives a lease of that part.
 async fn doubted(running: &Running) -> Lease {
     running.until_ready(Color::Green).await;

@@ -123,7 +123,7 @@ pub enum Event {
         /// The counts, and whether there is a way back.
         sample: Box<Sample>,
     },
-    /// The last lease under `epoch` is gone; `cut` of them did not end by themselves.
+    /// The color that was left as `epoch` ended holds no lease any more; `cut` of them did not end by themselves.
     Drained {
         /// Under which they were taken.
         epoch: u64,
@@ -151,7 +151,7 @@ pub enum Effect {
         /// Its epoch.
         epoch: u64,
     },
-    /// End what is still in flight under `epoch`.
+    /// End what is still in flight on the color that was left as `epoch` ended.
     Cut {
         /// Never the present one.
         epoch: u64,
@@ -210,7 +210,7 @@ pub enum Told {
         /// What.
         note: Note,
     },
-    /// `color` holds no lease of `epoch` any more.
+    /// `color`, which was left as `epoch` ended, holds no lease any more.
     Drained {
         /// Which was replaced.
         color: Color,
@@ -338,7 +338,7 @@ pub enum Phase {
 pub struct Drain {
     /// The color.
     pub color: Color,
-    /// The epoch its leases were taken under.
+    /// The epoch that ended as it was left.
     pub epoch: u64,
     /// When it was replaced.
     pub since: Duration,

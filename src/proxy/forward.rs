@@ -18,7 +18,7 @@ use crate::clock;
 use crate::config::Protocol;
 use crate::domain::Color;
 use crate::proxy_protocol::Ends;
-use crate::switch::{FailedRequest, Ill, METHODS, Other, Outcome, REPLAY_RESULTS, Upstream, Visit};
+use crate::switch::{FailedRequest, Ill, METHODS, Other, Outcome, REPLAY_RESULTS, Upstream};
 
 /// Indexes into [`crate::switch::REPLAY_RESULTS`].
 const REPLAY_ANSWERED: usize = 0;
@@ -53,7 +53,6 @@ struct Dial {
 
 /// An answer by the color that does not serve.
 pub(super) struct Replayed {
-    pub(super) visit: Visit,
     pub(super) color: Color,
     pub(super) began: Instant,
     /// For the access log.
@@ -233,10 +232,10 @@ impl<S: Transport> Connection<S> {
             return (self.go_on(accepted, way, failed).await, None);
         }
         let standby: Other = accepted.lease.other().clone();
-        let Some(visit) = standby.visit() else {
+        if !accepted.lease.begin_visit() {
             accepted.leave(description, None);
             return (self.go_on(accepted, way, failed).await, None);
-        };
+        }
         way.start_again(&self.worker);
         let began = Instant::now();
         let instead = Some(Instead::Replayed(standby.color));
@@ -246,9 +245,10 @@ impl<S: Transport> Connection<S> {
         accepted.lease.lane().count_replay(result);
         accepted.leave(description, Some(result));
         if again.result == Err(Fault::ConnectFailed) {
+            accepted.lease.end_visit();
             return (self.go_on(accepted, way, failed).await, None);
         }
-        (again, Some(Replayed { visit, color: standby.color, began, word: "replayed" }))
+        (again, Some(Replayed { color: standby.color, began, word: "replayed" }))
     }
 
     /// Passes on the failed answer after all.
@@ -307,8 +307,8 @@ impl<S: Transport> Connection<S> {
             }
             Err(fault) => (self.end_badly(fault, accepted, way, &mut seen).await, Err(fault)),
         };
-        if let Some(Replayed { visit, color, began, .. }) = &replayed {
-            visit.record(seen.status, accepted.method_index, began.elapsed());
+        if let Some(Replayed { color, began, .. }) = &replayed {
+            accepted.lease.record_visit(seen.status, accepted.method_index, began.elapsed());
             if let Some(line) = &mut accepted.line {
                 line.color = color.as_str();
             }

@@ -35,7 +35,9 @@ impl<S: Transport> Connection<S> {
         missing: Trial,
     ) -> (Trial, Option<Replayed>) {
         let other: Other = accepted.lease.other().clone();
-        let Some(visit) = other.visit() else { return (self.go_on(accepted, way, missing).await, None) };
+        if !accepted.lease.begin_visit() {
+            return (self.go_on(accepted, way, missing).await, None);
+        }
         let first_took = accepted.began.elapsed();
         let first_upstream = accepted.line.as_ref().map(|line| line.upstream.clone());
         way.start_again(&self.worker);
@@ -44,8 +46,9 @@ impl<S: Transport> Connection<S> {
         let again = self.try_color(accepted, way, &other.upstreams, Replaceable::from(400), instead).await;
         if way.down.written == 0 && again.result != Ok(Done::Answered) {
             if let Ok(Done::Failed(status)) = again.result {
-                visit.record(Some(status), accepted.method_index, began.elapsed());
+                accepted.lease.record_visit(Some(status), accepted.method_index, began.elapsed());
             }
+            accepted.lease.end_visit();
             if let (Some(line), Some(upstream)) = (&mut accepted.line, first_upstream) {
                 line.upstream = upstream;
             }
@@ -58,6 +61,6 @@ impl<S: Transport> Connection<S> {
         if again.seen.status.is_some_and(|status| status < 400) {
             other.count_skew_answer();
         }
-        (again, Some(Replayed { visit, color: other.color, began, word: "skew" }))
+        (again, Some(Replayed { color: other.color, began, word: "skew" }))
     }
 }

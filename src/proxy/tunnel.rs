@@ -69,6 +69,13 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
             alarm.set(Instant::now() + FAREWELL);
             return part(cx, ups, upstream, alarm, worker);
         }
+        if down.is_lost && !is_parting {
+            // The client takes nothing any more: whoever goes on telling it something has to hear of that.
+            return Poll::Ready(Ok(()));
+        }
+        if up.is_lost && down.ended {
+            return Poll::Ready(Ok(()));
+        }
         match (ups, downs) {
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Poll::Ready(Ok(())),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),

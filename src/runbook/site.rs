@@ -219,7 +219,7 @@ impl<'a> Site<'a> {
     pub fn record(&self, line: &Line) -> Option<String> {
         let place = Place::new(&self.config.state.ledger, &self.config.state.dir);
         let unwritten = |error| format!("the ledger {} was not written: {error}", place.path.display());
-        ledger::append(&place, line).err().map(unwritten)
+        ledger::append(&place, line).map_or_else(Some, |appended| appended.unsynced).map(unwritten)
     }
 }
 

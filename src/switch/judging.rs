@@ -201,12 +201,12 @@ impl std::ops::AddAssign for CohortCount {
     }
 }
 
-/// Which color a request was sent to while traffic is split.
+/// Which color of a route a request is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The new color, which is active.
+    /// The active one; the new one, while a watch runs.
     New,
-    /// The old one.
+    /// The other one: of split traffic, or of a guest.
     Old,
 }
 

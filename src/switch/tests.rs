@@ -146,14 +146,20 @@ fn a_rollback_leaves_alone_who_is_on_the_old_color_already() {
 fn a_visit_is_waited_for_and_none_begins_where_everybody_has_left() {
     let mut stays = stays();
     let (service, _blue) = service_of("a", terms_of(Color::Blue, 1, &stays));
-    let request = lease(&service, 0);
-    let visit = request.other().visit().expect("green is there");
+    let mut request = lease(&service, 0);
+    assert!(request.begin_visit(), "green is there");
+    request.set_kind(Kind::EventStream);
+    assert_eq!((service.stats[1].open(1), service.stats[0].open(1)), (1, 0), "it is green's");
     let (mut left, _same) = leave(&mut stays, Color::Green, |stays| service.publish(terms_of(Color::Blue, 1, stays)));
     assert!(!is_drained(&mut left) && left.in_flight() == 1);
-    drop(visit);
-    assert!(is_drained(&mut left), "whoever might have come keeps nobody there");
-    assert!(request.other().visit().is_none(), "it may have been stopped");
-    assert!(lease(&service, 0).other().visit().is_some(), "another stay has begun");
+    assert!(request.goodbye(0.5).is_some() && !request.is_cut());
+    left.cut();
+    assert!(request.is_cut(), "with either color that it is at");
+    request.end_visit();
+    assert!(!request.is_cut() && service.stats[1].open(1) == 0);
+    assert!(is_drained(&mut left), "whoever might come again keeps nobody there");
+    assert!(!request.begin_visit(), "it may have been stopped");
+    assert!(lease(&service, 0).begin_visit(), "another stay has begun");
 }
 
 #[test]

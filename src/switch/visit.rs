@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::stay::{Seat, SpareSeat};
-use super::{Counter, Lane, Lease, Shard, Upstream};
+use super::{Counter, Kind, Lane, Lease, Shard, Upstream};
 use crate::domain::Color;
 
 /// Requests of one worker under one epoch that may be asked again at most, beside [`AGAIN_SHARE`] of its requests: the
@@ -32,36 +32,16 @@ impl Other {
         self.upstreams.iter().any(|upstream| !upstream.is_down())
     }
 
-    /// Counts a request in that it is asked in place of another color. `None`: it was drained since that request began,
-    /// and may have been stopped.
-    pub fn visit(&self) -> Option<Visit> {
-        let seat = self.seat.take()?;
-        self.stats.begun.add(1);
-        seat.begin();
-        Some(Visit { stats: Arc::clone(&self.stats), seat })
-    }
-
     /// Counts a static file that it had and the other color had not.
     pub fn count_skew_answer(&self) {
         self.stats.skew_answers.add(1);
     }
 }
 
-/// One request in flight on a color that answers in place of the other one; it ends when dropped. A drain of that color
-/// waits for it.
-pub struct Visit {
-    stats: Arc<Shard>,
-    seat: Seat,
-}
-
-impl Visit {
-    /// Counts its answer for the color that gave it.
-    pub fn record(&self, status: Option<u16>, method: usize, duration: Duration) {
-        self.stats.count(status, method, duration);
-        if status.is_none_or(|code| code >= 500) {
-            self.stats.errors.add(1);
-        }
-    }
+/// One request in flight on a color that answers in place of the other one. A drain of that color waits for it.
+pub(super) struct Visit {
+    pub(super) stats: Arc<Shard>,
+    pub(super) seat: Seat,
 }
 
 impl Drop for Visit {
@@ -75,6 +55,42 @@ impl Lease {
     /// The color that does not serve it.
     pub fn other(&self) -> &Other {
         &self.lane.other
+    }
+
+    /// Counts it in with the other color, which is asked in place of the one that it is on: it ends with the drain of
+    /// either. `false`: the other one was drained since it began, and may have been stopped.
+    pub fn begin_visit(&mut self) -> bool {
+        let Other { stats, seat, .. } = &self.lane.other;
+        let visit = seat.take().map(|seat| Visit { stats: Arc::clone(stats), seat });
+        if let Some(visit) = &visit {
+            visit.stats.begun.add(1);
+            visit.seat.begin();
+        }
+        self.visit = visit;
+        self.visit.is_some()
+    }
+
+    /// Counts what the other color answered.
+    pub fn record_visit(&self, status: Option<u16>, method: usize, duration: Duration) {
+        let Some(Visit { stats, .. }) = &self.visit else { return };
+        stats.count(status, method, duration);
+        if status.is_none_or(|code| code >= 500) {
+            stats.errors.add(1);
+        }
+    }
+
+    /// The color that it is on answers after all.
+    pub fn end_visit(&mut self) {
+        self.end_kind();
+        self.visit = None;
+    }
+
+    /// What it turned out to be is over.
+    pub(super) fn end_kind(&self) {
+        if self.kind.get() != Kind::Request {
+            self.ends().ended.add(1);
+            self.kind.set(Kind::Request);
+        }
     }
 
     /// Takes one replay out of the budget of 256 and a tenth of this worker's requests; false where nothing is left.

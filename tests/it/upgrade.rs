@@ -260,7 +260,11 @@ fn a_running_watch_goes_along_with_what_it_has_weighed() {
     // Fewer than a watch wants to have seen before it judges anybody.
     (0..4).for_each(|_| assert_eq!(post(), 500));
     let before = cutover.until_app("they are weighed", |app| app["watch"]["failed"] == 4);
+    // No probe of the successor's own says anything in time.
+    cutover.configure("service.app.health.interval", "'1m'");
     let _successor = upgrade(&cutover);
+    let ready = |app: &Value| ["blue", "green"].map(|color| app["colors"][color]["ready"] == true);
+    assert_eq!(ready(&cutover.app()), [true, true], "it has its way back from the first moment");
     let number = |app: &Value, key: &str| app["watch"][key].as_f64().unwrap_or(-1.0);
     let after = cutover.until_app("the successor goes on", |app| app["watch"]["failed"] == 4);
     let (was, is) = (number(&before, "evidence"), number(&after, "evidence"));

@@ -52,6 +52,25 @@ fn are_opened_however_long_the_request_s_head_is() {
 }
 
 #[test]
+fn of_clients_that_are_gone_end_for_applications_that_only_write() {
+    let blue = Upstream::start(|conn| {
+        conn.request()?;
+        conn.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")?;
+        loop {
+            conn.send([b'x'; 16 * 1024])?;
+        }
+    });
+    let cutover = Setup::in_front_of(&blue).start();
+    let mut client = cutover.client();
+    client.send(UPGRADE);
+    assert!(client.head().unwrap().starts_with("HTTP/1.1 101 "));
+    client.close_sending();
+    cutover.until_app("it is open", |app| app["colors"]["blue"]["in_flight"] == 1);
+    drop(client);
+    cutover.until_app("the lease is over", |app| app["colors"]["blue"]["in_flight"] == 0);
+}
+
+#[test]
 fn end_with_the_application_s_side_too() {
     let blue = Upstream::start(|conn| {
         conn.request()?;
