@@ -51,8 +51,7 @@ pub(super) async fn change(
     let service = pick(service, &known).map_err(Failure::Usage)?;
     let request = what.how.request(what.to);
     if !request.force {
-        let target = what.to.unwrap_or(status.services[service].active.other());
-        refuse_unproven(config, service, target)?;
+        refuse_unproven(config, service, what.to, status.services[service].active)?;
     }
     let mut changed = match what.to {
         Some(_) => client.flip(service, &request, None).await?,
@@ -77,13 +76,24 @@ pub(super) async fn change(
 
 /// A deploy may be bringing a release up in the color that is meant, or have been killed while it did: ready is not
 /// proven.
-fn refuse_unproven(config: &Config, service: &str, target: Color) -> Result<(), Failure> {
-    let journal = Journal::peek(&config.state.dir, service).map_err(|trouble| {
-        Failure::Failed(format!(
-            "{service}: nobody can tell whether a deploy has left something unproven in {target}, so nothing was changed: \
-             {trouble} To change color all the same, use --force"
-        ))
-    })?;
+fn refuse_unproven(config: &Config, service: &str, to: Option<Color>, active: Color) -> Result<(), Failure> {
+    let refuse = |code, message| Err(Failure::Client(ClientError::Refused(Refusal { code, message })));
+    let target = to.unwrap_or(active.other());
+    let journal = match (Journal::peek(&config.state.dir, service), to) {
+        (Ok(journal), _) => journal,
+        (Err(trouble), Some(_)) => {
+            let message = format!(
+                "{service}: nobody can tell whether a deploy has left something unproven in {target}, so nothing was \
+                 changed: {trouble} To change color all the same, use --force"
+            );
+            return refuse(RefusalCode::NotReady, message);
+        }
+        // Nothing must keep anybody from the way back.
+        (Err(trouble), None) => {
+            complain(&format!("cutover: whether a deploy is under way is not known: {trouble}\n"));
+            None
+        }
+    };
     let Some(journal) = journal.filter(|journal| journal.color == target && journal.is_unproven()) else {
         return Ok(());
     };
@@ -92,7 +102,7 @@ fn refuse_unproven(config: &Config, service: &str, target: Color) -> Result<(), 
         "{service}: a deploy of {tag} to {target} is under way, at {reached}: what runs there has not passed its gates. \
          Wait for it; if it was killed, `cutover deploy` goes on or undoes it; or use --force"
     );
-    Err(Failure::Client(ClientError::Refused(Refusal { code: RefusalCode::CutoverUnderWay, message })))
+    refuse(RefusalCode::CutoverUnderWay, message)
 }
 
 /// Waits for the drain. `limit` is the configured one, for the display only.

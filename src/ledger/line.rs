@@ -65,6 +65,13 @@ pub fn is_secret(key: &str) -> bool {
         || parts.len() > 1 && parts.last().is_some_and(|last| ["key", "dsn"].contains(last))
 }
 
+/// Whether a key that looks like a secret's is one in front of a colon in plain text: `token: …` is, and `auth: …` or
+/// `token-service: …` may be the name of a service.
+fn is_label(key: &str) -> bool {
+    let last = key.rsplit(['_', '-']).next().unwrap_or_default().to_ascii_lowercase();
+    last != "auth" && (is_secret(&last) || ["key", "dsn"].contains(&&*last))
+}
+
 /// `text` without the values of `KEY=value`, `"key": "value"`, `--key value` and `scheme://user:password@` where they
 /// look like secrets.
 pub fn without_secrets(text: &str) -> String {
@@ -85,9 +92,12 @@ pub fn without_secrets(text: &str) -> String {
         }
         let key = &rest[..rest.find(|c| !is_of_key(c)).unwrap_or(rest.len())];
         let behind = &rest[key.len()..];
+        // The name of an image, in front of its tag.
+        let is_image = out.ends_with('/') && behind.starts_with(':');
         out.push_str(key);
         rest = behind;
-        if is_secret(key.trim_start_matches('-')) {
+        let is_labelled = behind.trim_start_matches(' ').starts_with(':');
+        if is_secret(key.trim_start_matches('-')) && !is_image && (!is_labelled || is_label(key)) {
             let between = separator(behind, key.starts_with("--"));
             if between > 0 {
                 let taken = between + value(&behind[between..], behind[..between].ends_with(['"', '\'']));
@@ -160,6 +170,8 @@ mod tests {
             "redis://:hush@redis:6379",
             "curl --token hush https://example.com",
             "token: hush; retry",
+            "SECRET_KEY: hush",
+            "AUTH=hush",
             "https://example.com/?access_token=hush&page=2",
             "STRIPE_KEY = hush",
             r#"why=\"PGPASSWORD=hush\""#,
@@ -182,6 +194,9 @@ mod tests {
             "passed 3 of 5 tokens=7 max-errors=5",
             "the keyboard: broken; monkey=1 authors=2",
             "ein Schlüssel: ✓ 16 KiB",
+            "deploy auth: kept tag=sha-1",
+            "token-service: green is not ready",
+            "ghcr.io/acme/user-auth:sha-1f2e3d4 is on this machine",
         ] {
             assert_eq!(without_secrets(said), said);
         }

@@ -60,6 +60,11 @@ impl Compose {
         self.command(&["stop", SERVICE])
     }
 
+    /// Starts `api` anew in the container that it has.
+    pub fn restart_api(&self) -> Command {
+        self.command(&["restart", SERVICE])
+    }
+
     /// Gets the image of `api`.
     pub fn pull(&self) -> Command {
         self.command(&["pull", SERVICE])

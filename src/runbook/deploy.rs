@@ -498,7 +498,9 @@ impl Run<'_> {
             Strategy::Recreate if left.may_run_otherwise => {
                 (Ended::Failed, format!("and {} is NOT back", self.tag_before()))
             }
-            Strategy::Recreate if !self.journal.ran_before => (ended, "nothing runs, as before".into()),
+            Strategy::Recreate if !self.journal.ran_before => {
+                (ended, "`api` does not run, as before; what else `up` has started goes on".into())
+            }
             Strategy::Recreate => (ended, format!("{} stays", self.tag_before())),
         }
     }

@@ -165,27 +165,24 @@ fn folder_of(state_dir: &Path) -> PathBuf {
 fn make_folder(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(shared::folder_of(folder))?;
     match fs::create_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        made => {
-            made?;
-            shared::share(&File::open(folder)?, folder);
-            Ok(())
-        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => made?,
     }
+    // One that is there may be older than the sharing of the folder it is in.
+    shared::share(&File::open(folder)?, folder);
+    Ok(())
 }
 
 /// Opens a lock file, and makes it where there is none.
 fn open_lock(path: &Path) -> io::Result<File> {
-    match OpenOptions::new().read(true).write(true).create_new(true).open(path) {
+    let file = match OpenOptions::new().read(true).write(true).create_new(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            OpenOptions::new().read(true).write(true).open(path)
+            OpenOptions::new().read(true).write(true).open(path)?
         }
-        made => {
-            let file = made?;
-            shared::share(&file, path);
-            Ok(file)
-        }
-    }
+        made => made?,
+    };
+    shared::share(&file, path);
+    Ok(file)
 }
 
 /// Reads a journal; only one that is not there is none.

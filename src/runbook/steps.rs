@@ -175,13 +175,17 @@ impl Run<'_> {
     /// Ends what may be left of a migration that was begun and not seen to end, of this run or of one that was killed.
     /// What `docker compose exec` has started goes on in the container without it; it ends with the container.
     async fn end_migration(&mut self, compose: &Compose) -> Result<(), Failure> {
+        self.unless_migrated(compose.stop_api()).await
+    }
+
+    /// Runs `command` if a migration was begun and not seen to end.
+    async fn unless_migrated(&mut self, command: Command) -> Result<(), Failure> {
         let Journal { strategy, reached, done, .. } = &self.journal;
         if !strategy.has_begun(*reached, Step::Migrate) || done.contains(&Step::Migrate) {
             return Ok(());
         }
-        let stop = compose.stop_api();
-        self.show.command(&stop);
-        stop.run(self.site.deploy().up_timeout).await.map(drop)
+        self.show.command(&command);
+        command.run(self.site.deploy().up_timeout).await.map(drop)
     }
 
     async fn healthy(&mut self) -> Result<String, Halt> {
@@ -256,7 +260,8 @@ impl Run<'_> {
         let status = self.site.status().await.map_err(Halt::Lost)?;
         let before = answers(&status, self.color().other());
         self.answers = Some(before);
-        self.journal.old_was_ready.get_or_insert(before.was_ready);
+        // Of a run before this one, whose migration may have hurt it since, what it saw counts as well.
+        self.journal.old_was_ready = Some(self.journal.old_was_ready.unwrap_or(false) || before.was_ready);
         self.save()?;
         let command = self.compose()?.exec(&migrate.command);
         self.show.command(&command);
@@ -389,7 +394,7 @@ impl Run<'_> {
         let content = std::fs::read(self.site.candidate(self.color())).map_err(trouble)?;
         // A run that was killed here has kept it already, and may have changed the file since.
         if !kept.exists() {
-            std::fs::read(path).and_then(|before| files::replace(&kept, &before, None)).map_err(trouble)?;
+            std::fs::read(path).and_then(|before| files::replace(&kept, &before, Some(path))).map_err(trouble)?;
         }
         files::replace(path, &content, Some(path)).map_err(trouble)?;
         Ok(format!("{} has IMAGE_TAG={}", path.display(), self.journal.tag))
@@ -586,6 +591,9 @@ impl Run<'_> {
                  see `docker compose -p {project} ps`; `cutover deploy` with a tag whose image can be had replaces it"
             )
         })?;
+        // Of the same tag, `up` has left the container as it is, and the migration in it.
+        let restarted = self.unless_migrated(compose.restart_api()).await;
+        restarted.map_err(|failure| format!("a migration may still run in {project}: {failure}"))?;
         // The service has nothing else: that it answers again is what the way back is about.
         match self.healthy().await {
             Ok(_) => Ok(format!("{project} runs {tag} again")),

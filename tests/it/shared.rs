@@ -82,7 +82,7 @@ fn journal_that_somebody_may_not_read_keeps_them_from_flipping() {
     fs::write(cutover.path("state/deploy/app.json"), "{}").unwrap();
     fs::set_permissions(cutover.path("state/deploy/app.json"), fs::Permissions::from_mode(0o600)).unwrap();
     let (code, said) = run_as(STRANGER, STRANGER, cutover.dir.path(), &["flip", "green"]);
-    assert!(code == 1 && said.contains("app.json: Permission denied") && said.contains("--force"), "{code} {said}");
+    assert!(code == 3 && said.contains("app.json: Permission denied") && said.contains("--force"), "{code} {said}");
     assert_eq!(cutover.app()["active"], "blue");
     let (code, said) = run_as(STRANGER, STRANGER, cutover.dir.path(), &["flip", "green", "--force"]);
     assert_eq!(code, 0, "{said}");

@@ -90,7 +90,7 @@ fn a_bad_release_where_nothing_ran_takes_nothing_else_down() {
     let stage = Stage::of(&compose, &[RECREATE]);
     stage.compose("blue", &["stop", "api"]);
     let (code, said) = stage.deploy("wrong-version");
-    assert!(code == 4 && said.contains("nothing runs, as before"), "{code} {said}");
+    assert!(code == 4 && said.contains("`api` does not run, as before"), "{code} {said}");
     assert_eq!(stage.running("blue"), "sha-3", "the database goes on: {said}");
 }
 
