@@ -1,5 +1,6 @@
-//! After `101`: bytes both ways, each direction ending on its own (a half-close is passed on). A side that takes
-//! nothing any more may have said something before, which still reaches the other one.
+//! After `101`: bytes both ways, each direction ending on its own (a half-close is passed on). An application that takes
+//! nothing any more may have said something before, which still reaches the client; a client that takes nothing any more
+//! ends it all.
 //!
 //! A WebSocket whose color is left is closed with a Close frame after the message that is under way, instead of being
 //! cut within one.
@@ -41,7 +42,7 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     let mut up = Direction::new(kind, &worker.buffers);
     let mut down = Direction::new(kind, &worker.buffers);
     let turn = fastrand::f64();
-    let mut is_parting = false;
+    let (mut is_parting, mut is_deaf) = (false, false);
     let result = poll_fn(|cx| {
         if lease.is_cut() {
             // A client that has its Close misses nothing.
@@ -58,7 +59,13 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
                 down.pump.leave();
             }
         }
-        let ups = up.poll(cx, client, &mut upstream.io, &worker.buffers);
+        let mut ups = up.poll(cx, client, &mut upstream.io, &worker.buffers);
+        is_deaf |= matches!(ups, Poll::Ready(Err(Stop::Sink)));
+        if is_deaf {
+            // What it said before still reaches the client, who may read only while we do.
+            let gone = matches!(discard(cx, client, &worker.buffers), Poll::Ready(Err(_)));
+            ups = Poll::Ready(if gone { Err(Stop::Source) } else { Ok(()) });
+        }
         if is_parting {
             return part(cx, ups, upstream, alarm, worker);
         }
@@ -68,13 +75,6 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
             lease.count_closed();
             alarm.set(Instant::now() + FAREWELL);
             return part(cx, ups, upstream, alarm, worker);
-        }
-        if down.is_lost && !is_parting {
-            // The client takes nothing any more: whoever goes on telling it something has to hear of that.
-            return Poll::Ready(Ok(()));
-        }
-        if up.is_lost && down.ended {
-            return Poll::Ready(Ok(()));
         }
         match (ups, downs) {
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Poll::Ready(Ok(())),
@@ -124,15 +124,13 @@ fn discard<R: AsyncRead + Unpin>(
 struct Direction {
     pump: Pump,
     ended: bool,
-    /// Nobody takes its bytes any more.
-    is_lost: bool,
 }
 
 impl Direction {
     fn new(kind: Kind, buffers: &Buffers) -> Self {
         let mut pump = Pump::new(Decoder::UntilClose, Encoding::Plain, buffers.tiny(), 0);
         pump.boundary = (kind == Kind::WebSocket).then(Boundary::of_messages);
-        Direction { pump, ended: false, is_lost: false }
+        Direction { pump, ended: false }
     }
 
     /// Whether a Close frame has passed.
@@ -152,35 +150,12 @@ impl Direction {
         W: AsyncWrite + Unpin,
     {
         if !self.ended {
-            match ready!(self.pass(cx, from, to, buffers)) {
-                Ok(()) => {}
-                Err(Stop::Sink) => self.is_lost = true,
-                Err(stop) => return Poll::Ready(Err(stop)),
+            ready!(self.pump.poll(cx, from, to, buffers, &mut false))?;
+            if !self.pump.has_left() {
+                ready!(Pin::new(to).poll_shutdown(cx)).map_err(|_| Stop::Sink)?;
             }
             self.ended = true;
         }
-        // Who only sends must not wait for us before it reads what the other side has said.
-        if self.is_lost && matches!(discard(cx, from, buffers), Poll::Ready(Err(_))) {
-            return Poll::Ready(Err(Stop::Source));
-        }
         Poll::Ready(Ok(()))
-    }
-
-    fn pass<R, W>(
-        &mut self,
-        cx: &mut TaskContext<'_>,
-        from: &mut Wire<R>,
-        to: &mut W,
-        buffers: &Buffers,
-    ) -> Poll<Result<(), Stop>>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
-        ready!(self.pump.poll(cx, from, to, buffers, &mut false))?;
-        if self.pump.has_left() {
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(to).poll_shutdown(cx).map_err(|_| Stop::Sink)
     }
 }
