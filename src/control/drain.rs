@@ -3,7 +3,6 @@
 //! A flip leaves the color before it. An operator, or a deploy before it stops a color, may also ask that the idle one
 //! be empty: requests are there as well, of guests, of split traffic and in place of the active color's.
 
-use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
@@ -22,6 +21,15 @@ pub(super) struct Draining {
     pub(super) service: String,
     pub(super) leave: Leave,
     pub(super) by: LeftBy,
+}
+
+impl Draining {
+    fn cut(&mut self) {
+        self.leave.cut();
+        if let LeftBy::Request { until, .. } = &mut self.by {
+            *until = None;
+        }
+    }
 }
 
 /// Why a color was left.
@@ -118,41 +126,33 @@ impl Task {
         (self.wake_workers)();
     }
 
-    /// When the next of those that somebody wants to be empty is cut.
+    /// When those that somebody wants to be empty are cut.
     pub(super) fn idle_deadlines(&self) -> impl Iterator<Item = Duration> {
-        self.draining.iter().filter_map(|one| match one.by {
-            LeftBy::Request { until, .. } => until,
-            LeftBy::Flip { .. } => None,
-        })
+        self.draining.iter().filter_map(|one| self.idle_deadline(one))
     }
 
-    /// Those of a color that serves again meanwhile stay.
+    /// `None` while its color serves: whoever is there stays.
+    fn idle_deadline(&self, one: &Draining) -> Option<Duration> {
+        let LeftBy::Request { color, until, .. } = one.by else { return None };
+        let is_idle = self.services.get(&one.service).is_some_and(|managed| managed.machine.active() != color);
+        until.filter(|_| is_idle)
+    }
+
     pub(super) fn cut_idle(&mut self, now: Duration) {
-        let active = |service: &str| self.services.get(service).map(|managed| managed.machine.active());
-        let active: BTreeMap<_, _> =
-            self.draining.iter().map(|one| (one.service.clone(), active(&one.service))).collect();
-        self.cut_where(|one| match &mut one.by {
-            LeftBy::Request { color, until, .. } => {
-                until.take_if(|until| *until <= now).is_some() && active[&one.service] != Some(*color)
-            }
-            LeftBy::Flip { .. } => false,
-        });
+        self.cut_where(|task, one| task.idle_deadline(one).is_some_and(|until| until <= now));
         self.schedule.is_stale = true;
     }
 
     pub(super) fn cut(&mut self, name: &str, epoch: u64) {
-        self.cut_where(|one| one.service == name && matches!(one.by, LeftBy::Flip { epoch: of } if of == epoch));
+        self.cut_where(|_, one| one.service == name && matches!(one.by, LeftBy::Flip { epoch: of } if of == epoch));
     }
 
-    fn cut_where(&mut self, is: impl Fn(&mut Draining) -> bool) {
-        let mut any = false;
-        for one in &mut self.draining {
-            if is(one) {
-                one.leave.cut();
-                any = true;
-            }
+    fn cut_where(&mut self, is: impl Fn(&Self, &Draining) -> bool) {
+        let due: Vec<usize> = (0..self.draining.len()).filter(|&at| is(self, &self.draining[at])).collect();
+        for &at in &due {
+            self.draining[at].cut();
         }
-        if any {
+        if !due.is_empty() {
             (self.wake_workers)();
         }
     }
