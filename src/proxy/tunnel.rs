@@ -1,6 +1,6 @@
-//! After `101`: bytes both ways, each direction ending on its own (a half-close is passed on). An application that takes
-//! nothing any more may have said something before, which still reaches the client; a client that takes nothing any more
-//! ends it all.
+//! After `101`: bytes both ways, each direction ending on its own (a half-close is passed on). An application that
+//! takes nothing any more may have said something before, which still reaches the client; a client that takes nothing
+//! any more ends it all.
 //!
 //! A WebSocket whose color is left is closed with a Close frame after the message that is under way, instead of being
 //! cut within one.
