@@ -6,6 +6,7 @@
 
 mod chain;
 mod line;
+pub mod redact;
 mod verify;
 
 use std::collections::VecDeque;
@@ -19,8 +20,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::background;
-use crate::shared::{folder_of, share};
+use crate::os::batch_thread;
+use crate::os::group_files::{folder_of, share};
 
 pub use chain::{Link, read_head};
 pub use line::{HIDDEN, Line, is_secret, without_secrets};
@@ -83,7 +84,7 @@ impl Ledger {
         let shared = Arc::new(Mutex::new(Shared { recent, ..Shared::default() }));
         let (queue, orders) = sync_channel(WAITING_MAX);
         let theirs = Arc::clone(&shared);
-        background::spawn("ledger", move || write_all(&place, &orders, &theirs))?;
+        batch_thread::spawn("ledger", move || write_all(&place, &orders, &theirs))?;
         Ok(Ledger { queue, shared })
     }
 

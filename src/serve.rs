@@ -17,15 +17,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
+use crate::admin;
+use crate::api::status::Upgraded;
 use crate::config::Config;
 use crate::control::{self, Control, Handle};
 use crate::handover::{Inherited, Launcher, Link, PARCEL_VERSION, Parcel, Started, Word, notify_ready};
-use crate::lines::Lines;
+use crate::os::clock;
+use crate::os::line_writer::Lines;
 use crate::proxy::{self, AccessLog, Listener, Plane, Scheme};
-use crate::status::Upgraded;
-use crate::switch::ClientEnds;
+use crate::routing::ClientEnds;
+use crate::tls::acme;
 use crate::tls::{Acme, Terminator};
-use crate::{acme, admin, clock};
 
 /// Why the proxy could not start: what, and what now.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 
 use super::events::EventStream;
-use crate::status::Refusal;
+use crate::api::status::Refusal;
 
 /// What is sent: a whole body, or events without end.
 pub(super) type Answer = Response<Either<Full<Bytes>, EventStream>>;

@@ -13,7 +13,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, watch};
 
 use super::server::stopped;
-use crate::status::Event;
+use crate::api::status::Event;
 
 /// A comment this often, so that both ends notice when the other is gone.
 const HEARTBEAT: Duration = Duration::from_secs(15);

@@ -4,10 +4,10 @@
 //! colors, and nothing here is on the path of a proxied request.
 
 mod answer;
-pub mod client;
 mod events;
 mod guard;
 mod listen;
+pub mod metrics;
 mod patient;
 mod routes;
 mod server;

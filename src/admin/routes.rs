@@ -11,12 +11,13 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::answer::{self, Answer, Failure};
+use super::events;
 use super::guard::{self, Door};
 use super::server::Context;
-use super::{client::Verb, events};
+use crate::admin::metrics;
+use crate::api::client::Verb;
+use crate::api::status::{ChangeRequest, Changed, FreezeRequest, Refusal, RefusalCode, ServiceStatus, ThawRequest};
 use crate::control::Observation;
-use crate::metrics;
-use crate::status::{ChangeRequest, Changed, FreezeRequest, Refusal, RefusalCode, ServiceStatus, ThawRequest};
 
 /// A request's body; more is 413.
 pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;

@@ -10,12 +10,12 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::timeout;
 
-use super::client::{Client, ClientError};
 use super::server::{Limits, serve_within};
+use crate::api::client::{Client, ClientError};
+use crate::api::status::*;
 use crate::config;
 use crate::control::{Command, Handle, Observation};
 use crate::domain::Color;
-use crate::status::*;
 
 /// Far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(5);

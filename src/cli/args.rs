@@ -6,13 +6,13 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use super::deploy;
+use crate::api::status::ChangeRequest;
 use crate::config;
+use crate::deploy::http::Base;
+use crate::deploy::smoke;
 use crate::domain::Color;
 use crate::domain::freeze::What;
 use crate::domain::release::Strategy;
-use crate::runbook::http::Base;
-use crate::runbook::smoke;
-use crate::status::ChangeRequest;
 
 const EXIT_CODES: &str = "\
 Exit codes:

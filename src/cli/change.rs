@@ -12,11 +12,11 @@ use serde_json::json;
 use super::args::{How, pick};
 use super::failure::{Failure, ROLLED_BACK, UNDER_WAY};
 use super::{Form, complain, print, print_json};
-use crate::admin::client::{Client, ClientError};
+use crate::api::client::{Client, ClientError};
+use crate::api::status::{Changed, Drained, Phase, Refusal, RefusalCode, ServiceStatus};
 use crate::config::Config;
+use crate::deploy::journal::Journal;
 use crate::domain::Color;
-use crate::runbook::journal::Journal;
-use crate::status::{Changed, Drained, Phase, Refusal, RefusalCode, ServiceStatus};
 
 /// Between two looks at a drain.
 const LOOK: Duration = Duration::from_millis(100);

@@ -6,15 +6,15 @@ use std::process::ExitCode;
 use super::args::{pick, who};
 use super::failure::Failure;
 use super::{Form, complain, in_runtime};
-use crate::admin::client::{Client, ClientError};
+use crate::api::client::{Client, ClientError};
+use crate::api::status::{Refusal, RefusalCode};
 use crate::config::Config;
+use crate::deploy::deploy::{self, Ended, Order};
+use crate::deploy::journal::Intent;
+use crate::deploy::show::Show;
+use crate::deploy::site::Site;
 use crate::domain::release::Strategy;
 use crate::ledger::without_secrets;
-use crate::runbook::deploy::{self, Ended, Order};
-use crate::runbook::journal::Intent;
-use crate::runbook::show::Show;
-use crate::runbook::site::Site;
-use crate::status::{Refusal, RefusalCode};
 
 /// Brings `tag` into production.
 pub(super) fn deploy(

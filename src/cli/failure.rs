@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
-use crate::admin::client::ClientError;
+use crate::api::client::ClientError;
 use crate::config::Problems;
 
 /// It was flipped, judged bad and rolled back.

@@ -3,9 +3,9 @@
 use super::args::{pick, who};
 use super::failure::Failure;
 use super::{Form, print, print_json};
-use crate::admin::client::Client;
+use crate::api::client::Client;
+use crate::api::status::{FreezeRequest, Frozen, ThawRequest, Thawed};
 use crate::domain::freeze::What;
-use crate::status::{FreezeRequest, Frozen, ThawRequest, Thawed};
 
 async fn known(client: &Client, service: Option<&str>) -> Result<String, Failure> {
     let status = client.status().await?;

@@ -24,12 +24,12 @@ use clap::Parser;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::admin::client::{Client, ClientError};
+use crate::api::client::{Client, ClientError};
+use crate::api::status::{FreezeRequest, Status};
 use crate::config::{self, Config};
 use crate::demo::sample;
+use crate::deploy::journal::Intent;
 use crate::handover::Inherited;
-use crate::runbook::journal::Intent;
-use crate::status::{FreezeRequest, Status};
 use crate::{demo, serve};
 use args::{Cli, LedgerJob, Verb};
 use failure::Failure;

@@ -10,7 +10,7 @@ use super::args::pick;
 use super::failure::Failure;
 use super::{Form, client, in_runtime, print, print_json};
 use crate::config::Config;
-use crate::runbook::monitor::{Blind, Item, Standing, look};
+use crate::deploy::monitor::{Blind, Item, Standing, look};
 
 /// Looks at one service, or at all.
 pub fn monitor(path: &Path, service: Option<&str>, over: Duration, form: Form) -> Result<ExitCode, Failure> {

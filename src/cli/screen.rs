@@ -2,14 +2,14 @@
 
 use std::fmt::Write as _;
 
-use crate::clock;
-use crate::config::Config;
-use crate::domain::Color;
-use crate::domain::rehearsal::percent;
-use crate::status::{
+use crate::api::status::{
     Answered, CertificateStatus, ColorStatus, FreezeStatus, Latency, Noise, RehearsalReport, RehearsalStatus,
     RehearsedDifference, Replays, ServiceStatus, Status, SyntheticStatus, WatchNote, WatchStanding, WatchStatus,
 };
+use crate::config::Config;
+use crate::domain::Color;
+use crate::domain::rehearsal::percent;
+use crate::os::clock;
 
 /// Whether terminal colors are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -321,8 +321,8 @@ fn bar(evidence: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::status::{LongLived, Phase, UpstreamStatus, WatchStatus};
     use crate::domain::freeze::What;
-    use crate::status::{LongLived, Phase, UpstreamStatus, WatchStatus};
 
     fn color(ready: bool, reason: Option<&str>, address: &str) -> ColorStatus {
         let reason = reason.map(str::to_owned);

@@ -12,11 +12,11 @@ use super::args::{SmokeArgs, who};
 use super::failure::Failure;
 use super::{Form, complain, print, print_json, reach};
 use crate::config::{self, ColorConfig, Config, EnvFile, Service};
+use crate::deploy::http::{Base, Scheme};
+use crate::deploy::smoke::{Failed, Passed, Ready, Smoke, line, run};
 use crate::docker::Containers;
+use crate::ledger::redact::Secrets;
 use crate::ledger::{self, Place};
-use crate::redact::Secrets;
-use crate::runbook::http::{Base, Scheme};
-use crate::runbook::smoke::{Failed, Passed, Ready, Smoke, line, run};
 
 /// Tests a color.
 pub(super) async fn smoke(args: SmokeArgs, config: Option<&Path>, form: Form) -> Result<ExitCode, Failure> {

@@ -33,7 +33,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::domain::Color;
-pub use crate::http::Protocol;
+pub use crate::http_client::Protocol;
 use crate::proxy_protocol::Version as ProxyProtocol;
 use crate::tls::Settings;
 
@@ -369,8 +369,8 @@ pub struct Health {
 pub enum Check {
     /// GET, over this.
     Http(Protocol),
-    /// `Check` of grpc.health.v1, for this service of it, at most [`crate::http::grpc::SERVICE_BYTES_MAX`] bytes;
-    /// empty: for the server as a whole.
+    /// `Check` of grpc.health.v1 for this service of it; empty asks for the server as a whole. At most
+    /// [`crate::http_client::grpc::SERVICE_BYTES_MAX`] bytes.
     Grpc(String),
 }
 

@@ -19,7 +19,7 @@ use super::{
     Rehearse, Replay, Service, State, Synthetic, Upstream, Watch,
 };
 use crate::domain::Color;
-use crate::http::grpc::SERVICE_BYTES_MAX;
+use crate::http_client::grpc::SERVICE_BYTES_MAX;
 use crate::proxy_protocol::Version as ProxyProtocol;
 
 /// Parses `text`, the content of `path`: what could be made of it, with defaults in place of what is wrong, and every

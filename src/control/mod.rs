@@ -3,25 +3,13 @@
 //! It never touches a client's bytes, and the data plane never waits for it. [`Handle`] is how the admin API, the
 //! signals and the file watch reach it.
 
-mod answer;
-mod drain;
-mod evidence;
-mod files;
-mod freeze;
-mod handover;
-mod preview;
-mod probe;
-mod rehearsal;
-mod reload;
-mod report;
-mod sampler;
+mod file_watch;
+mod messages;
+mod saved_state;
 mod service;
-mod state;
-mod synthetic;
 mod task;
 #[cfg(test)]
 mod tests;
-mod words;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,28 +23,28 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
-use crate::background;
-use crate::clock;
+use crate::api::status::{
+    ChangeRequest, Changed, Drained, Event, FreezeRequest, Frozen, Pass, Refusal, RefusalCode, RehearsalReport,
+    Reloaded, Status, ThawRequest, Thawed, Upgraded,
+};
 use crate::config::Config;
 use crate::domain::Color;
 use crate::domain::cutover::{Cutover, Phase};
 use crate::handover::Parcel;
 use crate::ledger::{Ledger, Place};
-use crate::preview::Key;
-use crate::status::{
-    ChangeRequest, Changed, Drained, Event, FreezeRequest, Frozen, Pass, Refusal, RefusalCode, RehearsalReport,
-    Reloaded, Status, ThawRequest, Thawed, Upgraded,
-};
-use crate::switch::{ClientEnds, ColorStats, HeldEnd, REHEARSAL_RESULTS, Table};
+use crate::os::batch_thread;
+use crate::os::clock;
+use crate::routing::preview_token::Key;
+use crate::routing::{ClientEnds, ColorStats, HeldEnd, REHEARSAL_RESULTS, Table};
 use crate::tls::Terminator;
 
-use handover::Handover;
-pub use handover::{Successor, counters};
-pub use reload::Load;
-use service::{Managed, timing};
-use state::Store;
+use saved_state::Store;
 #[cfg(fuzzing)]
-pub use state::fuzz as fuzz_state;
+pub use saved_state::fuzz as fuzz_state;
+use service::{Managed, timing};
+pub use task::reload::Load;
+use task::upgrade::Handover;
+pub use task::upgrade::{Successor, counters};
 use task::{Inbox, Save, Saved, Schedule, Task};
 
 /// Events that a slow reader may fall behind by.
@@ -329,10 +317,11 @@ pub fn start(
     let ledger = Ledger::open(Place::new(&config.state.ledger, &config.state.dir)).map_err(StartError::Thread)?;
     let bell = Arc::new(Notify::new());
     let mut start_problems = Vec::new();
-    let key = preview::key(&config, &store, &mut start_problems).map_err(|_| StartError::Randomness)?;
+    let key =
+        crate::control::task::preview::key(&config, &store, &mut start_problems).map_err(|_| StartError::Randomness)?;
     let services = restore(&config, workers, &store, &bell, &key, &mut start_problems);
     let ordered = config.services.iter().filter_map(|config| services.get(&config.name));
-    let table = Arc::new(ArcSwap::from_pointee(reload::table_of(ordered)));
+    let table = Arc::new(ArcSwap::from_pointee(crate::control::task::reload::table_of(ordered)));
 
     let (commands, commands_in) = mpsc::channel(QUEUE_MAX);
     let (found, found_in) = mpsc::channel(QUEUE_MAX);
@@ -341,15 +330,16 @@ pub fn start(
     let (reloads, reloads_in) = mpsc::channel(16);
     let (loaded, loaded_in) = mpsc::channel(1);
     let (changed_files, changed_files_in) = mpsc::channel(1);
-    let (files, watched_files) = watch::channel(reload::contents_of(&config, &load));
+    let (files, watched_files) = watch::channel(crate::control::task::reload::contents_of(&config, &load));
     let (events, _) = broadcast::channel(EVENTS_MAX);
     let (saves, saves_in) = sync_channel(QUEUE_MAX);
-    let loader = Box::pin(reload::load_each(config.path.clone(), load, store.clone(), reloads_in, loaded));
+    let loader =
+        Box::pin(crate::control::task::reload::load_each(config.path.clone(), load, store.clone(), reloads_in, loaded));
     let saver = move || save_each(&store, &saves_in, &saved);
-    background::spawn("state", saver).map_err(StartError::Thread)?;
+    batch_thread::spawn("state", saver).map_err(StartError::Thread)?;
 
     let handle = Handle { commands, events: events.clone() };
-    let file_watch = Box::pin(files::watch_files(watched_files, changed_files));
+    let file_watch = Box::pin(file_watch::watch_files(watched_files, changed_files));
     let task = Task {
         config,
         workers,
@@ -401,7 +391,7 @@ fn restore(
     problems: &mut Vec<String>,
 ) -> BTreeMap<String, Managed> {
     let now = clock::now();
-    let folder = evidence::folder_of(&config.state.ledger);
+    let folder = crate::control::task::evidence::folder_of(&config.state.ledger);
     let restore_one = |config: &crate::config::Service| {
         let saved = store.load(&config.name, now).unwrap_or_else(|problem| {
             tracing::warn!("{problem}");
@@ -409,7 +399,7 @@ fn restore(
             None
         });
         let is_new = saved.is_none();
-        let record = saved.unwrap_or_else(|| reload::first_record(config));
+        let record = saved.unwrap_or_else(|| crate::control::task::reload::first_record(config));
         // The runtime's last word holds; a config that was changed while nobody ran is a flip, and takes its gate.
         let is_due = record.config_active != config.active;
         let machine = Cutover::restore(record, timing(config), now);
@@ -417,9 +407,12 @@ fn restore(
         managed.config_flip_due = is_due.then(|| "config changed before the start".to_owned());
         managed.is_unsaved = is_new;
         if matches!(managed.machine.phase(), Phase::RolledBack { .. }) {
-            managed.evidence_file =
-                evidence::of_epoch(&folder, &managed.config.name, managed.machine.epoch().saturating_sub(1))
-                    .map(|file| file.display().to_string());
+            managed.evidence_file = crate::control::task::evidence::of_epoch(
+                &folder,
+                &managed.config.name,
+                managed.machine.epoch().saturating_sub(1),
+            )
+            .map(|file| file.display().to_string());
         }
         (config.name.clone(), managed)
     };

@@ -10,8 +10,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::status::{EventKind, Phase};
-use crate::switch::{Access, Lease, Outcome};
+use crate::api::status::{EventKind, Phase};
+use crate::routing::{Access, Lease, Outcome};
 
 /// An upstream that is ready while its flag says so; its listener stays until the test ends.
 struct App {
@@ -89,11 +89,11 @@ async fn run(blue: &App, green: &App, more: &str) -> Running {
 }
 
 impl Running {
-    async fn status(&self) -> crate::status::ServiceStatus {
+    async fn status(&self) -> crate::api::status::ServiceStatus {
         self.handle.observe().await.unwrap().status.services.remove("recall").unwrap()
     }
 
-    async fn until(&self, what: &str, is: impl Fn(&crate::status::ServiceStatus) -> bool) {
+    async fn until(&self, what: &str, is: impl Fn(&crate::api::status::ServiceStatus) -> bool) {
         for _ in 0..500 {
             if is(&self.status().await) {
                 return;

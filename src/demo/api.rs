@@ -12,9 +12,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::stage::{SERVICE, Trouble};
+use crate::api::status::{ChangeRequest, Changed, Refusal, Status};
 use crate::domain::Color;
-use crate::http::send;
-use crate::status::{ChangeRequest, Changed, Refusal, Status};
+use crate::http_client::send;
 
 /// Longer than a drain may take.
 const PATIENCE: Duration = Duration::from_secs(40);

@@ -211,7 +211,7 @@ async fn probe(url: &str) -> Result<(), String> {
     let path = uri.path_and_query().map_or("/", hyper::http::uri::PathAndQuery::as_str);
     let request = Request::get(path).header(hyper::header::HOST, &authority).body(Full::default());
     let request = request.map_err(|error| error.to_string())?;
-    let exchange = async { crate::http::send(TcpStream::connect(address).await?, request, 64 * 1024).await };
+    let exchange = async { crate::http_client::send(TcpStream::connect(address).await?, request, 64 * 1024).await };
     match tokio::time::timeout(PROBE_TIMEOUT, exchange).await {
         Ok(Ok((StatusCode::OK, _))) => Ok(()),
         Ok(Ok((status, _))) => Err(format!("{url} answered {status}")),

@@ -13,8 +13,8 @@ use super::screen::Screen;
 use super::stage::{SERVICE, Stage, Trouble};
 use super::verdict::{Act, Told, judge};
 use super::{Options, api};
+use crate::api::status::{Phase, RefusalCode, ServiceStatus};
 use crate::domain::Color;
-use crate::status::{Phase, RefusalCode, ServiceStatus};
 
 /// How long anything in the story may take; each is a matter of a second or a few.
 const LATE: Duration = Duration::from_secs(15);

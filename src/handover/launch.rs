@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::parcel::{Link, Parcel, Word};
 use super::{CLOCK, HANDED, numbers_of, pass_on};
-use crate::clock;
+use crate::os::clock;
 
 /// For a successor to read its config and its state, and again to begin to serve.
 const LIMIT: Duration = Duration::from_secs(20);

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use socket2::{SockAddr, SockRef};
 
-use crate::clock;
+use crate::os::clock;
 pub use launch::{Launcher, Started};
 pub use parcel::{Link, Parcel, VERSION as PARCEL_VERSION, Word};
 pub use systemd::notify_ready;

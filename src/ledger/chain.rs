@@ -12,7 +12,7 @@ use std::path::Path;
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-use crate::shared::share;
+use crate::os::group_files::share;
 
 const KEY: &str = " chain=";
 /// Half of what would be needed against somebody who can compute for years; whoever can write the file has less to do.

@@ -18,7 +18,7 @@ pub struct Line {
 impl Line {
     /// Begins with `words`, stamped with the present time.
     pub fn new(words: &str) -> Self {
-        let mut text = format!("[{}] ", crate::clock::utc());
+        let mut text = format!("[{}] ", crate::os::clock::utc());
         push_escaped(&mut text, &without_secrets(words));
         Line { text, awaits_disk: true }
     }

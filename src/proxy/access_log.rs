@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::clock;
 use crate::config::{AccessLog as Form, Log};
-use crate::lines::Lines;
+use crate::os::clock;
+use crate::os::line_writer::Lines;
 
 /// What is known of a request when it has ended.
 #[derive(Debug, Default, Serialize)]

@@ -1,7 +1,7 @@
 //! Everything that can end an exchange other than a complete answer, and what the client, the watch and the access
 //! log see of it.
 
-use crate::switch::{Outcome, Refusal};
+use crate::routing::{Outcome, Refusal};
 
 /// Why an exchange ended without a complete answer of the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,11 +1,11 @@
 //! Doors for the fuzzer to what is private here: each takes any bytes, and panics when a promise is broken.
 
-use super::answer::{Answer, Asked, Extra};
-use super::body::{Chunked, Decoder, Step, TRAILERS_MAX};
-use super::boundary::Boundary;
-use super::buffer::Buffer;
 use super::connection::Version;
-use super::request::{self, Origin, Request, Scan, Space};
+use crate::http1::body::{Chunked, Decoder, Step, TRAILERS_MAX};
+use crate::http1::boundary::Boundary;
+use crate::http1::buffer::Buffer;
+use crate::http1::request::{self, Origin, Request, Scan, Space};
+use crate::http1::response::{Answer, Asked, Extra};
 
 /// A request head that is accepted is rebuilt into one that means the same to a second parser, and to this one again.
 pub fn request(head: &[u8]) {

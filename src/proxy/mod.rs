@@ -3,41 +3,20 @@
 //! It reads published routes and writes its own counters. It never waits for the control plane, and what comes from
 //! the network never makes it panic.
 
+mod accept;
 mod access_log;
+mod admission;
 mod alarm;
-mod announced;
-mod answer;
-mod body;
-mod boundary;
-mod buffer;
-mod clients;
-mod connection;
+pub(crate) mod connection;
 mod exchange;
-mod fault;
-mod field;
-mod forward;
+pub(crate) mod fault;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-mod grpc;
-mod handshake;
-mod hold;
 mod http2;
-mod intake;
-mod listener;
-mod lookup;
-mod pace;
-mod preview;
-mod pump;
-mod rehearse;
-mod request;
-mod skew;
-mod target;
-mod tunnel;
 mod upstream;
-mod worker;
 
+pub use accept::listener::{Listener, Scheme, adopt, bind};
 pub use access_log::AccessLog;
-pub use listener::{Listener, Scheme, adopt, bind};
 
 use std::io;
 use std::sync::Arc;
@@ -47,10 +26,10 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use crate::config;
-use crate::switch::{ClientEnds, Table};
+use crate::routing::{ClientEnds, Table};
 use crate::tls::Terminator;
-use clients::Clients;
-use worker::{Message, Worker};
+use accept::connection_limit::Clients;
+use accept::worker::{Message, Worker};
 
 /// What was told to end now has done so after this, or never will; the process ends all the same.
 const CUT_MAX: Duration = Duration::from_secs(2);
@@ -80,9 +59,9 @@ impl Plane {
         log: &AccessLog,
         client_ends: &Arc<ClientEnds>,
     ) -> io::Result<Self> {
-        buffer::map_buffers();
+        crate::http1::buffer::map_buffers();
         let config = Arc::new(config.clone());
-        let shared = worker::Shared {
+        let shared = crate::proxy::accept::worker::Shared {
             clients: Clients::new(&config),
             proxy: Arc::clone(&config),
             table: Arc::clone(table),
@@ -129,12 +108,12 @@ impl Plane {
                 awaits_idle = false;
                 (self.waker())();
             }
-            std::thread::sleep(worker::STOP_POLL);
+            std::thread::sleep(crate::proxy::accept::worker::STOP_POLL);
         }
         self.workers.iter().for_each(|worker| worker.tell(Message::Cut));
         let cut = Instant::now();
         while open(&self.workers) && cut.elapsed() < CUT_MAX {
-            std::thread::sleep(worker::STOP_POLL);
+            std::thread::sleep(crate::proxy::accept::worker::STOP_POLL);
         }
         Stopped { cut: self.workers.iter().map(Worker::join).sum() }
     }

@@ -3,6 +3,7 @@
 //! A layer of its own because both planes need it: the config reads identities, the control plane publishes them, the
 //! data plane shakes hands with them. It knows nothing of sockets, requests or the config file.
 
+pub mod acme;
 mod challenges;
 mod clients;
 mod identity;

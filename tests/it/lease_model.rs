@@ -1,6 +1,6 @@
 //! Every interleaving of a request with a flip, a drain and the stop of the old upstream, walked through by loom.
 //!
-//! It is a model of `src/switch.rs`, not the code itself. A reference to the route, taken under a mutex that is let go
+//! It is a model of `src/routing/`, not the code itself. A reference to the route, taken under a mutex that is let go
 //! at once, stands for arc-swap's guard: the route lives while it does, and a flip may come at any moment of it. A flag
 //! that the lane sets as it is dropped stands for the channel that ends with the last lane. The hammer under real
 //! traffic is another test; here no interleaving is left to luck.
@@ -81,7 +81,7 @@ fn stop_blue_if(drained: bool, world: &World) {
     }
 }
 
-/// As in `src/switch.rs`: the token is cloned while the guard lives, and held until the last byte.
+/// As in `src/routing/`: the token is cloned while the guard lives, and held until the last byte.
 fn request_with_a_lease(world: &World) {
     let guard = world.load();
     let lease = Arc::clone(&guard.lane);

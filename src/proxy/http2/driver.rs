@@ -8,9 +8,9 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Shared;
+use crate::http1::buffer::Buffers;
 use crate::http2::{FRAME_MAX, OUT_MAX, Over};
-use crate::proxy::buffer::Buffers;
-use crate::proxy::pump::Wire;
+use crate::proxy::exchange::body_copy::Wire;
 
 /// A socket and its session.
 pub struct Driver<S> {

@@ -4,14 +4,10 @@
 //! So there is one exchange, with one set of rules, for every client and every upstream. What HTTP/2 itself means is
 //! the layer `http2`; here are sockets, tasks and time-outs.
 
-mod client;
-mod driver;
-mod stream;
-mod upstream;
+pub mod driver;
+pub mod stream;
 
-pub use client::serve;
 pub use stream::Stream;
-pub use upstream::{Shared as SharedConnection, open};
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -19,4 +15,4 @@ use std::rc::Rc;
 use crate::http2::Session;
 
 /// A session and those who work on it: its driver and its streams, all of one worker.
-type Shared = Rc<RefCell<Session>>;
+pub type Shared = Rc<RefCell<Session>>;

@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Shared;
+use crate::http1::body::{BadFraming, Chunked, Decoder, Step};
 use crate::http2::{Broken, Follows, Framing, Read, Role};
-use crate::proxy::body::{BadFraming, Chunked, Decoder, Step};
 use crate::proxy::connection::Transport;
 
 /// A stream after the other (of a client), or one (to an upstream).
@@ -28,7 +28,7 @@ enum Writing {
 
 impl Stream {
     /// Works on the slot `at`.
-    pub(super) fn new(session: Shared, at: usize, role: Role) -> Self {
+    pub fn new(session: Shared, at: usize, role: Role) -> Self {
         Stream { session, at, role, writing: Writing::Head }
     }
 

@@ -1,0 +1,350 @@
+//! The client of the admin API: what the verbs ask a running proxy.
+//!
+//! One connection per question. The unix socket is preferred where its file exists: it needs no token and no port.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, IF_MATCH};
+use hyper::{Method, Request, StatusCode};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+use crate::api::status::{
+    ChangeRequest, Changed, Drained, FreezeRequest, Frozen, Pass, Refusal, RehearsalReport, Reloaded, Status,
+    ThawRequest, Thawed, Upgraded,
+};
+use crate::config;
+use crate::http_client::send;
+
+/// For a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// For an answer that waits for nothing: a disk at most.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// For a new binary to start, or to fail at it.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
+/// For an answer that waits for a drain; longer than a drain is sensibly configured.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3600);
+/// The status of thousands of services fits.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What can be asked of one service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Make a color active.
+    Flip,
+    /// Back to the color before this one.
+    Rollback,
+    /// Wait until the idle color holds no lease.
+    Drain,
+    /// Hold requests.
+    Freeze,
+    /// Let them go.
+    Thaw,
+}
+
+impl Verb {
+    /// Every verb.
+    pub const ALL: [Verb; 5] = [Verb::Flip, Verb::Rollback, Verb::Drain, Verb::Freeze, Verb::Thaw];
+
+    /// The word in the path.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verb::Flip => "flip",
+            Verb::Rollback => "rollback",
+            Verb::Drain => "drain",
+            Verb::Freeze => "freeze",
+            Verb::Thaw => "thaw",
+        }
+    }
+}
+
+/// Why a question was not answered as wished.
+#[derive(Debug)]
+pub enum ClientError {
+    /// Nobody answered: no connection, or it broke, or it took too long.
+    NoAnswer {
+        /// Where it was asked.
+        address: String,
+        /// What went wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The proxy said no, and nothing was changed.
+    Refused(Refusal),
+    /// The token is missing or wrong, or the address is not one that the API accepts.
+    Denied(String),
+    /// Something answered, but not as this API does.
+    Strange {
+        /// Where it was asked.
+        address: String,
+        /// What came instead.
+        what: String,
+    },
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClientError::NoAnswer { address, source } => {
+                write!(f, "no answer from {address}: {source}; is `cutover serve` running?")
+            }
+            ClientError::Refused(refusal) => refusal.fmt(f),
+            ClientError::Denied(message) => {
+                write!(f, "{message}; does this config name the token_file that the proxy was started with?")
+            }
+            ClientError::Strange { address, what } => {
+                write!(f, "{address} does not answer like a cutover: {what}; is something else listening there?")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ClientError {}
+
+/// Where the API is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Address {
+    Tcp(SocketAddr),
+    Socket(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => write!(f, "{address}"),
+            Address::Socket(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// A client of one proxy.
+pub struct Client {
+    address: Address,
+    token: Option<String>,
+}
+
+impl Client {
+    /// A client of the proxy that this configuration is (or would be) served by. Does not connect yet.
+    pub fn new(admin: &config::Admin) -> Self {
+        let address = match &admin.socket {
+            Some(path) if path.exists() => Address::Socket(path.clone()),
+            Some(_) | None => Address::Tcp(reachable(admin.listen)),
+        };
+        Client { address, token: admin.token.clone() }
+    }
+
+    /// `GET /v1/status`
+    ///
+    /// # Errors
+    /// [`ClientError`]; within 15 s.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.ask(Method::GET, "/v1/status", Vec::new(), None, ANSWER_TIMEOUT).await
+    }
+
+    /// Flips `service`; with `if_epoch` only if that is still its epoch.
+    ///
+    /// # Errors
+    /// [`ClientError`]; within 15 s, or an hour where the answer waits for a drain.
+    pub async fn flip(
+        &self,
+        service: &str,
+        request: &ChangeRequest,
+        if_epoch: Option<u64>,
+    ) -> Result<Changed, ClientError> {
+        self.change(service, Verb::Flip, request, if_epoch).await
+    }
+
+    /// Rolls `service` back; with `if_epoch` only if that is still its epoch.
+    ///
+    /// # Errors
+    /// As [`Client::flip`].
+    pub async fn rollback(
+        &self,
+        service: &str,
+        request: &ChangeRequest,
+        if_epoch: Option<u64>,
+    ) -> Result<Changed, ClientError> {
+        self.change(service, Verb::Rollback, request, if_epoch).await
+    }
+
+    /// Waits until the idle color of `service` holds no lease.
+    ///
+    /// # Errors
+    /// [`ClientError`]; within an hour.
+    pub async fn drain(&self, service: &str) -> Result<Drained, ClientError> {
+        let path = format!("/v1/services/{service}/{}", Verb::Drain.as_str());
+        self.ask(Method::POST, &path, Vec::new(), None, DRAIN_TIMEOUT).await
+    }
+
+    /// Holds requests of `service`.
+    ///
+    /// # Errors
+    /// [`ClientError`]; within 15 s beyond `freeze.finish`, which the proxy keeps to.
+    pub async fn freeze(&self, service: &str, request: &FreezeRequest) -> Result<Frozen, ClientError> {
+        let limit = if request.wait == Some(false) { ANSWER_TIMEOUT } else { DRAIN_TIMEOUT };
+        self.post(service, Verb::Freeze, request, limit).await
+    }
+
+    /// Lets the held requests of `service` go.
+    ///
+    /// # Errors
+    /// [`ClientError`]; within 15 s.
+    pub async fn thaw(&self, service: &str, request: &ThawRequest) -> Result<Thawed, ClientError> {
+        self.post(service, Verb::Thaw, request, ANSWER_TIMEOUT).await
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        service: &str,
+        verb: Verb,
+        request: &impl Serialize,
+        limit: Duration,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(request).expect("our own types have a JSON form");
+        let path = format!("/v1/services/{service}/{}", verb.as_str());
+        self.ask(Method::POST, &path, body, None, limit).await
+    }
+
+    /// What the rehearsal of the idle color of `service` has shown.
+    ///
+    /// # Errors
+    /// [`ClientError`]; within 15 s.
+    pub async fn rehearsal(&self, service: &str) -> Result<RehearsalReport, ClientError> {
+        let path = format!("/v1/services/{service}/rehearsal");
+        self.ask(Method::GET, &path, Vec::new(), None, ANSWER_TIMEOUT).await
+    }
+
+    /// A pass to the idle color of `service`, for whole seconds; `by` goes into the proxy's log.
+    ///
+    /// # Errors
+    /// [`ClientError`]; within 15 s.
+    pub async fn preview(&self, service: &str, lasting: Duration, by: &str) -> Result<Pass, ClientError> {
+        let body = serde_json::json!({ "for_seconds": lasting.as_secs(), "by": by }).to_string().into_bytes();
+        self.ask(Method::POST, &format!("/v1/services/{service}/preview"), body, None, ANSWER_TIMEOUT).await
+    }
+
+    /// Makes the proxy read its config again; `by` goes into its log.
+    ///
+    /// # Errors
+    /// [`ClientError`]; within 15 s.
+    pub async fn reload(&self, by: &str) -> Result<Reloaded, ClientError> {
+        let body = serde_json::json!({ "by": by }).to_string().into_bytes();
+        self.ask(Method::POST, "/v1/reload", body, None, ANSWER_TIMEOUT).await
+    }
+
+    /// Makes the proxy start its binary anew and hand everything over; `by` goes into the ledger.
+    ///
+    /// # Errors
+    /// [`ClientError`]; within 60 s.
+    pub async fn upgrade(&self, by: &str) -> Result<Upgraded, ClientError> {
+        let body = serde_json::json!({ "by": by }).to_string().into_bytes();
+        self.ask(Method::POST, "/v1/upgrade", body, None, UPGRADE_TIMEOUT).await
+    }
+
+    async fn change(
+        &self,
+        service: &str,
+        verb: Verb,
+        request: &ChangeRequest,
+        if_epoch: Option<u64>,
+    ) -> Result<Changed, ClientError> {
+        let limit = if request.wait == Some(false) { ANSWER_TIMEOUT } else { DRAIN_TIMEOUT };
+        let body = serde_json::to_vec(request).expect("our own types have a JSON form");
+        self.ask(Method::POST, &format!("/v1/services/{service}/{}", verb.as_str()), body, if_epoch, limit).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+        if_epoch: Option<u64>,
+        limit: Duration,
+    ) -> Result<T, ClientError> {
+        let host = match &self.address {
+            Address::Tcp(address) => address.to_string(),
+            Address::Socket(_) => "localhost".into(),
+        };
+        let mut request = Request::builder().method(method).uri(path).header(HOST, host);
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if let Some(epoch) = if_epoch {
+            request = request.header(IF_MATCH, format!("\"{epoch}\""));
+        }
+        let request = request.header(CONTENT_TYPE, "application/json").body(Full::from(body));
+        let request = request.map_err(|error| self.no_answer(format!("this cannot be asked: {error}")))?;
+        let (status, body) = self.exchange(request, limit).await.map_err(|source| self.no_answer(source))?;
+        self.understand(status, &body)
+    }
+
+    fn no_answer(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientError {
+        ClientError::NoAnswer { address: self.address.to_string(), source: source.into() }
+    }
+
+    fn understand<T: DeserializeOwned>(&self, status: StatusCode, body: &[u8]) -> Result<T, ClientError> {
+        #[derive(Deserialize)]
+        struct Refused {
+            error: Refusal,
+        }
+        #[derive(Deserialize)]
+        struct Failed {
+            error: Message,
+        }
+        #[derive(Deserialize)]
+        struct Message {
+            message: String,
+        }
+        let strange = |what| ClientError::Strange { address: self.address.to_string(), what };
+        if status.is_success() {
+            return serde_json::from_slice(body).map_err(|error| strange(error.to_string()));
+        }
+        if let Ok(Refused { error }) = serde_json::from_slice(body) {
+            return Err(ClientError::Refused(error));
+        }
+        let message = serde_json::from_slice(body).map(|Failed { error: Message { message } }| message);
+        Err(match (status, message) {
+            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, Ok(message)) => ClientError::Denied(message),
+            (_, Ok(message)) => strange(format!("{status}: {message}")),
+            (_, Err(_)) => strange(status.to_string()),
+        })
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+        limit: Duration,
+    ) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+        match &self.address {
+            Address::Tcp(address) => {
+                let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await.map_err(|_| too_slow())??;
+                timeout(limit, send(stream, request, ANSWER_BYTES_MAX)).await.map_err(|_| too_slow())?
+            }
+            Address::Socket(path) => {
+                let stream = timeout(CONNECT_TIMEOUT, UnixStream::connect(path)).await.map_err(|_| too_slow())??;
+                timeout(limit, send(stream, request, ANSWER_BYTES_MAX)).await.map_err(|_| too_slow())?
+            }
+        }
+    }
+}
+
+fn too_slow() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "it took too long")
+}
+
+/// Where to connect to for a listen address: "every address" is not one.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}

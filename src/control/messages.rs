@@ -1,0 +1,269 @@
+//! What the machine tells, in words: refusals for the API, lines for the ledger, sentences for people.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::api::status::{EventKind, Refusal, RefusalCode, Verdict};
+use crate::domain::Color;
+use crate::domain::cutover::{Made, Reason, Refused, Told, UnderWay, Wanted, WatchEnd};
+use crate::domain::freeze::{self, Freeze};
+use crate::domain::watch::{Account, Note};
+use crate::ledger::Line;
+use crate::routing::HeldEnd;
+
+/// A refusal as the API says it.
+pub(super) fn refusal(service: &str, why: &Refused) -> Refusal {
+    let (code, message) = match why {
+        Refused::NotReady { color, why } => (
+            RefusalCode::NotReady,
+            format!("{service}: {color} is not ready: {why}. Nothing was changed; fix it, or use --force"),
+        ),
+        Refused::RehearsalFailed { color, why } => (
+            RefusalCode::RehearsalFailed,
+            format!(
+                "{service}: {color} answers otherwise than the active color: {why}. Nothing was changed; see `cutover rehearsal`, deploy a better release, or use --force"
+            ),
+        ),
+        Refused::AlreadyActive { color } => {
+            (RefusalCode::AlreadyActive, format!("{service}: {color} is active already, nothing was changed"))
+        }
+        Refused::UnderWay { what } => {
+            let (what, now) = match what {
+                UnderWay::Saving(color) => (format!("a flip to {color} is being saved"), "try again in a moment"),
+                UnderWay::Watching(color) => (format!("{color} is active and being watched"), "see `cutover status`"),
+                UnderWay::Draining(color) => (format!("{color} still finishes requests"), "see `cutover status`"),
+                UnderWay::Overtaken => ("a rollback overtook this flip".into(), "see `cutover ledger`"),
+            };
+            (RefusalCode::CutoverUnderWay, format!("{service}: another cutover is under way: {what}; {now}"))
+        }
+        Refused::NothingToRollBack { active } => (
+            RefusalCode::NothingToRollBack,
+            format!(
+                "{service}: nothing to roll back: no flip since the start or the last rollback; {active} stays. To change color all the same, flip"
+            ),
+        ),
+        Refused::StaleEpoch { asked, epoch } => (
+            RefusalCode::StaleEpoch,
+            format!("{service}: epoch is {epoch}, not {asked}: somebody changed it in between; look again"),
+        ),
+        Refused::Unsaved { why } => (
+            RefusalCode::StateUnwritable,
+            format!("{service}: the flip could not be saved, so a restart would undo it: {why}. Nothing was changed"),
+        ),
+    };
+    Refusal { code, message }
+}
+
+/// Why a freeze was not made or renewed, as the API says it.
+pub(super) fn not_frozen(service: &str, why: &freeze::Refused, now: Duration) -> Refusal {
+    match why {
+        freeze::Refused::Others(Freeze { what, by, why, until, .. }) => {
+            let why = why.as_ref().map_or(String::new(), |why| format!(" ({why})"));
+            let left = span(until.saturating_sub(now));
+            let message = format!(
+                "{service}: frozen already ({what}) by {by}{why}, for {left} more unless it is renewed. Nothing was \
+                 changed; wait for its end, or end it with `cutover thaw {service}`"
+            );
+            Refusal { code: RefusalCode::AlreadyFrozen, message }
+        }
+        freeze::Refused::None => Refusal {
+            code: RefusalCode::NotFrozen,
+            message: format!(
+                "{service}: not frozen any more: thawed, not renewed in time, at freeze.max, or the proxy was restarted"
+            ),
+        },
+    }
+}
+
+/// A freeze began, or holds other requests now.
+pub(super) fn frozen(service: &str, freeze: &Freeze, now: Duration) -> Words {
+    let Freeze { what, by, why, until, .. } = freeze;
+    let lasts = until.saturating_sub(now);
+    let line = Line::new(&format!("freeze {service}: {what}")).with("for", span(lasts)).with("by", by);
+    let (line, why) = match why {
+        Some(why) => (line.with("why", why), format!(": {why}")),
+        None => (line, String::new()),
+    };
+    let requests = match what {
+        freeze::What::Writes => "writes are held",
+        freeze::What::All => "all requests are held",
+    };
+    Words { kind: EventKind::Freeze, sentence: format!("{requests}, for {} at first, by {by}{why}", span(lasts)), line }
+}
+
+/// A freeze ended; `held` requests are let go, and `ends` is how others' waits have ended since it began.
+pub(super) fn thawed(
+    service: &str,
+    over: &Freeze,
+    end: &freeze::End,
+    held: u64,
+    ends: [u64; HeldEnd::ALL.len()],
+    now: Duration,
+) -> Words {
+    let took = now.saturating_sub(over.since);
+    let line = Line::new(&format!("thaw {service}: {}", over.what)).with("reason", end.as_str());
+    let (line, why) = match end {
+        freeze::End::Thawed { by } => (line.with("by", by), format!("by {by}")),
+        freeze::End::Expired => (line.with("of", &over.by), format!("{} has not renewed it", over.by)),
+        freeze::End::Limit => (line.with("of", &over.by), "freeze.max has passed".into()),
+        freeze::End::Stopped => (line.with("of", &over.by), "it goes away".into()),
+    };
+    let mut line = line.with("seconds", seconds(took)).with("held", held);
+    let mut others = String::new();
+    for (end, count) in HeldEnd::ALL.into_iter().zip(ends) {
+        line = line.with(end.as_str(), count);
+        if end != HeldEnd::Released && count > 0 {
+            others += &format!(", {count} {}", end.as_str().replace('_', " "));
+        }
+    }
+    let sentence = format!("thawed after {}, {why}: {held} let go{others}", span(took));
+    Words { kind: EventKind::Thaw, sentence, line }
+}
+
+/// The code of a refusal as ledger and API spell it.
+fn code(refusal: &Refusal) -> String {
+    let json = serde_json::to_value(refusal.code).unwrap_or_default();
+    json.as_str().unwrap_or_default().to_owned()
+}
+
+/// Seconds to a millisecond.
+pub(super) fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+/// A duration for people: `850ms`, `12s`, `14m 3s`.
+pub(super) fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0 => format!("{}ms", duration.as_millis()),
+        1..60 => format!("{seconds}s"),
+        60.. => format!("{}m {}s", seconds / 60, seconds % 60),
+    }
+}
+
+/// One thing that happened: its kind, its sentence, its line.
+pub(super) struct Words {
+    pub(super) kind: EventKind,
+    pub(super) sentence: String,
+    pub(super) line: Line,
+}
+
+impl Words {
+    /// Says where everything else that is known is to be found.
+    pub(super) fn with_evidence(mut self, file: &Path) -> Self {
+        self.line = self.line.with("evidence", file.display());
+        self.sentence += &format!("; what is known of it is in {}", file.display());
+        self
+    }
+}
+
+/// Puts `told` into words.
+pub(super) fn words(service: &str, told: &Told) -> Words {
+    match told {
+        Told::Flipped { made, forced } => moved(service, made, *forced, EventKind::Flip),
+        Told::RolledBack { made, forced, finding } => {
+            let mut words = moved(service, made, *forced, EventKind::Rollback);
+            if let Some(found) = finding {
+                let (finding, Account { counts, .. }) = &**found;
+                words.line = words.line.with("answered", counts.all()).with("failed", counts.bad);
+                words.line = words.line.with("why", finding);
+                words.sentence += &format!(": {finding}");
+            }
+            words
+        }
+        Told::Refused { wanted, reason, by, why } => {
+            let refusal = refusal(service, why);
+            let what = match wanted {
+                Wanted::Flip(color) => format!("flip to {color}"),
+                Wanted::Rollback => "rollback".into(),
+            };
+            let line = Line::new(&format!("refused {service}: {what}")).with("code", code(&refusal));
+            let line = line.with("reason", reason.as_str()).with("by", by).with("why", &refusal.message);
+            Words { kind: EventKind::Refused, sentence: format!("{what} refused: {}", refusal.message), line }
+        }
+        Told::WatchEnded { color, epoch, end, counts } => {
+            let (word, sentence) = verdict(end);
+            let line = Line::new(&format!("verdict {service}: {color} {word}")).with("epoch", epoch);
+            let line = line.with("answered", counts.all()).with("failed", counts.bad);
+            let of = format!("{} of {} answers failed", counts.bad, counts.all());
+            Words { kind: EventKind::Verdict, sentence: format!("{color}: {sentence} ({of})"), line }
+        }
+        Told::Noted { color, epoch, note } => {
+            let (word, sentence) = noted(*color, note);
+            let line =
+                Line::new(&format!("watch {service}: {color} {word}")).with("epoch", epoch).with("why", &sentence);
+            Words { kind: EventKind::Verdict, sentence: format!("{color}: {sentence}"), line }
+        }
+        Told::Drained { color, epoch, took, cut } => {
+            let took = seconds(*took);
+            let line = Line::new(&format!("drained {service}: {color}")).with("epoch", epoch);
+            // The change itself is on the disk.
+            let line = line.with("seconds", took).with("cut", cut).unhurried();
+            let cut = if *cut == 0 { "nothing was cut".into() } else { format!("{cut} cut at the deadline") };
+            Words { kind: EventKind::Drained, sentence: format!("{color} is drained after {took} s, {cut}"), line }
+        }
+    }
+}
+
+fn moved(service: &str, made: &Made, forced: bool, kind: EventKind) -> Words {
+    let Made { from, to, epoch, reason, by } = made;
+    let line = Line::new(&format!("{} {service}: {from} -> {to}", kind.as_str())).with("epoch", epoch);
+    let mut line = line.with("reason", reason.as_str()).with("by", by);
+    if forced {
+        line = line.with("forced", true);
+    }
+    let whose = match reason {
+        Reason::Operator => format!("by {by}"),
+        Reason::Config => format!("because the config's `active` changed ({by})"),
+        Reason::Verdict => "by the watch".into(),
+    };
+    let forced = if forced { ", forced past its gate" } else { "" };
+    Words { kind, sentence: format!("{} {from} -> {to}, epoch {epoch}, {whose}{forced}", kind.as_str()), line }
+}
+
+/// One word for the ledger, and a sentence.
+pub(super) fn noted(color: Color, note: &Note) -> (&'static str, String) {
+    let other = color.other();
+    match note {
+        Note::Doubted(finding) => {
+            ("doubted", format!("{finding}; {other} has most of the traffic back until it is settled"))
+        }
+        Note::Settled => ("settled", "nothing speaks against it any more; it has all the traffic again".into()),
+        Note::Shared(finding) => {
+            ("shared-fault", format!("{finding}, and {other} suffers as well: going back would help nobody"))
+        }
+        Note::ClientAside(finding) => (
+            "client-set-aside",
+            format!("{finding}, all of one client, and others are served well: it is judged no more"),
+        ),
+        Note::RouteAside(finding) => (
+            "route-set-aside",
+            format!("{finding}, all on one rare route, and others are served well: it is judged no more"),
+        ),
+    }
+}
+
+/// The words for how a watch ends without taking traffic back, in the ledger and in the metrics.
+pub(super) const WATCH_ENDS: [&str; 4] = ["keep", "not-enough-traffic", "nowhere-to-go", "superseded"];
+
+/// The end of a watch as the API says it.
+pub(super) fn api_verdict(end: &WatchEnd) -> Verdict {
+    match end {
+        WatchEnd::Kept => Verdict::Keep,
+        WatchEnd::NotEnoughTraffic => Verdict::NotEnoughTraffic,
+        WatchEnd::NowhereToGo(_) => Verdict::NowhereToGo,
+        WatchEnd::Superseded => Verdict::Superseded,
+    }
+}
+
+/// One of [`WATCH_ENDS`], and a sentence.
+pub(super) fn verdict(end: &WatchEnd) -> (&'static str, String) {
+    match end {
+        WatchEnd::Kept => ("keep", "kept, the watch found nothing against it".into()),
+        WatchEnd::NotEnoughTraffic => ("not-enough-traffic", "not enough traffic to tell; it stays".into()),
+        WatchEnd::NowhereToGo(finding) => {
+            ("nowhere-to-go", format!("bad, but the other color was not up to go back to: {finding}"))
+        }
+        WatchEnd::Superseded => ("superseded", "the watch was ended by a change of color".into()),
+    }
+}

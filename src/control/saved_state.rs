@@ -1,0 +1,242 @@
+//! What survives a restart: one JSON file per service in the state folder, and the key of preview passes.
+//!
+//! A file is replaced whole (temporary file, fsync, rename, fsync of the folder), so that a crash at any instant leaves
+//! the old or the new one. One that cannot be read costs only its own service, and is moved aside, never overwritten.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::Color;
+use crate::domain::cutover::Record;
+use crate::os::clock;
+use crate::routing::preview_token::{KEY_BYTES, from_hex, to_hex};
+
+/// The form written now; a file with a newer one is not understood.
+const VERSION: u32 = 1;
+/// The key of preview passes, in hexadecimal digits. No service's file has this ending.
+const KEY_FILE: &str = "preview.key";
+
+/// A record as it is on the disk: wall time instead of monotonic time.
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    version: u32,
+    active: Color,
+    epoch: u64,
+    previous: Option<Color>,
+    config_active: Color,
+    watch_until_unix_ms: Option<u64>,
+    rolled_back: Option<String>,
+}
+
+/// The state folder.
+#[derive(Clone, Debug)]
+pub(super) struct Store {
+    folder: PathBuf,
+}
+
+impl Store {
+    /// Creates the folder where needed, and proves that it can be written.
+    pub(super) fn open(folder: &Path) -> io::Result<Self> {
+        fs::create_dir_all(folder)?;
+        let proof = folder.join(".writable");
+        File::create(&proof)?.write_all(b"?")?;
+        fs::remove_file(proof)?;
+        Ok(Store { folder: folder.into() })
+    }
+
+    /// What was saved for `service`; `None` when nothing was. The error is a sentence: what, where, what now.
+    pub(super) fn load(&self, service: &str, now: Duration) -> Result<Option<Record>, String> {
+        let path = self.folder.join(format!("{service}.json"));
+        let read = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => Err(error.to_string()),
+            Ok(bytes) => parse(&bytes),
+        };
+        read.map(|entry| Some(to_record(entry, now))).map_err(|why| {
+            let kept = match self.move_aside(&path) {
+                Ok(aside) => format!("kept as {}", aside.display()),
+                Err(error) => format!("and it could not be moved aside: {error}"),
+            };
+            format!("state of {service}: {}: {why}; {kept}; the config's `active` decides", path.display())
+        })
+    }
+
+    /// Saves `record`; when this returns it survives a power cut.
+    pub(super) fn save(&self, service: &str, record: &Record, now: Duration) -> io::Result<()> {
+        let temporary = self.folder.join(format!(".{service}.json.new"));
+        let mut text = serde_json::to_vec_pretty(&to_entry(record, now))?;
+        text.push(b'\n');
+        let mut file = File::create(&temporary)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&temporary, self.folder.join(format!("{service}.json")))?;
+        File::open(&self.folder)?.sync_all()
+    }
+
+    /// The bytes of the key of preview passes. Where none was kept, or what was kept is no key, `fresh` is kept from
+    /// now on, readable by nobody else.
+    pub(super) fn preview_key(&self, fresh: [u8; KEY_BYTES]) -> io::Result<[u8; KEY_BYTES]> {
+        let path = self.folder.join(KEY_FILE);
+        match fs::read(&path) {
+            Ok(text) => match from_hex(text.trim_ascii()) {
+                Some(key) => return Ok(key),
+                None => tracing::warn!("{} is no key: a new one is made, and passes are void", path.display()),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let temporary = self.folder.join(format!(".{KEY_FILE}.new"));
+        // One that was left by a crash could have another mode.
+        drop(fs::remove_file(&temporary));
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(to_hex(&fresh).as_bytes())?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        File::open(&self.folder)?.sync_all()?;
+        Ok(fresh)
+    }
+
+    fn move_aside(&self, path: &Path) -> io::Result<PathBuf> {
+        let aside = |n: u32| match n {
+            0 => path.with_extension("json.unreadable"),
+            n => path.with_extension(format!("json.unreadable.{n}")),
+        };
+        let free = (0..100).map(aside).find(|aside| !aside.exists());
+        let free = free.ok_or_else(|| io::Error::other("there are a hundred unreadable ones already"))?;
+        fs::rename(path, &free)?;
+        Ok(free)
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Entry, String> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let Versioned { version } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if version > VERSION {
+        return Err(format!("written by a newer cutover (version {version}, this one knows {VERSION})"));
+    }
+    serde_json::from_slice(bytes).map_err(|error| error.to_string())
+}
+
+fn to_record(entry: Entry, now: Duration) -> Record {
+    let Entry { active, epoch, previous, config_active, watch_until_unix_ms, rolled_back, .. } = entry;
+    // A watch that ended while nobody was there ends now, with a word about it.
+    let left = |until: u64| Duration::from_millis(until.saturating_sub(clock::unix_ms()));
+    let watch_until = watch_until_unix_ms.map(|until| now + left(until));
+    // A watch needs a way back; a file that says otherwise was not written by us.
+    let previous = previous.filter(|previous| *previous != active).or(watch_until.map(|_| active.other()));
+    Record { active, epoch, previous, config_active, watch_until, rolled_back }
+}
+
+fn to_entry(record: &Record, now: Duration) -> Entry {
+    let Record { active, epoch, previous, config_active, watch_until, rolled_back } = record.clone();
+    let in_unix_ms = |until: Duration| {
+        clock::unix_ms() + u64::try_from(until.saturating_sub(now).as_millis()).unwrap_or(u64::MAX / 2)
+    };
+    let watch_until_unix_ms = watch_until.map(in_unix_ms);
+    Entry { version: VERSION, active, epoch, previous, config_active, watch_until_unix_ms, rolled_back }
+}
+
+/// A door for the fuzzer: whatever a file holds, it is a record that comes back as it is saved, or a sentence.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    let Ok(entry) = parse(bytes) else { return };
+    let now = Duration::from_secs(1_000);
+    let record = to_record(entry, now);
+    assert_ne!(record.previous, Some(record.active), "a way back leads somewhere");
+    let saved = serde_json::to_vec(&to_entry(&record, now)).expect("numbers and words");
+    let again = to_record(parse(&saved).expect("it reads what it writes"), now);
+    let without_times = |record: &Record| Record { watch_until: None, ..record.clone() };
+    assert_eq!(without_times(&again), without_times(&record));
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::control::saved_state::*;
+
+    fn record() -> Record {
+        Record {
+            active: Color::Green,
+            epoch: 7,
+            previous: Some(Color::Blue),
+            config_active: Color::Blue,
+            watch_until: Some(Duration::from_secs(100)),
+            rolled_back: None,
+        }
+    }
+
+    #[test]
+    fn comes_back_as_it_was_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("deep/state")).unwrap();
+        assert_eq!(store.load("recall", Duration::ZERO), Ok(None));
+        store.save("recall", &record(), Duration::from_secs(40)).unwrap();
+        // Another process, whose clock begins at 0: 60 s of the watch are left.
+        let again = store.load("recall", Duration::ZERO).unwrap().unwrap();
+        let left = again.watch_until.unwrap();
+        assert!(left <= Duration::from_secs(60) && left > Duration::from_secs(50), "{left:?}");
+        assert_eq!(Record { watch_until: record().watch_until, ..again }, record());
+    }
+
+    #[test]
+    fn an_unreadable_entry_is_kept_and_said() {
+        let whole = r#"{"version":1,"active":"green","epoch":7,"previous":null,"config_active":"blue","watch_until_unix_ms":null,"rolled_back":null}"#;
+        let newer = whole.replace("\"version\":1", "\"version\":2");
+        let mut cases = vec![("empty", ""), ("not JSON", "\0\0\0\0"), ("newer", &newer), ("half", "{\"version\":1}")];
+        cases.extend((1..whole.len()).step_by(7).map(|n| ("torn", &whole[..n])));
+        for (case, content) in cases {
+            let folder = tempfile::tempdir().unwrap();
+            let store = Store::open(folder.path()).unwrap();
+            let path = folder.path().join("recall.json");
+            fs::write(&path, content).unwrap();
+            fs::write(folder.path().join("recall.json.unreadable"), "an earlier one").unwrap();
+            let problem = store.load("recall", Duration::ZERO).unwrap_err();
+            assert!(problem.contains("recall.json") && problem.contains("kept as"), "{case}: {problem}");
+            assert_eq!(fs::read_to_string(folder.path().join("recall.json.unreadable.1")).unwrap(), content, "{case}");
+            assert_eq!(fs::read_to_string(folder.path().join("recall.json.unreadable")).unwrap(), "an earlier one");
+            assert_eq!(store.load("recall", Duration::ZERO), Ok(None), "{case}");
+        }
+    }
+
+    #[test]
+    fn the_key_of_passes_is_kept_and_nobody_else_may_read_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let path = folder.path().join(KEY_FILE);
+        assert_eq!(store.preview_key([1; KEY_BYTES]).unwrap(), [1; KEY_BYTES], "none was there");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(store.preview_key([2; KEY_BYTES]).unwrap(), [1; KEY_BYTES], "it is kept");
+        fs::write(&path, "torn").unwrap();
+        fs::write(folder.path().join(".preview.key.new"), "of a crash").unwrap();
+        assert_eq!(store.preview_key([3; KEY_BYTES]).unwrap(), [3; KEY_BYTES], "what was there is no key");
+        assert_eq!(store.preview_key([4; KEY_BYTES]).unwrap(), [3; KEY_BYTES]);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn an_unwritable_folder_is_found_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("state"), "a file").unwrap();
+        assert!(Store::open(&folder.path().join("state")).is_err());
+    }
+
+    #[test]
+    fn a_crash_before_the_rename_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        store.save("recall", &record(), Duration::ZERO).unwrap();
+        fs::write(folder.path().join(".recall.json.new"), "{\"vers").unwrap();
+        assert_eq!(store.load("recall", Duration::ZERO).unwrap().unwrap().epoch, 7);
+        store.save("recall", &Record { epoch: 8, ..record() }, Duration::ZERO).unwrap();
+        assert_eq!(store.load("recall", Duration::ZERO).unwrap().unwrap().epoch, 8);
+    }
+}

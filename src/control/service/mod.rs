@@ -1,0 +1,526 @@
+//! One service as the control plane holds it: its machine, its probes, and the tenure of its route.
+
+pub mod probe;
+pub mod rehearsal;
+pub mod sampler;
+pub mod status;
+pub mod synthetic;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::api::status::{Changed, Drained, Refusal, Replays, Verdict, WatchNote};
+use crate::config;
+use crate::control::service::probe::{Found, Prober};
+use crate::control::service::rehearsal::Rehearsal;
+use crate::control::service::sampler::{Cohorts, History};
+use crate::control::service::synthetic::{Asked, Synthetic};
+use crate::control::task::evidence::Failures;
+use crate::control::task::freeze::Frost;
+use crate::control::task::upgrade::Left;
+use crate::domain::Color;
+use crate::domain::cutover::{Cutover, Phase, Timing};
+use crate::domain::health::{Health, Standing};
+use crate::domain::verdict::{Rule, Yardstick};
+use crate::domain::watch::{self, Before, Knobs, Sample};
+use crate::os::clock;
+use crate::routing::preview_token::Key;
+use crate::routing::{
+    ColorStats, Gate, KINDS, Leave, Service, ServiceInfo, Shield, SlowLimits, Stay, Tally, Tap, Tenure, Terms, Trial,
+    Upstream,
+};
+
+/// Notes of a watch that are kept.
+const NOTES_MAX: usize = 20;
+
+/// One upstream and what its probes say.
+pub(super) struct Probed {
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) health: Health,
+    /// Runs once the task does, and as long as this lives.
+    pub(super) prober: Option<Prober>,
+}
+
+/// Somebody who waits for the answer to a flip or rollback.
+pub(super) struct Asker {
+    pub(super) answer: oneshot::Sender<Result<Changed, Refusal>>,
+    /// Whether the answer waits for the drain.
+    pub(super) wait: bool,
+}
+
+/// A change that is made, and whose drain somebody waits for.
+pub(super) struct Waiter {
+    /// Of the color before.
+    pub(super) epoch: u64,
+    pub(super) answer: oneshot::Sender<Result<Changed, Refusal>>,
+    pub(super) changed: Changed,
+}
+
+/// A route that was replaced and may still hold leases: a freeze waits for them.
+pub(super) struct Leaving {
+    pub(super) service: String,
+    pub(super) tenure: Tenure,
+}
+
+/// One service.
+pub(super) struct Managed {
+    pub(super) config: config::Service,
+    pub(super) service: Arc<Service>,
+    pub(super) machine: Cutover,
+    /// What passes to the idle color are made with.
+    key: Arc<Key>,
+    /// Indexed by [`Color::index`].
+    pub(super) upstreams: [Vec<Probed>; 2],
+    tenure: Tenure,
+    /// Indexed by [`Color::index`].
+    stays: [Stay; 2],
+    /// Counts under the present epoch of routes that a reload has replaced.
+    carried: Tally,
+    /// The last tally of the epoch before this one.
+    judged: Tally,
+    cohorts: Cohorts,
+    /// The last tally of `tenure`, for the difference that goes into the history.
+    seen: Tally,
+    history: [History; 2],
+    /// From when on the watched color's answers are slow, and what that evidence is divided by; by quantile.
+    slow: [Option<(Duration, f64)>; 3],
+    /// Which requests are held, and where.
+    pub(super) frost: Frost,
+    /// While the idle color is ready and nothing else goes on.
+    pub(super) rehearsal: Option<Rehearsal>,
+    /// While a color is watched, where that is configured.
+    pub(super) synthetic: Option<Synthetic>,
+    /// Of the watched epoch.
+    pub(super) asked: Arc<Mutex<Asked>>,
+    /// While a color is watched.
+    pub(super) failures: Option<Failures>,
+    /// Of the watched color, when it was flipped to.
+    replays_before: Replays,
+    /// Of the watched epoch.
+    pub(super) notes: Vec<WatchNote>,
+    /// When the flip to the watched color was made; `None` where that was before our start.
+    pub(super) flipped: Option<String>,
+    /// The file that says why traffic was taken back, until somebody flips.
+    pub(super) evidence_file: Option<String>,
+    /// Why the last such file was not written.
+    pub(super) evidence_problem: Option<String>,
+    /// Who waits for the flip that is being saved.
+    pub(super) asker: Option<Asker>,
+    pub(super) waiters: Vec<Waiter>,
+    /// Who waits for the idle color to be empty.
+    pub(super) drain_waiters: Vec<oneshot::Sender<Result<Drained, Refusal>>>,
+    pub(super) last_drain: Drained,
+    pub(super) last_verdict: Option<String>,
+    pub(super) verdict: Option<Verdict>,
+    /// By whom the config's `active` was changed, while that is still to become a flip: the probes do not know its
+    /// color yet.
+    pub(super) config_flip_due: Option<String>,
+    /// Nothing of it has been saved yet: neither the color it starts with nor the config's `active`, without which a
+    /// later change of it could not be told from none.
+    pub(super) is_unsaved: bool,
+    /// The last save failed, and this is why.
+    pub(super) save_problem: Option<String>,
+}
+
+impl Managed {
+    /// A service with its first route published and no probe running yet.
+    pub(super) fn new(
+        config: config::Service,
+        machine: Cutover,
+        workers: usize,
+        bell: &Arc<Notify>,
+        key: Arc<Key>,
+    ) -> Self {
+        let upstreams = Color::BOTH.map(|color| fresh_upstreams(&config, color));
+        let stats = Color::BOTH.map(|_| Arc::new(ColorStats::new(workers)));
+        let stays = Color::BOTH.map(|_| Stay::new(workers));
+        let failures = machine.mode().map(|_| Failures::new());
+        let trial = machine.mode().zip(failures.as_ref());
+        let trial = trial.map(|(mode, failures)| Trial { mode, slow: None, failed: failures.place.clone() });
+        let terms = Terms {
+            active: machine.active(),
+            epoch: machine.epoch(),
+            upstreams: upstreams.each_ref().map(|probed| route_of(probed)),
+            stays: stays.each_ref().map(Stay::way_in),
+            trial,
+            hold: None,
+        };
+        let (service, tenure) = Service::new(info(&config, Arc::default(), &key), stats, Arc::clone(bell), terms);
+        Managed {
+            config,
+            service,
+            machine,
+            key,
+            upstreams,
+            tenure,
+            stays,
+            carried: Tally::default(),
+            judged: Tally::default(),
+            cohorts: Cohorts::default(),
+            seen: Tally::default(),
+            history: Default::default(),
+            slow: [None; 3],
+            frost: Frost::default(),
+            rehearsal: None,
+            synthetic: None,
+            asked: Arc::default(),
+            failures,
+            replays_before: Replays::default(),
+            notes: Vec::new(),
+            flipped: None,
+            evidence_file: None,
+            evidence_problem: None,
+            asker: None,
+            waiters: Vec::new(),
+            drain_waiters: Vec::new(),
+            last_drain: Drained { seconds: 0.0, cut: 0 },
+            last_verdict: None,
+            verdict: None,
+            config_flip_due: None,
+            is_unsaved: false,
+            save_problem: None,
+        }
+    }
+
+    /// Goes on where the process before this one stands, whose counters are taken over. Called before the first
+    /// request.
+    ///
+    /// # Errors
+    /// A sentence: it stands elsewhere than the state folder says.
+    pub(super) fn inherit(&mut self, mut left: Left) -> Result<(), String> {
+        let machine = Cutover::inherit(left.estate, timing(&self.config), clock::now());
+        let stands = |machine: &Cutover| (machine.active(), machine.epoch());
+        if stands(&machine) != stands(&self.machine) {
+            let ((active, epoch), (saved, at)) = (stands(&machine), stands(&self.machine));
+            return Err(format!("{active} is active there, epoch {epoch}, and {saved} was saved, epoch {at}"));
+        }
+        self.machine = machine;
+        for probed in self.upstreams.iter_mut().flatten() {
+            if let Some(health) = left.health.remove(&probed.upstream.address.to_string()) {
+                probed.upstream.set_down(health.standing() == Standing::Down);
+                probed.health = health;
+            }
+        }
+        (self.history, self.slow) = (left.history, left.slow);
+        (self.replays_before, self.notes, self.flipped) = (left.replays_before, left.notes, left.flipped);
+        (self.last_drain, self.last_verdict, self.verdict) = (left.last_drain, left.last_verdict, left.verdict);
+        let terms = self.terms(self.machine.active(), self.machine.epoch());
+        let tenure = self.service.publish(terms);
+        drop(self.take_tenure(tenure)); // nobody has used it
+        (self.carried, self.judged) = (left.tally, left.judged);
+        Ok(())
+    }
+
+    /// What another process needs to go on where this one stands.
+    pub(super) fn leave(&mut self, now: Duration) -> Left {
+        self.sample(now);
+        self.note_latency(now);
+        // What is in flight here is no evidence there.
+        let mut tally = self.tally().without_in_flight();
+        let asked = self.asked().0;
+        let begun = asked.new_color().all() + asked.of(watch::Phase::Old).all();
+        tally += &Tally { begun, old_begun: asked.of(watch::Phase::Old).all(), seen: asked, ..Tally::default() };
+        let health = |probed: &Probed| (probed.upstream.address.to_string(), probed.health.clone());
+        Left {
+            estate: self.machine.estate(),
+            health: self.upstreams.iter().flatten().map(health).collect(),
+            tally,
+            judged: self.judged,
+            history: self.history.clone(),
+            slow: self.slow,
+            replays_before: self.replays_before,
+            notes: self.notes.clone(),
+            flipped: self.flipped.clone(),
+            last_drain: self.last_drain,
+            last_verdict: self.last_verdict.clone(),
+            verdict: self.verdict,
+        }
+    }
+
+    /// Starts a prober for every upstream that has none; the `n`th of all begins after `delay(n)`.
+    pub(super) fn probe(&mut self, found: &mpsc::Sender<Found>, mut delay: impl FnMut() -> Duration) {
+        let name: Arc<str> = self.config.name.as_str().into();
+        for probed in self.upstreams.iter_mut().flatten().filter(|probed| probed.prober.is_none()) {
+            let (id, address) = (probed.upstream.id, probed.upstream.address.clone());
+            let health = self.config.health.clone();
+            probed.prober = Some(Prober::start(Arc::clone(&name), id, address, health, delay(), found.clone()));
+        }
+    }
+
+    /// The upstream with that id, and its color.
+    pub(super) fn upstream(&mut self, id: usize) -> Option<&mut Probed> {
+        self.upstreams.iter_mut().flatten().find(|probed| probed.upstream.id == id)
+    }
+
+    /// Whether a flip to `color` may be made: every upstream is ready. The error names the first that is not, and why.
+    pub(super) fn flip_gate(&self, color: Color) -> Result<(), String> {
+        self.upstreams[color.index()].iter().try_for_each(|probed| {
+            let passes = probed.health.passes_gate(self.config.health.rise);
+            passes.map_err(|why| format!("{}: {why}", probed.upstream.address))
+        })
+    }
+
+    /// Whether a rollback to `color` may be made: one upstream is ready, which is better than none.
+    pub(super) fn rollback_gate(&self, color: Color) -> Result<(), String> {
+        let ready = |probed: &Probed| probed.health.standing() == Standing::Up;
+        if self.upstreams[color.index()].iter().any(ready) { Ok(()) } else { self.flip_gate(color) }
+    }
+
+    /// Whether some upstream of `color` is not known to be down.
+    pub(super) fn is_up(&self, color: Color) -> bool {
+        self.upstreams[color.index()].iter().any(|probed| probed.health.standing() != Standing::Down)
+    }
+
+    /// Whether the probes have made up their mind about every upstream of `color`.
+    pub(super) fn is_known(&self, color: Color) -> bool {
+        self.upstreams[color.index()].iter().all(|probed| probed.health.standing() != Standing::Unknown)
+    }
+
+    /// Reads the counters: adds to the history, and returns what the watch wants to know.
+    pub(super) fn sample(&mut self, now: Duration) -> Sample {
+        let (active, tally) = (self.machine.active(), self.tenure.tally());
+        let of = |tally: &Tally, color: Color| {
+            if color == active { tally.seen.new_color() } else { tally.seen.of(watch::Phase::Old) }
+        };
+        for color in Color::BOTH {
+            let ended = of(&tally, color) - of(&self.seen, color);
+            self.history[color.index()].add(now, ended.good, ended.bad);
+        }
+        self.seen = tally;
+        let (asked, asked_in_flight) = self.asked();
+        let mut seen = self.carried.seen;
+        seen += &tally.seen;
+        seen += &asked;
+        let warm_up = timing(&self.config).watch.rule.warm_up;
+        let aged = self.cohorts.come_of_age(&self.tenure, warm_up);
+        let in_flight = tally.in_flight_on_new() + asked_in_flight;
+        Sample { seen, in_flight, aged, old_is_up: self.rollback_gate(active.other()).is_ok() }
+    }
+
+    /// How long the answers of both colors took since this was last called; once a second.
+    pub(super) fn note_latency(&mut self, now: Duration) {
+        for color in Color::BOTH {
+            let stats = &self.service.stats[color.index()];
+            self.history[color.index()].add_answers(now, |bucket| stats.sum(|shard| shard.answers[bucket].get()));
+        }
+    }
+
+    /// Tells the machine what the active color has shown lately. Takes milliseconds for a service with bursts.
+    pub(super) fn refresh_history(&mut self, now: Duration) {
+        self.sample(now);
+        self.note_latency(now);
+        let rule = timing(&self.config).watch.rule;
+        let history = &mut self.history[self.machine.active().index()];
+        let slow = history.slow(now, self.config.watch.slow_factor);
+        self.machine.set_before(Before { yardstick: Yardstick::new(history.seconds(now), &rule), slow });
+    }
+
+    /// How the active color is watched from its first request on.
+    fn trial(&mut self) -> Option<Trial> {
+        let mode = self.machine.mode()?;
+        let failed = self.failures.get_or_insert_with(Failures::new).place.clone();
+        let limits = self.slow.map(|slow| slow.map(|(limit, _)| limit));
+        let slow = limits.iter().any(Option::is_some).then(|| SlowLimits { limits, since: Instant::now() });
+        Some(Trial { mode, slow, failed })
+    }
+
+    /// What the watch that begins now has seen is nothing.
+    fn begin_watch(&mut self, color: Color) {
+        (self.notes, self.failures, self.asked) = (Vec::new(), None, Arc::default());
+        (self.replays_before, self.slow) = (self.replays_ever(color), self.machine.before().slow);
+    }
+
+    /// What the watch has told.
+    pub(super) fn note(&mut self, (note, message): (&str, String)) {
+        if self.notes.len() == NOTES_MAX {
+            self.notes.remove(0);
+        }
+        self.notes.push(WatchNote { at: clock::utc(), note: note.to_owned(), message });
+    }
+
+    /// Failures from before all was calm are not those that an operator will ask for.
+    pub(super) fn forget_what_was_nothing(&mut self) {
+        let is_calm = match self.machine.phase() {
+            Phase::Watching(watch) => watch.is_calm(),
+            Phase::Steady | Phase::RolledBack { .. } => false,
+        };
+        if let Some(failures) = self.failures.as_mut().filter(|_| is_calm) {
+            failures.forget();
+        }
+    }
+
+    /// Failures of `color`, the watched one, that the other was asked to answer since the flip.
+    pub(super) fn replays(&self, color: Color) -> Replays {
+        let (now, before) = (self.replays_ever(color), self.replays_before);
+        Replays {
+            answered: now.answered.saturating_sub(before.answered),
+            failed: now.failed.saturating_sub(before.failed),
+            over_budget: now.over_budget.saturating_sub(before.over_budget),
+        }
+    }
+
+    fn replays_ever(&self, color: Color) -> Replays {
+        let stats = &self.service.stats[color.index()];
+        let [answered, failed, over_budget] = std::array::from_fn(|at| stats.sum(|shard| shard.replays[at].get()));
+        Replays { answered, failed, over_budget }
+    }
+
+    /// Counts of the present epoch, as they were read last.
+    fn tally(&self) -> Tally {
+        let mut tally = self.carried;
+        tally += &self.seen;
+        tally
+    }
+
+    /// Counts of the epoch before this one.
+    pub(super) fn judged_tally(&self) -> Tally {
+        self.judged
+    }
+
+    /// A release that was taken back is no yardstick for the next one.
+    pub(super) fn forget_history(&mut self, color: Color) {
+        self.history[color.index()] = History::default();
+    }
+
+    /// What a route is made of now.
+    pub(super) fn terms(&mut self, active: Color, epoch: u64) -> Terms {
+        let upstreams = self.upstreams.each_ref().map(|probed| route_of(probed));
+        let stays = self.stays.each_ref().map(Stay::way_in);
+        Terms { active, epoch, upstreams, stays, trial: self.trial(), hold: self.frost.hold.clone() }
+    }
+
+    /// Keeps what was seen under the present epoch, for the route that is replaced without another epoch.
+    pub(super) fn carry(&mut self, now: Duration) {
+        self.sample(now);
+        // What is in flight on the route that goes is counted no more.
+        self.carried = self.tally().without_in_flight();
+    }
+
+    /// Publishes `color` under `epoch`, and returns what it replaces and the other color's stay, which it leaves.
+    pub(super) fn publish(&mut self, color: Color, epoch: u64) -> (Tenure, Leave) {
+        self.judged = self.tally();
+        if self.machine.is_watching() {
+            self.begin_watch(color);
+        }
+        let left = self.renew_stay(color.other());
+        let terms = self.terms(color, epoch);
+        let tenure = self.service.publish(terms);
+        self.carried = Tally::default();
+        (self.take_tenure(tenure), left.leave(self.config.drain.timeout))
+    }
+
+    /// Publishes the present color and epoch anew, and returns what that replaces.
+    pub(super) fn republish(&mut self, now: Duration) -> Tenure {
+        self.carry(now);
+        let terms = self.terms(self.machine.active(), self.machine.epoch());
+        let tenure = self.service.publish(terms);
+        self.take_tenure(tenure)
+    }
+
+    /// Whether nobody is on `color` now.
+    pub(super) fn is_empty(&self, color: Color) -> bool {
+        self.stays[color.index()].in_flight() == 0
+    }
+
+    /// Leaves the idle color without a flip: who is there may finish, who comes from now on is not meant.
+    pub(super) fn leave_idle(&mut self, now: Duration) -> (Tenure, Leave) {
+        let left = self.renew_stay(self.machine.active().other());
+        (self.republish(now), left.leave(self.config.drain.timeout))
+    }
+
+    /// Lets the next route lead to another stay of `color`; the present one is to be left when that is published.
+    fn renew_stay(&mut self, color: Color) -> Stay {
+        let workers = self.service.stats[color.index()].shards.len();
+        std::mem::replace(&mut self.stays[color.index()], Stay::new(workers))
+    }
+
+    /// Whether something is in flight on `color` that may have no end of its own.
+    pub(super) fn has_long_lived(&self, color: Color) -> bool {
+        (0..KINDS.len()).any(|kind| self.service.stats[color.index()].open(kind) > 0)
+    }
+
+    /// Sends and counts requests as the machine wants it now. The other color answers for failures while the active one
+    /// is watched, and only then.
+    pub(super) fn set_mode(&mut self) {
+        let mode = self.machine.mode();
+        self.cohorts.note_split(&self.tenure, mode.is_some_and(|mode| mode.keep_one_in > 0));
+        self.tenure.set_mode(mode);
+    }
+
+    pub(super) fn take_tenure(&mut self, tenure: Tenure) -> Tenure {
+        self.seen = Tally::default();
+        self.cohorts = Cohorts::default();
+        std::mem::replace(&mut self.tenure, tenure)
+    }
+
+    /// Takes a changed configuration in force. Upstreams whose address stays keep their health and their connections,
+    /// the counters stay, and so do color and epoch. Returns the route that was replaced, where one was.
+    pub(super) fn reconfigure(&mut self, config: config::Service, bell: &Arc<Notify>, now: Duration) -> Option<Tenure> {
+        let before = std::mem::replace(&mut self.config, config);
+        let probes_anew = before.health != self.config.health;
+        for color in Color::BOTH {
+            let mut old = std::mem::take(&mut self.upstreams[color.index()]);
+            self.upstreams[color.index()] = fresh_upstreams(&self.config, color);
+            for probed in &mut self.upstreams[color.index()] {
+                if let Some(at) = old.iter().position(|old| old.upstream.address == probed.upstream.address) {
+                    *probed = old.swap_remove(at);
+                    probed.prober.take_if(|_| probes_anew);
+                }
+            }
+        }
+        self.machine.set_timing(timing(&self.config));
+        let moved = (0..2).any(|color| before.colors[color].upstreams != self.config.colors[color].upstreams);
+        let same_info = before.upstream == self.config.upstream
+            && before.replay == self.config.replay
+            && before.preview == self.config.preview
+            && before.skew_shield == self.config.skew_shield
+            && before.path_prefix == self.config.path_prefix;
+        if !moved && same_info {
+            return None;
+        }
+        if same_info {
+            return Some(self.republish(now));
+        }
+        self.carry(now);
+        let terms = self.terms(self.machine.active(), self.machine.epoch());
+        let (stats, tap) = (self.service.stats.clone(), Arc::clone(&self.service.info.tap));
+        let (service, tenure) = Service::new(info(&self.config, tap, &self.key), stats, Arc::clone(bell), terms);
+        self.service = service;
+        Some(self.take_tenure(tenure))
+    }
+}
+
+/// What the machine needs of the config.
+pub(super) fn timing(config: &config::Service) -> Timing {
+    let config::Watch { window, max_false_rollbacks, min_effect, min_failures, warm_up, .. } = config.watch;
+    let rule = Rule { max_false_rollbacks, min_effect, min_failures, warm_up, window };
+    let config::Watch { split, stay_open, rare_route, .. } = config.watch;
+    let watch = Knobs { rule, split, stay_open, rare_route };
+    Timing { watch, drain: config.drain.timeout }
+}
+
+fn info(config: &config::Service, tap: Arc<Tap>, key: &Arc<Key>) -> Arc<ServiceInfo> {
+    Arc::new(ServiceInfo {
+        name: config.name.clone(),
+        upstream: config.upstream.clone(),
+        replay: config.replay,
+        tap,
+        preview: Gate::new(config, key),
+        shield: Shield::new(&config.skew_shield),
+    })
+}
+
+fn fresh_upstreams(config: &config::Service, color: Color) -> Vec<Probed> {
+    let fresh = |address: &config::Address| Probed {
+        upstream: Upstream::new(address.clone()),
+        health: Health::default(),
+        prober: None,
+    };
+    config.colors[color.index()].upstreams.iter().map(fresh).collect()
+}
+
+pub(super) fn route_of(upstreams: &[Probed]) -> Arc<[Arc<Upstream>]> {
+    upstreams.iter().map(|probed| Arc::clone(&probed.upstream)).collect()
+}

@@ -1,0 +1,156 @@
+//! The present state in the words of `GET /v1/status`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::api::status::{
+    Answered, CertificateStatus, ColorStatus, LongLived, Phase, ServiceStatus, UpstreamStatus, WatchStanding,
+    WatchStatus,
+};
+use crate::control::messages::{seconds, span};
+use crate::control::service::Managed;
+use crate::domain::Color;
+use crate::domain::cutover::{self, Closed};
+use crate::domain::health;
+use crate::domain::watch::{Account, Standing, Watch};
+use crate::routing::{ColorStats, Counter, Ends, KINDS};
+use crate::tls::{Handshake, Identity};
+
+/// One certificate.
+pub(in crate::control) fn certificate_status(identity: &Identity) -> CertificateStatus {
+    let (file, _) = certificate_end(identity);
+    CertificateStatus { file, names: identity.names.clone(), expires: identity.expires() }
+}
+
+/// Its file, and the unix time of its last second.
+pub(in crate::control) fn certificate_end(identity: &Identity) -> (String, i64) {
+    (identity.cert.display().to_string(), identity.not_after)
+}
+
+/// A count with its word.
+pub(in crate::control) fn handshake((end, count): (Handshake, u64)) -> (&'static str, u64) {
+    (end.as_str(), count)
+}
+
+/// The status of one service.
+pub(in crate::control) fn service_status(managed: &Managed, now: Duration) -> ServiceStatus {
+    let machine = &managed.machine;
+    let (phase, watch) = match machine.phase() {
+        cutover::Phase::Steady if machine.drains().is_empty() => (Phase::Steady, None),
+        cutover::Phase::Steady => (Phase::Draining, None),
+        cutover::Phase::RolledBack { .. } => (Phase::RolledBack, None),
+        cutover::Phase::Watching(watch) => (Phase::Watching, Some(watch_status(managed, watch, now))),
+    };
+    ServiceStatus {
+        active: machine.active(),
+        epoch: machine.epoch(),
+        phase,
+        summary: summary(managed, now),
+        watch,
+        last_verdict: managed.last_verdict.clone(),
+        verdict: managed.verdict,
+        evidence_file: managed.evidence_file.clone(),
+        rehearsal: managed.rehearsal_status(),
+        freeze: managed.frost.status(now),
+        colors: Color::BOTH.into_iter().map(|color| (color, color_status(managed, color))).collect::<BTreeMap<_, _>>(),
+    }
+}
+
+fn watch_status(managed: &Managed, watch: &Watch, now: Duration) -> WatchStatus {
+    let Account { standing, counts, old, mode, tolerated, .. } = watch.account(now);
+    let aside = [("client", mode.aside.client), ("route", mode.aside.route)];
+    WatchStatus {
+        remaining_seconds: seconds(watch.until().saturating_sub(now)),
+        answered: counts.all(),
+        failed: counts.bad,
+        evidence: watch.evidence(),
+        standing: match standing {
+            Standing::Calm => WatchStanding::Calm,
+            Standing::WarmUp => WatchStanding::WarmUp,
+            Standing::Doubted => WatchStanding::Doubted,
+            Standing::Shared => WatchStanding::SharedFault,
+            Standing::NowhereToGo => WatchStanding::NowhereToGo,
+        },
+        tolerated,
+        keeps_one_in: (mode.keep_one_in > 0).then_some(mode.keep_one_in),
+        old_color: (old.all() > 0).then(|| Answered { answered: old.all(), failed: old.bad }),
+        set_aside: aside.into_iter().filter(|(_, number)| number.is_some()).map(|(what, _)| what.to_owned()).collect(),
+        replays: managed.replays(managed.machine.active()),
+        synthetic: managed.synthetic_status(),
+        notes: managed.notes.clone(),
+    }
+}
+
+fn color_status(managed: &Managed, color: Color) -> ColorStatus {
+    let (stats, config) = (&managed.service.stats[color.index()], &managed.config.colors[color.index()]);
+    let upstreams = managed.upstreams[color.index()].iter().map(|probed| UpstreamStatus {
+        address: probed.upstream.address.to_string(),
+        ready: probed.health.standing() == health::Standing::Up,
+        reason: probed.health.reason().map(str::to_owned),
+    });
+    ColorStatus {
+        ready: managed.flip_gate(color).is_ok(),
+        in_flight: stats.in_flight(),
+        long_lived: KINDS
+            .iter()
+            .enumerate()
+            .filter_map(|(at, kind)| Some(((*kind).into(), ends(stats, at)?)))
+            .collect(),
+        requests: stats.requests(),
+        errors: stats.errors(),
+        image_tag: config.image_tag.clone(),
+        project: config.project.clone(),
+        upstreams: upstreams.collect(),
+    }
+}
+
+/// What became of the leases of one kind; `None` where there was nothing to tell.
+fn ends(stats: &ColorStats, kind: usize) -> Option<LongLived> {
+    let sum = |of: fn(&Ends) -> &Counter| stats.sum(|shard| of(&shard.ends[kind]).get());
+    let ends = LongLived { open: stats.open(kind), closed: sum(|ends| &ends.closed), cut: sum(|ends| &ends.cut) };
+    (ends != LongLived::default()).then_some(ends)
+}
+
+/// One sentence for somebody who was just woken up.
+fn summary(managed: &Managed, now: Duration) -> String {
+    let machine = &managed.machine;
+    let (active, idle) = (machine.active(), machine.active().other());
+    let unwell = if managed.is_up(active) { String::new() } else { format!(", though no upstream of {active} is up") };
+    let standby = match managed.rollback_gate(idle) {
+        Ok(()) => format!("{idle} stands by"),
+        Err(why) => format!("{idle} could not take it back ({why})"),
+    };
+    let draining = machine.drains().iter().map(|drain| {
+        let left = managed.service.stats[drain.color.index()].in_flight();
+        let then = match drain.deadline {
+            Some(deadline) => format!("what is left is cut in {}", span(deadline.saturating_sub(now))),
+            None => "what was left has been cut".into(),
+        };
+        format!("; {} finishes {left} in flight, {then}", drain.color)
+    });
+    let draining: String = draining.collect();
+    match machine.phase() {
+        cutover::Phase::Steady if machine.drains().is_empty() => {
+            let next = match managed.gate(idle) {
+                Ok(()) => format!("{idle} is ready to flip to"),
+                Err(Closed::NotReady(why)) => format!("{idle} is not ready ({why})"),
+                Err(Closed::RehearsalFailed(why)) => format!("{idle} is ready, but failed its rehearsal ({why})"),
+            };
+            format!("{active} takes every request{unwell}; {next}")
+        }
+        cutover::Phase::Steady => format!("{active} takes every new request{unwell}{draining}"),
+        cutover::Phase::Watching(watch) => {
+            let (left, counts) = (span(watch.until().saturating_sub(now)), watch.counts());
+            let seen = format!("{} of {} answers failed so far", counts.bad, counts.all());
+            format!(
+                "{active} takes every new request{unwell} and is watched for {left} more: {seen}; {standby}{draining}"
+            )
+        }
+        cutover::Phase::RolledBack { why } => {
+            let see = managed.evidence_file.as_ref().map_or(String::new(), |file| format!("; see {file}"));
+            format!(
+                "{idle} was bad and {active} has the traffic back{unwell} ({why}{see}); it stays so until somebody flips{draining}"
+            )
+        }
+    }
+}

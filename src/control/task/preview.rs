@@ -1,0 +1,58 @@
+//! Passes to idle colors: the key they are made with, and making one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::error::Unspecified;
+
+use crate::api::status::{Pass, Refusal, RefusalCode};
+use crate::config::Config;
+use crate::control::saved_state::Store;
+use crate::control::task::Task;
+use crate::control::task::commands::unknown;
+use crate::os::clock;
+use crate::routing::preview_token::Key;
+
+/// The key that is kept in the state folder. If it cannot be kept, one for this run.
+///
+/// # Errors
+/// There is no randomness for a key.
+pub(in crate::control) fn key(
+    config: &Config,
+    store: &Store,
+    problems: &mut Vec<String>,
+) -> Result<Arc<Key>, Unspecified> {
+    let fresh = Key::random_bytes()?;
+    let bytes = store.preview_key(fresh).unwrap_or_else(|error| {
+        if config.services.iter().any(|service| service.preview.enabled) {
+            let folder = config.state.dir.display();
+            let problem =
+                format!("{folder}: the key of preview passes cannot be kept: {error}; a restart makes passes void");
+            tracing::warn!("{problem}");
+            problems.push(problem);
+        }
+        fresh
+    });
+    Ok(Arc::new(Key::new(&bytes)))
+}
+
+impl Task {
+    pub(in crate::control) fn pass(&self, name: &str, lasting: Duration, by: &str) -> Result<Pass, Refusal> {
+        let managed = self.services.get(name).ok_or_else(|| unknown(name))?;
+        let Some(gate) = &managed.service.info.preview else {
+            let message = format!(
+                "{name} has no preview: set enabled = true in [service.{name}.preview], and reload (HUP, or `cutover reload`)"
+            );
+            return Err(Refusal { code: RefusalCode::PreviewOff, message });
+        };
+        let until = clock::unix_now().saturating_add(lasting.as_secs());
+        tracing::info!(service = name, by, until = clock::utc_of(until), "a preview pass was made");
+        Ok(Pass {
+            service: name.to_owned(),
+            color: managed.machine.active().other(),
+            token: gate.sign(until),
+            expires: clock::utc_of(until),
+            door: gate.door(),
+        })
+    }
+}

@@ -1,0 +1,270 @@
+//! One program run beside us: its exact command line for people, a limit in time, and the end of what it said.
+//!
+//! It dies with us, also when we are killed: what was left running would race the run that goes on after us.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+/// How much of each output is kept: its end.
+const OUTPUT_BYTES_MAX: usize = 1024 * 1024;
+/// Lines of an output that are shown when it failed.
+const LINES_SHOWN: usize = 8;
+
+/// A program, its arguments, and what of our environment it must not see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    program: String,
+    args: Vec<String>,
+    hidden: Vec<String>,
+}
+
+/// It ended well.
+#[derive(Debug)]
+pub struct Output {
+    /// The last MiB of its standard output; empty where that went to a file.
+    pub stdout: String,
+    /// The last MiB of its standard error.
+    pub stderr: String,
+}
+
+/// It did not.
+#[derive(Debug)]
+pub enum Failure {
+    /// It could not be started.
+    Start(String, io::Error),
+    /// It did not end in time, and was killed.
+    Late(String, Duration),
+    /// It ended badly; with the end of what it said.
+    Status(String, ExitStatus, String),
+}
+
+impl Failure {
+    /// Its exit code, where it had one.
+    pub fn code(&self) -> Option<i32> {
+        match self {
+            Failure::Status(_, status, _) => status.code(),
+            Failure::Start(..) | Failure::Late(..) => None,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Start(command, error) => write!(f, "could not be started: {error}: {command}"),
+            Failure::Late(command, limit) => write!(f, "not done within {limit:?}, killed: {command}"),
+            Failure::Status(command, status, said) => match said.as_str() {
+                "" => write!(f, "{status}, without a word: {command}"),
+                said => write!(f, "{status}: {command}\n{said}"),
+            },
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl Command {
+    /// `program` with `args`.
+    pub fn new<S: Into<String>>(program: impl Into<String>, args: impl IntoIterator<Item = S>) -> Self {
+        Command { program: program.into(), args: args.into_iter().map(Into::into).collect(), hidden: Vec::new() }
+    }
+
+    /// Hides a variable of our environment from it.
+    pub fn without(mut self, variable: impl Into<String>) -> Self {
+        self.hidden.push(variable.into());
+        self
+    }
+
+    /// Runs it and waits for its end, at most `limit`.
+    ///
+    /// # Errors
+    /// [`Failure`]
+    pub async fn run(&self, limit: Duration) -> Result<Output, Failure> {
+        self.run_into(Stdio::piped(), &[], limit).await
+    }
+
+    /// Runs it with `input` on its standard input; one that does not read it ends as well as any other.
+    ///
+    /// # Errors
+    /// [`Failure`]
+    pub async fn run_with_input(&self, input: &[u8], limit: Duration) -> Result<Output, Failure> {
+        self.run_into(Stdio::piped(), input, limit).await
+    }
+
+    /// Runs it with its standard output going to `file`.
+    ///
+    /// # Errors
+    /// [`Failure`]
+    pub async fn run_to_file(&self, file: File, limit: Duration) -> Result<Output, Failure> {
+        self.run_into(file.into(), &[], limit).await
+    }
+
+    async fn run_into(&self, stdout: Stdio, input: &[u8], limit: Duration) -> Result<Output, Failure> {
+        let start = |error| Failure::Start(self.to_string(), error);
+        let mut command = tokio::process::Command::new(&self.program);
+        command.args(&self.args).stdout(stdout).stderr(Stdio::piped()).kill_on_drop(true);
+        command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() });
+        for variable in &self.hidden {
+            command.env_remove(variable);
+        }
+        // Of its own group: a Ctrl-C at the terminal is ours to handle, and its children can be killed with it.
+        command.process_group(0);
+        die_with_us(&mut command);
+        let mut child = command.spawn().map_err(start)?;
+        let group = Group(child.id());
+        let (out, err, stdin) = (child.stdout.take(), child.stderr.take(), child.stdin.take());
+        let told = async {
+            if let Some(mut stdin) = stdin {
+                // It may end without having read it.
+                let _ = stdin.write_all(input).await;
+            }
+        };
+        let whole = async { tokio::join!(end_of(out), end_of(err), child.wait(), told) };
+        let Ok((stdout, stderr, status, ())) = timeout(limit, whole).await else {
+            return Err(Failure::Late(self.to_string(), limit));
+        };
+        let status = status.map_err(start)?;
+        group.forget();
+        if status.success() {
+            return Ok(Output { stdout, stderr });
+        }
+        let said = if stderr.trim().is_empty() { &stdout } else { &stderr };
+        Err(Failure::Status(self.to_string(), status, last_lines(said, LINES_SHOWN)))
+    }
+}
+
+/// The group of a child that runs; killed when dropped before it is over.
+struct Group(Option<u32>);
+
+impl Group {
+    fn forget(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(id) = self.0.and_then(|id| libc::pid_t::try_from(id).ok()) {
+            // SAFETY: kill takes two numbers. The group is ours, and its leader was not waited for yet.
+            unsafe { libc::kill(-id, libc::SIGKILL) };
+        }
+    }
+}
+
+fn die_with_us(command: &mut tokio::process::Command) {
+    let parent = std::process::id();
+    // SAFETY: between fork and exec only prctl and getppid are called, which are async-signal-safe.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // We may have died before it was set.
+            if libc::getppid().cast_unsigned() != parent {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            Ok(())
+        });
+    }
+}
+
+/// Reads to the end and keeps the last MiB.
+async fn end_of(reader: Option<impl AsyncRead + Unpin>) -> String {
+    let (mut kept, mut piece) = (Vec::new(), [0; 16 * 1024]);
+    let Some(mut reader) = reader else { return String::new() };
+    // A broken pipe ends it like its end.
+    while let Ok(n @ 1..) = reader.read(&mut piece).await {
+        kept.extend_from_slice(&piece[..n]);
+        if kept.len() > 2 * OUTPUT_BYTES_MAX {
+            kept.drain(..kept.len() - OUTPUT_BYTES_MAX);
+        }
+    }
+    String::from_utf8_lossy(&kept[kept.len().saturating_sub(OUTPUT_BYTES_MAX)..]).into_owned()
+}
+
+/// The last `n` lines that are not blank, indented.
+pub fn last_lines(text: &str, n: usize) -> String {
+    let lines: Vec<_> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    let last: Vec<_> = lines[lines.len().saturating_sub(n)..].iter().map(|line| format!("    {line}")).collect();
+    last.join("\n")
+}
+
+/// As it could be typed into a shell.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&quoted(&self.program))?;
+        self.args.iter().try_for_each(|arg| write!(f, " {}", quoted(arg)))
+    }
+}
+
+fn quoted(word: &str) -> String {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./:=@%+,".contains(&b);
+    if !word.is_empty() && word.bytes().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::deploy::command::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn sh(script: &str) -> Command {
+        Command::new("sh", ["-c", script])
+    }
+
+    #[test]
+    fn is_shown_as_it_could_be_typed() {
+        let command = Command::new("docker", ["compose", "-p", "recall_green", "exec", "it's", ""]);
+        assert_eq!(command.to_string(), r"docker compose -p recall_green exec 'it'\''s' ''");
+    }
+
+    #[tokio::test]
+    async fn that_ends_well_gives_its_output() {
+        let output = sh("echo out; echo err >&2").run(LONG).await.unwrap();
+        assert_eq!((&*output.stdout, &*output.stderr), ("out\n", "err\n"));
+    }
+
+    #[tokio::test]
+    async fn that_is_told_something_may_read_it_or_not() {
+        let said = "x".repeat(200_000);
+        let output = sh("wc -c").run_with_input(said.as_bytes(), LONG).await.unwrap();
+        assert_eq!(output.stdout.trim(), "200000");
+        assert_eq!(sh("echo deaf").run_with_input(said.as_bytes(), LONG).await.unwrap().stdout, "deaf\n");
+    }
+
+    #[tokio::test]
+    async fn that_fails_says_how_and_what_it_said_last() {
+        let failure = sh("seq 1 20 >&2; exit 3").run(LONG).await.unwrap_err();
+        assert_eq!(failure.code(), Some(3));
+        let said = failure.to_string();
+        assert!(said.contains("exit status: 3") && said.contains("    20") && !said.contains("\n    12\n"), "{said}");
+        let failure = Command::new("no-such-program-here", [""; 0]).run(LONG).await.unwrap_err();
+        assert!(failure.to_string().contains("could not be started"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn that_is_late_is_killed_with_its_children() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("late");
+        let script = format!("(sleep 1; touch {0}) & sleep 1; touch {0}", file.display());
+        let failure = sh(&script).run(Duration::from_millis(100)).await.unwrap_err();
+        assert!(matches!(failure, Failure::Late(..)), "{failure}");
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert!(!file.exists(), "nothing of it went on");
+    }
+
+    #[tokio::test]
+    async fn that_talks_without_end_costs_no_memory_for_it() {
+        let output = sh("yes | head -c 9000000; echo end").run(LONG).await.unwrap();
+        assert!(output.stdout.len() <= OUTPUT_BYTES_MAX && output.stdout.ends_with("end\n"));
+    }
+}

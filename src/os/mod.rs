@@ -1,0 +1,6 @@
+//! The operating system as the rest sees it: clocks, threads for slow writes, log lines, files that a group shares.
+
+pub mod batch_thread;
+pub mod clock;
+pub mod group_files;
+pub mod line_writer;

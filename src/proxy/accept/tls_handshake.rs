@@ -1,0 +1,145 @@
+//! The first moments of a connection to a TLS listener, and TLS as a client's transport.
+//!
+//! A client that says nothing costs no more than a plain one: the handshake begins with its first byte. What one takes
+//! is bounded by rustls (64 KiB of handshake messages), how long by `tls.handshake_timeout`, how many by
+//! `proxy.max_connections`.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Instant;
+
+use tokio::io::{AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::rustls::HandshakeKind;
+use tokio_rustls::rustls::server::{Acceptor, ClientHello, ServerConfig};
+use tokio_rustls::server::TlsStream;
+
+use crate::proxy::accept::worker::Context;
+use crate::proxy::alarm::Alarm;
+use crate::proxy::connection::http2;
+use crate::proxy::connection::{self, Client, Transport, Version};
+use crate::proxy::exchange::body_copy::Wire;
+use crate::proxy::fault::Fault;
+use crate::tls::{ACME_TLS, Challenges, Current, Handshake, Terminator};
+
+/// A client's connection after its handshake; boxed, because it is moved about while it is large.
+type Secured = Box<TlsStream<TcpStream>>;
+
+impl Transport for Secured {
+    fn reset_on_close(&self) {
+        self.get_ref().0.reset_on_close();
+    }
+
+    fn poll_arrived(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let (stream, session) = self.get_ref();
+        // It wants nothing while it holds something that was not taken yet.
+        if session.wants_read() { stream.poll_read_ready(cx).map(drop) } else { Poll::Ready(()) }
+    }
+
+    /// `close_notify`, without which a client must take what it has for a part (RFC 8446 6.1).
+    fn poll_goodbye(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        // If it fails the client is gone already.
+        Pin::new(self).poll_shutdown(cx).map(drop)
+    }
+}
+
+/// Shakes hands, then serves the connection to its end.
+pub async fn serve(client: Client<TcpStream>, worker: Rc<Context>, terminator: &Terminator) {
+    let alarm = connection::alarm(&worker).await;
+    let current = terminator.current();
+    alarm.set(Instant::now() + current.handshake_timeout);
+    let Client { stream, peer, local, admission, .. } = client;
+    match first_byte(&stream, &alarm, &worker).await {
+        // No TLS record begins with a letter, and every HTTP request does.
+        Ok(b'A'..=b'Z') => {
+            terminator.count(Handshake::PlainHttp);
+            let client = Client { stream, peer, local, admission, security: None, version: Version::Http1 };
+            return connection::refuse(client, Fault::PlainToTls, alarm, worker).await;
+        }
+        Ok(_) => {}
+        Err(end) => return terminator.count(end),
+    }
+    match shake(stream, &current, terminator.challenges(), &alarm, &worker).await {
+        Ok(stream) => {
+            let is_resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+            terminator.count(if is_resumed { Handshake::Resumed } else { Handshake::Full });
+            let version = match stream.get_ref().1.alpn_protocol() {
+                Some(crate::tls::ALPN_H2) => Version::Http2,
+                Some(_) | None => Version::Http1,
+            };
+            let security = Some(current);
+            match version {
+                Version::Http1 => {
+                    let client = Client { stream, peer, local, admission, security, version };
+                    connection::serve(client, alarm, worker).await;
+                }
+                // Boxed, as the connection is: either of both is more than the other needs.
+                Version::Http2 => {
+                    let client = Client { stream: (), peer, local, admission, security, version };
+                    Box::pin(http2::serve(Wire::new(stream), client, alarm, worker)).await;
+                }
+            }
+        }
+        Err(end) => {
+            tracing::debug!(client = %peer, end = end.as_str(), "no TLS handshake");
+            terminator.count(end);
+        }
+    }
+}
+
+/// Waits for the first byte and leaves it where it is.
+async fn first_byte(stream: &TcpStream, alarm: &Alarm, worker: &Context) -> Result<u8, Handshake> {
+    poll_fn(|cx| {
+        let mut byte = [0];
+        match stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
+            Poll::Pending if alarm.is_late() => Poll::Ready(Err(Handshake::TimedOut)),
+            Poll::Pending if worker.closes_idle() || worker.is_cutting() => Poll::Ready(Err(Handshake::Closed)),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(1..)) => Poll::Ready(Ok(byte[0])),
+            Poll::Ready(Ok(_) | Err(_)) => Poll::Ready(Err(Handshake::Closed)),
+        }
+    })
+    .await
+}
+
+/// The handshake itself. Its state is large and soon gone, so it has memory of its own.
+async fn shake(
+    stream: TcpStream,
+    current: &Current,
+    challenges: &Challenges,
+    alarm: &Alarm,
+    worker: &Context,
+) -> Result<Secured, Handshake> {
+    let mut handshake = Box::pin(async {
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await;
+        let hello = hello.map_err(|error| Handshake::failed_with(&error))?;
+        if let Some(proof) = proof(&hello.client_hello(), challenges) {
+            // The certificate was the answer (RFC 8737 3): nothing follows.
+            return Err(hello.into_stream(proof).await.map_or(Handshake::Malformed, |_| Handshake::Proof));
+        }
+        let is_refused = current.refuses(hello.client_hello().server_name());
+        // A client that is refused is still told so, by an alert.
+        let secured = hello.into_stream(Arc::clone(&current.server)).await;
+        secured.map(Box::new).map_err(|error| match Handshake::failed_with(&error) {
+            Handshake::Malformed if is_refused => Handshake::UnknownName,
+            end => end,
+        })
+    });
+    poll_fn(|cx| match handshake.as_mut().poll(cx) {
+        Poll::Pending if alarm.is_late() => Poll::Ready(Err(Handshake::TimedOut)),
+        Poll::Pending if worker.is_cutting() => Poll::Ready(Err(Handshake::Closed)),
+        pending_or_done => pending_or_done,
+    })
+    .await
+}
+
+/// What an ACME server is met with that asks for a proof, and for nothing else.
+fn proof(hello: &ClientHello<'_>, challenges: &Challenges) -> Option<Arc<ServerConfig>> {
+    let mut protocols = hello.alpn()?;
+    let asks = protocols.next() == Some(ACME_TLS) && protocols.next().is_none();
+    if asks { challenges.tls(hello.server_name()) } else { None }
+}

@@ -1,0 +1,181 @@
+//! Requests with a pass to the idle color: finding the pass, keeping it from the application, and what is said about it
+//! in the answer. And the door, a path of our own that puts a pass into a browser's cookie.
+//!
+//! Pure: a request in, bytes out. `routing::preview_token` checks passes, and `routing` leases the idle color.
+
+use crate::domain::Color;
+use crate::http1::buffer::Buffer;
+use crate::http1::header::Field;
+use crate::http1::request::{Request, put_field};
+use crate::proxy::fault::Fault;
+use crate::routing::preview_token::Flaw;
+use crate::routing::{Door, Gate};
+
+/// The header of requests that a pass comes in, and of answers that says what came of it.
+pub const HEADER: &str = "X-Cutover-Preview";
+
+/// The cookie that a pass comes in.
+const COOKIE: &str = "cutover_preview";
+
+/// Cookies of that name that are looked at: a page on a sibling host can add one that is worth nothing, and should not
+/// keep a tester out; nor should it make us check a hundred.
+const COOKIES_MAX: usize = 4;
+
+/// What came of a request's pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// It was good: this idle color was asked.
+    Served(Color),
+    /// It was not, and the request went where all others go.
+    Ignored(Flaw),
+}
+
+/// What came of the request's pass, if it shows one; the header before the cookies. `color` is the idle one, `now`
+/// seconds since 1970.
+pub fn note(gate: &Gate, request: &Request<'_>, color: Color, now: impl Fn() -> u64) -> Option<Note> {
+    let of = |pass: &[u8]| gate.check(pass, now()).map_or_else(Note::Ignored, |_| Note::Served(color));
+    if let Some(pass) = request.fields.values(Field::Preview).next() {
+        return Some(of(pass));
+    }
+    let cookies = request.fields.values(Field::Cookie).flat_map(crumbs);
+    let passes = cookies.filter_map(|crumb| value_of(crumb)).take(COOKIES_MAX).map(of);
+    // A good one, or else the first.
+    passes.reduce(|first, next| if matches!(next, Note::Served(_)) { next } else { first })
+}
+
+/// The cookies of a `Cookie` field (RFC 6265 4.2.1).
+fn crumbs(field: &[u8]) -> impl Iterator<Item = &[u8]> {
+    field.split(|&byte| byte == b';').map(<[u8]>::trim_ascii)
+}
+
+/// The value of a cookie that is a pass.
+fn value_of(crumb: &[u8]) -> Option<&[u8]> {
+    crumb.strip_prefix(COOKIE.as_bytes())?.strip_prefix(b"=")
+}
+
+/// Writes a `Cookie` field without passes; none at all if it held nothing else.
+pub fn put_cookies(out: &mut Buffer, name: &str, field: &[u8]) {
+    if crumbs(field).all(|crumb| value_of(crumb).is_none()) {
+        return put_field(out, name, field);
+    }
+    let others: Vec<_> = crumbs(field).filter(|crumb| !crumb.is_empty() && value_of(crumb).is_none()).collect();
+    if !others.is_empty() {
+        put_field(out, name, &others.join(&b"; "[..]));
+    }
+}
+
+impl Note {
+    /// What the answer's [`HEADER`] says.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Note::Served(color) => color.as_str(),
+            Note::Ignored(Flaw::Expired) => "expired",
+            Note::Ignored(Flaw::Invalid) => "invalid",
+        }
+    }
+
+    /// Writes what an answer says about the pass: no cache may keep it for others. `vary` is what it varied by before.
+    pub fn write<'a>(self, out: &mut Buffer, vary: impl Iterator<Item = &'a [u8]>) {
+        put_field(out, HEADER, self.as_str().as_bytes());
+        out.put(b"Cache-Control: private, no-store\r\nVary: ");
+        for value in vary.filter(|value| !value.is_empty()) {
+            out.put(value);
+            out.put(b", ");
+        }
+        out.put(b"Cookie, ");
+        out.put(HEADER.as_bytes());
+        out.put(b"\r\n");
+    }
+}
+
+/// Whether a field of an answer tells caches what to do, for which [`Note::write`] has other words.
+pub fn is_for_caches(name: &str) -> bool {
+    const SUFFIX: &str = "cache-control";
+    let is = |known: &str| name.eq_ignore_ascii_case(known);
+    // `Cache-Control`, `CDN-Cache-Control` (RFC 9213), and those of single vendors.
+    let ends = name.len().checked_sub(SUFFIX.len()).and_then(|at| name.get(at..));
+    ends.is_some_and(|end| end.eq_ignore_ascii_case(SUFFIX))
+        || ["vary", "expires", "surrogate-control", "x-accel-expires"].into_iter().any(is)
+}
+
+/// The answer of the door to a request that knocks: a fault that is none, and its fields.
+pub fn open(
+    gate: &Gate,
+    door: Door<'_>,
+    method: &str,
+    over_tls: bool,
+    now: u64,
+) -> (Fault, Vec<(&'static str, String)>) {
+    if !matches!(method, "GET" | "HEAD") {
+        return (Fault::MethodRefused, vec![("Allow", "GET, HEAD".into())]);
+    }
+    let (pass, age) = match door {
+        Door::Leave => ("", 0),
+        Door::Enter(pass) => match gate.check(pass.as_bytes(), now) {
+            Ok(until) => (pass, until - now),
+            Err(Flaw::Expired | Flaw::Invalid) => return (Fault::PassRefused, discreet().to_vec()),
+        },
+    };
+    let secure = if over_tls { "; Secure" } else { "" };
+    let cookie = format!("{COOKIE}={pass}; Max-Age={age}; Path={}; HttpOnly; SameSite=Lax{secure}", gate.prefix());
+    let mut fields = vec![("Location", gate.prefix().to_owned()), ("Set-Cookie", cookie)];
+    fields.extend(discreet());
+    (Fault::PassTaken, fields)
+}
+
+/// The address of the page has a pass in it: no cache keeps it, and no page is told where one came from.
+fn discreet() -> [(&'static str, String); 2] {
+    [("Cache-Control", "no-store".into()), ("Referrer-Policy", "no-referrer".into())]
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::proxy::connection::preview::*;
+
+    fn kept(field: &str) -> String {
+        let mut out = Buffer::default();
+        put_cookies(&mut out, "Cookie", field.as_bytes());
+        String::from_utf8(out.filled().to_vec()).expect("text")
+    }
+
+    #[test]
+    fn a_pass_is_taken_out_of_the_cookies_and_the_others_stay() {
+        for (field, want) in [
+            ("a=1; cutover_preview=x; b=2", "Cookie: a=1; b=2\r\n"),
+            ("cutover_preview=x", ""),
+            ("cutover_preview=x;", ""),
+            ("cutover_preview=x;cutover_preview=y; a=1", "Cookie: a=1\r\n"),
+            ("a=1;b=2", "Cookie: a=1;b=2\r\n"),
+            ("a=cutover_preview=x", "Cookie: a=cutover_preview=x\r\n"),
+            ("cutover_previews=x; cutover_preview", "Cookie: cutover_previews=x; cutover_preview\r\n"),
+            ("", "Cookie: \r\n"),
+        ] {
+            assert_eq!(kept(field), want, "{field}");
+        }
+    }
+
+    #[test]
+    fn what_an_answer_varied_by_before_stays_in_the_list() {
+        for (before, want) in [
+            (&[][..], "Vary: Cookie, X-Cutover-Preview\r\n"),
+            (&[&b"Accept-Encoding"[..], b"Origin, Accept"], "Vary: Accept-Encoding, Origin, Accept, Cookie, X-Cut"),
+            (&[&b"*"[..]], "Vary: *, Cookie, X-Cutover-Preview\r\n"),
+            (&[&b""[..]], "Vary: Cookie, X-Cutover-Preview\r\n"),
+        ] {
+            let mut out = Buffer::default();
+            Note::Served(Color::Green).write(&mut out, before.iter().copied());
+            let text = String::from_utf8(out.filled().to_vec()).expect("text");
+            assert!(text.contains(want), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_word_for_caches_is_known() {
+        for name in ["Cache-Control", "CDN-Cache-Control", "Cloudflare-CDN-Cache-Control", "vary", "Expires"] {
+            assert!(is_for_caches(name), "{name}");
+        }
+        for name in ["Cache", "Control", "ETag", "Last-Modified", "é", "Content-Type"] {
+            assert!(!is_for_caches(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,438 @@
+//! One request and its answer on two open connections, both directions at once.
+//!
+//! A hand-written poll rather than two tasks: both directions share the connections, the deadline and the lease, and
+//! the whole is one small piece of the connection's task.
+
+pub mod body_copy;
+pub mod min_rate;
+pub mod tunnel;
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::alarm::Alarm;
+use super::fault::Fault;
+use crate::http1::body::Decoder;
+use crate::http1::boundary::Boundary;
+use crate::http1::buffer::{Buffer, SMALL};
+use crate::http1::grpc_status::Failure;
+use crate::http1::request::{BareLf, Scan, Space};
+use crate::http1::response::{Answer, Asked, Encoding, Extra, Instead, lower_version};
+use crate::proxy::accept::worker::Context as Worker;
+use crate::proxy::admission::Turn;
+use crate::proxy::connection::static_fallback;
+use crate::proxy::exchange::body_copy::{Pump, Stop, Wire};
+use crate::proxy::exchange::min_rate::{Late, Pace, Patience};
+use crate::proxy::upstream::pool::Io;
+use crate::routing::{Kind, Lease};
+
+/// An answer head at most; a larger one is 502.
+const ANSWER_HEAD_MAX: usize = 64 * 1024;
+
+/// Interim answers (1xx) to one request at most.
+const INTERIM_MAX: u32 = 64;
+
+/// The time-outs of one exchange.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    /// The client's body.
+    pub body: Patience,
+    /// The upstream.
+    pub answer: Patience,
+    /// The client's reading.
+    pub read: Patience,
+}
+
+/// How an exchange that brought a complete answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// The answer is complete.
+    Answered,
+    /// `101`: from here on the bytes belong to another protocol.
+    Tunnel,
+    /// The answer's head has a status that is [`Replaceable`]. Nothing of it was used: run the exchange again without
+    /// that to pass it on.
+    Failed(u16),
+}
+
+/// Which answers had better come from another color, as long as the request can be sent again.
+#[derive(Clone, Copy, Debug)]
+pub struct Replaceable {
+    /// Every status from here on.
+    pub from: u16,
+    /// 404, where a release may simply not have the file.
+    pub missing: bool,
+}
+
+impl Replaceable {
+    /// None.
+    pub const NOTHING: Replaceable = Replaceable::from(u16::MAX);
+
+    /// Every status from here on.
+    pub const fn from(from: u16) -> Self {
+        Replaceable { from, missing: false }
+    }
+}
+
+/// Who is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// The client, for its body.
+    Body,
+    /// The upstream.
+    Answer,
+    /// The client, that it reads.
+    Read,
+}
+
+/// One exchange under way.
+pub struct Exchange<'a, S> {
+    /// The client.
+    pub client: &'a mut Wire<S>,
+    /// The upstream.
+    pub upstream: &'a mut Wire<Io>,
+    /// The request on its way up: its head, then its body.
+    pub up: &'a mut Pump,
+    /// The answer on its way down: interim heads, its head, its body.
+    pub down: &'a mut Pump,
+    /// The request, as far as the answer depends on it.
+    pub asked: Asked,
+    /// Whether the client's connection may be kept; the answer's head says so, and it is cleared where it may not.
+    pub keep_client: bool,
+    /// What may be replaced by another color's answer.
+    pub replaceable: Replaceable,
+    /// The color that answers in place of another, which the answer then says.
+    pub instead: Option<Instead>,
+    /// `Strict-Transport-Security`, where the client came over TLS.
+    pub hsts: Option<&'a str>,
+    /// Time-outs.
+    pub limits: Limits,
+    /// How the one who is waited for does.
+    pub pace: Option<Pace<Waiting>>,
+    /// Of the request, until its answer has begun.
+    pub turn: &'a mut Option<Turn>,
+    /// The lease; the exchange ends when it is cut.
+    pub lease: &'a Lease,
+    /// The worker.
+    pub worker: &'a Worker,
+    /// The connection's time-out.
+    pub alarm: &'a Alarm,
+    /// What is known of it so far.
+    pub seen: Seen,
+}
+
+/// What is known of an exchange, complete or not.
+#[derive(Default)]
+pub struct Seen {
+    /// The final status, once its head has been read.
+    pub status: Option<u16>,
+    /// A byte of an answer came from the upstream.
+    pub answered_a_byte: bool,
+    /// The upstream's connection may be used again.
+    pub keep_upstream: bool,
+    /// Only the end of the connection tells the client where the answer ends.
+    pub ends_with_close: bool,
+    /// How a call of gRPC failed that was answered.
+    pub failure: Option<Failure>,
+    /// What a tunnel is for.
+    pub tunnel: Kind,
+    up_over: bool,
+    up_failed: bool,
+    event_stream: bool,
+    /// When an event stream says goodbye, of those that do; from 0 to 1.
+    turn: f64,
+    interim: u32,
+    scan: Scan,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
+    /// Runs it to its end. It does nothing to the connections when it fails.
+    ///
+    /// # Errors
+    /// Why there is no complete answer.
+    pub async fn run(&mut self) -> Result<Done, Fault> {
+        self.set_alarm();
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Done, Fault>> {
+        if self.lease.is_cut() {
+            return Poll::Ready(Err(Fault::Drained));
+        }
+        if self.worker.is_cutting() {
+            return Poll::Ready(Err(Fault::Stopped));
+        }
+        if self.seen.event_stream {
+            self.say_goodbye();
+        }
+        if self.alarm.is_late()
+            && let Some(fault) = self.look_at_pace()
+        {
+            return Poll::Ready(Err(fault));
+        }
+        let mut progress = false;
+        self.poll_up(cx, &mut progress)?;
+        let done = self.poll_down(cx, &mut progress);
+        if progress && done.is_pending() {
+            self.set_alarm();
+        }
+        done
+    }
+
+    /// The request's way up, and after it an eye on the client.
+    fn poll_up(&mut self, cx: &mut Context<'_>, progress: &mut bool) -> Result<(), Fault> {
+        if self.seen.up_over {
+            return self.watch_client(cx);
+        }
+        match self.up.poll(cx, self.client, &mut self.upstream.io, &self.worker.buffers, progress) {
+            Poll::Pending => return Ok(()),
+            Poll::Ready(Ok(())) => self.seen.up_over = true,
+            // The upstream may have answered before it stopped reading: the answer, or its absence, decides.
+            Poll::Ready(Err(Stop::Sink)) => (self.seen.up_over, self.seen.up_failed) = (true, true),
+            Poll::Ready(Err(Stop::Source)) => return Err(Fault::ClientGone),
+            Poll::Ready(Err(Stop::Framing(why))) => return Err(Fault::BadRequest(why.0)),
+            Poll::Ready(Err(Stop::TooLarge)) => return Err(Fault::BodyTooLarge),
+        }
+        self.watch_client(cx)
+    }
+
+    /// A reset ends the exchange. A client that has closed its side may still read (RFC 9112 9.6 does not forbid it),
+    /// unless it was an event stream's: those have no other way to say goodbye.
+    fn watch_client(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
+        while !self.client.eof && !self.client.is_full(0) {
+            match self.client.poll_fill(cx, &self.worker.buffers, false) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return Err(Fault::ClientGone),
+            }
+        }
+        if self.client.eof && self.seen.event_stream { Err(Fault::ClientGone) } else { Ok(()) }
+    }
+
+    fn poll_down(&mut self, cx: &mut Context<'_>, progress: &mut bool) -> Poll<Result<Done, Fault>> {
+        loop {
+            if self.seen.status.is_none() {
+                match self.poll_head(cx, progress) {
+                    Poll::Pending => {
+                        // Interim answers go out while the final one is waited for.
+                        if self.down.is_blocked() {
+                            ready!(self.flush_interim(cx, progress))?;
+                        }
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Ok(None)) => {}
+                    Poll::Ready(Ok(Some(status))) => return Poll::Ready(Ok(Done::Failed(status))),
+                    Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
+                }
+            }
+            let pumped = self.down.poll(cx, self.upstream, &mut self.client.io, &self.worker.buffers, progress);
+            match ready!(pumped) {
+                Ok(()) if self.seen.status == Some(101) => return Poll::Ready(Ok(Done::Tunnel)),
+                Ok(()) if self.seen.status.is_some() => {
+                    let whole = self.seen.up_over && !self.seen.up_failed && !self.down.has_left();
+                    self.seen.keep_upstream &= whole && self.upstream.filled().is_empty();
+                    self.seen.failure = self.down.call.failure();
+                    if self.down.has_left() {
+                        self.lease.count_closed();
+                    }
+                    return Poll::Ready(Ok(Done::Answered));
+                }
+                Ok(()) => {}
+                Err(Stop::Sink) => return Poll::Ready(Err(Fault::ClientGone)),
+                Err(Stop::Source) => return Poll::Ready(Err(Fault::AnswerCut)),
+                Err(Stop::Framing(why)) => return Poll::Ready(Err(Fault::AnswerUnreadable(why.0))),
+                Err(Stop::TooLarge) => return Poll::Ready(Err(Fault::AnswerUnreadable("too large"))),
+            }
+        }
+    }
+
+    fn flush_interim(&mut self, cx: &mut Context<'_>, progress: &mut bool) -> Poll<Result<(), Fault>> {
+        let pumped = self.down.poll(cx, self.upstream, &mut self.client.io, &self.worker.buffers, progress);
+        pumped.map_err(|_| Fault::ClientGone)
+    }
+
+    /// Reads until an answer head, final or interim, is ready to be sent; or gives the status of one that had better be
+    /// replaced.
+    fn poll_head(&mut self, cx: &mut Context<'_>, progress: &mut bool) -> Poll<Result<Option<u16>, Fault>> {
+        loop {
+            let end = self.seen.scan.end(self.upstream.filled());
+            if let Some(end) =
+                end.map_err(|BareLf| Fault::AnswerUnreadable("a line of the head ends with a bare LF"))?
+            {
+                return Poll::Ready(self.take_head(end));
+            }
+            if self.upstream.is_full(ANSWER_HEAD_MAX) {
+                return Poll::Ready(Err(Fault::AnswerUnreadable("the head is too large")));
+            }
+            self.upstream.make_room(ANSWER_HEAD_MAX);
+            match ready!(self.upstream.poll_fill(cx, &self.worker.buffers, false)) {
+                Ok(0) if self.seen.answered_a_byte => return Poll::Ready(Err(Fault::AnswerCut)),
+                Ok(0) => return Poll::Ready(Err(Fault::AnswerMissing)),
+                Ok(_) => (self.seen.answered_a_byte, *progress) = (true, true),
+                Err(_) if self.seen.answered_a_byte => return Poll::Ready(Err(Fault::AnswerCut)),
+                Err(_) => return Poll::Ready(Err(Fault::AnswerMissing)),
+            }
+        }
+    }
+
+    fn take_head(&mut self, end: usize) -> Result<Option<u16>, Fault> {
+        lower_version(&mut self.upstream.filled_mut()[..end]);
+        let mut space = Space::new();
+        let answer = Answer::parse(&self.upstream.filled()[..end], &mut space, self.asked)?;
+        if self.down.pending.size() == 0 {
+            self.down.pending = self.worker.buffers.tiny();
+        }
+        match answer.status {
+            101 if !answer.is_upgrade_of(self.up.pending.filled()) => {
+                return Err(Fault::AnswerUnreadable("a change to a protocol that was not asked for"));
+            }
+            101 => {
+                answer.write_interim(&mut self.down.pending);
+                self.seen.status = Some(101);
+                *self.turn = None;
+                self.seen.tunnel = if answer.is_websocket() { Kind::WebSocket } else { Kind::Tunnel };
+            }
+            100..200 => {
+                self.seen.interim += 1;
+                if self.seen.interim > INTERIM_MAX {
+                    return Err(Fault::AnswerUnreadable("too many interim answers"));
+                }
+                if !self.asked.is_1_0 {
+                    answer.write_interim(&mut self.down.pending);
+                }
+            }
+            status @ 400.. if self.is_replaceable(status) => {
+                self.seen.scan = Scan::default();
+                self.lease.answered();
+                return Ok(Some(status));
+            }
+            _ => {
+                // An answer before the end of the request: the rest of the request is not read.
+                self.keep_client &= self.up.has_all() && !answer.ends_with_close() && !self.worker.is_stopping();
+                let extra = Extra {
+                    keep_alive: self.keep_client,
+                    date: &self.worker.date(),
+                    instead: self.instead,
+                    hsts: self.hsts,
+                    via: self.worker.proxy.via.then(|| via(&self.upstream.io, answer.is_1_0)),
+                };
+                answer.write_final(&mut self.down.pending, self.asked, &extra);
+                begin_answer(&answer, self.down, &mut self.seen);
+                *self.turn = None;
+                if self.instead.is_none() {
+                    self.lease.answered();
+                }
+                if self.seen.event_stream {
+                    self.lease.set_kind(Kind::EventStream);
+                }
+            }
+        }
+        self.upstream.consume(end);
+        self.seen.scan = Scan::default();
+        Ok(None)
+    }
+
+    fn is_replaceable(&self, status: u16) -> bool {
+        let Replaceable { from, missing } = self.replaceable;
+        // With a part of it unsent the connection would take the next request for the rest.
+        let is_sent = self.seen.up_over && !self.seen.up_failed;
+        let can_be_sent_again = || is_sent && self.up.has_all() && self.up.intact && self.down.is_unused();
+        let is_missing =
+            || status == 404 && missing && static_fallback::take_search(self.lease, self.up.pending.filled());
+        (status >= from || missing) && can_be_sent_again() && (status >= from || is_missing())
+    }
+
+    /// Who is being waited for, how patiently, and what has moved there.
+    fn waiting_for(&self) -> (Waiting, Patience, u64) {
+        if self.down.is_blocked() {
+            (Waiting::Read, self.limits.read, self.down.written)
+        } else if !self.seen.up_over && !self.up.is_blocked() && self.seen.status.is_none() {
+            (Waiting::Body, self.limits.body, self.up.payload)
+        } else {
+            (Waiting::Answer, self.limits.answer, 0)
+        }
+    }
+
+    /// The fault that ends the wait, unless it goes on.
+    fn look_at_pace(&mut self) -> Option<Fault> {
+        let (waiting, patience, moved) = self.waiting_for();
+        let late = self.pace.as_mut().map_or(Late::Silent, |pace| pace.judge(patience, moved, Instant::now()));
+        match (late, waiting) {
+            (Late::Silent, Waiting::Body) => Some(Fault::BodyTimedOut),
+            (Late::Slow, Waiting::Body) => Some(Fault::BodyTooSlow),
+            (Late::Silent, Waiting::Read) => Some(Fault::ClientStalled),
+            (Late::Slow, Waiting::Read) => Some(Fault::ReadTooSlow),
+            (Late::Silent | Late::Slow, Waiting::Answer) => Some(Fault::AnswerTimedOut),
+            (Late::No, _) => {
+                self.set_alarm();
+                None
+            }
+        }
+    }
+
+    /// Ends an event stream after its present event, when its turn has come. The client asks again, and is answered by
+    /// whoever is active then.
+    fn say_goodbye(&mut self) {
+        match self.goodbye() {
+            None => {}
+            Some(at) if at > Instant::now() => self.alarm.set_at_most(at),
+            Some(_) => {
+                self.down.leave();
+                self.set_alarm();
+            }
+        }
+    }
+
+    fn goodbye(&self) -> Option<Instant> {
+        let has_turn = self.seen.event_stream && self.down.boundary.is_some() && !self.down.is_leaving();
+        if has_turn { self.worker.goodbye(self.lease, self.seen.turn) } else { None }
+    }
+
+    fn set_alarm(&mut self) {
+        let (waiting, patience, moved) = self.waiting_for();
+        let pace = Pace::follow(self.pace, waiting, patience, moved, Instant::now());
+        self.pace = Some(pace);
+        self.alarm.set(pace.due(patience));
+        if let Some(at) = self.goodbye() {
+            self.alarm.set_at_most(at);
+        }
+    }
+}
+
+/// The final answer has begun: what its head says of what follows.
+fn begin_answer(answer: &Answer<'_>, down: &mut Pump, seen: &mut Seen) {
+    down.frame(answer.body.clone(), answer.encoding);
+    down.hops = answer.named_hops().iter().map(|&name| name.to_owned()).collect();
+    down.call = answer.call();
+    seen.status = Some(answer.status);
+    seen.keep_upstream = answer.keep_alive && answer.body != Decoder::UntilClose;
+    seen.ends_with_close = answer.ends_with_close();
+    seen.event_stream = answer.is_event_stream();
+    if seen.event_stream {
+        seen.turn = fastrand::f64();
+        // An announced length leaves no way to end before it, a compression none to see where.
+        if !answer.is_encoded() && (answer.encoding == Encoding::Chunked || answer.ends_with_close()) {
+            down.boundary = Some(Boundary::of_events());
+        }
+    }
+}
+
+/// RFC 9110 7.6.3: what the answer came by.
+fn via(upstream: &Io, is_1_0: bool) -> &'static str {
+    match (upstream, is_1_0) {
+        (Io::Stream(_), _) => "2.0 cutover",
+        (Io::Tcp(_), true) => "1.0 cutover",
+        (Io::Tcp(_), false) => "1.1 cutover",
+    }
+}
+
+/// A pump for answers: interim heads and the final one are put into its buffer, which it has from its first head on.
+/// Until then, which is most of the time, a request in flight holds one buffer and not two.
+pub fn answer_pump() -> Pump {
+    Pump::new(Decoder::Length(0), Encoding::Plain, Buffer::default(), 0)
+}
+
+const _: () = assert!(SMALL < ANSWER_HEAD_MAX);

@@ -1,0 +1,161 @@
+//! After `101`: bytes both ways, each direction ending on its own (a half-close is passed on). An application that
+//! takes nothing any more may have said something before, which still reaches the client; a client that takes nothing
+//! any more ends it all.
+//!
+//! A WebSocket whose color is left is closed with a Close frame after the message that is under way, instead of being
+//! cut within one.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::http1::body::Decoder;
+use crate::http1::boundary::Boundary;
+use crate::http1::buffer::Buffers;
+use crate::http1::response::Encoding;
+use crate::proxy::accept::worker::Context;
+use crate::proxy::alarm::Alarm;
+use crate::proxy::exchange::body_copy::{Pump, Stop, Wire};
+use crate::proxy::fault::Fault;
+use crate::proxy::upstream::pool::Io;
+use crate::routing::{Kind, Lease};
+
+/// How long the two sides of a closed WebSocket may take to answer the Close and to end (RFC 6455 7.1.1).
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Runs a tunnel of `kind` between a client and an upstream until both sides have ended. It has no time-out of its own:
+/// it ends with its lease.
+///
+/// # Errors
+/// [`Fault::Drained`] or [`Fault::Stopped`] when it was cut. A side that breaks off just ends it.
+pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+    (client, upstream): (&mut Wire<S>, &mut Wire<Io>),
+    kind: Kind,
+    lease: &Lease,
+    alarm: &Alarm,
+    worker: &Context,
+) -> Result<(), Fault> {
+    let mut up = Direction::new(kind, &worker.buffers);
+    let mut down = Direction::new(kind, &worker.buffers);
+    let turn = fastrand::f64();
+    let (mut is_parting, mut is_deaf) = (false, false);
+    let result = poll_fn(|cx| {
+        if lease.is_cut() {
+            // A client that has its Close misses nothing.
+            return Poll::Ready(if is_parting { Ok(()) } else { Err(Fault::Drained) });
+        }
+        if worker.is_cutting() {
+            worker.count_cut();
+            return Poll::Ready(Err(Fault::Stopped));
+        }
+        if let Some(at) = worker.goodbye(lease, turn).filter(|_| !is_parting) {
+            if at > Instant::now() {
+                alarm.set(at);
+            } else if !up.is_closing() {
+                down.pump.leave();
+            }
+        }
+        let mut ups = up.poll(cx, client, &mut upstream.io, &worker.buffers);
+        is_deaf |= matches!(ups, Poll::Ready(Err(Stop::Sink)));
+        if is_deaf {
+            // What it said before still reaches the client, who may read only while we do.
+            let gone = matches!(discard(cx, client, &worker.buffers), Poll::Ready(Err(_)));
+            ups = Poll::Ready(if gone { Err(Stop::Source) } else { Ok(()) });
+        }
+        if is_parting {
+            return part(cx, ups, upstream, alarm, worker);
+        }
+        let downs = down.poll(cx, upstream, &mut client.io, &worker.buffers);
+        if downs.is_ready() && down.pump.has_left() {
+            is_parting = true;
+            lease.count_closed();
+            alarm.set(Instant::now() + FAREWELL);
+            return part(cx, ups, upstream, alarm, worker);
+        }
+        match (ups, downs) {
+            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Poll::Ready(Ok(())),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
+            (Poll::Pending, _) | (_, Poll::Pending) => Poll::Pending,
+        }
+    })
+    .await;
+    for direction in [up, down] {
+        worker.buffers.give_back(direction.pump.pending);
+    }
+    result
+}
+
+/// The client has its Close: its answer goes up and closes the upstream's side as well; what the upstream still sends
+/// is read and dropped until it ends.
+fn part(
+    cx: &mut TaskContext<'_>,
+    ups: Poll<Result<(), Stop>>,
+    upstream: &mut Wire<Io>,
+    alarm: &Alarm,
+    worker: &Context,
+) -> Poll<Result<(), Fault>> {
+    if !alarm.is_late() && !matches!(ups, Poll::Ready(Err(_))) {
+        let _ = ready!(discard(cx, upstream, &worker.buffers));
+    }
+    Poll::Ready(Ok(()))
+}
+
+/// Reads and drops what still comes, to its end.
+fn discard<R: AsyncRead + Unpin>(
+    cx: &mut TaskContext<'_>,
+    from: &mut Wire<R>,
+    buffers: &Buffers,
+) -> Poll<io::Result<()>> {
+    loop {
+        let n = from.filled().len();
+        from.consume(n);
+        if from.eof {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(from.poll_fill(cx, buffers, false))?;
+    }
+}
+
+/// One direction: bytes, then the end of them.
+struct Direction {
+    pump: Pump,
+    ended: bool,
+}
+
+impl Direction {
+    fn new(kind: Kind, buffers: &Buffers) -> Self {
+        let mut pump = Pump::new(Decoder::UntilClose, Encoding::Plain, buffers.tiny(), 0);
+        pump.boundary = (kind == Kind::WebSocket).then(Boundary::of_messages);
+        Direction { pump, ended: false }
+    }
+
+    /// Whether a Close frame has passed.
+    fn is_closing(&self) -> bool {
+        self.pump.boundary.as_ref().is_some_and(|boundary| boundary.is_closing())
+    }
+
+    fn poll<R, W>(
+        &mut self,
+        cx: &mut TaskContext<'_>,
+        from: &mut Wire<R>,
+        to: &mut W,
+        buffers: &Buffers,
+    ) -> Poll<Result<(), Stop>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        if !self.ended {
+            ready!(self.pump.poll(cx, from, to, buffers, &mut false))?;
+            if !self.pump.has_left() {
+                ready!(Pin::new(to).poll_shutdown(cx)).map_err(|_| Stop::Sink)?;
+            }
+            self.ended = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,291 @@
+//! What the watch of a color counts: by the phase a request began in, by who asked for what, and by age.
+//!
+//! Workers count, the control plane reads and sets the [`Mode`]. A route that is not watched has a mode of zero, one
+//! relaxed load, and no cohorts.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use crate::domain::watch::{Ended, Mode, Phase, SOURCES, Spread};
+use crate::routing::Counter;
+
+/// The mode as workers read it: one number, 0 while nothing is watched.
+#[derive(Debug, Default)]
+pub struct Judging(AtomicU64);
+
+const WATCHED: u64 = 1;
+const WARM_UP: u64 = 2;
+
+impl Judging {
+    /// In that mode from the first request on.
+    pub fn new(mode: Option<Mode>) -> Self {
+        let judging = Judging::default();
+        judging.set(mode);
+        judging
+    }
+
+    /// Set by the control plane as the watch goes on; `None` when it is over.
+    pub fn set(&self, mode: Option<Mode>) {
+        let number = |source: Option<u8>| u64::from(source.map_or(0, |source| source + 1));
+        let word = mode.map_or(0, |mode| {
+            let warm_up = if mode.warm_up { WARM_UP } else { 0 };
+            let one_in = u64::from(mode.keep_one_in);
+            WATCHED | warm_up | one_in << 8 | number(mode.aside.client) << 16 | number(mode.aside.route) << 24
+        });
+        self.0.store(word, Relaxed);
+    }
+
+    /// Whether a watch runs.
+    pub fn is_on(&self) -> bool {
+        self.0.load(Relaxed) != 0
+    }
+
+    /// The mode; `None` while nothing is watched.
+    pub fn mode(&self) -> Option<Mode> {
+        let word = self.0.load(Relaxed);
+        let byte = |at: u32| (word >> at) as u8;
+        (word != 0).then(|| {
+            let mut mode = Mode { warm_up: word & WARM_UP != 0, keep_one_in: byte(8), ..Mode::default() };
+            (mode.aside.client, mode.aside.route) = (byte(16).checked_sub(1), byte(24).checked_sub(1));
+            mode
+        })
+    }
+}
+
+/// Who asked for what, each as one of [`SOURCES`] numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// Of the client's address.
+    pub client: u8,
+    /// Of the path.
+    pub route: u8,
+}
+
+impl Source {
+    /// `path` may have a query. Segments with a digit in them are one and the same: `/users/7` is `/users/8`.
+    pub fn new(client: &[u8], path: &[u8]) -> Self {
+        let path = path.split(|&byte| byte == b'?').next().unwrap_or_default();
+        let mut route = Hash::default();
+        for segment in path.split(|&byte| byte == b'/') {
+            route.add(b"/");
+            if !segment.iter().any(u8::is_ascii_digit) {
+                route.add(segment);
+            }
+        }
+        let mut who = Hash::default();
+        who.add(client);
+        Source { client: who.number(), route: route.number() }
+    }
+
+    /// Whether it is no evidence any more.
+    pub fn is_aside(&self, mode: &Mode) -> bool {
+        mode.aside.client == Some(self.client) || mode.aside.route == Some(self.route)
+    }
+}
+
+/// FNV-1a, 64 bits: short inputs, and nobody gains by a collision.
+struct Hash(u64);
+
+impl Default for Hash {
+    fn default() -> Self {
+        Hash(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hash {
+    fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    }
+
+    fn number(&self) -> u8 {
+        ((self.0 ^ self.0 >> 32) % SOURCES as u64) as u8
+    }
+}
+
+/// Good and bad ends of one worker.
+#[derive(Debug, Default)]
+struct Ends {
+    good: Counter,
+    bad: Counter,
+}
+
+impl Ends {
+    fn add(&self, is_bad: bool) {
+        if is_bad { self.bad.add(1) } else { self.good.add(1) }
+    }
+
+    fn get(&self) -> Ended {
+        Ended { good: self.good.get(), bad: self.bad.get() }
+    }
+}
+
+/// How the requests of one worker ended under one epoch.
+#[derive(Debug)]
+pub(super) struct Tallies {
+    phases: [Ends; Phase::ALL.len()],
+    /// Of the new color's requests that count: by client, then by route.
+    sources: Box<[[Ends; SOURCES]; 2]>,
+    pub(super) cohorts: Option<Cohorts>,
+}
+
+impl Tallies {
+    pub(super) fn new(limits: Option<SlowLimits>) -> Self {
+        Tallies { phases: Default::default(), sources: Box::default(), cohorts: limits.map(Cohorts::new) }
+    }
+
+    pub(super) fn add(&self, phase: Phase, source: Option<Source>, is_bad: bool) {
+        self.phases[phase as usize].add(is_bad);
+        if let Some(source) = source {
+            self.sources[0][usize::from(source.client)].add(is_bad);
+            self.sources[1][usize::from(source.route)].add(is_bad);
+        }
+    }
+
+    pub(super) fn ended(&self, phase: Phase) -> Ended {
+        self.phases[phase as usize].get()
+    }
+
+    pub(super) fn spread(&self) -> Spread {
+        let [clients, routes] = &*self.sources;
+        Spread { clients: clients.each_ref().map(Ends::get), routes: routes.each_ref().map(Ends::get) }
+    }
+}
+
+/// The part of a second whose requests are judged together.
+pub const COHORT: Duration = Duration::from_millis(100);
+/// No answer is waited for longer than this before it is slow.
+pub const SLOW_MAX: Duration = Duration::from_secs(30);
+/// Cohorts that are kept: those that wait for the longest limit, and some more for a late look.
+pub const COHORTS: usize = 320;
+
+/// From when on an answer is slow: longer than this, by quantile; and when counting began.
+#[derive(Clone, Copy, Debug)]
+pub struct SlowLimits {
+    /// By quantile (see [`crate::domain::verdict::SLOWER_THAN_QUANTILE`]), at most [`SLOW_MAX`]; `None` where too
+    /// little is known of the old color.
+    pub limits: [Option<Duration>; 3],
+    /// When the first cohort began.
+    pub since: Instant,
+}
+
+/// Requests by the moment they began: how many, and how many had an answer within each limit. Numbers only grow; the
+/// reader knows what it has seen.
+#[derive(Debug)]
+pub(super) struct Cohorts {
+    limits: SlowLimits,
+    rings: [Box<[Cohort; COHORTS]>; 2],
+}
+
+/// One cohort of one worker.
+#[derive(Debug, Default)]
+struct Cohort {
+    begun: Counter,
+    fast: [Counter; 3],
+}
+
+/// Begun, and answered fast enough by quantile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CohortCount {
+    /// All.
+    pub begun: u64,
+    /// Of those.
+    pub fast: [u64; 3],
+}
+
+impl std::ops::AddAssign for CohortCount {
+    fn add_assign(&mut self, more: CohortCount) {
+        self.begun += more.begun;
+        self.fast.iter_mut().zip(more.fast).for_each(|(sum, more)| *sum += more);
+    }
+}
+
+/// Which color of a route a request is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The active one; the new one, while a watch runs.
+    New,
+    /// The other one: of split traffic, or of a guest.
+    Old,
+}
+
+impl Cohorts {
+    fn new(limits: SlowLimits) -> Self {
+        let ring = || Box::new(std::array::from_fn(|_| Cohort::default()));
+        Cohorts { limits, rings: [ring(), ring()] }
+    }
+
+    /// Counts a request in; the number is for [`Cohorts::answered`].
+    pub(super) fn begin(&self, side: Side, now: Instant) -> usize {
+        let since = now.saturating_duration_since(self.limits.since);
+        let at = (since.as_millis() / COHORT.as_millis()) as usize % COHORTS;
+        self.rings[side as usize][at].begun.add(1);
+        at
+    }
+
+    /// Whether an answer that began after `age` is slow by one of the limits.
+    pub(super) fn is_slow(&self, age: Duration) -> bool {
+        self.limits.limits.iter().flatten().any(|limit| age > *limit)
+    }
+
+    /// Its answer began after `age`, or it needs none: it failed, or the client left.
+    pub(super) fn answered(&self, side: Side, at: usize, age: Duration) {
+        let cohort = &self.rings[side as usize][at];
+        for (limit, fast) in self.limits.limits.iter().zip(&cohort.fast) {
+            if limit.is_some_and(|limit| age <= limit) {
+                fast.add(1);
+            }
+        }
+    }
+
+    pub(super) fn count(&self, side: Side, at: usize) -> CohortCount {
+        let cohort = &self.rings[side as usize][at % COHORTS];
+        // Fast before begun, so that `begun` is never the smaller one.
+        let fast = cohort.fast.each_ref().map(Counter::get);
+        CohortCount { begun: cohort.begun.get(), fast }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::domain::watch::Aside;
+    use crate::routing::watch_counters::*;
+
+    #[test]
+    fn a_mode_reads_as_it_was_set() {
+        let judging = Judging::default();
+        assert_eq!(judging.mode(), None);
+        for aside in [Aside::default(), Aside { client: Some(0), route: Some(31) }] {
+            for mode in [Mode { warm_up: true, keep_one_in: 0, aside }, Mode { warm_up: false, keep_one_in: 10, aside }]
+            {
+                judging.set(Some(mode));
+                assert_eq!(judging.mode(), Some(mode));
+            }
+        }
+        judging.set(None);
+        assert_eq!(judging.mode(), None);
+    }
+
+    #[test]
+    fn a_route_is_known_by_its_words() {
+        let route = |path: &str| Source::new(b"", path.as_bytes()).route;
+        assert_eq!(route("/users/7?tab=1"), route("/users/88"));
+        assert_ne!(route("/users/7"), route("/orders/7"));
+        assert_ne!(Source::new(b"10.0.0.1", b"/").client, Source::new(b"10.0.0.2", b"/").client);
+    }
+
+    #[test]
+    fn a_cohort_tells_fast_from_slow() {
+        let since = Instant::now();
+        let limits = [Some(Duration::from_millis(10)), Some(Duration::from_millis(100)), None];
+        let cohorts = Cohorts::new(SlowLimits { limits, since });
+        for age in [5, 50, 500] {
+            let at = cohorts.begin(Side::New, since + COHORT);
+            cohorts.answered(Side::New, at, Duration::from_millis(age));
+        }
+        assert_eq!([10, 11, 500].map(|age| cohorts.is_slow(Duration::from_millis(age))), [false, true, true]);
+        assert_eq!(cohorts.count(Side::New, 1), CohortCount { begun: 3, fast: [1, 2, 0] });
+        assert_eq!(cohorts.count(Side::Old, 1), CohortCount::default());
+    }
+}
