@@ -12,8 +12,8 @@ mod stream;
 
 use std::process::ExitCode;
 
-use cutover::domain::verdict::Rule;
-use cutover::domain::watch::Verdict;
+use cutover::domain::verdict::DetectorConfig;
+use cutover::domain::watch::Decision;
 use ours::Trial;
 use stream::{Recipe, Stream};
 
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
     show_bad(seed, watches.min(101));
     let all = watches * (RATES.len() * BASELINES.len()) as u64;
     println!("\ncutover took back {false_rollbacks} of {all} good releases; at most 1 in 1000 is promised");
-    if false_rollbacks > most_expected(all, Rule::DEFAULT.max_false_rollbacks) {
+    if false_rollbacks > most_expected(all, DetectorConfig::DEFAULT.max_false_rollbacks) {
         eprintln!("that is more than chance explains: the promise is broken");
         return ExitCode::FAILURE;
     }
@@ -140,16 +140,16 @@ fn judge(stream: &Stream) -> [Option<TakenBack>; RULES.len()] {
 }
 
 fn ours(stream: &Stream) -> Option<TakenBack> {
-    let mut trial = Trial::new(stream, Rule::DEFAULT);
+    let mut trial = Trial::new(stream, DetectorConfig::DEFAULT);
     let mut before = 0;
     loop {
         if trial.asked() == stream.fault() {
             before = trial.failed();
         }
         match trial.ask()? {
-            Verdict::RollBack(_) => break,
-            Verdict::Hold => {}
-            Verdict::Keep | Verdict::NotEnoughTraffic | Verdict::NowhereToGo(_) => return None,
+            Decision::RollBack(_) => break,
+            Decision::Hold => {}
+            Decision::Keep | Decision::NotEnoughTraffic | Decision::NowhereToGo(_) => return None,
         }
     }
     let asked = trial.asked().saturating_sub(stream.fault());

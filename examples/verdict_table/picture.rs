@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use cutover::domain::verdict::Rule;
-use cutover::domain::watch::Verdict;
+use cutover::domain::verdict::DetectorConfig;
+use cutover::domain::watch::Decision;
 
 use crate::ours::Trial;
 use crate::stream::{Recipe, Stream};
@@ -69,12 +69,12 @@ pub fn draw() -> String {
 /// How evidence goes for one release, until it is taken back.
 fn curve(svg: &mut String, added: f64, name: &str, color: &str) {
     let stream = Stream::new(Recipe { rate: RATE, baseline: 0.001, fault: Some((added, 0)) }, SEED);
-    let mut trial = Trial::new(&stream, Rule { warm_up: Duration::ZERO, ..Rule::DEFAULT });
+    let mut trial = Trial::new(&stream, DetectorConfig { warm_up: Duration::ZERO, ..DetectorConfig::DEFAULT });
     let mut points = String::new();
     let mut last = (0.0, 0.0);
     let mut is_taken_back = false;
     while trial.asked() < LAST && !is_taken_back {
-        is_taken_back = matches!(trial.ask(), Some(Verdict::RollBack(_)));
+        is_taken_back = matches!(trial.ask(), Some(Decision::RollBack(_)));
         // Before the first look, half of the stake is about to be bet.
         let decades = (trial.ln_evidence() / std::f64::consts::LN_10).max(LOWEST);
         let decades = if decades > LOWEST || trial.asked() > RATE { decades } else { 0.5_f64.log10() };

@@ -7,7 +7,7 @@ use crate::api::status::{EventKind, Refusal, RefusalCode, Verdict};
 use crate::domain::Color;
 use crate::domain::cutover::{Made, Reason, Refused, Told, UnderWay, Wanted, WatchEnd};
 use crate::domain::freeze::{self, Freeze};
-use crate::domain::watch::{Account, Note};
+use crate::domain::watch::{WatchEvent, WatchSummary};
 use crate::ledger::Line;
 use crate::routing::HeldEnd;
 
@@ -164,7 +164,7 @@ pub(super) fn words(service: &str, told: &Told) -> Words {
         Told::RolledBack { made, forced, finding } => {
             let mut words = moved(service, made, *forced, EventKind::Rollback);
             if let Some(found) = finding {
-                let (finding, Account { counts, .. }) = &**found;
+                let (finding, WatchSummary { counts, .. }) = &**found;
                 words.line = words.line.with("answered", counts.all()).with("failed", counts.bad);
                 words.line = words.line.with("why", finding);
                 words.sentence += &format!(": {finding}");
@@ -222,21 +222,21 @@ fn moved(service: &str, made: &Made, forced: bool, kind: EventKind) -> Words {
 }
 
 /// One word for the ledger, and a sentence.
-pub(super) fn noted(color: Color, note: &Note) -> (&'static str, String) {
+pub(super) fn noted(color: Color, note: &WatchEvent) -> (&'static str, String) {
     let other = color.other();
     match note {
-        Note::Doubted(finding) => {
+        WatchEvent::Doubted(finding) => {
             ("doubted", format!("{finding}; {other} has most of the traffic back until it is settled"))
         }
-        Note::Settled => ("settled", "nothing speaks against it any more; it has all the traffic again".into()),
-        Note::Shared(finding) => {
+        WatchEvent::Settled => ("settled", "nothing speaks against it any more; it has all the traffic again".into()),
+        WatchEvent::Shared(finding) => {
             ("shared-fault", format!("{finding}, and {other} suffers as well: going back would help nobody"))
         }
-        Note::ClientAside(finding) => (
+        WatchEvent::ClientExcluded(finding) => (
             "client-set-aside",
             format!("{finding}, all of one client, and others are served well: it is judged no more"),
         ),
-        Note::RouteAside(finding) => (
+        WatchEvent::RouteExcluded(finding) => (
             "route-set-aside",
             format!("{finding}, all on one rare route, and others are served well: it is judged no more"),
         ),

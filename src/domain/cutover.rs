@@ -9,7 +9,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::Color;
-use crate::domain::watch::{Account, Before, Ended, Finding, Knobs, Mode, Note, Sample, Verdict, Watch};
+use crate::domain::watch::{
+    Baseline, Decision, FaultReport, Outcomes, Watch, WatchConfig, WatchEvent, WatchMode, WatchSample, WatchSummary,
+};
 
 mod estate;
 #[cfg(test)]
@@ -24,7 +26,7 @@ const SAVE_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timing {
     /// How the new color is watched, and how long; a window of zero switches the watch off.
-    pub watch: Knobs,
+    pub watch: WatchConfig,
     /// Past it, what is still in flight on the color before is cut.
     pub drain: Duration,
 }
@@ -121,7 +123,7 @@ pub enum Event {
         /// Under which they were counted.
         epoch: u64,
         /// The counts, and whether there is a way back.
-        sample: Box<Sample>,
+        sample: Box<WatchSample>,
     },
     /// The color that was left as `epoch` ended holds no lease any more; `cut` of them did not end by themselves.
     Drained {
@@ -177,7 +179,7 @@ pub enum Told {
         /// The gate had said no.
         forced: bool,
         /// What the watch found, and where it stood, where it was the watch.
-        finding: Option<Box<(Finding, Account)>>,
+        finding: Option<Box<(FaultReport, WatchSummary)>>,
     },
     /// Nothing was changed.
     Refused {
@@ -199,7 +201,7 @@ pub enum Told {
         /// How.
         end: WatchEnd,
         /// What had been counted.
-        counts: Ended,
+        counts: Outcomes,
     },
     /// The watch of `color` goes on, and found something worth knowing.
     Noted {
@@ -208,7 +210,7 @@ pub enum Told {
         /// Its epoch.
         epoch: u64,
         /// What.
-        note: Note,
+        note: WatchEvent,
     },
     /// `color`, which was left as `epoch` ended, holds no lease any more.
     Drained {
@@ -255,7 +257,7 @@ pub enum WatchEnd {
     /// The window is over, and too little was answered to know.
     NotEnoughTraffic,
     /// The window is over; the color is bad, and there was no better place to go.
-    NowhereToGo(Finding),
+    NowhereToGo(FaultReport),
     /// Somebody moved the traffic.
     Superseded,
 }
@@ -355,7 +357,7 @@ struct Pending {
     by: String,
     forced: bool,
     /// As in the record that is being saved, whatever is loaded meanwhile.
-    knobs: Knobs,
+    knobs: WatchConfig,
     deadline: Duration,
 }
 
@@ -371,7 +373,7 @@ pub struct Cutover {
     pending: Option<Pending>,
     drains: Vec<Drain>,
     /// What the active color has shown lately; the shell keeps it up to date.
-    before: Before,
+    baseline: Baseline,
     serial: u64,
     /// Something changed while a flip was being saved.
     unsaved: bool,
@@ -384,7 +386,7 @@ impl Cutover {
         let phase = match (watch_until, rolled_back) {
             (Some(until), _) => {
                 let until = until.min(now + timing.watch.rule.window);
-                Phase::Watching(Box::new(Watch::new(now, until, timing.watch, Before::default())))
+                Phase::Watching(Box::new(Watch::new(now, until, timing.watch, Baseline::default())))
             }
             (None, Some(why)) => Phase::RolledBack { why },
             (None, None) => Phase::Steady,
@@ -398,7 +400,7 @@ impl Cutover {
             phase,
             pending: None,
             drains: Vec::new(),
-            before: Before::default(),
+            baseline: Baseline::default(),
             serial: 0,
             unsaved: false,
         }
@@ -504,7 +506,7 @@ impl Cutover {
         self.move_to(to, now, &mut effects);
         self.previous = Some(from);
         if !knobs.rule.window.is_zero() {
-            self.phase = Phase::Watching(Box::new(Watch::new(now, now + knobs.rule.window, knobs, self.before)));
+            self.phase = Phase::Watching(Box::new(Watch::new(now, now + knobs.rule.window, knobs, self.baseline)));
         }
         let made = Made { from, to, epoch: self.epoch, reason, by };
         if std::mem::take(&mut self.unsaved) {
@@ -520,7 +522,7 @@ impl Cutover {
         reason: Reason,
         by: String,
         forced: bool,
-        finding: Option<Box<(Finding, Account)>>,
+        finding: Option<Box<(FaultReport, WatchSummary)>>,
         now: Duration,
     ) -> Vec<Effect> {
         let (from, mut effects) = (self.active, Vec::new());
@@ -578,22 +580,22 @@ impl Cutover {
         effects
     }
 
-    fn judge(&mut self, sample: Sample, now: Duration) -> Vec<Effect> {
+    fn judge(&mut self, sample: WatchSample, now: Duration) -> Vec<Effect> {
         let Phase::Watching(watch) = &mut self.phase else { return Vec::new() };
         let verdict = watch.step(now, sample);
         let (over, note) = (now >= watch.until(), watch.take_note());
         let (color, epoch) = (self.active, self.epoch);
         match verdict {
-            Verdict::NowhereToGo(finding) if over => self.conclude(WatchEnd::NowhereToGo(finding)),
-            Verdict::Hold | Verdict::NowhereToGo(_) => {
+            Decision::NowhereToGo(finding) if over => self.conclude(WatchEnd::NowhereToGo(finding)),
+            Decision::Hold | Decision::NowhereToGo(_) => {
                 note.into_iter().map(|note| Effect::Tell(Told::Noted { color, epoch, note })).collect()
             }
-            Verdict::RollBack(finding) => {
+            Decision::RollBack(finding) => {
                 let (to, found) = (self.active.other(), Box::new((finding, watch.account(now))));
                 self.roll_back(to, Reason::Verdict, "cutover".into(), false, Some(found), now)
             }
-            Verdict::Keep => self.conclude(WatchEnd::Kept),
-            Verdict::NotEnoughTraffic => self.conclude(WatchEnd::NotEnoughTraffic),
+            Decision::Keep => self.conclude(WatchEnd::Kept),
+            Decision::NotEnoughTraffic => self.conclude(WatchEnd::NotEnoughTraffic),
         }
     }
 
@@ -702,7 +704,7 @@ impl Cutover {
     }
 
     /// How requests are sent and counted while a color is judged; `None` while none is.
-    pub fn mode(&self) -> Option<Mode> {
+    pub fn mode(&self) -> Option<WatchMode> {
         match &self.phase {
             Phase::Watching(watch) => Some(watch.mode()),
             Phase::Steady | Phase::RolledBack { .. } => None,
@@ -710,13 +712,13 @@ impl Cutover {
     }
 
     /// What the active color has shown lately: the next flip is judged against it.
-    pub fn set_before(&mut self, before: Before) {
-        self.before = before;
+    pub fn set_baseline(&mut self, baseline: Baseline) {
+        self.baseline = baseline;
     }
 
     /// What the next flip, or the one that was just made, is judged against.
-    pub fn before(&self) -> &Before {
-        &self.before
+    pub fn baseline(&self) -> &Baseline {
+        &self.baseline
     }
 
     /// Takes effect at the next flip that is asked for.

@@ -1,8 +1,8 @@
 //! The watch after a flip: is the new color worse than the old one?
 //!
-//! It turns the counters of the data plane into the batches that two juries weigh (`verdict`), one for failures and one
-//! for slowness, and what they find into what can be done about it: share the traffic with the old color, set a source
-//! aside, hold, go back. What the old color answers in the same seconds settles whose fault it is.
+//! It turns the counters of the data plane into the batches that two detectors weigh (`verdict`), one for failures and
+//! one for slowness, and what they find into what can be done about it: share the traffic with the old color, leave a
+//! source out, hold, go back. What the old color answers in the same seconds settles whose fault it is.
 //!
 //! It knows nothing of epochs or colors; `cutover` does.
 
@@ -12,19 +12,21 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::verdict::{
-    self, Batch, Jury, Look, Rule, SLOWER_THAN_QUANTILE, Witness, Yardstick, jury_of_failures, jury_of_slowness,
-    kept_share,
+    self, Batch, Corroboration, Detector, DetectorConfig, FailureBaseline, Observation, SLOWER_THAN_QUANTILE,
+    failure_detector, kept_share, slowness_detector,
 };
 
-mod account;
 mod sample;
 mod source;
+mod summary;
 #[cfg(test)]
 mod tests;
 
-pub use account::{Account, Standing, Weight};
-pub use sample::{Aged, Aside, Ended, Mode, Phase, SOURCES, Sample, Seen, Spread};
-use source::{Alone, batch};
+pub use sample::{
+    AgedCohorts, Excluded, Outcomes, SOURCES, SourceCounts, Stratum, WatchCounts, WatchMode, WatchSample,
+};
+use source::{Isolation, batch};
+pub use summary::{DetectorSummary, WatchState, WatchSummary};
 
 /// A watch that could not have found this share of failures, or twice the tolerated one where that is more, ends as
 /// "not enough traffic to tell".
@@ -40,9 +42,9 @@ const SHARED_AGAIN: Duration = Duration::from_secs(10);
 
 /// What an operator may tune about a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Knobs {
+pub struct WatchConfig {
     /// The rule, and the window.
-    pub rule: Rule,
+    pub rule: DetectorConfig,
     /// A doubted color keeps only a part of the traffic, and is compared with the old one. Without, it is judged
     /// against the old color's past alone.
     pub split: bool,
@@ -52,16 +54,17 @@ pub struct Knobs {
     pub rare_route: f64,
 }
 
-impl Knobs {
+impl WatchConfig {
     /// What holds where nothing is configured.
-    pub const DEFAULT: Knobs = Knobs { rule: Rule::DEFAULT, split: true, stay_open: false, rare_route: 0.02 };
+    pub const DEFAULT: WatchConfig =
+        WatchConfig { rule: DetectorConfig::DEFAULT, split: true, stay_open: false, rare_route: 0.02 };
 }
 
 /// What the old color was like before the flip.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Before {
+pub struct Baseline {
     /// Its failures.
-    pub yardstick: Yardstick,
+    pub yardstick: FailureBaseline,
     /// By quantile, from when on an answer is slow and what its evidence is divided by; `None` where too little is
     /// known.
     pub slow: [Option<(Duration, f64)>; 3],
@@ -69,13 +72,13 @@ pub struct Before {
 
 /// What a step says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Decision {
     /// Nothing is decided yet.
     Hold,
     /// The new color is bad, and there is no better place to go.
-    NowhereToGo(Finding),
+    NowhereToGo(FaultReport),
     /// The new color is bad: take the traffic back.
-    RollBack(Finding),
+    RollBack(FaultReport),
     /// The window is over, and the new color is good.
     Keep,
     /// The window is over, and too little was answered to know.
@@ -84,17 +87,17 @@ pub enum Verdict {
 
 /// Something an operator wants to know while nothing is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Note {
+pub enum WatchEvent {
     /// Something speaks against the new color; the old one has most of the traffic back until it is settled.
-    Doubted(Finding),
+    Doubted(FaultReport),
     /// It was nothing; the new color has all the traffic again.
     Settled,
     /// Both colors suffer, and going back would help nobody.
-    Shared(Finding),
+    Shared(FaultReport),
     /// One client alone fails, and is judged no more.
-    ClientAside(Finding),
+    ClientExcluded(FaultReport),
     /// One rare route alone fails, and is judged no more.
-    RouteAside(Finding),
+    RouteExcluded(FaultReport),
 }
 
 /// What is wrong with the new color.
@@ -108,7 +111,7 @@ pub enum Wrong {
 
 /// What was found against the new color.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
+pub struct FaultReport {
     /// What it does.
     pub wrong: Wrong,
     /// Bad ones among `requests`.
@@ -125,9 +128,9 @@ pub struct Finding {
     pub ln_worse_centi: i32,
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for FaultReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Finding { bad, requests, within, tolerated_bp, .. } = self;
+        let FaultReport { bad, requests, within, tolerated_bp, .. } = self;
         let (seconds, percent) = (within.as_secs_f64(), f64::from(*tolerated_bp) / 100.0);
         let what = match self.wrong {
             Wrong::Failing => "failed".to_owned(),
@@ -142,54 +145,58 @@ impl fmt::Display for Finding {
 pub struct Watch {
     since: Duration,
     until: Duration,
-    knobs: Knobs,
-    before: Before,
+    config: WatchConfig,
+    baseline: Baseline,
     tolerated: f64,
-    failures: Jury<1>,
-    slowness: Jury<3>,
-    last: Sample,
+    failures: Detector<1>,
+    slowness: Detector<3>,
+    last: WatchSample,
     last_step: Duration,
     /// Answers that came after the warm-up: what the window's end is judged by.
     judged: u64,
     /// When nothing spoke against the new color: who had asked for what until then.
-    calm: Spread,
+    calm: SourceCounts,
     calm_refused: u64,
-    aside: Aside,
+    excluded: Excluded,
     stuck: Option<Stuck>,
     shared_told: Option<Duration>,
-    note: Option<Note>,
+    note: Option<WatchEvent>,
 }
 
 /// The new color is bad, there was no better place to go, and it is not known to be over.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Stuck {
-    finding: Finding,
+    finding: FaultReport,
     /// Answered when it was last found.
     answered: u64,
 }
 
 impl Watch {
     /// A watch from `now` until `until`, against what the old color showed before the flip.
-    pub fn new(now: Duration, until: Duration, knobs: Knobs, before: Before) -> Self {
+    pub fn new(now: Duration, until: Duration, config: WatchConfig, baseline: Baseline) -> Self {
         let window = until.saturating_sub(now);
-        let rule = Rule { window, warm_up: knobs.rule.warm_up.min(window / WARM_UP_PART), ..knobs.rule };
-        let knobs = Knobs { rule, ..knobs };
-        let Yardstick { rate, blunt, .. } = before.yardstick;
-        let tolerated = before.yardstick.tolerated(&rule);
+        let rule = DetectorConfig { window, warm_up: config.rule.warm_up.min(window / WARM_UP_PART), ..config.rule };
+        let config = WatchConfig { rule, ..config };
+        let FailureBaseline { rate, dispersion, .. } = baseline.yardstick;
+        let tolerated = baseline.yardstick.tolerated(&rule);
         Watch {
             since: now,
             until,
-            knobs,
-            before,
+            config,
+            baseline,
             tolerated,
-            failures: jury_of_failures(tolerated, rate, blunt, rule),
-            slowness: jury_of_slowness(rate, before.slow.map(|slow| slow.map_or(1.0, |(_, blunt)| blunt)), rule),
-            last: Sample::default(),
+            failures: failure_detector(tolerated, rate, dispersion, rule),
+            slowness: slowness_detector(
+                rate,
+                baseline.slow.map(|slow| slow.map_or(1.0, |(_, dispersion)| dispersion)),
+                rule,
+            ),
+            last: WatchSample::default(),
             last_step: now,
             judged: 0,
-            calm: Spread::default(),
+            calm: SourceCounts::default(),
             calm_refused: 0,
-            aside: Aside::default(),
+            excluded: Excluded::default(),
             stuck: None,
             shared_told: None,
             note: None,
@@ -197,57 +204,58 @@ impl Watch {
     }
 
     /// Takes a sample in and judges.
-    pub fn step(&mut self, now: Duration, sample: Sample) -> Verdict {
+    pub fn step(&mut self, now: Duration, sample: WatchSample) -> Decision {
         let was_split = self.is_split();
         let failing = self.look_at_failures(now, &sample);
         let slow = self.look_at_slowness(now, &sample);
         (self.last, self.last_step) = (sample, now);
         let failing = self.leave_sources_out(now, failing);
         let guilty = match (failing, slow) {
-            (verdict::Finding::Guilty, _) => Some(self.failing(now)),
-            (_, verdict::Finding::Guilty) => Some(self.slow(now)),
-            (verdict::Finding::Shared, _) => self.note_shared(now, self.failing(now)),
-            (_, verdict::Finding::Shared) => self.note_shared(now, self.slow(now)),
-            (verdict::Finding::Calm | verdict::Finding::Doubt, verdict::Finding::Calm | verdict::Finding::Doubt) => {
-                None
-            }
+            (verdict::Detection::Guilty, _) => Some(self.failing(now)),
+            (_, verdict::Detection::Guilty) => Some(self.slow(now)),
+            (verdict::Detection::Shared, _) => self.note_shared(now, self.failing(now)),
+            (_, verdict::Detection::Shared) => self.note_shared(now, self.slow(now)),
+            (
+                verdict::Detection::Calm | verdict::Detection::Doubt,
+                verdict::Detection::Calm | verdict::Detection::Doubt,
+            ) => None,
         };
         match guilty {
-            Some(finding) if sample.old_is_up => return Verdict::RollBack(finding),
+            Some(finding) if sample.old_is_up => return Decision::RollBack(finding),
             Some(finding) => self.stick(finding),
             None => self.come_loose(),
         }
         if self.note.is_none() && self.is_split() != was_split {
-            self.note = Some(if was_split { Note::Settled } else { Note::Doubted(self.suspicion(now)) });
+            self.note = Some(if was_split { WatchEvent::Settled } else { WatchEvent::Doubted(self.suspicion(now)) });
         }
         if self.failures.is_calm() {
             (self.calm, self.calm_refused) = (sample.seen.spread, sample.seen.refused);
         }
         match self.stuck {
-            Some(stuck) => Verdict::NowhereToGo(stuck.finding),
-            None if now < self.until => Verdict::Hold,
-            None if self.finds_in(self.judged) => Verdict::Keep,
-            None if self.knobs.stay_open => {
+            Some(stuck) => Decision::NowhereToGo(stuck.finding),
+            None if now < self.until => Decision::Hold,
+            None if self.finds_in(self.judged) => Decision::Keep,
+            None if self.config.stay_open => {
                 self.until = now + STAY_OPEN;
-                Verdict::Hold
+                Decision::Hold
             }
-            None => Verdict::NotEnoughTraffic,
+            None => Decision::NotEnoughTraffic,
         }
     }
 
     /// How requests are to be sent and counted until the next step.
-    pub fn mode(&self) -> Mode {
+    pub fn mode(&self) -> WatchMode {
         // Never none, which would be all of the traffic.
-        let one_in = (1.0 / kept_share(self.before.yardstick.rate)).round() as u8;
-        Mode {
+        let one_in = (1.0 / kept_share(self.baseline.yardstick.rate)).round() as u8;
+        WatchMode {
             warm_up: self.is_warming_up(self.last_step),
             keep_one_in: if self.is_split() { one_in.max(2) } else { 0 },
-            aside: self.aside,
+            excluded: self.excluded,
         }
     }
 
     /// What has to be told since this was last asked.
-    pub fn take_note(&mut self) -> Option<Note> {
+    pub fn take_note(&mut self) -> Option<WatchEvent> {
         self.note.take()
     }
 
@@ -262,19 +270,19 @@ impl Watch {
     }
 
     /// How the new color's requests have ended.
-    pub fn counts(&self) -> Ended {
+    pub fn counts(&self) -> Outcomes {
         self.last.seen.new_color()
     }
 
     /// What the last step was told, where nobody counts any more.
-    pub fn last_without_a_way_back(&self) -> Sample {
-        Sample { old_is_up: false, aged: Aged::default(), ..self.last }
+    pub fn last_without_a_way_back(&self) -> WatchSample {
+        WatchSample { old_is_up: false, aged: AgedCohorts::default(), ..self.last }
     }
 
     /// Whether the old color has a part of the traffic.
     pub fn is_split(&self) -> bool {
         let doubted = self.failures.is_in_doubt() || self.slowness.is_in_doubt();
-        doubted && self.knobs.split && self.last.old_is_up
+        doubted && self.config.split && self.last.old_is_up
     }
 
     /// The share of failures that is excused.
@@ -283,26 +291,26 @@ impl Watch {
     }
 
     fn is_warming_up(&self, now: Duration) -> bool {
-        now.saturating_sub(self.since) < self.knobs.rule.warm_up
+        now.saturating_sub(self.since) < self.config.rule.warm_up
     }
 
-    fn look_at_failures(&mut self, now: Duration, sample: &Sample) -> verdict::Finding {
-        let ended = |phases: [Phase; 2]| {
-            let mut sum = Ended::default();
-            phases.into_iter().for_each(|phase| sum += sample.seen.of(phase) - self.last.seen.of(phase));
+    fn look_at_failures(&mut self, now: Duration, sample: &WatchSample) -> verdict::Detection {
+        let ended = |strata: [Stratum; 2]| {
+            let mut sum = Outcomes::default();
+            strata.into_iter().for_each(|phase| sum += sample.seen.of(phase) - self.last.seen.of(phase));
             sum
         };
-        let (warm, calm) = (ended([Phase::WarmUp, Phase::WarmUpSplit]), ended([Phase::Calm, Phase::Split]));
+        let (warm, calm) = (ended([Stratum::WarmUp, Stratum::WarmUpSplit]), ended([Stratum::Calm, Stratum::Split]));
         let mut both = warm;
         both += calm;
-        let compared = ended([Phase::Split, Phase::WarmUpSplit]);
-        let old = sample.seen.of(Phase::Old) - self.last.seen.of(Phase::Old);
+        let compared = ended([Stratum::Split, Stratum::WarmUpSplit]);
+        let old = sample.seen.of(Stratum::Old) - self.last.seen.of(Stratum::Old);
         let warms_up = self.is_warming_up(self.last_step);
         if !warms_up {
             self.failures.hear_late([batch(warm)]);
             self.judged += calm.all();
         }
-        self.failures.look(Look {
+        self.failures.look(Observation {
             now: now.saturating_sub(self.since),
             since: self.last_step.saturating_sub(self.since),
             // The first requests after the warm-up may be here before its last look.
@@ -311,16 +319,16 @@ impl Watch {
             compared: [batch(compared)],
             is_split: self.is_split(),
             in_flight: sample.in_flight as f64,
-            witness: if self.is_refusing(sample) { Witness::NewColor } else { self.witness(sample) },
+            corroboration: if self.is_refusing(sample) { Corroboration::NewColor } else { self.corroboration(sample) },
         })
     }
 
-    fn look_at_slowness(&mut self, now: Duration, sample: &Sample) -> verdict::Finding {
-        let Aged { new, old, is_split, in_warm_up } = sample.aged;
+    fn look_at_slowness(&mut self, now: Duration, sample: &WatchSample) -> verdict::Detection {
+        let AgedCohorts { new, old, is_split, in_warm_up } = sample.aged;
         let new = new.map(batch);
-        // A jury hears of the warm-up's end by what began after it.
+        // A detector hears of the warm-up's end by what began after it.
         let since = if in_warm_up { Duration::ZERO } else { self.last_step.saturating_sub(self.since) };
-        self.slowness.look(Look {
+        self.slowness.look(Observation {
             now: now.saturating_sub(self.since),
             since,
             new,
@@ -328,52 +336,62 @@ impl Watch {
             compared: if is_split { new } else { [Batch::default(); 3] },
             is_split: self.is_split(),
             in_flight: 0.0,
-            witness: self.witness(sample),
+            corroboration: self.corroboration(sample),
         })
     }
 
-    fn witness(&self, sample: &Sample) -> Witness {
-        if self.knobs.split && sample.old_is_up { Witness::BothColors } else { Witness::NewColor }
+    fn corroboration(&self, sample: &WatchSample) -> Corroboration {
+        if self.config.split && sample.old_is_up { Corroboration::BothColors } else { Corroboration::NewColor }
     }
 
     /// Most failures are connections that were not taken: no fault that both colors could share.
-    fn is_refusing(&self, sample: &Sample) -> bool {
+    fn is_refusing(&self, sample: &WatchSample) -> bool {
         let refused = sample.seen.refused.saturating_sub(self.calm_refused);
         refused as f64 * 2.0 > self.failures.episode().seen.bad && refused > 0
     }
 
     /// A source that is alone with its failures is not the release.
-    fn leave_sources_out(&mut self, now: Duration, found: verdict::Finding) -> verdict::Finding {
-        if found != verdict::Finding::Guilty {
+    fn leave_sources_out(&mut self, now: Duration, found: verdict::Detection) -> verdict::Detection {
+        if found != verdict::Detection::Guilty {
             return found;
         }
         let finding = self.failing(now);
         let episode = source::since(&self.last.seen.spread, &self.calm);
-        match source::alone(&episode, &self.last.seen.spread, self.aside, self.knobs.rare_route, self.failures.bets()) {
-            Alone::No => found,
-            Alone::TooEarly if finding.within < ALONE_WAIT => verdict::Finding::Doubt,
-            Alone::TooEarly => found,
-            Alone::Yes(aside) => {
-                let is_client = aside.client != self.aside.client;
-                self.note = Some(if is_client { Note::ClientAside(finding) } else { Note::RouteAside(finding) });
-                self.aside = aside;
+        match source::alone(
+            &episode,
+            &self.last.seen.spread,
+            self.excluded,
+            self.config.rare_route,
+            self.failures.bets(),
+        ) {
+            Isolation::No => found,
+            Isolation::TooEarly if finding.within < ALONE_WAIT => verdict::Detection::Doubt,
+            Isolation::TooEarly => found,
+            Isolation::Yes(excluded) => {
+                let is_client = excluded.client != self.excluded.client;
+                self.note = Some(if is_client {
+                    WatchEvent::ClientExcluded(finding)
+                } else {
+                    WatchEvent::RouteExcluded(finding)
+                });
+                self.excluded = excluded;
                 self.failures.forget();
                 (self.calm, self.calm_refused) = (self.last.seen.spread, self.last.seen.refused);
-                verdict::Finding::Calm
+                verdict::Detection::Calm
             }
         }
     }
 
     /// Tells a fault of both colors once, however long it lasts.
-    fn note_shared(&mut self, now: Duration, finding: Finding) -> Option<Finding> {
+    fn note_shared(&mut self, now: Duration, finding: FaultReport) -> Option<FaultReport> {
         if self.shared_told.is_none_or(|told| told + SHARED_AGAIN <= now) {
-            self.note = Some(Note::Shared(finding));
+            self.note = Some(WatchEvent::Shared(finding));
         }
         self.shared_told = Some(now);
         None
     }
 
-    fn stick(&mut self, finding: Finding) {
+    fn stick(&mut self, finding: FaultReport) {
         let answered = self.counts().all();
         self.stuck = Some(Stuck { finding, answered });
         self.failures.forget();
@@ -391,32 +409,38 @@ impl Watch {
     }
 
     /// What the doubt is about.
-    fn suspicion(&self, now: Duration) -> Finding {
+    fn suspicion(&self, now: Duration) -> FaultReport {
         if self.failures.is_in_doubt() { self.failing(now) } else { self.slow(now) }
     }
 
-    fn failing(&self, now: Duration) -> Finding {
+    fn failing(&self, now: Duration) -> FaultReport {
         self.finding(now, &self.failures, Wrong::Failing, self.tolerated)
     }
 
-    fn slow(&self, now: Duration) -> Finding {
-        let coin = self.slowness.episode().coin;
-        let limit = self.before.slow[coin].map_or(Duration::ZERO, |(limit, _)| limit);
-        self.finding(now, &self.slowness, Wrong::Slow(limit), SLOWER_THAN_QUANTILE[coin])
+    fn slow(&self, now: Duration) -> FaultReport {
+        let criterion = self.slowness.episode().criterion;
+        let limit = self.baseline.slow[criterion].map_or(Duration::ZERO, |(limit, _)| limit);
+        self.finding(now, &self.slowness, Wrong::Slow(limit), SLOWER_THAN_QUANTILE[criterion])
     }
 
-    fn finding<const COINS: usize>(&self, now: Duration, jury: &Jury<COINS>, wrong: Wrong, tolerated: f64) -> Finding {
-        let episode = jury.episode();
+    fn finding<const CRITERIA: usize>(
+        &self,
+        now: Duration,
+        detector: &Detector<CRITERIA>,
+        wrong: Wrong,
+        tolerated: f64,
+    ) -> FaultReport {
+        let episode = detector.episode();
         let centi = |ln: f64| (ln.clamp(-1e6, 1e6) * 100.0).round() as i32;
-        Finding {
+        FaultReport {
             wrong,
             // Whole numbers all the way from the counters: below 2^53 the sums are exact.
             bad: episode.seen.bad as u64,
             requests: episode.seen.requests as u64,
             within: now.saturating_sub(self.since + episode.began),
             tolerated_bp: (tolerated * 10_000.0).round() as u32,
-            ln_evidence_centi: centi(jury.ln_evidence()),
-            ln_worse_centi: centi(jury.ln_worse()),
+            ln_evidence_centi: centi(detector.ln_evidence()),
+            ln_worse_centi: centi(detector.ln_worse()),
         }
     }
 

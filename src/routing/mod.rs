@@ -24,7 +24,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::config;
 use crate::domain::Color;
 use crate::domain::freeze::What;
-use crate::domain::watch::{Mode, Phase, Seen};
+use crate::domain::watch::{Stratum, WatchCounts, WatchMode};
 
 mod failed_requests;
 mod freeze_queue;
@@ -394,7 +394,7 @@ enum Guest {
 
 /// A request that a watch counts.
 struct Watched {
-    mode: Mode,
+    mode: WatchMode,
     source: Source,
     /// Where its cohort is counted, until it has an answer.
     cohort: Cell<Option<usize>>,
@@ -475,7 +475,7 @@ impl Lease {
 
     /// Where it is to be described if it fails; `None` where nobody wants to know.
     pub fn failed(&self) -> Option<&FailedRequests> {
-        let is_evidence = self.watched.is_some() && !matches!(self.phase().0, Phase::Old | Phase::Aside);
+        let is_evidence = self.watched.is_some() && !matches!(self.phase().0, Stratum::Old | Stratum::Excluded);
         self.lane.failed.as_ref().filter(|_| is_evidence)
     }
 
@@ -581,11 +581,11 @@ impl Lease {
     }
 
     /// How the watch counts it, and whose it is where that matters.
-    fn phase(&self) -> (Phase, Option<Source>) {
-        let Some(Watched { mode, source, .. }) = &self.watched else { return (Phase::Calm, None) };
+    fn phase(&self) -> (Stratum, Option<Source>) {
+        let Some(Watched { mode, source, .. }) = &self.watched else { return (Stratum::Calm, None) };
         match self.lane.side {
-            Side::Old => (Phase::Old, None),
-            Side::New if source.is_aside(mode) => (Phase::Aside, None),
+            Side::Old => (Stratum::Old, None),
+            Side::New if source.is_excluded(mode) => (Stratum::Excluded, None),
             Side::New => (mode.phase(), Some(*source)),
         }
     }
@@ -654,7 +654,7 @@ pub struct Tally {
     /// See `old_begun`.
     pub old_void: u64,
     /// Ended with evidence.
-    pub seen: Seen,
+    pub seen: WatchCounts,
 }
 
 impl std::ops::AddAssign<&Tally> for Tally {
@@ -670,20 +670,20 @@ impl std::ops::AddAssign<&Tally> for Tally {
 impl Tally {
     /// In flight on either color.
     pub fn in_flight(&self) -> u64 {
-        let ended = self.seen.new_color().all() + self.seen.of(Phase::Old).all() + self.void;
+        let ended = self.seen.new_color().all() + self.seen.of(Stratum::Old).all() + self.void;
         self.begun.saturating_sub(ended)
     }
 
     /// Without what has not ended: whoever adds another route's counts to it does not hear of those any more.
     pub fn without_in_flight(mut self) -> Self {
-        self.old_begun = self.old_void + self.seen.of(Phase::Old).all();
+        self.old_begun = self.old_void + self.seen.of(Stratum::Old).all();
         self.begun -= self.in_flight();
         self
     }
 
     /// In flight on the new color.
     pub fn in_flight_on_new(&self) -> u64 {
-        let old = self.old_begun.saturating_sub(self.old_void + self.seen.of(Phase::Old).all());
+        let old = self.old_begun.saturating_sub(self.old_void + self.seen.of(Stratum::Old).all());
         self.in_flight().saturating_sub(old)
     }
 }
@@ -712,8 +712,8 @@ impl Tenure {
         for counts in &self.counts {
             // Ended before begun, so that `begun` is never the smaller one.
             sum.seen.refused += counts.refused.get();
-            for phase in Phase::ALL {
-                sum.seen.phases[phase as usize] += counts.tallies.ended(phase);
+            for phase in Stratum::ALL {
+                sum.seen.strata[phase as usize] += counts.tallies.ended(phase);
             }
             sum.seen.spread += &counts.tallies.spread();
             (sum.old_void, sum.void) = (sum.old_void + counts.old_void.get(), sum.void + counts.void.get());
@@ -745,7 +745,7 @@ impl Tenure {
     }
 
     /// Sets how requests that begin from now on are sent and counted; `None` when the watch is over.
-    pub fn set_mode(&self, mode: Option<Mode>) {
+    pub fn set_mode(&self, mode: Option<WatchMode>) {
         self.judging.set(mode);
     }
 

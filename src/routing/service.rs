@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::domain::Color;
-use crate::domain::watch::Mode;
+use crate::domain::watch::WatchMode;
 use crate::routing::freeze_queue::WriteToken;
 use crate::routing::{
     ColorStats, Counts, FailedRequests, Hold, Judging, Lane, Other, Route, ServiceInfo, Side, SlowLimits, Tenure,
@@ -66,7 +66,7 @@ pub struct Terms {
 #[derive(Clone, Debug)]
 pub struct Trial {
     /// How requests are counted.
-    pub mode: Mode,
+    pub mode: WatchMode,
     /// From when on answers are slow.
     pub slow: Option<SlowLimits>,
     /// Where the first failures are described.

@@ -1,6 +1,6 @@
 //! The route, its leases and its drain.
 
-use crate::domain::watch::Ended;
+use crate::domain::watch::Outcomes;
 use crate::routing::*;
 
 pub(super) fn address(port: u16) -> config::Address {
@@ -26,7 +26,7 @@ fn stays() -> [Stay; 2] {
 
 /// While the new color keeps one request in ten.
 fn split(epoch: u64, stays: &[Stay; 2]) -> Terms {
-    let mode = Mode { keep_one_in: 10, ..Mode::default() };
+    let mode = WatchMode { keep_one_in: 10, ..WatchMode::default() };
     let trial = Some(Trial { mode, slow: None, failed: FailedRequests::new().0 });
     Terms { trial, ..terms_of(Color::Green, epoch, stays) }
 }
@@ -180,7 +180,7 @@ fn a_late_failure_counts_where_it_began() {
     let mut late = lease(&service, 0);
     let new = service.publish(terms(Color::Green, 2));
     late.record(Outcome::Bad, Some(500), 0, Duration::from_millis(3));
-    assert_eq!((old.tally().begun, old.tally().seen.new_color()), (1, Ended { good: 0, bad: 1 }));
+    assert_eq!((old.tally().begun, old.tally().seen.new_color()), (1, Outcomes { good: 0, bad: 1 }));
     assert_eq!(new.tally(), Tally::default());
     assert_eq!((service.stats[0].errors(), service.stats[1].errors()), (1, 0));
     assert_eq!((service.stats[0].requests(), service.stats[0].in_flight()), (1, 1));
@@ -227,7 +227,7 @@ fn a_guest_is_on_the_idle_color_counts_for_nothing_and_can_be_sent_away() {
     assert_eq!((stays[1].in_flight(), tenure.in_flight(), tenure.tally().in_flight_on_new()), (1, 2, 1));
     guest.answered();
     guest.record(Outcome::Bad, Some(500), 0, Duration::from_millis(3));
-    assert_eq!(tenure.tally().seen, Seen::default(), "no evidence");
+    assert_eq!(tenure.tally().seen, WatchCounts::default(), "no evidence");
     assert_eq!((service.stats[1].requests(), service.stats[1].errors()), (1, 1), "but a request of green");
     assert_eq!(service.stats[1].sum(|shard| shard.answers.iter().map(Counter::get).sum()), 0, "no yardstick either");
     let (mut left, _same) = leave(&mut stays, Color::Green, |stays| service.publish(terms_of(Color::Blue, 1, stays)));

@@ -1,12 +1,12 @@
 //! What the watch of a color counts: by the phase a request began in, by who asked for what, and by age.
 //!
-//! Workers count, the control plane reads and sets the [`Mode`]. A route that is not watched has a mode of zero, one
+//! Workers count, the control plane reads and sets the [`WatchMode`]. A route that is not watched has a mode of zero, one
 //! relaxed load, and no cohorts.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use crate::domain::watch::{Ended, Mode, Phase, SOURCES, Spread};
+use crate::domain::watch::{Outcomes, SOURCES, SourceCounts, Stratum, WatchMode};
 use crate::routing::Counter;
 
 /// The mode as workers read it: one number, 0 while nothing is watched.
@@ -18,19 +18,19 @@ const WARM_UP: u64 = 2;
 
 impl Judging {
     /// In that mode from the first request on.
-    pub fn new(mode: Option<Mode>) -> Self {
+    pub fn new(mode: Option<WatchMode>) -> Self {
         let judging = Judging::default();
         judging.set(mode);
         judging
     }
 
     /// Set by the control plane as the watch goes on; `None` when it is over.
-    pub fn set(&self, mode: Option<Mode>) {
+    pub fn set(&self, mode: Option<WatchMode>) {
         let number = |source: Option<u8>| u64::from(source.map_or(0, |source| source + 1));
         let word = mode.map_or(0, |mode| {
             let warm_up = if mode.warm_up { WARM_UP } else { 0 };
             let one_in = u64::from(mode.keep_one_in);
-            WATCHED | warm_up | one_in << 8 | number(mode.aside.client) << 16 | number(mode.aside.route) << 24
+            WATCHED | warm_up | one_in << 8 | number(mode.excluded.client) << 16 | number(mode.excluded.route) << 24
         });
         self.0.store(word, Relaxed);
     }
@@ -41,12 +41,12 @@ impl Judging {
     }
 
     /// The mode; `None` while nothing is watched.
-    pub fn mode(&self) -> Option<Mode> {
+    pub fn mode(&self) -> Option<WatchMode> {
         let word = self.0.load(Relaxed);
         let byte = |at: u32| (word >> at) as u8;
         (word != 0).then(|| {
-            let mut mode = Mode { warm_up: word & WARM_UP != 0, keep_one_in: byte(8), ..Mode::default() };
-            (mode.aside.client, mode.aside.route) = (byte(16).checked_sub(1), byte(24).checked_sub(1));
+            let mut mode = WatchMode { warm_up: word & WARM_UP != 0, keep_one_in: byte(8), ..WatchMode::default() };
+            (mode.excluded.client, mode.excluded.route) = (byte(16).checked_sub(1), byte(24).checked_sub(1));
             mode
         })
     }
@@ -78,8 +78,8 @@ impl Source {
     }
 
     /// Whether it is no evidence any more.
-    pub fn is_aside(&self, mode: &Mode) -> bool {
-        mode.aside.client == Some(self.client) || mode.aside.route == Some(self.route)
+    pub fn is_excluded(&self, mode: &WatchMode) -> bool {
+        mode.excluded.client == Some(self.client) || mode.excluded.route == Some(self.route)
     }
 }
 
@@ -116,15 +116,15 @@ impl Ends {
         if is_bad { self.bad.add(1) } else { self.good.add(1) }
     }
 
-    fn get(&self) -> Ended {
-        Ended { good: self.good.get(), bad: self.bad.get() }
+    fn get(&self) -> Outcomes {
+        Outcomes { good: self.good.get(), bad: self.bad.get() }
     }
 }
 
 /// How the requests of one worker ended under one epoch.
 #[derive(Debug)]
 pub(super) struct Tallies {
-    phases: [Ends; Phase::ALL.len()],
+    strata: [Ends; Stratum::ALL.len()],
     /// Of the new color's requests that count: by client, then by route.
     sources: Box<[[Ends; SOURCES]; 2]>,
     pub(super) cohorts: Option<Cohorts>,
@@ -132,24 +132,24 @@ pub(super) struct Tallies {
 
 impl Tallies {
     pub(super) fn new(limits: Option<SlowLimits>) -> Self {
-        Tallies { phases: Default::default(), sources: Box::default(), cohorts: limits.map(Cohorts::new) }
+        Tallies { strata: Default::default(), sources: Box::default(), cohorts: limits.map(Cohorts::new) }
     }
 
-    pub(super) fn add(&self, phase: Phase, source: Option<Source>, is_bad: bool) {
-        self.phases[phase as usize].add(is_bad);
+    pub(super) fn add(&self, phase: Stratum, source: Option<Source>, is_bad: bool) {
+        self.strata[phase as usize].add(is_bad);
         if let Some(source) = source {
             self.sources[0][usize::from(source.client)].add(is_bad);
             self.sources[1][usize::from(source.route)].add(is_bad);
         }
     }
 
-    pub(super) fn ended(&self, phase: Phase) -> Ended {
-        self.phases[phase as usize].get()
+    pub(super) fn ended(&self, phase: Stratum) -> Outcomes {
+        self.strata[phase as usize].get()
     }
 
-    pub(super) fn spread(&self) -> Spread {
+    pub(super) fn spread(&self) -> SourceCounts {
         let [clients, routes] = &*self.sources;
-        Spread { clients: clients.each_ref().map(Ends::get), routes: routes.each_ref().map(Ends::get) }
+        SourceCounts { clients: clients.each_ref().map(Ends::get), routes: routes.each_ref().map(Ends::get) }
     }
 }
 
@@ -249,16 +249,18 @@ impl Cohorts {
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::watch::Aside;
+    use crate::domain::watch::Excluded;
     use crate::routing::watch_counters::*;
 
     #[test]
     fn a_mode_reads_as_it_was_set() {
         let judging = Judging::default();
         assert_eq!(judging.mode(), None);
-        for aside in [Aside::default(), Aside { client: Some(0), route: Some(31) }] {
-            for mode in [Mode { warm_up: true, keep_one_in: 0, aside }, Mode { warm_up: false, keep_one_in: 10, aside }]
-            {
+        for excluded in [Excluded::default(), Excluded { client: Some(0), route: Some(31) }] {
+            for mode in [
+                WatchMode { warm_up: true, keep_one_in: 0, excluded },
+                WatchMode { warm_up: false, keep_one_in: 10, excluded },
+            ] {
                 judging.set(Some(mode));
                 assert_eq!(judging.mode(), Some(mode));
             }

@@ -23,8 +23,8 @@ use crate::control::task::upgrade::Left;
 use crate::domain::Color;
 use crate::domain::cutover::{Cutover, Phase, Timing};
 use crate::domain::health::{Health, Standing};
-use crate::domain::verdict::{Rule, Yardstick};
-use crate::domain::watch::{self, Before, Knobs, Sample};
+use crate::domain::verdict::{DetectorConfig, FailureBaseline};
+use crate::domain::watch::{self, Baseline, WatchConfig, WatchSample};
 use crate::os::clock;
 use crate::routing::preview_token::Key;
 use crate::routing::{
@@ -220,8 +220,8 @@ impl Managed {
         // What is in flight here is no evidence there.
         let mut tally = self.tally().without_in_flight();
         let asked = self.asked().0;
-        let begun = asked.new_color().all() + asked.of(watch::Phase::Old).all();
-        tally += &Tally { begun, old_begun: asked.of(watch::Phase::Old).all(), seen: asked, ..Tally::default() };
+        let begun = asked.new_color().all() + asked.of(watch::Stratum::Old).all();
+        tally += &Tally { begun, old_begun: asked.of(watch::Stratum::Old).all(), seen: asked, ..Tally::default() };
         let health = |probed: &Probed| (probed.upstream.address.to_string(), probed.health.clone());
         Left {
             estate: self.machine.estate(),
@@ -279,10 +279,10 @@ impl Managed {
     }
 
     /// Reads the counters: adds to the history, and returns what the watch wants to know.
-    pub(super) fn sample(&mut self, now: Duration) -> Sample {
+    pub(super) fn sample(&mut self, now: Duration) -> WatchSample {
         let (active, tally) = (self.machine.active(), self.tenure.tally());
         let of = |tally: &Tally, color: Color| {
-            if color == active { tally.seen.new_color() } else { tally.seen.of(watch::Phase::Old) }
+            if color == active { tally.seen.new_color() } else { tally.seen.of(watch::Stratum::Old) }
         };
         for color in Color::BOTH {
             let ended = of(&tally, color) - of(&self.seen, color);
@@ -296,7 +296,7 @@ impl Managed {
         let warm_up = timing(&self.config).watch.rule.warm_up;
         let aged = self.cohorts.come_of_age(&self.tenure, warm_up);
         let in_flight = tally.in_flight_on_new() + asked_in_flight;
-        Sample { seen, in_flight, aged, old_is_up: self.rollback_gate(active.other()).is_ok() }
+        WatchSample { seen, in_flight, aged, old_is_up: self.rollback_gate(active.other()).is_ok() }
     }
 
     /// How long the answers of both colors took since this was last called; once a second.
@@ -314,7 +314,7 @@ impl Managed {
         let rule = timing(&self.config).watch.rule;
         let history = &mut self.history[self.machine.active().index()];
         let slow = history.slow(now, self.config.watch.slow_factor);
-        self.machine.set_before(Before { yardstick: Yardstick::new(history.seconds(now), &rule), slow });
+        self.machine.set_baseline(Baseline { yardstick: FailureBaseline::new(history.seconds(now), &rule), slow });
     }
 
     /// How the active color is watched from its first request on.
@@ -329,7 +329,7 @@ impl Managed {
     /// What the watch that begins now has seen is nothing.
     fn begin_watch(&mut self, color: Color) {
         (self.notes, self.failures, self.asked) = (Vec::new(), None, Arc::default());
-        (self.replays_before, self.slow) = (self.replays_ever(color), self.machine.before().slow);
+        (self.replays_before, self.slow) = (self.replays_ever(color), self.machine.baseline().slow);
     }
 
     /// What the watch has told.
@@ -495,9 +495,9 @@ impl Managed {
 /// What the machine needs of the config.
 pub(super) fn timing(config: &config::Service) -> Timing {
     let config::Watch { window, max_false_rollbacks, min_effect, min_failures, warm_up, .. } = config.watch;
-    let rule = Rule { max_false_rollbacks, min_effect, min_failures, warm_up, window };
+    let rule = DetectorConfig { max_false_rollbacks, min_effect, min_failures, warm_up, window };
     let config::Watch { split, stay_open, rare_route, .. } = config.watch;
-    let watch = Knobs { rule, split, stay_open, rare_route };
+    let watch = WatchConfig { rule, split, stay_open, rare_route };
     Timing { watch, drain: config.drain.timeout }
 }
 

@@ -12,7 +12,7 @@ use crate::control::service::Managed;
 use crate::domain::Color;
 use crate::domain::cutover::{self, Closed};
 use crate::domain::health;
-use crate::domain::watch::{Account, Standing, Watch};
+use crate::domain::watch::{Watch, WatchState, WatchSummary};
 use crate::routing::{ColorStats, Counter, Ends, KINDS};
 use crate::tls::{Handshake, Identity};
 
@@ -57,19 +57,19 @@ pub(in crate::control) fn service_status(managed: &Managed, now: Duration) -> Se
 }
 
 fn watch_status(managed: &Managed, watch: &Watch, now: Duration) -> WatchStatus {
-    let Account { standing, counts, old, mode, tolerated, .. } = watch.account(now);
-    let aside = [("client", mode.aside.client), ("route", mode.aside.route)];
+    let WatchSummary { standing, counts, old, mode, tolerated, .. } = watch.account(now);
+    let aside = [("client", mode.excluded.client), ("route", mode.excluded.route)];
     WatchStatus {
         remaining_seconds: seconds(watch.until().saturating_sub(now)),
         answered: counts.all(),
         failed: counts.bad,
         evidence: watch.evidence(),
         standing: match standing {
-            Standing::Calm => WatchStanding::Calm,
-            Standing::WarmUp => WatchStanding::WarmUp,
-            Standing::Doubted => WatchStanding::Doubted,
-            Standing::Shared => WatchStanding::SharedFault,
-            Standing::NowhereToGo => WatchStanding::NowhereToGo,
+            WatchState::Calm => WatchStanding::Calm,
+            WatchState::WarmUp => WatchStanding::WarmUp,
+            WatchState::Doubted => WatchStanding::Doubted,
+            WatchState::Shared => WatchStanding::SharedFault,
+            WatchState::NowhereToGo => WatchStanding::NowhereToGo,
         },
         tolerated,
         keeps_one_in: (mode.keep_one_in > 0).then_some(mode.keep_one_in),

@@ -20,7 +20,7 @@ use crate::config::{self, ColorConfig};
 use crate::control::service::probe;
 use crate::control::service::{Managed, route_of};
 use crate::control::task::evidence::Failures;
-use crate::domain::watch::{Phase, Seen};
+use crate::domain::watch::{Stratum, WatchCounts};
 use crate::http_client::wire;
 use crate::os::clock;
 use crate::routing::{FailedRequest, FailedRequests, Ill, Judging, Side, Source, Upstream, is_own_shortage};
@@ -37,7 +37,7 @@ const CLIENT: &str = "cutover itself";
 #[derive(Debug, Default)]
 pub(in crate::control) struct Asked {
     /// As the watch counts them.
-    pub(in crate::control) seen: Seen,
+    pub(in crate::control) seen: WatchCounts,
     /// Of the new color.
     pub(in crate::control) in_flight: u64,
     /// By [`Side`], evidence or not.
@@ -125,7 +125,7 @@ impl Managed {
     }
 
     /// How they were answered so far, as the watch counts it: what ended, and what is in flight.
-    pub(in crate::control) fn asked(&self) -> (Seen, u64) {
+    pub(in crate::control) fn asked(&self) -> (WatchCounts, u64) {
         let asked = lock(&self.asked);
         (asked.seen, asked.in_flight)
     }
@@ -164,10 +164,10 @@ impl Stage {
     async fn ask_and_count(&self, side: Side, turn: usize) {
         let Some(mode) = self.mode.mode() else { return };
         let phase = match side {
-            Side::New if self.source.is_aside(&mode) => Some(Phase::Aside),
+            Side::New if self.source.is_excluded(&mode) => Some(Stratum::Excluded),
             Side::New => Some(mode.phase()),
             // What the old color answers while it has no part of the traffic is compared with nothing.
-            Side::Old if mode.keep_one_in > 0 => Some(Phase::Old),
+            Side::Old if mode.keep_one_in > 0 => Some(Stratum::Old),
             Side::Old => None,
         };
         if side == Side::New {
@@ -186,7 +186,7 @@ impl Stage {
         if let Some(phase) = phase {
             asked.count(phase, self.source, is_bad, fault);
         }
-        if is_bad && side == Side::New && phase != Some(Phase::Aside) && self.failed.has_room(Ill::Failed) {
+        if is_bad && side == Side::New && phase != Some(Stratum::Excluded) && self.failed.has_room(Ill::Failed) {
             let request = FailedRequest {
                 at_unix_ms: at,
                 method: "GET",
@@ -246,20 +246,20 @@ impl Stage {
 }
 
 impl Asked {
-    fn count(&mut self, phase: Phase, source: Source, is_bad: bool, fault: Option<&str>) {
-        let add = |ended: &mut crate::domain::watch::Ended| {
+    fn count(&mut self, phase: Stratum, source: Source, is_bad: bool, fault: Option<&str>) {
+        let add = |ended: &mut crate::domain::watch::Outcomes| {
             if is_bad { ended.bad += 1 } else { ended.good += 1 }
         };
-        add(&mut self.seen.phases[phase as usize]);
+        add(&mut self.seen.strata[phase as usize]);
         match phase {
-            Phase::Old | Phase::Aside => {}
-            Phase::Calm | Phase::WarmUp | Phase::Split | Phase::WarmUpSplit => {
+            Stratum::Old | Stratum::Excluded => {}
+            Stratum::Calm | Stratum::WarmUp | Stratum::Split | Stratum::WarmUpSplit => {
                 add(&mut self.seen.spread.clients[usize::from(source.client)]);
                 add(&mut self.seen.spread.routes[usize::from(source.route)]);
             }
         }
         // As the data plane counts it.
-        if fault == Some(NOT_CONNECTED) && phase != Phase::Old {
+        if fault == Some(NOT_CONNECTED) && phase != Stratum::Old {
             self.seen.refused += 1;
         }
     }
@@ -279,12 +279,12 @@ mod tests {
     fn an_answer_counts_where_its_request_began() {
         let source = Source::new(CLIENT.as_bytes(), b"/check");
         let mut asked = Asked::default();
-        asked.count(Phase::Calm, source, false, None);
-        asked.count(Phase::Split, source, true, Some(NOT_CONNECTED));
-        asked.count(Phase::Old, source, true, Some(NOT_CONNECTED));
-        asked.count(Phase::Aside, source, true, None);
+        asked.count(Stratum::Calm, source, false, None);
+        asked.count(Stratum::Split, source, true, Some(NOT_CONNECTED));
+        asked.count(Stratum::Old, source, true, Some(NOT_CONNECTED));
+        asked.count(Stratum::Excluded, source, true, None);
         let seen = &asked.seen;
-        assert_eq!((seen.new_color().good, seen.new_color().bad, seen.of(Phase::Old).bad), (1, 2, 1));
+        assert_eq!((seen.new_color().good, seen.new_color().bad, seen.of(Stratum::Old).bad), (1, 2, 1));
         assert_eq!(seen.refused, 1, "of the new color only");
         let (clients, routes) = (seen.spread.clients, seen.spread.routes);
         assert_eq!((clients[usize::from(source.client)].all(), routes[usize::from(source.route)].all()), (2, 2));

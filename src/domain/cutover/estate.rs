@@ -6,14 +6,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Cutover, Phase, Record, Timing};
-use crate::domain::watch::{Before, Watch};
+use crate::domain::watch::{Baseline, Watch};
 
 /// A machine as it is handed over, with nothing that is being saved or drained.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Estate {
     record: Record,
     watch: Option<Box<Watch>>,
-    before: Before,
+    baseline: Baseline,
 }
 
 impl Cutover {
@@ -23,18 +23,18 @@ impl Cutover {
             Phase::Watching(watch) => Some(watch.clone()),
             Phase::Steady | Phase::RolledBack { .. } => None,
         };
-        Estate { record: self.record(), watch, before: self.before }
+        Estate { record: self.record(), watch, baseline: self.baseline }
     }
 
     /// The machine that `estate` was of. A running watch goes on with what it has weighed, under the rules that it
     /// began with.
     pub fn inherit(estate: Estate, timing: Timing, now: Duration) -> Self {
-        let Estate { record, watch, before } = estate;
+        let Estate { record, watch, baseline } = estate;
         let mut machine = Cutover::restore(record, timing, now);
         if let Some(watch) = watch {
             machine.phase = Phase::Watching(watch);
         }
-        machine.before = before;
+        machine.baseline = baseline;
         machine
     }
 }
@@ -44,18 +44,19 @@ mod tests {
     use super::*;
     use crate::domain::Color;
     use crate::domain::cutover::{Ask, Effect, Event, Told};
-    use crate::domain::watch::{Ended, Knobs, Phase as Begun, Sample};
+    use crate::domain::watch::{Outcomes, Stratum as Begun, WatchConfig, WatchSample};
 
     /// What the machine has seen after so many good and bad answers.
     fn sample(machine: &Cutover, good: u64, bad: u64) -> Event {
-        let mut sample = Sample { old_is_up: true, ..Sample::default() };
-        sample.seen.phases[Begun::Calm as usize] = Ended { good, bad };
+        let mut sample = WatchSample { old_is_up: true, ..WatchSample::default() };
+        sample.seen.strata[Begun::Calm as usize] = Outcomes { good, bad };
         Event::Sample { epoch: machine.epoch(), sample: Box::new(sample) }
     }
 
     #[test]
     fn an_heir_decides_as_the_machine_itself_would_have() {
-        let timing = Timing { watch: Knobs { split: false, ..Knobs::DEFAULT }, drain: Duration::from_secs(30) };
+        let timing =
+            Timing { watch: WatchConfig { split: false, ..WatchConfig::DEFAULT }, drain: Duration::from_secs(30) };
         let at = |tenths: u64| Duration::from_millis(100 * tenths);
         let record = Record {
             active: Color::Blue,

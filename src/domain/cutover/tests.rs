@@ -3,12 +3,12 @@
 mod simulation;
 
 use super::*;
-use crate::domain::verdict::Rule;
-use crate::domain::watch::Phase as SeenIn;
+use crate::domain::verdict::DetectorConfig;
+use crate::domain::watch::Stratum as SeenIn;
 
 const WINDOW: Duration = Duration::from_secs(60);
 const TIMING: Timing = Timing {
-    watch: Knobs { rule: Rule { window: WINDOW, ..Rule::DEFAULT }, ..Knobs::DEFAULT },
+    watch: WatchConfig { rule: DetectorConfig { window: WINDOW, ..DetectorConfig::DEFAULT }, ..WatchConfig::DEFAULT },
     drain: Duration::from_secs(5),
 };
 
@@ -45,9 +45,9 @@ fn flipped() -> Cutover {
 }
 
 /// Failures are refused connections, for which the new color alone can answer.
-fn sample(good: u64, bad: u64, old_is_up: bool) -> Box<Sample> {
-    let mut sample = Sample { old_is_up, ..Sample::default() };
-    sample.seen.phases[SeenIn::Calm as usize] = Ended { good, bad };
+fn sample(good: u64, bad: u64, old_is_up: bool) -> Box<WatchSample> {
+    let mut sample = WatchSample { old_is_up, ..WatchSample::default() };
+    sample.seen.strata[SeenIn::Calm as usize] = Outcomes { good, bad };
     sample.seen.refused = bad;
     Box::new(sample)
 }
@@ -284,7 +284,10 @@ mod watching {
         let mut machine = fresh();
         machine.on(Event::Flip { to: Color::Green, ask: ready() }, secs(1));
         machine.set_timing(Timing {
-            watch: Knobs { rule: Rule { window: secs(0), ..Rule::DEFAULT }, ..Knobs::DEFAULT },
+            watch: WatchConfig {
+                rule: DetectorConfig { window: secs(0), ..DetectorConfig::DEFAULT },
+                ..WatchConfig::DEFAULT
+            },
             ..TIMING
         });
         machine.on(Event::Saved { serial: 1, outcome: Ok(()) }, secs(1));
@@ -295,7 +298,10 @@ mod watching {
     fn is_off_when_the_window_is_zero() {
         let mut machine = fresh();
         machine.set_timing(Timing {
-            watch: Knobs { rule: Rule { window: secs(0), ..Rule::DEFAULT }, ..Knobs::DEFAULT },
+            watch: WatchConfig {
+                rule: DetectorConfig { window: secs(0), ..DetectorConfig::DEFAULT },
+                ..WatchConfig::DEFAULT
+            },
             ..TIMING
         });
         machine.on(Event::Flip { to: Color::Green, ask: ready() }, secs(1));

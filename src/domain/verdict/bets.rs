@@ -25,9 +25,10 @@ pub struct Bets {
 }
 
 impl Bets {
-    /// Bets against the share `tolerated`, with gains and losses divided by `blunt`, which is 1 or more.
-    pub fn new(tolerated: f64, blunt: f64) -> Self {
-        let against = |ratio: fn(f64, f64) -> f64| shares(tolerated).map(|share| ratio(share, tolerated).ln() / blunt);
+    /// Bets against the share `tolerated`, with gains and losses divided by `dispersion`, which is 1 or more.
+    pub fn new(tolerated: f64, dispersion: f64) -> Self {
+        let against =
+            |ratio: fn(f64, f64) -> f64| shares(tolerated).map(|share| ratio(share, tolerated).ln() / dispersion);
         Bets {
             gain: against(|share, tolerated| share / tolerated),
             loss: against(|share, tolerated| (1.0 - tolerated) / (1.0 - share)),

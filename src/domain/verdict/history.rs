@@ -1,11 +1,11 @@
 //! What of the old color's past is a yardstick.
 //!
 //! An outage of some seconds says nothing about how the service usually is, and would excuse a bad release. A single
-//! bad second is no outage: it is how this service's errors come, and blunting has to learn from it.
+//! bad second is no outage: it is how this service's errors come, and dispersion has to learn from it.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, Rule, blunting, tolerated_share};
+use super::{Batch, DetectorConfig, dispersion, tolerated_share};
 
 /// Bad seconds in a row that are an outage.
 const OUTAGE: usize = 3;
@@ -19,27 +19,27 @@ const ENOUGH: f64 = 10_000.0;
 
 /// What a new color is measured against.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Yardstick {
+pub struct FailureBaseline {
     /// What the old color answered lately, without outages.
     pub answered: Batch,
     /// Its requests per second.
     pub rate: f64,
     /// What evidence is divided by, 1 or more.
-    pub blunt: f64,
+    pub dispersion: f64,
 }
 
-impl Default for Yardstick {
+impl Default for FailureBaseline {
     /// Nothing is known of the old color.
     fn default() -> Self {
-        Yardstick { answered: Batch::default(), rate: 0.0, blunt: 1.0 }
+        FailureBaseline { answered: Batch::default(), rate: 0.0, dispersion: 1.0 }
     }
 }
 
-impl Yardstick {
+impl FailureBaseline {
     /// From the old color's last seconds, at most an hour of them, oldest first; silent seconds are empty ones.
-    pub fn new(mut seconds: Vec<Batch>, rule: &Rule) -> Self {
+    pub fn new(mut seconds: Vec<Batch>, rule: &DetectorConfig) -> Self {
         if seconds.is_empty() {
-            return Yardstick::default();
+            return FailureBaseline::default();
         }
         leave_outages_out(&mut seconds);
         let sum = |seconds: &[Batch]| seconds.iter().copied().sum::<Batch>();
@@ -47,12 +47,12 @@ impl Yardstick {
         let (last, all) = (sum(recent), sum(&seconds));
         // By the number of requests only, never by how many were bad.
         let (answered, span) = if last.requests >= ENOUGH { (last, recent.len()) } else { (all, seconds.len()) };
-        Yardstick { answered, rate: answered.requests / span as f64, blunt: blunting(&seconds, rule) }
+        FailureBaseline { answered, rate: answered.requests / span as f64, dispersion: dispersion(&seconds, rule) }
     }
 
     /// The share of bad requests up to which a new color is left alone.
-    pub fn tolerated(&self, rule: &Rule) -> f64 {
-        tolerated_share(self.answered, self.blunt, rule)
+    pub fn tolerated(&self, rule: &DetectorConfig) -> f64 {
+        tolerated_share(self.answered, self.dispersion, rule)
     }
 }
 
@@ -72,13 +72,13 @@ mod tests {
 
     #[test]
     fn the_nearest_past_is_taken_where_it_is_enough() {
-        let rule = Rule::default();
+        let rule = DetectorConfig::default();
         let (bad, good) = (Batch::new(100.0, 2.0), Batch::new(100.0, 0.0));
-        let busy = Yardstick::new([[bad; 300], [good; 300]].concat(), &rule);
+        let busy = FailureBaseline::new([[bad; 300], [good; 300]].concat(), &rule);
         assert_eq!((busy.answered, busy.rate), (Batch::new(30_000.0, 0.0), 100.0));
-        let quiet = Yardstick::new([[Batch::new(1.0, 0.0); 300], [Batch::default(); 300]].concat(), &rule);
+        let quiet = FailureBaseline::new([[Batch::new(1.0, 0.0); 300], [Batch::default(); 300]].concat(), &rule);
         assert_eq!((quiet.answered, quiet.rate), (Batch::new(300.0, 0.0), 0.5));
-        assert_eq!(Yardstick::new(Vec::new(), &rule), Yardstick::default());
+        assert_eq!(FailureBaseline::new(Vec::new(), &rule), FailureBaseline::default());
     }
 
     #[test]

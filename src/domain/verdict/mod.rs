@@ -1,9 +1,9 @@
 //! The statistics of a watch: counts in, a finding out.
 //!
-//! A bad request is a coin that shows tails. What the old color did before the flip says which share of tails is to be
-//! [tolerated](tolerated_share); eight [bets](Bets) stand on larger shares; their summed capital is the
-//! [evidence](Evidence); traffic that both colors share can [compare](Comparison) them; and a [jury](Jury) turns all of
-//! it into a [`Finding`]. `docs/verdict.md` says the same without formulas.
+//! A bad request is a coin that came up tails. What the old color did before the flip says which share of tails is to
+//! be [tolerated](tolerated_share); eight [bets](Bets) stand on larger shares; their summed capital is the
+//! [evidence](Evidence); traffic that both colors share can [compare](Comparison) them; and a [detector](Detector)
+//! turns all of it into a [`Detection`]. `docs/verdict.md` says the same without formulas.
 //!
 //! Nothing here reads a clock, allocates while it looks, or knows epochs, colors and rollbacks: `watch` does. Looking
 //! more often costs nothing but the time of a look, because the bound on needless rollbacks holds for every schedule
@@ -12,12 +12,12 @@
 use serde::{Deserialize, Serialize};
 
 mod bets;
-mod blunting;
 mod comparison;
+mod detector;
+mod dispersion;
 mod evidence;
 mod failures;
 mod history;
-mod jury;
 mod slowness;
 mod split;
 mod tolerance;
@@ -26,24 +26,24 @@ mod tolerance;
 mod vectors;
 
 pub use bets::Bets;
-pub use blunting::{blunting, blunting_at};
 pub use comparison::Comparison;
+pub use detector::{CORROBORATED, Corroboration, Detection, Detector, Episode, Observation};
+pub use dispersion::{dispersion, dispersion_at};
 pub use evidence::{Evidence, Stake};
-pub use failures::jury_of_failures;
-pub use history::{Yardstick, leave_outages_out};
-pub use jury::{Episode, Finding, Jury, Look, WORSE, Witness};
-pub use slowness::{SLOWER_THAN_QUANTILE, jury_of_slowness};
+pub use failures::failure_detector;
+pub use history::{FailureBaseline, leave_outages_out};
+pub use slowness::{SLOWER_THAN_QUANTILE, slowness_detector};
 pub use split::kept_share;
 pub use tolerance::{tolerated_share, upper_bound};
 
 use std::time::Duration;
 
-/// How often a jury looks when nothing wakes it.
+/// How often a detector looks when nothing wakes it.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
 /// What an operator may tune; the rest of the rule is constant.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Rule {
+pub struct DetectorConfig {
     /// Chance of a needless rollback per watch, above 0 and below 1. Default 0.001: one in a thousand deployments.
     pub max_false_rollbacks: f64,
     /// A rise of the share of bad requests by less than this is not worth a rollback. Default 0.001.
@@ -56,15 +56,15 @@ pub struct Rule {
     pub window: Duration,
 }
 
-impl Default for Rule {
+impl Default for DetectorConfig {
     fn default() -> Self {
-        Rule::DEFAULT
+        DetectorConfig::DEFAULT
     }
 }
 
-impl Rule {
+impl DetectorConfig {
     /// What holds where nothing is configured.
-    pub const DEFAULT: Rule = Rule {
+    pub const DEFAULT: DetectorConfig = DetectorConfig {
         max_false_rollbacks: 0.001,
         min_effect: 0.001,
         min_failures: 5,

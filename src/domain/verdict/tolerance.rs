@@ -4,7 +4,7 @@
 //! largest true share that the sample leaves credible; but never less than half as much again as was seen, and never
 //! less than `min_effect` more than was seen, because smaller rises are not worth a rollback.
 
-use super::{Batch, Rule};
+use super::{Batch, DetectorConfig};
 
 /// Rises below half of what was usual are nobody's fault.
 const RATIO: f64 = 1.5;
@@ -21,10 +21,10 @@ const HOPELESS_MIN: f64 = 20.0;
 
 /// The share of bad requests up to which the new color is left alone, 0.000001 to 0.999.
 ///
-/// `blunt` is how much less the history is worth than its number of requests says; 1 where errors come one by one.
-pub fn tolerated_share(history: Batch, blunt: f64, rule: &Rule) -> f64 {
+/// `dispersion` is how much less the history is worth than its number of requests says; 1 where errors come one by one.
+pub fn tolerated_share(history: Batch, dispersion: f64, rule: &DetectorConfig) -> f64 {
     let seen = history.share();
-    let worth = Batch::new(history.requests / blunt, history.bad / blunt);
+    let worth = Batch::new(history.requests / dispersion, history.bad / dispersion);
     let credible = upper_bound(worth, (4.0 / rule.max_false_rollbacks).ln()).min(seen + DOUBT_MAX);
     let most = if history.requests < HOPELESS_MIN { MOST } else { HOPELESS };
     credible.max(RATIO * seen).max(seen + rule.min_effect).clamp(LEAST, most)
@@ -47,7 +47,7 @@ pub fn upper_bound(history: Batch, nats: f64) -> f64 {
     credible
 }
 
-/// Kullback-Leibler divergence of the coin `seen` from the coin `believed`, in nats; `0 * ln 0` is 0.
+/// Kullback-Leibler divergence of a coin that shows `seen` from one that shows `believed`, in nats; `0 * ln 0` is 0.
 fn divergence(seen: f64, believed: f64) -> f64 {
     let part = |seen: f64, believed: f64| if seen > 0.0 { seen * (seen / believed).ln() } else { 0.0 };
     part(seen, believed) + part(1.0 - seen, 1.0 - believed)
@@ -59,14 +59,14 @@ mod tests {
 
     #[test]
     fn a_hopeless_old_color_excuses_everything_but_one_request_does_not() {
-        let rule = Rule::default();
+        let rule = DetectorConfig::default();
         assert_eq!(tolerated_share(Batch::new(100.0, 100.0), 1.0, &rule), HOPELESS);
         assert_eq!(tolerated_share(Batch::new(1.0, 1.0), 1.0, &rule), MOST);
     }
 
     #[test]
     fn more_history_excuses_less() {
-        let rule = Rule::default();
+        let rule = DetectorConfig::default();
         let mut before = 1.0;
         for requests in [0.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6] {
             let share = tolerated_share(Batch::new(requests, 0.0), 1.0, &rule);

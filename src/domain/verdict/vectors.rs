@@ -1,13 +1,14 @@
 //! Known answers: `vectors.tsv` holds what an independent implementation of the same formulas gives.
 //!
-//! A name says what was fed in; "10/2" is two bad ones among ten requests. Evidence is a natural logarithm. The juries
-//! are fed one look per 100 ms until they are done; the answer is the number of the look that found something.
+//! A name says what was fed in; "10/2" is two bad ones among ten requests. Evidence is a natural logarithm. The
+//! detectors are fed one look per 100 ms until they are done; the answer is the number of the look that found
+//! something.
 
 use std::time::Duration;
 
 use super::evidence::Stake;
-use super::failures::jury_of_failures;
-use super::slowness::jury_of_slowness;
+use super::failures::failure_detector;
+use super::slowness::slowness_detector;
 use super::*;
 
 const TABLE: &str = include_str!("vectors.tsv");
@@ -40,11 +41,11 @@ fn all_are_met() {
     evidence_in_the_warm_up(&mut answers);
     histories(&mut answers);
     comparisons(&mut answers);
-    juries_of_failures(&mut answers);
+    detectors_of_failures(&mut answers);
     for rate in [0.2, 20.0, 50.0, 1000.0] {
         answers.note(format!("kept share at {rate}/s"), kept_share(rate));
     }
-    juries_of_slowness(&mut answers);
+    detectors_of_slowness(&mut answers);
 
     let wanted = TABLE.lines().filter(|line| !line.starts_with('#')).map(|line| {
         let (name, number) = line.split_once('\t').expect("a name, a tab, a number");
@@ -62,7 +63,7 @@ fn tolerances(answers: &mut Answers) {
     for (requests, bad) in [(72_000, 0), (72_000, 72), (17_280, 0), (100, 3), (6_000_000, 60_000), (0, 0)] {
         answers.note(format!("upper bound of {requests}/{bad}"), upper_bound(of(requests, bad), f64::ln(4_000.0)));
     }
-    for (requests, bad, blunt) in [
+    for (requests, bad, dispersion) in [
         (72_000, 0, 1.0),
         (72_000, 72, 1.0),
         (72_000, 72, 8.0),
@@ -71,18 +72,18 @@ fn tolerances(answers: &mut Answers) {
         (0, 0, 1.0),
         (100, 30, 1.0),
     ] {
-        let share = tolerated_share(of(requests, bad), blunt, &Rule::default());
-        answers.note(format!("tolerated after {requests}/{bad}, blunt {blunt}"), share);
+        let share = tolerated_share(of(requests, bad), dispersion, &DetectorConfig::default());
+        answers.note(format!("tolerated after {requests}/{bad}, dispersion {dispersion}"), share);
     }
 }
 
 fn bets(answers: &mut Answers) {
-    for (tolerated, blunt) in [(TOLERATED, 1.0), (0.3, 1.0), (TOLERATED, 4.0)] {
-        let bets = Bets::new(tolerated, blunt);
+    for (tolerated, dispersion) in [(TOLERATED, 1.0), (0.3, 1.0), (TOLERATED, 4.0)] {
+        let bets = Bets::new(tolerated, dispersion);
         for at in [0, 3, 7] {
             let (gain, loss) = bets.gain_and_loss(at);
-            answers.note(format!("gain of bet {at} against {tolerated}, blunt {blunt}"), gain);
-            answers.note(format!("loss of bet {at} against {tolerated}, blunt {blunt}"), loss);
+            answers.note(format!("gain of bet {at} against {tolerated}, dispersion {dispersion}"), gain);
+            answers.note(format!("loss of bet {at} against {tolerated}, dispersion {dispersion}"), loss);
         }
     }
 }
@@ -132,19 +133,19 @@ fn evidence_in_the_warm_up(answers: &mut Answers) {
 }
 
 fn histories(answers: &mut Answers) {
-    let rule = Rule::default();
+    let rule = DetectorConfig::default();
     let mut history = [of(20, 0); 60];
     history[30] = of(20, 12);
     leave_outages_out(&mut history);
-    answers.note("blunting of 60 s of 20/0, one second of them 20/12", blunting(&history, &rule));
+    answers.note("dispersion of 60 s of 20/0, one second of them 20/12", dispersion(&history, &rule));
     history[30..34].fill(of(20, 15));
     leave_outages_out(&mut history);
     let left: Batch = history.iter().copied().sum();
     answers.note("requests left of 60 s of 20/0, four seconds of them 20/15", left.requests);
-    answers.note("blunting of what is left", blunting(&history, &rule));
+    answers.note("dispersion of what is left", dispersion(&history, &rule));
     history.fill(of(20, 0));
     history[30] = of(20, 20);
-    answers.note("blunting against 0.01 of 60 s of 20/0, one second of them 20/20", blunting_at(&history, 0.01));
+    answers.note("dispersion against 0.01 of 60 s of 20/0, one second of them 20/20", dispersion_at(&history, 0.01));
 }
 
 fn comparisons(answers: &mut Answers) {
@@ -168,24 +169,33 @@ fn comparisons(answers: &mut Answers) {
     }
 }
 
-/// The look number `at` of a jury that began `begin_ms` after the flip.
-fn look<const COINS: usize>(
+/// The look number `at` of a detector that began `begin_ms` after the flip.
+fn look<const CRITERIA: usize>(
     begin_ms: u64,
     at: u64,
-    new: [Batch; COINS],
-    old: [Batch; COINS],
+    new: [Batch; CRITERIA],
+    old: [Batch; CRITERIA],
     is_split: bool,
-) -> Look<COINS> {
+) -> Observation<CRITERIA> {
     let now = Duration::from_millis(begin_ms + 100 * at);
-    Look { now, since: now, new, old, compared: new, is_split, in_flight: 0.0, witness: Witness::BothColors }
+    Observation {
+        now,
+        since: now,
+        new,
+        old,
+        compared: new,
+        is_split,
+        in_flight: 0.0,
+        corroboration: Corroboration::BothColors,
+    }
 }
 
 /// Number of the first look with a verdict; -1 without one.
-fn guilty_at(mut looks: impl Iterator<Item = Finding>) -> f64 {
-    looks.position(|finding| finding == Finding::Guilty).map_or(-1.0, |at| at as f64)
+fn guilty_at(mut looks: impl Iterator<Item = Detection>) -> f64 {
+    looks.position(|finding| finding == Detection::Guilty).map_or(-1.0, |at| at as f64)
 }
 
-fn juries_of_failures(answers: &mut Answers) {
+fn detectors_of_failures(answers: &mut Answers) {
     let none = Batch::default();
     for (name, begin_ms, alone, shared) in [
         ("dead at once", 0, of(4, 4), [of(2, 2), of(2, 0)]),
@@ -193,18 +203,18 @@ fn juries_of_failures(answers: &mut Answers) {
         ("a tenth bad after the warm-up", 2_000, of(20, 2), [of(10, 1), of(10, 0)]),
         ("both dead 70 s after the flip", 70_000, of(4, 4), [of(2, 2), of(2, 2)]),
     ] {
-        let mut jury = jury_of_failures(TOLERATED, 40.0, 1.0, Rule::default());
+        let mut detector = failure_detector(TOLERATED, 40.0, 1.0, DetectorConfig::default());
         let found = guilty_at((0..200).map(|at| {
-            let is_split = jury.is_in_doubt();
+            let is_split = detector.is_in_doubt();
             let [new, old] = if is_split { shared } else { [alone, none] };
-            jury.look(look(begin_ms, at, [new], [old], is_split))
+            detector.look(look(begin_ms, at, [new], [old], is_split))
         }));
-        answers.note(format!("jury of failures: {name}"), found);
+        answers.note(format!("detector of failures: {name}"), found);
     }
-    let mut jury = jury_of_failures(TOLERATED, 1_000.0, 1.0, Rule::default());
+    let mut detector = failure_detector(TOLERATED, 1_000.0, 1.0, DetectorConfig::default());
     let mut doubted = None;
     for at in 0..60 {
-        let is_split = jury.is_in_doubt();
+        let is_split = detector.is_in_doubt();
         let stumbles = at < 20;
         let [new, old] = match (is_split, stumbles) {
             (true, true) => [of(10, 1), of(90, 0)],
@@ -212,26 +222,26 @@ fn juries_of_failures(answers: &mut Answers) {
             (false, true) => [of(100, 5), none],
             (false, false) => [of(100, 0), none],
         };
-        jury.look(look(0, at, [new], [old], is_split));
-        doubted = doubted.or(jury.is_in_doubt().then_some(at));
+        detector.look(look(0, at, [new], [old], is_split));
+        doubted = doubted.or(detector.is_in_doubt().then_some(at));
     }
-    answers.note("jury of failures: the doubt in a warm-up of 5 % bad", doubted.map_or(-1.0, |at| at as f64));
-    answers.note("jury of failures: evidence 4 s after that warm-up", jury.ln_evidence());
+    answers.note("detector of failures: the doubt in a warm-up of 5 % bad", doubted.map_or(-1.0, |at| at as f64));
+    answers.note("detector of failures: evidence 4 s after that warm-up", detector.ln_evidence());
 }
 
-fn juries_of_slowness(answers: &mut Answers) {
+fn detectors_of_slowness(answers: &mut Answers) {
     for (name, begin_ms) in [("after the warm-up", 2_000), ("from the flip on", 0)] {
-        let mut jury = jury_of_slowness(40.0, [1.0; 3], Rule::default());
+        let mut detector = slowness_detector(40.0, [1.0; 3], DetectorConfig::default());
         let found = guilty_at((0..200).map(|at| {
-            let is_split = jury.is_in_doubt();
+            let is_split = detector.is_in_doubt();
             let (new, old) = if is_split {
                 ([of(2, 2), of(2, 1), of(2, 0)], [of(2, 1), of(2, 0), of(2, 0)])
             } else {
                 ([of(4, 4), of(4, 2), of(4, 0)], [Batch::default(); 3])
             };
-            jury.look(look(begin_ms, at, new, old, is_split))
+            detector.look(look(begin_ms, at, new, old, is_split))
         }));
-        answers.note(format!("jury of slowness: slow {name}"), found);
-        answers.note(format!("jury of slowness: evidence then, slow {name}"), jury.ln_evidence());
+        answers.note(format!("detector of slowness: slow {name}"), found);
+        answers.note(format!("detector of slowness: evidence then, slow {name}"), detector.ln_evidence());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::watch::{Aged, Ended};
+use crate::domain::watch::{AgedCohorts, Outcomes};
 use crate::routing::{COHORT, COHORTS, CohortCount, Tenure};
 
 /// Reads the cohorts of the route in force as they come of age.
@@ -25,11 +25,11 @@ impl Default for Cohorts {
 
 impl Cohorts {
     /// What has come of age since this was last called.
-    pub(in crate::control) fn come_of_age(&mut self, tenure: &Tenure, warm_up: Duration) -> Aged {
-        let Some(slow) = tenure.slow() else { return Aged::default() };
+    pub(in crate::control) fn come_of_age(&mut self, tenure: &Tenure, warm_up: Duration) -> AgedCohorts {
+        let Some(slow) = tenure.slow() else { return AgedCohorts::default() };
         self.seen.resize(COHORTS, Default::default());
         let elapsed = slow.since.elapsed();
-        let mut aged = Aged { is_split: true, in_warm_up: true, ..Aged::default() };
+        let mut aged = AgedCohorts { is_split: true, in_warm_up: true, ..AgedCohorts::default() };
         let mut youngest = None;
         for (quantile, limit) in slow.limits.iter().enumerate() {
             let Some(limit) = limit else { continue };
@@ -42,7 +42,7 @@ impl Cohorts {
                 let [new, old] = [0, 1].map(|side| {
                     let begun = now[side].begun.saturating_sub(before[side].begun);
                     let fast = now[side].fast[quantile].saturating_sub(before[side].fast[quantile]).min(begun);
-                    Ended { good: fast, bad: begun - fast }
+                    Outcomes { good: fast, bad: begun - fast }
                 });
                 aged.new[quantile] += new;
                 aged.old[quantile] += old;
@@ -55,7 +55,7 @@ impl Cohorts {
         aged.in_warm_up =
             youngest.map_or(elapsed < warm_up, |at| COHORT * u32::try_from(at).unwrap_or(u32::MAX) < warm_up);
         if !aged.is_split {
-            aged.old = [Ended::default(); 3];
+            aged.old = [Outcomes::default(); 3];
         }
         aged
     }

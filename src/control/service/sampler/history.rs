@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::verdict::{Batch, SLOWER_THAN_QUANTILE, blunting_at};
+use crate::domain::verdict::{Batch, SLOWER_THAN_QUANTILE, dispersion_at};
 use crate::routing::{ANSWER_BUCKETS, SLOW_MAX, answer_bucket, bucket_end};
 
 /// For the bursts that a history knows of; the one in force may be another.
@@ -115,7 +115,7 @@ impl History {
         std::array::from_fn(|at| {
             let seconds = self.seconds.iter().map(|second| Batch::new(second.answers.into(), second.slow[at].into()));
             let history: Vec<Batch> = seconds.collect();
-            limits[at].map(|limit| (limit, blunting_at(&history, SLOWER_THAN_QUANTILE[at])))
+            limits[at].map(|limit| (limit, dispersion_at(&history, SLOWER_THAN_QUANTILE[at])))
         })
     }
 

@@ -11,8 +11,8 @@ use crate::api::status::{Replays, SyntheticStatus, WatchNote};
 use crate::config::ColorConfig;
 use crate::control::messages::seconds;
 use crate::domain::Color;
-use crate::domain::verdict::WORSE;
-use crate::domain::watch::{Account, Ended, Finding, Phase, Weight, Wrong};
+use crate::domain::verdict::CORROBORATED;
+use crate::domain::watch::{DetectorSummary, FaultReport, Outcomes, Stratum, WatchSummary, Wrong};
 use crate::ledger::redact::without_values;
 use crate::routing::{FailedRequest, Tally};
 
@@ -31,8 +31,8 @@ pub(super) struct Case {
     pub(super) flipped: Option<String>,
     /// UTC.
     pub(super) taken_back: String,
-    pub(super) finding: Finding,
-    pub(super) account: Account,
+    pub(super) finding: FaultReport,
+    pub(super) account: WatchSummary,
     pub(super) tally: Tally,
     pub(super) replays: Replays,
     pub(super) synthetic: Option<SyntheticStatus>,
@@ -90,21 +90,21 @@ impl Case {
         );
         page.one("failures", &weighed(&account.failures));
         page.one("slowness", &weighed(&account.slowness));
-        let yardstick = account.before.yardstick;
+        let yardstick = account.baseline.yardstick;
         page.one(
             "old_color_before",
             &json!({
                 "requests": yardstick.answered.requests, "bad": yardstick.answered.bad,
-                "per_second": thousandths(yardstick.rate), "evidence_divided_by": yardstick.blunt,
-                "slow_from_seconds": account.before.slow.map(|slow| slow.map(|(limit, _)| seconds(limit))),
+                "per_second": thousandths(yardstick.rate), "evidence_divided_by": yardstick.dispersion,
+                "slow_from_seconds": account.baseline.slow.map(|slow| slow.map(|(limit, _)| seconds(limit))),
             }),
         );
         page.one(
             "doubt",
             &json!({
                 "new_color_keeps_one_in": account.mode.keep_one_in, "warm_up": account.mode.warm_up,
-                "client_set_aside": account.mode.aside.client.is_some(),
-                "route_set_aside": account.mode.aside.route.is_some(),
+                "client_set_aside": account.mode.excluded.client.is_some(),
+                "route_set_aside": account.mode.excluded.route.is_some(),
             }),
         );
         page.one("new_color", &sides(tally)[0]);
@@ -147,10 +147,10 @@ fn told(failed: &FailedRequest) -> Told<'_> {
     }
 }
 
-fn weighed(weight: &Weight) -> serde_json::Value {
+fn weighed(weight: &DetectorSummary) -> serde_json::Value {
     json!({
         "ln_evidence": thousandths(weight.ln_evidence), "ln_needed": thousandths(weight.ln_needed),
-        "ln_worse_than_old": thousandths(weight.ln_worse), "ln_worse_needed": thousandths(WORSE.ln()),
+        "ln_worse_than_old": thousandths(weight.ln_worse), "ln_worse_needed": thousandths(CORROBORATED.ln()),
         "bad": weight.bad, "requests": weight.requests, "in_doubt": weight.in_doubt,
     })
 }
@@ -162,8 +162,8 @@ fn thousandths(number: f64) -> Option<f64> {
 
 /// What the new color got under the watched epoch, and what the old one did while traffic was split.
 fn sides(tally: &Tally) -> [serde_json::Value; 2] {
-    let (new, old, aside) = (tally.seen.new_color(), tally.seen.of(Phase::Old), tally.seen.of(Phase::Aside));
-    let side = |begun: u64, void: u64, Ended { good, bad }: Ended| {
+    let (new, old, aside) = (tally.seen.new_color(), tally.seen.of(Stratum::Old), tally.seen.of(Stratum::Excluded));
+    let side = |begun: u64, void: u64, Outcomes { good, bad }: Outcomes| {
         json!({
             "begun": begun, "good": good, "bad": bad, "void": void,
             "in_flight": begun.saturating_sub(good + bad + void),

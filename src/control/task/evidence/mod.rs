@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::control::service::Managed;
 use crate::control::task::Task;
 use crate::domain::cutover::Made;
-use crate::domain::watch::{Account, Finding};
+use crate::domain::watch::{FaultReport, WatchSummary};
 use crate::ledger::Line;
 use crate::os::clock;
 use crate::routing::{FailedRequest, FailedRequests};
@@ -53,7 +53,7 @@ impl Task {
         &mut self,
         name: &str,
         made: &Made,
-        found: &(Finding, Account),
+        found: &(FaultReport, WatchSummary),
         what: &str,
     ) -> Option<PathBuf> {
         let folder = folder_of(&self.config.state.ledger);

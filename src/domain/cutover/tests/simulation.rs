@@ -31,7 +31,7 @@ struct World {
     /// The config file's `active`.
     config_active: Color,
     /// What the active color has answered, well and badly.
-    answered: Ended,
+    answered: Outcomes,
     /// Clients are there.
     is_asked: bool,
     /// Kinds of steps and states that came up.
@@ -51,7 +51,7 @@ impl World {
             machine,
             probes: Probes::new(),
             config_active: Color::Blue,
-            answered: Ended::default(),
+            answered: Outcomes::default(),
             is_asked: true,
             visited: BTreeSet::new(),
             is_told,
@@ -116,9 +116,9 @@ impl World {
             self.promises.config_edited();
         }
         let window = Duration::from_secs([0, 30, 60, 60][self.dice.roll(4) as usize]);
-        let rule = Rule { window, ..Rule::DEFAULT };
+        let rule = DetectorConfig { window, ..DetectorConfig::DEFAULT };
         let drain = Duration::from_secs([1, 5][self.dice.roll(2) as usize]);
-        let timing = Timing { watch: Knobs { rule, ..Knobs::DEFAULT }, drain };
+        let timing = Timing { watch: WatchConfig { rule, ..WatchConfig::DEFAULT }, drain };
         self.machine.set_timing(timing);
         self.promises.timing = timing;
         let active = self.config_active;
@@ -161,7 +161,7 @@ impl World {
         let bad = (0..many).filter(|_| self.dice.chance(share)).count() as u64;
         self.answered.good += many - bad;
         self.answered.bad += bad;
-        let Ended { good, bad } = self.answered;
+        let Outcomes { good, bad } = self.answered;
         // The old color is still finishing.
         let is_late = self.dice.chance(10);
         let epoch = epoch - u64::from(is_late);
@@ -188,7 +188,7 @@ impl World {
         self.clocks.restart(&mut self.dice);
         self.probes.restart();
         self.machine = Cutover::restore(self.disk.read(&self.clocks), TIMING, self.clocks.now);
-        self.answered = Ended::default();
+        self.answered = Outcomes::default();
         if self.is_told {
             println!("crash: {:?}", self.machine.record());
         }
@@ -211,7 +211,7 @@ impl World {
                 self.disk.push(*serial, record, &self.clocks)?;
             }
             if let Effect::Publish { .. } = effect {
-                self.answered = Ended::default();
+                self.answered = Outcomes::default();
             }
             let word = self.promises.obey(event, effect, &self.probes, self.clocks.now)?;
             self.visited.extend(word);

@@ -16,7 +16,7 @@ pub(super) struct Promises {
     taken_back: Option<Color>,
     drains: Vec<Draining>,
     /// What the running watch has been shown.
-    judged: Ended,
+    judged: Outcomes,
     watch_until: Option<Duration>,
     /// The config's `active` was written since it was last loaded.
     is_edited: bool,
@@ -50,7 +50,7 @@ impl Promises {
             saved: None,
             taken_back: None,
             drains: Vec::new(),
-            judged: Ended::default(),
+            judged: Outcomes::default(),
             watch_until: None,
             is_edited: false,
             timing: TIMING,
@@ -79,7 +79,7 @@ impl Promises {
         if let Event::Sample { epoch, sample } = event
             && *epoch == self.published.1
         {
-            self.judged = sample.seen.phases[SeenIn::Calm as usize];
+            self.judged = sample.seen.strata[SeenIn::Calm as usize];
         }
     }
 

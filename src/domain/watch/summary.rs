@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Before, Ended, Knobs, Mode, Phase, SHARED_AGAIN, Watch};
-use crate::domain::verdict::Jury;
+use super::{Baseline, Outcomes, SHARED_AGAIN, Stratum, Watch, WatchConfig, WatchMode};
+use crate::domain::verdict::Detector;
 
 /// What the watch thinks of the new color.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum WatchState {
     /// Nothing to speak of.
     Calm,
     /// Likewise, and a cold start is excused.
@@ -20,9 +20,9 @@ pub enum Standing {
     NowhereToGo,
 }
 
-/// What one jury has weighed.
+/// What one detector has weighed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Weight {
+pub struct DetectorSummary {
     /// How much speaks against the new color, as a natural logarithm.
     pub ln_evidence: f64,
     /// As much is enough.
@@ -39,47 +39,47 @@ pub struct Weight {
 
 /// The numbers of a watch.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Account {
+pub struct WatchSummary {
     /// In a word.
-    pub standing: Standing,
+    pub standing: WatchState,
     /// Since the flip.
     pub elapsed: Duration,
     /// How the new color's requests have ended.
-    pub counts: Ended,
+    pub counts: Outcomes,
     /// Those of the old color's part of split traffic.
-    pub old: Ended,
-    /// Those of the new color that are no evidence, for their client or route is set aside.
-    pub aside: Ended,
+    pub old: Outcomes,
+    /// Those of the new color that are no evidence, for their client or route is excluded.
+    pub excluded: Outcomes,
     /// The share of failures that is excused after the warm-up.
     pub tolerated: f64,
     /// Failures.
-    pub failures: Weight,
+    pub failures: DetectorSummary,
     /// Answers that are slow.
-    pub slowness: Weight,
+    pub slowness: DetectorSummary,
     /// Of the old color.
-    pub before: Before,
+    pub baseline: Baseline,
     /// How requests are sent and counted.
-    pub mode: Mode,
+    pub mode: WatchMode,
     /// What the operator has tuned.
-    pub knobs: Knobs,
+    pub config: WatchConfig,
 }
 
 impl Watch {
     /// Where it stands.
-    pub fn account(&self, now: Duration) -> Account {
-        let rule = &self.knobs.rule;
-        Account {
+    pub fn account(&self, now: Duration) -> WatchSummary {
+        let rule = &self.config.rule;
+        WatchSummary {
             standing: self.standing(now),
             elapsed: now.saturating_sub(self.since),
             counts: self.counts(),
-            old: self.last.seen.of(Phase::Old),
-            aside: self.last.seen.of(Phase::Aside),
+            old: self.last.seen.of(Stratum::Old),
+            excluded: self.last.seen.of(Stratum::Excluded),
             tolerated: self.tolerated,
             failures: weight(&self.failures, rule.failures_bar()),
             slowness: weight(&self.slowness, rule.slowness_bar()),
-            before: self.before,
+            baseline: self.baseline,
             mode: self.mode(),
-            knobs: self.knobs,
+            config: self.config,
         }
     }
 
@@ -89,27 +89,27 @@ impl Watch {
         self.failures.is_calm() && self.slowness.is_calm() && !is_doubted && self.stuck.is_none()
     }
 
-    fn standing(&self, now: Duration) -> Standing {
+    fn standing(&self, now: Duration) -> WatchState {
         let is_shared = self.shared_told.is_some_and(|told| now < told + SHARED_AGAIN);
         match self.stuck {
-            Some(_) => Standing::NowhereToGo,
-            None if is_shared => Standing::Shared,
-            None if self.failures.is_in_doubt() || self.slowness.is_in_doubt() => Standing::Doubted,
-            None if self.is_warming_up(now) => Standing::WarmUp,
-            None => Standing::Calm,
+            Some(_) => WatchState::NowhereToGo,
+            None if is_shared => WatchState::Shared,
+            None if self.failures.is_in_doubt() || self.slowness.is_in_doubt() => WatchState::Doubted,
+            None if self.is_warming_up(now) => WatchState::WarmUp,
+            None => WatchState::Calm,
         }
     }
 }
 
-fn weight<const COINS: usize>(jury: &Jury<COINS>, bar: f64) -> Weight {
-    let episode = jury.episode().seen;
-    Weight {
-        ln_evidence: jury.ln_evidence(),
+fn weight<const CRITERIA: usize>(detector: &Detector<CRITERIA>, bar: f64) -> DetectorSummary {
+    let episode = detector.episode().seen;
+    DetectorSummary {
+        ln_evidence: detector.ln_evidence(),
         ln_needed: bar.ln(),
-        ln_worse: jury.ln_worse(),
+        ln_worse: detector.ln_worse(),
         // Whole numbers all the way from the counters: below 2^53 the sums are exact.
         bad: episode.bad as u64,
         requests: episode.requests as u64,
-        in_doubt: jury.is_in_doubt(),
+        in_doubt: detector.is_in_doubt(),
     }
 }
