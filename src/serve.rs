@@ -21,7 +21,10 @@ use crate::admin;
 use crate::api::status::Upgraded;
 use crate::config::Config;
 use crate::control::{self, Control, Handle};
-use crate::handover::{Inherited, Launcher, Link, PARCEL_VERSION, Parcel, Started, Word, notify_ready};
+use crate::handover::{
+    Inherited, Launcher, RunningSuccessor, UPGRADE_STATE_VERSION, UpgradeLink, UpgradeMessage, UpgradeState,
+    notify_ready,
+};
 use crate::os::clock;
 use crate::os::line_writer::Lines;
 use crate::proxy::{self, AccessLog, Listener, Plane, Scheme};
@@ -47,7 +50,7 @@ const IDLE_GRACE: Duration = Duration::from_secs(5);
 /// Between two reports of what the process that was upgraded still counts.
 const REPORT: Duration = Duration::from_millis(200);
 /// For the process before this one to say what it has counted.
-const PARCEL_LIMIT: Duration = Duration::from_secs(20);
+const UPGRADE_STATE_LIMIT: Duration = Duration::from_secs(20);
 
 /// Serves until a signal ends it, on the sockets it was given and on its own. Exit code 0 after a stop, 1 when it could
 /// not start.
@@ -91,8 +94,8 @@ struct Running {
     log: AccessLog,
     control: JoinHandle<()>,
     stop_control: watch::Sender<bool>,
-    asked: std::sync::mpsc::Receiver<Asked>,
-    stops: Arc<Stops>,
+    asked: std::sync::mpsc::Receiver<ProcessCommand>,
+    stops: Arc<StopSignals>,
     handle: Handle,
     /// Every socket that listens, once more.
     sockets: Vec<OwnedFd>,
@@ -102,7 +105,7 @@ struct Running {
 
 /// What the process is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+enum ProcessCommand {
     Stop,
     Upgrade,
     /// The control thread has ended without being told to: there is nobody left to judge a release.
@@ -111,9 +114,9 @@ enum Asked {
 
 /// How often a stop was asked for.
 #[derive(Default)]
-struct Stops(AtomicU32);
+struct StopSignals(AtomicU32);
 
-impl Stops {
+impl StopSignals {
     fn add(&self) {
         self.0.fetch_add(1, Relaxed);
     }
@@ -131,7 +134,7 @@ impl Stops {
 fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartError> {
     let launcher = Launcher::find();
     raise_file_limit();
-    let Doors { listeners, admin, sockets, socket_file } = open_doors(config, inherited)?;
+    let BoundSockets { listeners, admin, sockets, socket_file } = bind_sockets(config, inherited)?;
     let log = open_access_log(config)?;
     let terminator = (!config.proxy.listen_tls.is_empty()).then(|| Terminator::new(&config.tls)).transpose();
     let terminator =
@@ -170,13 +173,13 @@ fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartErr
     let upgrades = ask.clone();
     control.upgrade_by(Box::new(move || {
         // Without a main thread there is nothing to upgrade.
-        let _ = upgrades.send(Asked::Upgrade);
+        let _ = upgrades.send(ProcessCommand::Upgrade);
     }));
     let handle = control.handle.clone();
-    let stops: Arc<Stops> = Arc::default();
+    let stops: Arc<StopSignals> = Arc::default();
     // Before anything is served: a TERM in the first millisecond is a stop like any other.
-    let ears = Ears { asked: ask.clone(), stops: Arc::clone(&stops), handle: handle.clone() };
-    ears.open().map_err(|error| StartError(format!("cannot hear signals: {error}")))?;
+    let signals = SignalHandler { asked: ask.clone(), stops: Arc::clone(&stops), handle: handle.clone() };
+    signals.open().map_err(|error| StartError(format!("cannot hear signals: {error}")))?;
     let token = config.admin.token.clone();
     let ordered = config.tls.acme.clone().zip(terminator.clone());
     let control = std::thread::Builder::new()
@@ -184,7 +187,7 @@ fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartErr
         .spawn(move || {
             run_control(control, admin, token, ordered, stopped);
             // Whoever has told it to end does not hear this any more.
-            let _ = ask.send(Asked::GiveUp);
+            let _ = ask.send(ProcessCommand::GiveUp);
         })
         .map_err(|error| StartError(format!("cannot start the control thread: {error}")))?;
     let plane = Plane::start(&config.proxy, &table, listeners, terminator.as_ref(), &log, &client_ends)
@@ -192,7 +195,7 @@ fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartErr
     let _ = plane_cell.set(PlaneHandles { wake: Box::new(plane.waker()), connections: Box::new(plane.connections()) });
     say_what_is_served(config);
     if let (Some(successor), Some(link)) = (predecessor, inherited.link.take()) {
-        let heard = hear_to_its_end(link, successor, handle.clone());
+        let heard = follow_predecessor(link, successor, handle.clone());
         heard.map_err(|error| StartError(format!("the process before this one is gone: {error}")))?;
     }
     if let Err(error) = notify_ready() {
@@ -202,14 +205,14 @@ fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartErr
 }
 
 /// Everything that listens, and each of its sockets once more.
-struct Doors {
+struct BoundSockets {
     listeners: Vec<Listener>,
     admin: admin::Bound,
     sockets: Vec<OwnedFd>,
     socket_file: Arc<AtomicBool>,
 }
 
-fn open_doors(config: &Config, inherited: &mut Inherited) -> Result<Doors, StartError> {
+fn bind_sockets(config: &Config, inherited: &mut Inherited) -> Result<BoundSockets, StartError> {
     let listeners = bind(config, inherited)?;
     let admin = admin::bind(&config.admin, inherited).map_err(|error| StartError(error.to_string()))?;
     for left in inherited.left() {
@@ -217,7 +220,7 @@ fn open_doors(config: &Config, inherited: &mut Inherited) -> Result<Doors, Start
     }
     let sockets = duplicates(&listeners, &admin)
         .map_err(|error| StartError(format!("cannot keep the sockets for an upgrade: {error}")))?;
-    Ok(Doors { listeners, socket_file: admin.stays(), admin, sockets })
+    Ok(BoundSockets { listeners, socket_file: admin.stays(), admin, sockets })
 }
 
 fn open_access_log(config: &Config) -> Result<AccessLog, StartError> {
@@ -240,13 +243,13 @@ impl Running {
         let limit = config.proxy.shutdown_timeout;
         loop {
             match self.asked.recv() {
-                Ok(Asked::Upgrade) => {
+                Ok(ProcessCommand::Upgrade) => {
                     if let Some(started) = self.upgrade() {
                         return self.leave(started, limit);
                     }
                 }
-                Ok(Asked::Stop) => return self.stop(limit, ExitCode::SUCCESS),
-                Ok(Asked::GiveUp) | Err(_) => return self.stop(limit, ExitCode::FAILURE),
+                Ok(ProcessCommand::Stop) => return self.stop(limit, ExitCode::SUCCESS),
+                Ok(ProcessCommand::GiveUp) | Err(_) => return self.stop(limit, ExitCode::FAILURE),
             }
         }
     }
@@ -267,7 +270,7 @@ impl Running {
     }
 
     /// Starts a successor. Whether it serves or not, the control plane hears of it.
-    fn upgrade(&self) -> Option<Started> {
+    fn upgrade(&self) -> Option<RunningSuccessor> {
         let start = |launcher: &Launcher| {
             if std::process::id() == 1 {
                 return Err("this is the first process of its container, which ends with it: start a new one".into());
@@ -292,8 +295,8 @@ impl Running {
     }
 
     /// Finishes what is in flight while the successor serves, and tells it what that adds to the counters.
-    fn leave(self, started: Started, limit: Duration) -> ExitCode {
-        let Started { pid, mut link } = started;
+    fn leave(self, started: RunningSuccessor, limit: Duration) -> ExitCode {
+        let RunningSuccessor { pid, mut link } = started;
         tracing::info!(pid, limit = ?limit, "another process serves now: requests in flight may finish");
         let observed = self.handle.observe_blocking();
         let last = observed.map(|observed| observed.stats);
@@ -303,7 +306,7 @@ impl Running {
             if let Some(stats) = &last {
                 // A successor that is gone has taken its counters with it.
                 let counters = control::counters(stats);
-                let _ = link.say(&Parcel { version: PARCEL_VERSION, counters, ..Parcel::default() });
+                let _ = link.say(&UpgradeState { version: UPGRADE_STATE_VERSION, counters, ..UpgradeState::default() });
             }
         };
         // At the first one the successor begins to judge.
@@ -325,27 +328,27 @@ impl Running {
 }
 
 /// Says that config, state and sockets are in order, and takes what was counted so far.
-fn take_over(link: &mut Link, control: &mut Control) -> Result<control::Successor, StartError> {
+fn take_over(link: &mut UpgradeLink, control: &mut Control) -> Result<control::InheritedCounters, StartError> {
     let failed = |error| StartError(format!("the process before this one does not hand over: {error}"));
-    link.say(&Word::Ready).map_err(failed)?;
-    let parcel = match link.hear::<Parcel>(Some(PARCEL_LIMIT)) {
+    link.say(&UpgradeMessage::Ready).map_err(failed)?;
+    let state = match link.hear::<UpgradeState>(Some(UPGRADE_STATE_LIMIT)) {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
             tracing::warn!(%error, "what was counted so far is not understood, and left out");
-            Parcel { version: PARCEL_VERSION, ..Parcel::default() }
+            UpgradeState { version: UPGRADE_STATE_VERSION, ..UpgradeState::default() }
         }
-        parcel => parcel.map_err(failed)?,
+        state => state.map_err(failed)?,
     };
-    Ok(control.succeed(&parcel))
+    Ok(control.succeed(&state))
 }
 
 /// Says that we serve; from then on the other process leaves, and is heard until it has ended.
-fn hear_to_its_end(mut link: Link, successor: control::Successor, handle: Handle) -> io::Result<()> {
-    link.say(&Word::Serving)?;
+fn follow_predecessor(mut link: UpgradeLink, successor: control::InheritedCounters, handle: Handle) -> io::Result<()> {
+    link.say(&UpgradeMessage::Serving)?;
     let hear = move || {
         let mut judges = false;
         loop {
-            match link.hear::<Parcel>(None) {
-                Ok(parcel) => drop(successor.take(&parcel)),
+            match link.hear::<UpgradeState>(None) {
+                Ok(state) => drop(successor.take(&state)),
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
                 Err(_) => break,
             }
@@ -450,13 +453,13 @@ fn run_control(
 }
 
 /// Where signals are passed on to.
-struct Ears {
-    asked: std::sync::mpsc::Sender<Asked>,
-    stops: Arc<Stops>,
+struct SignalHandler {
+    asked: std::sync::mpsc::Sender<ProcessCommand>,
+    stops: Arc<StopSignals>,
     handle: Handle,
 }
 
-impl Ears {
+impl SignalHandler {
     /// Hears signals from now on, until the process ends: on a thread of its own, since a stop is heard whatever the
     /// others wait for.
     ///
@@ -491,6 +494,6 @@ impl Ears {
     fn stop(&self) {
         self.stops.add();
         // A main thread that has ended needs no telling.
-        let _ = self.asked.send(Asked::Stop);
+        let _ = self.asked.send(ProcessCommand::Stop);
     }
 }

@@ -1,4 +1,4 @@
-//! The text of `/metrics`, made from an [`Observation`] at each scrape.
+//! The text of `/metrics`, made from a [`StatusSnapshot`] at each scrape.
 //!
 //! Nothing is counted here, and no label ever holds a path, a host or a method as a client sent it.
 
@@ -6,7 +6,7 @@ use prometheus::TextEncoder;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 use crate::api::status::{Phase, Status};
-use crate::control::Observation;
+use crate::control::StatusSnapshot;
 use crate::domain::Color;
 use crate::domain::freeze::What;
 use crate::routing::{
@@ -20,7 +20,7 @@ const PHASES: [Phase; 4] = [Phase::Steady, Phase::Draining, Phase::Watching, Pha
 const REASONS: [&str; 3] = ["operator", "config", "verdict"];
 
 /// Everything that was observed, in the Prometheus text format.
-pub fn text(observed: &Observation) -> String {
+pub fn text(observed: &StatusSnapshot) -> String {
     let families = traffic(observed).into_iter().chain(cutover(observed)).chain(held(observed)).chain(proxy(observed));
     // The encoder takes a family without a sample for a mistake; before the first request it is none.
     let families: Vec<_> = families.filter(|family| !family.get_metric().is_empty()).collect();
@@ -28,13 +28,13 @@ pub fn text(observed: &Observation) -> String {
 }
 
 /// What is counted for each color of each service.
-fn each(observed: &Observation) -> impl Iterator<Item = (&str, Color, &ColorStats)> {
+fn each(observed: &StatusSnapshot) -> impl Iterator<Item = (&str, Color, &ColorStats)> {
     observed.stats.iter().flat_map(|(name, stats)| {
         Color::BOTH.into_iter().zip(stats).map(move |(color, stats)| (name.as_str(), color, &**stats))
     })
 }
 
-fn traffic(observed: &Observation) -> [MetricFamily; 8] {
+fn traffic(observed: &StatusSnapshot) -> [MetricFamily; 8] {
     let durations = each(observed).map(|(name, color, stats)| duration(name, color, stats));
     let in_flight = each(observed).map(|(name, color, stats)| gauge(&of(name, color), stats.in_flight() as f64));
     let skew = each(observed)
@@ -66,7 +66,7 @@ fn of(service: &str, color: Color) -> [(&'static str, &str); 2] {
     [("service", service), ("color", color.as_str())]
 }
 
-fn requests(observed: &Observation) -> MetricFamily {
+fn requests(observed: &StatusSnapshot) -> MetricFamily {
     let counts = each(observed).flat_map(|(name, color, stats)| {
         let cells = (0..CODE_CLASSES.len()).flat_map(|class| (0..METHODS.len()).map(move |method| (class, method)));
         cells.filter_map(move |(class, method)| {
@@ -79,7 +79,7 @@ fn requests(observed: &Observation) -> MetricFamily {
     family("requests_total", "Requests that ended, to their last byte.", MetricType::COUNTER, counts)
 }
 
-fn replays(observed: &Observation) -> MetricFamily {
+fn replays(observed: &StatusSnapshot) -> MetricFamily {
     let counts = observed.stats.iter().flat_map(|(name, stats)| {
         let count = |at: usize| stats.iter().map(|stats| stats.sum(|shard: &Shard| shard.replays[at].get())).sum();
         let results = REPLAY_RESULTS.iter().enumerate();
@@ -89,7 +89,7 @@ fn replays(observed: &Observation) -> MetricFamily {
     family("replays_total", help, MetricType::COUNTER, counts)
 }
 
-fn rehearsals(observed: &Observation) -> MetricFamily {
+fn rehearsals(observed: &StatusSnapshot) -> MetricFamily {
     let counts = observed.rehearsals.iter().flat_map(|(name, counts)| {
         let results = REHEARSAL_RESULTS.iter().zip(counts);
         results.map(|(result, count)| counter(&[("service", name), ("result", result)], *count)).collect::<Vec<_>>()
@@ -98,7 +98,7 @@ fn rehearsals(observed: &Observation) -> MetricFamily {
     family("rehearsals_total", help, MetricType::COUNTER, counts)
 }
 
-fn long_lived(observed: &Observation) -> MetricFamily {
+fn long_lived(observed: &StatusSnapshot) -> MetricFamily {
     let open = each(observed).flat_map(|(name, color, stats)| {
         // The first is for all others, which end by themselves.
         KINDS.into_iter().enumerate().skip(1).map(move |(at, kind)| {
@@ -109,7 +109,7 @@ fn long_lived(observed: &Observation) -> MetricFamily {
     family("long_lived", "Those of them that have no end of their own.", MetricType::GAUGE, open)
 }
 
-fn drain_ends(observed: &Observation) -> MetricFamily {
+fn drain_ends(observed: &StatusSnapshot) -> MetricFamily {
     let counts = each(observed).flat_map(|(name, color, stats)| {
         KINDS.into_iter().enumerate().flat_map(move |(at, kind)| {
             let closed = stats.sum(|shard: &Shard| shard.ends[at].closed.get());
@@ -145,7 +145,7 @@ fn duration(service: &str, color: Color, stats: &ColorStats) -> Metric {
     metric
 }
 
-fn cutover(observed: &Observation) -> [MetricFamily; 7] {
+fn cutover(observed: &StatusSnapshot) -> [MetricFamily; 7] {
     let services = &observed.status.services;
     let active = services.iter().flat_map(|(name, service)| {
         let is_active = |color| f64::from(u8::from(service.active == color));
@@ -188,7 +188,7 @@ fn cutover(observed: &Observation) -> [MetricFamily; 7] {
     ]
 }
 
-fn held(observed: &Observation) -> [MetricFamily; 3] {
+fn held(observed: &StatusSnapshot) -> [MetricFamily; 3] {
     let frozen = observed.status.services.iter().flat_map(|(name, service)| {
         let is = |what| f64::from(u8::from(service.freeze.as_ref().is_some_and(|freeze| freeze.what == what)));
         [What::Writes, What::All].map(|what| gauge(&[("service", name), ("what", what.as_str())], is(what)))
@@ -218,7 +218,7 @@ fn upstreams(status: &Status) -> Vec<Metric> {
     metrics
 }
 
-fn proxy(observed: &Observation) -> [MetricFamily; 9] {
+fn proxy(observed: &StatusSnapshot) -> [MetricFamily; 9] {
     let reloads = [("ok", observed.reloads_ok), ("failed", observed.reloads_failed)];
     let reloads = reloads.map(|(result, count)| counter(&[("result", result)], count));
     let connections = [gauge(&[], observed.status.connections as f64)];
@@ -316,7 +316,7 @@ mod tests {
     }
 
     /// Two workers; blue has answered three requests, one of them with 503, and holds one; green is watched.
-    fn example() -> Observation {
+    fn example() -> StatusSnapshot {
         let stats = [ColorStats::new(2), ColorStats::new(2)].map(Arc::new);
         let count = |worker: usize, class: usize, method: usize, us: u64| {
             let shard = &stats[0].shards[worker];
@@ -378,7 +378,7 @@ mod tests {
         let rehearsals = vec![("recall".into(), [5, 4, 3, 2, 1])];
         let watch_ends = vec![("recall".into(), "keep", 2), ("recall".into(), "not-enough-traffic", 0)];
         let stats = vec![("recall".into(), stats)];
-        Observation {
+        StatusSnapshot {
             status,
             stats,
             rehearsals,

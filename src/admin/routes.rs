@@ -17,7 +17,7 @@ use super::server::Context;
 use crate::admin::metrics;
 use crate::api::client::Verb;
 use crate::api::status::{ChangeRequest, Changed, FreezeRequest, Refusal, RefusalCode, ServiceStatus, ThawRequest};
-use crate::control::Observation;
+use crate::control::StatusSnapshot;
 
 /// A request's body; more is 413.
 pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -191,7 +191,7 @@ pub(super) fn readers() -> tokio::sync::Semaphore {
 }
 
 /// Ready when every service has somewhere to send its requests.
-fn readyz(observed: &Observation) -> Answer {
+fn readyz(observed: &StatusSnapshot) -> Answer {
     let waits = |service: &ServiceStatus| {
         service.colors.get(&service.active).is_none_or(|color| color.upstreams.iter().all(|upstream| !upstream.ready))
     };

@@ -14,7 +14,7 @@ use super::server::{Limits, serve_within};
 use crate::api::client::{Client, ClientError};
 use crate::api::status::*;
 use crate::config;
-use crate::control::{Command, Handle, Observation};
+use crate::control::{Command, Handle, StatusSnapshot};
 use crate::domain::Color;
 
 /// Far longer than anything here takes.
@@ -54,7 +54,7 @@ fn service(active: Color, ready: bool) -> ServiceStatus {
     }
 }
 
-fn observation(ready: bool) -> Observation {
+fn observation(ready: bool) -> StatusSnapshot {
     let status = Status {
         version: "0.1.0".into(),
         pid: 1,
@@ -66,7 +66,7 @@ fn observation(ready: bool) -> Observation {
         certificates: vec![],
         ledger: vec![],
     };
-    Observation {
+    StatusSnapshot {
         status,
         stats: vec![],
         rehearsals: vec![],

@@ -5,29 +5,29 @@ use std::time::Duration;
 
 use crate::api::status::{EventKind, Refusal, RefusalCode, Verdict};
 use crate::domain::Color;
-use crate::domain::cutover::{Made, Reason, Refused, Told, UnderWay, Wanted, WatchEnd};
+use crate::domain::cutover::{Change, ChangeError, Notice, Reason, Requested, UnderWay, WatchEnd};
 use crate::domain::freeze::{self, Freeze};
 use crate::domain::watch::{WatchEvent, WatchSummary};
 use crate::ledger::Line;
 use crate::routing::HeldEnd;
 
 /// A refusal as the API says it.
-pub(super) fn refusal(service: &str, why: &Refused) -> Refusal {
+pub(super) fn refusal(service: &str, why: &ChangeError) -> Refusal {
     let (code, message) = match why {
-        Refused::NotReady { color, why } => (
+        ChangeError::NotReady { color, why } => (
             RefusalCode::NotReady,
             format!("{service}: {color} is not ready: {why}. Nothing was changed; fix it, or use --force"),
         ),
-        Refused::RehearsalFailed { color, why } => (
+        ChangeError::RehearsalFailed { color, why } => (
             RefusalCode::RehearsalFailed,
             format!(
                 "{service}: {color} answers otherwise than the active color: {why}. Nothing was changed; see `cutover rehearsal`, deploy a better release, or use --force"
             ),
         ),
-        Refused::AlreadyActive { color } => {
+        ChangeError::AlreadyActive { color } => {
             (RefusalCode::AlreadyActive, format!("{service}: {color} is active already, nothing was changed"))
         }
-        Refused::UnderWay { what } => {
+        ChangeError::UnderWay { what } => {
             let (what, now) = match what {
                 UnderWay::Saving(color) => (format!("a flip to {color} is being saved"), "try again in a moment"),
                 UnderWay::Watching(color) => (format!("{color} is active and being watched"), "see `cutover status`"),
@@ -36,17 +36,17 @@ pub(super) fn refusal(service: &str, why: &Refused) -> Refusal {
             };
             (RefusalCode::CutoverUnderWay, format!("{service}: another cutover is under way: {what}; {now}"))
         }
-        Refused::NothingToRollBack { active } => (
+        ChangeError::NothingToRollBack { active } => (
             RefusalCode::NothingToRollBack,
             format!(
                 "{service}: nothing to roll back: no flip since the start or the last rollback; {active} stays. To change color all the same, flip"
             ),
         ),
-        Refused::StaleEpoch { asked, epoch } => (
+        ChangeError::StaleEpoch { asked, epoch } => (
             RefusalCode::StaleEpoch,
             format!("{service}: epoch is {epoch}, not {asked}: somebody changed it in between; look again"),
         ),
-        Refused::Unsaved { why } => (
+        ChangeError::Unsaved { why } => (
             RefusalCode::StateUnwritable,
             format!("{service}: the flip could not be saved, so a restart would undo it: {why}. Nothing was changed"),
         ),
@@ -55,9 +55,9 @@ pub(super) fn refusal(service: &str, why: &Refused) -> Refusal {
 }
 
 /// Why a freeze was not made or renewed, as the API says it.
-pub(super) fn not_frozen(service: &str, why: &freeze::Refused, now: Duration) -> Refusal {
+pub(super) fn not_frozen(service: &str, why: &freeze::FreezeError, now: Duration) -> Refusal {
     match why {
-        freeze::Refused::Others(Freeze { what, by, why, until, .. }) => {
+        freeze::FreezeError::HeldByAnother(Freeze { what, by, why, until, .. }) => {
             let why = why.as_ref().map_or(String::new(), |why| format!(" ({why})"));
             let left = span(until.saturating_sub(now));
             let message = format!(
@@ -66,7 +66,7 @@ pub(super) fn not_frozen(service: &str, why: &freeze::Refused, now: Duration) ->
             );
             Refusal { code: RefusalCode::AlreadyFrozen, message }
         }
-        freeze::Refused::None => Refusal {
+        freeze::FreezeError::NotFrozen => Refusal {
             code: RefusalCode::NotFrozen,
             message: format!(
                 "{service}: not frozen any more: thawed, not renewed in time, at freeze.max, or the proxy was restarted"
@@ -76,7 +76,7 @@ pub(super) fn not_frozen(service: &str, why: &freeze::Refused, now: Duration) ->
 }
 
 /// A freeze began, or holds other requests now.
-pub(super) fn frozen(service: &str, freeze: &Freeze, now: Duration) -> Words {
+pub(super) fn frozen(service: &str, freeze: &Freeze, now: Duration) -> Announcement {
     let Freeze { what, by, why, until, .. } = freeze;
     let lasts = until.saturating_sub(now);
     let line = Line::new(&format!("freeze {service}: {what}")).with("for", span(lasts)).with("by", by);
@@ -88,25 +88,29 @@ pub(super) fn frozen(service: &str, freeze: &Freeze, now: Duration) -> Words {
         freeze::What::Writes => "writes are held",
         freeze::What::All => "all requests are held",
     };
-    Words { kind: EventKind::Freeze, sentence: format!("{requests}, for {} at first, by {by}{why}", span(lasts)), line }
+    Announcement {
+        kind: EventKind::Freeze,
+        sentence: format!("{requests}, for {} at first, by {by}{why}", span(lasts)),
+        line,
+    }
 }
 
 /// A freeze ended; `held` requests are let go, and `ends` is how others' waits have ended since it began.
 pub(super) fn thawed(
     service: &str,
     over: &Freeze,
-    end: &freeze::End,
+    end: &freeze::FreezeEnd,
     held: u64,
     ends: [u64; HeldEnd::ALL.len()],
     now: Duration,
-) -> Words {
+) -> Announcement {
     let took = now.saturating_sub(over.since);
     let line = Line::new(&format!("thaw {service}: {}", over.what)).with("reason", end.as_str());
     let (line, why) = match end {
-        freeze::End::Thawed { by } => (line.with("by", by), format!("by {by}")),
-        freeze::End::Expired => (line.with("of", &over.by), format!("{} has not renewed it", over.by)),
-        freeze::End::Limit => (line.with("of", &over.by), "freeze.max has passed".into()),
-        freeze::End::Stopped => (line.with("of", &over.by), "it goes away".into()),
+        freeze::FreezeEnd::Thawed { by } => (line.with("by", by), format!("by {by}")),
+        freeze::FreezeEnd::Expired => (line.with("of", &over.by), format!("{} has not renewed it", over.by)),
+        freeze::FreezeEnd::Limit => (line.with("of", &over.by), "freeze.max has passed".into()),
+        freeze::FreezeEnd::Stopped => (line.with("of", &over.by), "it goes away".into()),
     };
     let mut line = line.with("seconds", seconds(took)).with("held", held);
     let mut others = String::new();
@@ -117,7 +121,7 @@ pub(super) fn thawed(
         }
     }
     let sentence = format!("thawed after {}, {why}: {held} let go{others}", span(took));
-    Words { kind: EventKind::Thaw, sentence, line }
+    Announcement { kind: EventKind::Thaw, sentence, line }
 }
 
 /// The code of a refusal as ledger and API spell it.
@@ -142,13 +146,13 @@ pub(super) fn span(duration: Duration) -> String {
 }
 
 /// One thing that happened: its kind, its sentence, its line.
-pub(super) struct Words {
+pub(super) struct Announcement {
     pub(super) kind: EventKind,
     pub(super) sentence: String,
     pub(super) line: Line,
 }
 
-impl Words {
+impl Announcement {
     /// Says where everything else that is known is to be found.
     pub(super) fn with_evidence(mut self, file: &Path) -> Self {
         self.line = self.line.with("evidence", file.display());
@@ -158,10 +162,10 @@ impl Words {
 }
 
 /// Puts `told` into words.
-pub(super) fn words(service: &str, told: &Told) -> Words {
+pub(super) fn words(service: &str, told: &Notice) -> Announcement {
     match told {
-        Told::Flipped { made, forced } => moved(service, made, *forced, EventKind::Flip),
-        Told::RolledBack { made, forced, finding } => {
+        Notice::Flipped { made, forced } => moved(service, made, *forced, EventKind::Flip),
+        Notice::RolledBack { made, forced, finding } => {
             let mut words = moved(service, made, *forced, EventKind::Rollback);
             if let Some(found) = finding {
                 let (finding, WatchSummary { counts, .. }) = &**found;
@@ -171,42 +175,46 @@ pub(super) fn words(service: &str, told: &Told) -> Words {
             }
             words
         }
-        Told::Refused { wanted, reason, by, why } => {
+        Notice::Refused { wanted, reason, by, why } => {
             let refusal = refusal(service, why);
             let what = match wanted {
-                Wanted::Flip(color) => format!("flip to {color}"),
-                Wanted::Rollback => "rollback".into(),
+                Requested::Flip(color) => format!("flip to {color}"),
+                Requested::Rollback => "rollback".into(),
             };
             let line = Line::new(&format!("refused {service}: {what}")).with("code", code(&refusal));
             let line = line.with("reason", reason.as_str()).with("by", by).with("why", &refusal.message);
-            Words { kind: EventKind::Refused, sentence: format!("{what} refused: {}", refusal.message), line }
+            Announcement { kind: EventKind::Refused, sentence: format!("{what} refused: {}", refusal.message), line }
         }
-        Told::WatchEnded { color, epoch, end, counts } => {
+        Notice::WatchEnded { color, epoch, end, counts } => {
             let (word, sentence) = verdict(end);
             let line = Line::new(&format!("verdict {service}: {color} {word}")).with("epoch", epoch);
             let line = line.with("answered", counts.all()).with("failed", counts.bad);
             let of = format!("{} of {} answers failed", counts.bad, counts.all());
-            Words { kind: EventKind::Verdict, sentence: format!("{color}: {sentence} ({of})"), line }
+            Announcement { kind: EventKind::Verdict, sentence: format!("{color}: {sentence} ({of})"), line }
         }
-        Told::Noted { color, epoch, note } => {
+        Notice::Noted { color, epoch, note } => {
             let (word, sentence) = noted(*color, note);
             let line =
                 Line::new(&format!("watch {service}: {color} {word}")).with("epoch", epoch).with("why", &sentence);
-            Words { kind: EventKind::Verdict, sentence: format!("{color}: {sentence}"), line }
+            Announcement { kind: EventKind::Verdict, sentence: format!("{color}: {sentence}"), line }
         }
-        Told::Drained { color, epoch, took, cut } => {
+        Notice::Drained { color, epoch, took, cut } => {
             let took = seconds(*took);
             let line = Line::new(&format!("drained {service}: {color}")).with("epoch", epoch);
             // The change itself is on the disk.
             let line = line.with("seconds", took).with("cut", cut).unhurried();
             let cut = if *cut == 0 { "nothing was cut".into() } else { format!("{cut} cut at the deadline") };
-            Words { kind: EventKind::Drained, sentence: format!("{color} is drained after {took} s, {cut}"), line }
+            Announcement {
+                kind: EventKind::Drained,
+                sentence: format!("{color} is drained after {took} s, {cut}"),
+                line,
+            }
         }
     }
 }
 
-fn moved(service: &str, made: &Made, forced: bool, kind: EventKind) -> Words {
-    let Made { from, to, epoch, reason, by } = made;
+fn moved(service: &str, made: &Change, forced: bool, kind: EventKind) -> Announcement {
+    let Change { from, to, epoch, reason, by } = made;
     let line = Line::new(&format!("{} {service}: {from} -> {to}", kind.as_str())).with("epoch", epoch);
     let mut line = line.with("reason", reason.as_str()).with("by", by);
     if forced {
@@ -218,7 +226,7 @@ fn moved(service: &str, made: &Made, forced: bool, kind: EventKind) -> Words {
         Reason::Verdict => "by the watch".into(),
     };
     let forced = if forced { ", forced past its gate" } else { "" };
-    Words { kind, sentence: format!("{} {from} -> {to}, epoch {epoch}, {whose}{forced}", kind.as_str()), line }
+    Announcement { kind, sentence: format!("{} {from} -> {to}, epoch {epoch}, {whose}{forced}", kind.as_str()), line }
 }
 
 /// One word for the ledger, and a sentence.

@@ -30,7 +30,7 @@ use crate::api::status::{
 use crate::config::Config;
 use crate::domain::Color;
 use crate::domain::cutover::{Cutover, Phase};
-use crate::handover::Parcel;
+use crate::handover::UpgradeState;
 use crate::ledger::{Ledger, Place};
 use crate::os::batch_thread;
 use crate::os::clock;
@@ -38,13 +38,13 @@ use crate::routing::preview_token::Key;
 use crate::routing::{ClientEnds, ColorStats, HeldEnd, REHEARSAL_RESULTS, Table};
 use crate::tls::Terminator;
 
-use saved_state::Store;
+use saved_state::StateFolder;
 #[cfg(fuzzing)]
 pub use saved_state::fuzz as fuzz_state;
-use service::{Managed, timing};
-pub use task::reload::Load;
+use service::{ServiceState, timing};
+pub use task::reload::ConfigLoader;
 use task::upgrade::Handover;
-pub use task::upgrade::{Successor, counters};
+pub use task::upgrade::{InheritedCounters, counters};
 use task::{Inbox, Save, Saved, Schedule, Task};
 
 /// Events that a slow reader may fall behind by.
@@ -54,9 +54,9 @@ const QUEUE_MAX: usize = 1024;
 
 /// What is asked of the control task; each carries where to answer.
 pub(crate) enum Command {
-    Observe(oneshot::Sender<Observation>),
-    Flip(Change, oneshot::Sender<Result<Changed, Refusal>>),
-    Rollback(Change, oneshot::Sender<Result<Changed, Refusal>>),
+    Observe(oneshot::Sender<StatusSnapshot>),
+    Flip(ChangeCommand, oneshot::Sender<Result<Changed, Refusal>>),
+    Rollback(ChangeCommand, oneshot::Sender<Result<Changed, Refusal>>),
     /// Waits until the idle color holds no lease.
     Drain(String, oneshot::Sender<Result<Drained, Refusal>>),
     Freeze(String, FreezeRequest, oneshot::Sender<Result<Frozen, Refusal>>),
@@ -73,7 +73,7 @@ pub(crate) enum Command {
         answer: oneshot::Sender<Result<Upgraded, Refusal>>,
     },
     /// Nothing is judged from now on; answers what a successor goes on from.
-    HandOver(oneshot::Sender<Result<Parcel, String>>),
+    HandOver(oneshot::Sender<Result<UpgradeState, String>>),
     /// The upgrade that was asked for has ended, in one way or the other.
     UpgradeEnded(Result<Upgraded, String>),
     /// The process before this one judges no more.
@@ -83,7 +83,7 @@ pub(crate) enum Command {
 }
 
 /// A change of one service, as it was asked for.
-pub(crate) struct Change {
+pub(crate) struct ChangeCommand {
     pub(crate) service: String,
     /// The epoch the asker has seen; another one is refused as stale.
     pub(crate) if_epoch: Option<u64>,
@@ -91,7 +91,7 @@ pub(crate) struct Change {
 }
 
 /// Everything that status and metrics are made of.
-pub struct Observation {
+pub struct StatusSnapshot {
     /// As `GET /v1/status` says it.
     pub status: Status,
     /// Counters of the data plane, by service name, indexed by [`Color::index`].
@@ -133,7 +133,7 @@ impl Handle {
     ///
     /// # Errors
     /// [`RefusalCode::Stopping`] when the control task has ended.
-    pub async fn observe(&self) -> Result<Observation, Refusal> {
+    pub async fn observe(&self) -> Result<StatusSnapshot, Refusal> {
         self.ask(Command::Observe).await
     }
 
@@ -147,7 +147,7 @@ impl Handle {
         if_epoch: Option<u64>,
         request: ChangeRequest,
     ) -> Result<Changed, Refusal> {
-        self.ask(|answer| Command::Flip(Change { service, if_epoch, request }, answer)).await?
+        self.ask(|answer| Command::Flip(ChangeCommand { service, if_epoch, request }, answer)).await?
     }
 
     /// Back to the color before this one. Answers like [`Handle::flip`].
@@ -160,7 +160,7 @@ impl Handle {
         if_epoch: Option<u64>,
         request: ChangeRequest,
     ) -> Result<Changed, Refusal> {
-        self.ask(|answer| Command::Rollback(Change { service, if_epoch, request }, answer)).await?
+        self.ask(|answer| Command::Rollback(ChangeCommand { service, if_epoch, request }, answer)).await?
     }
 
     /// Answers when the idle color holds no lease.
@@ -308,12 +308,12 @@ pub fn start(
     workers: usize,
     wake_workers: Arc<dyn Fn() + Send + Sync>,
     connections: Arc<dyn Fn() -> u64 + Send + Sync>,
-    load: Load,
+    load: ConfigLoader,
     terminator: Option<Arc<Terminator>>,
     client_ends: Arc<ClientEnds>,
 ) -> Result<Control, StartError> {
     let folder = config.state.dir.clone();
-    let store = Store::open(&folder).map_err(|source| StartError::StateFolder { folder, source })?;
+    let store = StateFolder::open(&folder).map_err(|source| StartError::StateFolder { folder, source })?;
     let ledger = Ledger::open(Place::new(&config.state.ledger, &config.state.dir)).map_err(StartError::Thread)?;
     let bell = Arc::new(Notify::new());
     let mut start_problems = Vec::new();
@@ -385,11 +385,11 @@ pub fn start(
 fn restore(
     config: &Config,
     workers: usize,
-    store: &Store,
+    store: &StateFolder,
     bell: &Arc<Notify>,
     key: &Arc<Key>,
     problems: &mut Vec<String>,
-) -> BTreeMap<String, Managed> {
+) -> BTreeMap<String, ServiceState> {
     let now = clock::now();
     let folder = crate::control::task::evidence::folder_of(&config.state.ledger);
     let restore_one = |config: &crate::config::Service| {
@@ -403,7 +403,7 @@ fn restore(
         // The runtime's last word holds; a config that was changed while nobody ran is a flip, and takes its gate.
         let is_due = record.config_active != config.active;
         let machine = Cutover::restore(record, timing(config), now);
-        let mut managed = Managed::new(config.clone(), machine, workers, bell, Arc::clone(key));
+        let mut managed = ServiceState::new(config.clone(), machine, workers, bell, Arc::clone(key));
         managed.config_flip_due = is_due.then(|| "config changed before the start".to_owned());
         managed.is_unsaved = is_new;
         if matches!(managed.machine.phase(), Phase::RolledBack { .. }) {
@@ -420,7 +420,7 @@ fn restore(
 }
 
 /// The thread that writes state: one save after the other, in the order in which they were decided.
-fn save_each(store: &Store, saves: &Receiver<Save>, saved: &mpsc::Sender<Saved>) {
+fn save_each(store: &StateFolder, saves: &Receiver<Save>, saved: &mpsc::Sender<Saved>) {
     while let Ok(Save { service, serial, record, now }) = saves.recv() {
         let outcome = store.save(&service, &record, now).map_err(|error| error.to_string());
         // Once the task has ended nobody hears; what it decided is kept all the same.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::Color;
-use crate::domain::cutover::Record;
+use crate::domain::cutover::SavedState;
 use crate::os::clock;
 use crate::routing::preview_token::{KEY_BYTES, from_hex, to_hex};
 
@@ -23,7 +23,7 @@ const KEY_FILE: &str = "preview.key";
 
 /// A record as it is on the disk: wall time instead of monotonic time.
 #[derive(Debug, Serialize, Deserialize)]
-struct Entry {
+struct StateFile {
     version: u32,
     active: Color,
     epoch: u64,
@@ -35,22 +35,22 @@ struct Entry {
 
 /// The state folder.
 #[derive(Clone, Debug)]
-pub(super) struct Store {
+pub(super) struct StateFolder {
     folder: PathBuf,
 }
 
-impl Store {
+impl StateFolder {
     /// Creates the folder where needed, and proves that it can be written.
     pub(super) fn open(folder: &Path) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let proof = folder.join(".writable");
         File::create(&proof)?.write_all(b"?")?;
         fs::remove_file(proof)?;
-        Ok(Store { folder: folder.into() })
+        Ok(StateFolder { folder: folder.into() })
     }
 
     /// What was saved for `service`; `None` when nothing was. The error is a sentence: what, where, what now.
-    pub(super) fn load(&self, service: &str, now: Duration) -> Result<Option<Record>, String> {
+    pub(super) fn load(&self, service: &str, now: Duration) -> Result<Option<SavedState>, String> {
         let path = self.folder.join(format!("{service}.json"));
         let read = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -67,7 +67,7 @@ impl Store {
     }
 
     /// Saves `record`; when this returns it survives a power cut.
-    pub(super) fn save(&self, service: &str, record: &Record, now: Duration) -> io::Result<()> {
+    pub(super) fn save(&self, service: &str, record: &SavedState, now: Duration) -> io::Result<()> {
         let temporary = self.folder.join(format!(".{service}.json.new"));
         let mut text = serde_json::to_vec_pretty(&to_entry(record, now))?;
         text.push(b'\n');
@@ -114,7 +114,7 @@ impl Store {
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<Entry, String> {
+fn parse(bytes: &[u8]) -> Result<StateFile, String> {
     #[derive(Deserialize)]
     struct Versioned {
         version: u32,
@@ -126,23 +126,23 @@ fn parse(bytes: &[u8]) -> Result<Entry, String> {
     serde_json::from_slice(bytes).map_err(|error| error.to_string())
 }
 
-fn to_record(entry: Entry, now: Duration) -> Record {
-    let Entry { active, epoch, previous, config_active, watch_until_unix_ms, rolled_back, .. } = entry;
+fn to_record(entry: StateFile, now: Duration) -> SavedState {
+    let StateFile { active, epoch, previous, config_active, watch_until_unix_ms, rolled_back, .. } = entry;
     // A watch that ended while nobody was there ends now, with a word about it.
     let left = |until: u64| Duration::from_millis(until.saturating_sub(clock::unix_ms()));
     let watch_until = watch_until_unix_ms.map(|until| now + left(until));
     // A watch needs a way back; a file that says otherwise was not written by us.
     let previous = previous.filter(|previous| *previous != active).or(watch_until.map(|_| active.other()));
-    Record { active, epoch, previous, config_active, watch_until, rolled_back }
+    SavedState { active, epoch, previous, config_active, watch_until, rolled_back }
 }
 
-fn to_entry(record: &Record, now: Duration) -> Entry {
-    let Record { active, epoch, previous, config_active, watch_until, rolled_back } = record.clone();
+fn to_entry(record: &SavedState, now: Duration) -> StateFile {
+    let SavedState { active, epoch, previous, config_active, watch_until, rolled_back } = record.clone();
     let in_unix_ms = |until: Duration| {
         clock::unix_ms() + u64::try_from(until.saturating_sub(now).as_millis()).unwrap_or(u64::MAX / 2)
     };
     let watch_until_unix_ms = watch_until.map(in_unix_ms);
-    Entry { version: VERSION, active, epoch, previous, config_active, watch_until_unix_ms, rolled_back }
+    StateFile { version: VERSION, active, epoch, previous, config_active, watch_until_unix_ms, rolled_back }
 }
 
 /// A door for the fuzzer: whatever a file holds, it is a record that comes back as it is saved, or a sentence.
@@ -154,7 +154,7 @@ pub fn fuzz(bytes: &[u8]) {
     assert_ne!(record.previous, Some(record.active), "a way back leads somewhere");
     let saved = serde_json::to_vec(&to_entry(&record, now)).expect("numbers and words");
     let again = to_record(parse(&saved).expect("it reads what it writes"), now);
-    let without_times = |record: &Record| Record { watch_until: None, ..record.clone() };
+    let without_times = |record: &SavedState| SavedState { watch_until: None, ..record.clone() };
     assert_eq!(without_times(&again), without_times(&record));
 }
 
@@ -162,8 +162,8 @@ pub fn fuzz(bytes: &[u8]) {
 mod tests {
     use crate::control::saved_state::*;
 
-    fn record() -> Record {
-        Record {
+    fn record() -> SavedState {
+        SavedState {
             active: Color::Green,
             epoch: 7,
             previous: Some(Color::Blue),
@@ -176,14 +176,14 @@ mod tests {
     #[test]
     fn comes_back_as_it_was_saved() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("deep/state")).unwrap();
+        let store = StateFolder::open(&folder.path().join("deep/state")).unwrap();
         assert_eq!(store.load("recall", Duration::ZERO), Ok(None));
         store.save("recall", &record(), Duration::from_secs(40)).unwrap();
         // Another process, whose clock begins at 0: 60 s of the watch are left.
         let again = store.load("recall", Duration::ZERO).unwrap().unwrap();
         let left = again.watch_until.unwrap();
         assert!(left <= Duration::from_secs(60) && left > Duration::from_secs(50), "{left:?}");
-        assert_eq!(Record { watch_until: record().watch_until, ..again }, record());
+        assert_eq!(SavedState { watch_until: record().watch_until, ..again }, record());
     }
 
     #[test]
@@ -194,7 +194,7 @@ mod tests {
         cases.extend((1..whole.len()).step_by(7).map(|n| ("torn", &whole[..n])));
         for (case, content) in cases {
             let folder = tempfile::tempdir().unwrap();
-            let store = Store::open(folder.path()).unwrap();
+            let store = StateFolder::open(folder.path()).unwrap();
             let path = folder.path().join("recall.json");
             fs::write(&path, content).unwrap();
             fs::write(folder.path().join("recall.json.unreadable"), "an earlier one").unwrap();
@@ -210,7 +210,7 @@ mod tests {
     fn the_key_of_passes_is_kept_and_nobody_else_may_read_it() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
+        let store = StateFolder::open(folder.path()).unwrap();
         let path = folder.path().join(KEY_FILE);
         assert_eq!(store.preview_key([1; KEY_BYTES]).unwrap(), [1; KEY_BYTES], "none was there");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -226,17 +226,17 @@ mod tests {
     fn an_unwritable_folder_is_found_at_once() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("state"), "a file").unwrap();
-        assert!(Store::open(&folder.path().join("state")).is_err());
+        assert!(StateFolder::open(&folder.path().join("state")).is_err());
     }
 
     #[test]
     fn a_crash_before_the_rename_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
+        let store = StateFolder::open(folder.path()).unwrap();
         store.save("recall", &record(), Duration::ZERO).unwrap();
         fs::write(folder.path().join(".recall.json.new"), "{\"vers").unwrap();
         assert_eq!(store.load("recall", Duration::ZERO).unwrap().unwrap().epoch, 7);
-        store.save("recall", &Record { epoch: 8, ..record() }, Duration::ZERO).unwrap();
+        store.save("recall", &SavedState { epoch: 8, ..record() }, Duration::ZERO).unwrap();
         assert_eq!(store.load("recall", Duration::ZERO).unwrap().unwrap().epoch, 8);
     }
 }

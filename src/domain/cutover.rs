@@ -13,11 +13,11 @@ use crate::domain::watch::{
     Baseline, Decision, FaultReport, Outcomes, Watch, WatchConfig, WatchEvent, WatchMode, WatchSample, WatchSummary,
 };
 
-mod estate;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
-pub use estate::Estate;
+pub use snapshot::CutoverSnapshot;
 
 /// How long the save before a flip may take; past it nothing is flipped.
 const SAVE_LIMIT: Duration = Duration::from_secs(10);
@@ -33,7 +33,7 @@ pub struct Timing {
 
 /// What survives a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct SavedState {
     /// The color that takes new requests.
     pub active: Color,
     /// Grows by one at every flip or rollback.
@@ -72,7 +72,7 @@ impl Reason {
 
 /// A flip or rollback as it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ask {
+pub struct ChangeRequest {
     /// Who asks, for the ledger.
     pub by: String,
     /// The epoch the asker has seen.
@@ -80,12 +80,12 @@ pub struct Ask {
     /// Go although the gate says no.
     pub force: bool,
     /// What the gate says of the target.
-    pub gate: Result<(), Closed>,
+    pub gate: Result<(), GateError>,
 }
 
 /// Why a color may not be flipped to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Closed {
+pub enum GateError {
     /// An upstream is not ready: which, and why.
     NotReady(String),
     /// It answered copied requests otherwise than the active color: how many, and one of them.
@@ -100,16 +100,16 @@ pub enum Event {
         /// The target.
         to: Color,
         /// By whom and how; the gate is the target's.
-        ask: Ask,
+        ask: ChangeRequest,
     },
     /// Back to the color before this one.
-    RollBack(Ask),
+    RollBack(ChangeRequest),
     /// The config was loaded and says this.
     ConfigActive {
         /// The config's `active`.
         active: Color,
         /// By whom and how; the gate is that color's.
-        ask: Ask,
+        ask: ChangeRequest,
     },
     /// The save with this number is on the disk, or is not.
     Saved {
@@ -144,7 +144,7 @@ pub enum Effect {
         /// Grows with each save.
         serial: u64,
         /// What to write.
-        record: Record,
+        record: SavedState,
     },
     /// Let `color` take every request from now on.
     Publish {
@@ -159,23 +159,23 @@ pub enum Effect {
         epoch: u64,
     },
     /// Something an operator wants to know.
-    Tell(Told),
+    Report(Notice),
 }
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Told {
+pub enum Notice {
     /// A flip was made.
     Flipped {
         /// The change.
-        made: Made,
+        made: Change,
         /// The gate had said no.
         forced: bool,
     },
     /// Traffic went back.
     RolledBack {
         /// The change.
-        made: Made,
+        made: Change,
         /// The gate had said no.
         forced: bool,
         /// What the watch found, and where it stood, where it was the watch.
@@ -184,13 +184,13 @@ pub enum Told {
     /// Nothing was changed.
     Refused {
         /// What was asked for.
-        wanted: Wanted,
+        wanted: Requested,
         /// Where it came from.
         reason: Reason,
         /// Who asked.
         by: String,
         /// Why not.
-        why: Refused,
+        why: ChangeError,
     },
     /// The watch of `color` ended.
     WatchEnded {
@@ -227,7 +227,7 @@ pub enum Told {
 
 /// A change that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Made {
+pub struct Change {
     /// The color before.
     pub from: Color,
     /// The color that takes new requests now.
@@ -242,7 +242,7 @@ pub struct Made {
 
 /// What was asked for and refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum Requested {
     /// A flip to this color.
     Flip(Color),
     /// A rollback.
@@ -264,7 +264,7 @@ pub enum WatchEnd {
 
 /// Why nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum ChangeError {
     /// The target's gate: the upstream and why.
     NotReady {
         /// The target.
@@ -337,7 +337,7 @@ pub enum Phase {
 
 /// A color that was replaced and still holds leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Drain {
+pub struct DrainingColor {
     /// The color.
     pub color: Color,
     /// The epoch that ended as it was left.
@@ -371,7 +371,7 @@ pub struct Cutover {
     timing: Timing,
     phase: Phase,
     pending: Option<Pending>,
-    drains: Vec<Drain>,
+    drains: Vec<DrainingColor>,
     /// What the active color has shown lately; the shell keeps it up to date.
     baseline: Baseline,
     serial: u64,
@@ -381,8 +381,8 @@ pub struct Cutover {
 
 impl Cutover {
     /// A machine in the state of `record`; a watch that was running goes on with counts that begin anew.
-    pub fn restore(record: Record, timing: Timing, now: Duration) -> Self {
-        let Record { active, epoch, previous, config_active, watch_until, rolled_back } = record;
+    pub fn restore(record: SavedState, timing: Timing, now: Duration) -> Self {
+        let SavedState { active, epoch, previous, config_active, watch_until, rolled_back } = record;
         let phase = match (watch_until, rolled_back) {
             (Some(until), _) => {
                 let until = until.min(now + timing.watch.rule.window);
@@ -412,7 +412,7 @@ impl Cutover {
             Event::Flip { to, ask } => self.flip(to, Reason::Operator, ask, now),
             Event::RollBack(ask) => match self.check_rollback(&ask) {
                 Ok(to) => self.roll_back(to, Reason::Operator, ask.by, ask.gate.is_err(), None, now),
-                Err(why) => refuse(Wanted::Rollback, Reason::Operator, ask.by, why),
+                Err(why) => refuse(Requested::Rollback, Reason::Operator, ask.by, why),
             },
             Event::ConfigActive { active, ask } => self.load_config(active, ask, now),
             Event::Saved { serial, outcome } => self.saved(serial, outcome, now),
@@ -437,18 +437,18 @@ impl Cutover {
     ///
     /// # Errors
     /// Why not.
-    pub fn check_flip(&self, to: Color, ask: &Ask) -> Result<(), Refused> {
+    pub fn check_flip(&self, to: Color, ask: &ChangeRequest) -> Result<(), ChangeError> {
         self.check_epoch(ask)?;
         if let Some(pending) = &self.pending {
-            return Err(Refused::UnderWay { what: UnderWay::Saving(pending.to) });
+            return Err(ChangeError::UnderWay { what: UnderWay::Saving(pending.to) });
         }
         if to == self.active {
             return Err(match (&self.phase, self.drains.last()) {
-                (Phase::Watching(_), _) => Refused::UnderWay { what: UnderWay::Watching(to) },
+                (Phase::Watching(_), _) => ChangeError::UnderWay { what: UnderWay::Watching(to) },
                 (Phase::Steady | Phase::RolledBack { .. }, Some(drain)) => {
-                    Refused::UnderWay { what: UnderWay::Draining(drain.color) }
+                    ChangeError::UnderWay { what: UnderWay::Draining(drain.color) }
                 }
-                (Phase::Steady | Phase::RolledBack { .. }, None) => Refused::AlreadyActive { color: to },
+                (Phase::Steady | Phase::RolledBack { .. }, None) => ChangeError::AlreadyActive { color: to },
             });
         }
         check_gate(to, ask)
@@ -460,30 +460,36 @@ impl Cutover {
     ///
     /// # Errors
     /// Why not.
-    pub fn check_rollback(&self, ask: &Ask) -> Result<Color, Refused> {
+    pub fn check_rollback(&self, ask: &ChangeRequest) -> Result<Color, ChangeError> {
         self.check_epoch(ask)?;
-        let to = self.previous.ok_or(Refused::NothingToRollBack { active: self.active })?;
+        let to = self.previous.ok_or(ChangeError::NothingToRollBack { active: self.active })?;
         check_gate(to, ask)?;
         Ok(to)
     }
 
-    fn check_epoch(&self, ask: &Ask) -> Result<(), Refused> {
+    fn check_epoch(&self, ask: &ChangeRequest) -> Result<(), ChangeError> {
         match ask.if_epoch {
-            Some(asked) if asked != self.epoch => Err(Refused::StaleEpoch { asked, epoch: self.epoch }),
+            Some(asked) if asked != self.epoch => Err(ChangeError::StaleEpoch { asked, epoch: self.epoch }),
             Some(_) | None => Ok(()),
         }
     }
 
-    fn flip(&mut self, to: Color, reason: Reason, ask: Ask, now: Duration) -> Vec<Effect> {
+    fn flip(&mut self, to: Color, reason: Reason, ask: ChangeRequest, now: Duration) -> Vec<Effect> {
         if let Err(why) = self.check_flip(to, &ask) {
-            return refuse(Wanted::Flip(to), reason, ask.by, why);
+            return refuse(Requested::Flip(to), reason, ask.by, why);
         }
         let knobs = self.timing.watch;
         let window = knobs.rule.window;
         let watch_until = (!window.is_zero()).then(|| now + window);
         let (previous, epoch) = (Some(self.active), self.epoch + 1);
-        let record =
-            Record { active: to, epoch, previous, watch_until, config_active: self.config_active, rolled_back: None };
+        let record = SavedState {
+            active: to,
+            epoch,
+            previous,
+            watch_until,
+            config_active: self.config_active,
+            rolled_back: None,
+        };
         let save = self.save(record);
         let forced = ask.gate.is_err();
         let deadline = now + SAVE_LIMIT;
@@ -497,7 +503,7 @@ impl Cutover {
         if let Err(why) = outcome {
             // It may have reached the disk all the same, up to the last fsync.
             let mut effects = self.save_present();
-            effects.extend(refuse(Wanted::Flip(to), reason, by, Refused::Unsaved { why }));
+            effects.extend(refuse(Requested::Flip(to), reason, by, ChangeError::Unsaved { why }));
             return effects;
         }
         let mut effects = Vec::new();
@@ -508,11 +514,11 @@ impl Cutover {
         if !knobs.rule.window.is_zero() {
             self.phase = Phase::Watching(Box::new(Watch::new(now, now + knobs.rule.window, knobs, self.baseline)));
         }
-        let made = Made { from, to, epoch: self.epoch, reason, by };
+        let made = Change { from, to, epoch: self.epoch, reason, by };
         if std::mem::take(&mut self.unsaved) {
             effects.extend(self.save_present());
         }
-        effects.push(Effect::Tell(Told::Flipped { made, forced }));
+        effects.push(Effect::Report(Notice::Flipped { made, forced }));
         effects
     }
 
@@ -532,7 +538,7 @@ impl Cutover {
         self.previous = None;
         match (&finding, ended) {
             (Some(found), _) => self.phase = Phase::RolledBack { why: found.0.to_string() },
-            (None, Phase::Watching(watch)) => effects.push(Effect::Tell(Told::WatchEnded {
+            (None, Phase::Watching(watch)) => effects.push(Effect::Report(Notice::WatchEnded {
                 color: from,
                 epoch: epoch_before,
                 end: WatchEnd::Superseded,
@@ -543,24 +549,24 @@ impl Cutover {
         let overtaken = self.pending.take();
         effects.extend(self.save_present());
         if let Some(overtaken) = overtaken {
-            let why = Refused::UnderWay { what: UnderWay::Overtaken };
-            effects.extend(refuse(Wanted::Flip(overtaken.to), overtaken.reason, overtaken.by, why));
+            let why = ChangeError::UnderWay { what: UnderWay::Overtaken };
+            effects.extend(refuse(Requested::Flip(overtaken.to), overtaken.reason, overtaken.by, why));
         }
-        let made = Made { from, to, epoch: self.epoch, reason, by };
-        effects.push(Effect::Tell(Told::RolledBack { made, forced, finding }));
+        let made = Change { from, to, epoch: self.epoch, reason, by };
+        effects.push(Effect::Report(Notice::RolledBack { made, forced, finding }));
         effects
     }
 
     /// Publishes `to` under the next epoch and lets the color before it drain.
     fn move_to(&mut self, to: Color, now: Duration, effects: &mut Vec<Effect>) {
         let deadline = Some(now + self.timing.drain);
-        self.drains.push(Drain { color: self.active, epoch: self.epoch, since: now, deadline });
+        self.drains.push(DrainingColor { color: self.active, epoch: self.epoch, since: now, deadline });
         self.active = to;
         self.epoch += 1;
         effects.push(Effect::Publish { color: to, epoch: self.epoch });
     }
 
-    fn load_config(&mut self, active: Color, ask: Ask, now: Duration) -> Vec<Effect> {
+    fn load_config(&mut self, active: Color, ask: ChangeRequest, now: Duration) -> Vec<Effect> {
         if active == self.config_active {
             return Vec::new();
         }
@@ -574,7 +580,7 @@ impl Cutover {
             return self.save_present();
         }
         let mut effects = self.flip(active, Reason::Config, ask, now);
-        if matches!(effects[..], [Effect::Tell(_)]) {
+        if matches!(effects[..], [Effect::Report(_)]) {
             effects = [self.save_present(), effects].concat();
         }
         effects
@@ -588,7 +594,7 @@ impl Cutover {
         match verdict {
             Decision::NowhereToGo(finding) if over => self.conclude(WatchEnd::NowhereToGo(finding)),
             Decision::Hold | Decision::NowhereToGo(_) => {
-                note.into_iter().map(|note| Effect::Tell(Told::Noted { color, epoch, note })).collect()
+                note.into_iter().map(|note| Effect::Report(Notice::Noted { color, epoch, note })).collect()
             }
             Decision::RollBack(finding) => {
                 let (to, found) = (self.active.other(), Box::new((finding, watch.account(now))));
@@ -608,14 +614,14 @@ impl Cutover {
     fn end_watch(&mut self, end: WatchEnd, effects: &mut Vec<Effect>) {
         if let Phase::Watching(watch) = std::mem::replace(&mut self.phase, Phase::Steady) {
             let (color, epoch, counts) = (self.active, self.epoch, watch.counts());
-            effects.push(Effect::Tell(Told::WatchEnded { color, epoch, end, counts }));
+            effects.push(Effect::Report(Notice::WatchEnded { color, epoch, end, counts }));
         }
     }
 
     fn drained(&mut self, epoch: u64, cut: u64, now: Duration) -> Vec<Effect> {
         let Some(at) = self.drains.iter().position(|drain| drain.epoch == epoch) else { return Vec::new() };
-        let Drain { color, since, .. } = self.drains.remove(at);
-        vec![Effect::Tell(Told::Drained { color, epoch, took: now.saturating_sub(since), cut })]
+        let DrainingColor { color, since, .. } = self.drains.remove(at);
+        vec![Effect::Report(Notice::Drained { color, epoch, took: now.saturating_sub(since), cut })]
     }
 
     fn tick(&mut self, now: Duration) -> Vec<Effect> {
@@ -628,8 +634,8 @@ impl Cutover {
         if let Some(late) = self.pending.take_if(|pending| pending.deadline <= now) {
             // It may still reach the disk; what is true now is to follow it there.
             effects.extend(self.save_present());
-            let why = Refused::Unsaved { why: format!("the disk took longer than {} s", SAVE_LIMIT.as_secs()) };
-            effects.extend(refuse(Wanted::Flip(late.to), late.reason, late.by, why));
+            let why = ChangeError::Unsaved { why: format!("the disk took longer than {} s", SAVE_LIMIT.as_secs()) };
+            effects.extend(refuse(Requested::Flip(late.to), late.reason, late.by, why));
         }
         if let Phase::Watching(watch) = &self.phase
             && watch.until() <= now
@@ -641,7 +647,7 @@ impl Cutover {
         effects
     }
 
-    fn save(&mut self, record: Record) -> Effect {
+    fn save(&mut self, record: SavedState) -> Effect {
         self.serial += 1;
         Effect::Save { serial: self.serial, record }
     }
@@ -658,14 +664,14 @@ impl Cutover {
     }
 
     /// What a restart would need.
-    pub fn record(&self) -> Record {
+    pub fn record(&self) -> SavedState {
         let (watch_until, rolled_back) = match &self.phase {
             Phase::Steady => (None, None),
             Phase::Watching(watch) => (Some(watch.until()), None),
             Phase::RolledBack { why } => (None, Some(why.clone())),
         };
         let Cutover { active, epoch, previous, config_active, .. } = *self;
-        Record { active, epoch, previous, config_active, watch_until, rolled_back }
+        SavedState { active, epoch, previous, config_active, watch_until, rolled_back }
     }
 
     /// The color that takes new requests.
@@ -689,7 +695,7 @@ impl Cutover {
     }
 
     /// What was replaced and still holds leases, oldest first.
-    pub fn drains(&self) -> &[Drain] {
+    pub fn drains(&self) -> &[DrainingColor] {
         &self.drains
     }
 
@@ -727,16 +733,16 @@ impl Cutover {
     }
 }
 
-fn check_gate(to: Color, ask: &Ask) -> Result<(), Refused> {
+fn check_gate(to: Color, ask: &ChangeRequest) -> Result<(), ChangeError> {
     match &ask.gate {
-        Err(Closed::NotReady(why)) if !ask.force => Err(Refused::NotReady { color: to, why: why.clone() }),
-        Err(Closed::RehearsalFailed(why)) if !ask.force => {
-            Err(Refused::RehearsalFailed { color: to, why: why.clone() })
+        Err(GateError::NotReady(why)) if !ask.force => Err(ChangeError::NotReady { color: to, why: why.clone() }),
+        Err(GateError::RehearsalFailed(why)) if !ask.force => {
+            Err(ChangeError::RehearsalFailed { color: to, why: why.clone() })
         }
         Ok(()) | Err(_) => Ok(()),
     }
 }
 
-fn refuse(wanted: Wanted, reason: Reason, by: String, why: Refused) -> Vec<Effect> {
-    vec![Effect::Tell(Told::Refused { wanted, reason, by, why })]
+fn refuse(wanted: Requested, reason: Reason, by: String, why: ChangeError) -> Vec<Effect> {
+    vec![Effect::Report(Notice::Refused { wanted, reason, by, why })]
 }

@@ -45,7 +45,7 @@ impl fmt::Display for What {
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ask {
+pub struct NewFreeze {
     /// Which requests.
     pub what: What,
     /// Who asks: only they may renew or change it.
@@ -73,9 +73,9 @@ pub struct Freeze {
     pub latest: Duration,
 }
 
-/// What came of an [`Ask`].
+/// What came of a [`NewFreeze`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
+pub enum FreezeOutcome {
     /// There was no freeze; now there is.
     Begun,
     /// The same freeze, with another end.
@@ -86,16 +86,16 @@ pub enum Taken {
 
 /// Why nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum FreezeError {
     /// Somebody else's freeze is in force.
-    Others(Freeze),
+    HeldByAnother(Freeze),
     /// There is none to be renewed.
-    None,
+    NotFrozen,
 }
 
 /// Why a freeze ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum FreezeEnd {
     /// Somebody thawed it.
     Thawed {
         /// Who.
@@ -109,14 +109,14 @@ pub enum End {
     Stopped,
 }
 
-impl End {
+impl FreezeEnd {
     /// One word for the ledger.
     pub fn as_str(&self) -> &'static str {
         match self {
-            End::Thawed { .. } => "thawed",
-            End::Expired => "expired",
-            End::Limit => "limit",
-            End::Stopped => "stopped",
+            FreezeEnd::Thawed { .. } => "thawed",
+            FreezeEnd::Expired => "expired",
+            FreezeEnd::Limit => "limit",
+            FreezeEnd::Stopped => "stopped",
         }
     }
 }
@@ -139,11 +139,11 @@ impl Freezer {
     /// Whether `by` could take a freeze now, or (`is_renewal`) still has one.
     ///
     /// # Errors
-    /// [`Refused`]
-    pub fn check(&self, by: &str, is_renewal: bool) -> Result<(), Refused> {
+    /// [`FreezeError`]
+    pub fn check(&self, by: &str, is_renewal: bool) -> Result<(), FreezeError> {
         match &self.0 {
-            Some(freeze) if freeze.by != by => Err(Refused::Others(freeze.clone())),
-            None if is_renewal => Err(Refused::None),
+            Some(freeze) if freeze.by != by => Err(FreezeError::HeldByAnother(freeze.clone())),
+            None if is_renewal => Err(FreezeError::NotFrozen),
             Some(_) | None => Ok(()),
         }
     }
@@ -152,14 +152,20 @@ impl Freezer {
     /// beginning; a renewal of one that has ended is refused, so that whoever renews hears of its end.
     ///
     /// # Errors
-    /// [`Refused`]: nothing was changed.
-    pub fn take(&mut self, ask: Ask, is_renewal: bool, max: Duration, now: Duration) -> Result<Taken, Refused> {
+    /// [`FreezeError`]: nothing was changed.
+    pub fn take(
+        &mut self,
+        ask: NewFreeze,
+        is_renewal: bool,
+        max: Duration,
+        now: Duration,
+    ) -> Result<FreezeOutcome, FreezeError> {
         self.check(&ask.by, is_renewal)?;
-        let Ask { what, by, why, lasts } = ask;
+        let NewFreeze { what, by, why, lasts } = ask;
         let (taken, since, latest) = match &self.0 {
-            None => (Taken::Begun, now, now + max),
-            Some(before) if before.what == what => (Taken::Renewed, before.since, before.latest),
-            Some(before) => (Taken::Changed, before.since, before.latest),
+            None => (FreezeOutcome::Begun, now, now + max),
+            Some(before) if before.what == what => (FreezeOutcome::Renewed, before.since, before.latest),
+            Some(before) => (FreezeOutcome::Changed, before.since, before.latest),
         };
         let why = why.or_else(|| self.0.take().and_then(|before| before.why));
         self.0 = Some(Freeze { what, by, why, since, until: (now + lasts).min(latest), latest });
@@ -172,9 +178,9 @@ impl Freezer {
     }
 
     /// Ends what has had its time.
-    pub fn on_time(&mut self, now: Duration) -> Option<(Freeze, End)> {
+    pub fn on_time(&mut self, now: Duration) -> Option<(Freeze, FreezeEnd)> {
         let over = self.0.take_if(|freeze| freeze.until <= now)?;
-        let end = if over.until == over.latest { End::Limit } else { End::Expired };
+        let end = if over.until == over.latest { FreezeEnd::Limit } else { FreezeEnd::Expired };
         Some((over, end))
     }
 }
@@ -189,13 +195,13 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn ask(by: &str, what: What, lasts: u64) -> Ask {
-        Ask { what, by: by.into(), why: Some("a migration".into()), lasts: s(lasts) }
+    fn ask(by: &str, what: What, lasts: u64) -> NewFreeze {
+        NewFreeze { what, by: by.into(), why: Some("a migration".into()), lasts: s(lasts) }
     }
 
     fn frozen(by: &str, lasts: u64) -> Freezer {
         let mut freezer = Freezer::default();
-        assert_eq!(freezer.take(ask(by, What::Writes, lasts), false, MAX, s(100)), Ok(Taken::Begun));
+        assert_eq!(freezer.take(ask(by, What::Writes, lasts), false, MAX, s(100)), Ok(FreezeOutcome::Begun));
         freezer
     }
 
@@ -215,13 +221,13 @@ mod tests {
     fn ends_when_nobody_renews_it() {
         let mut freezer = frozen("deploy", 5);
         assert_eq!((freezer.deadline(), freezer.on_time(s(104))), (Some(s(105)), None));
-        assert_eq!(freezer.take(ask("deploy", What::Writes, 5), true, MAX, s(104)), Ok(Taken::Renewed));
+        assert_eq!(freezer.take(ask("deploy", What::Writes, 5), true, MAX, s(104)), Ok(FreezeOutcome::Renewed));
         assert_eq!((freezer.deadline(), freezer.on_time(s(105))), (Some(s(109)), None));
         let (over, end) = freezer.on_time(s(109)).unwrap();
-        assert_eq!((over.since, end), (s(100), End::Expired));
+        assert_eq!((over.since, end), (s(100), FreezeEnd::Expired));
         assert_eq!((freezer.freeze(), freezer.deadline()), (None, None));
         let late = freezer.take(ask("deploy", What::Writes, 5), true, MAX, s(110));
-        assert_eq!(late, Err(Refused::None), "whoever renews too late hears it");
+        assert_eq!(late, Err(FreezeError::NotFrozen), "whoever renews too late hears it");
     }
 
     #[test]
@@ -229,23 +235,23 @@ mod tests {
         let mut freezer = frozen("deploy", 5);
         for now in (101..400).step_by(3) {
             assert_eq!(freezer.on_time(s(now)), None, "{now}");
-            assert_eq!(freezer.take(ask("deploy", What::Writes, 5), true, MAX, s(now)), Ok(Taken::Renewed));
+            assert_eq!(freezer.take(ask("deploy", What::Writes, 5), true, MAX, s(now)), Ok(FreezeOutcome::Renewed));
         }
         assert_eq!(freezer.deadline(), Some(s(400)));
-        assert_eq!(freezer.on_time(s(400)).unwrap().1, End::Limit);
+        assert_eq!(freezer.on_time(s(400)).unwrap().1, FreezeEnd::Limit);
         let mut long = frozen("ann", 10_000);
-        assert_eq!(long.on_time(s(400)).unwrap().1, End::Limit, "nor does a long one");
+        assert_eq!(long.on_time(s(400)).unwrap().1, FreezeEnd::Limit, "nor does a long one");
     }
 
     #[test]
     fn is_its_owner_s() {
         let mut freezer = frozen("deploy", 60);
-        let Err(Refused::Others(theirs)) = freezer.take(ask("ann", What::All, 5), false, MAX, s(101)) else {
+        let Err(FreezeError::HeldByAnother(theirs)) = freezer.take(ask("ann", What::All, 5), false, MAX, s(101)) else {
             panic!("it is not ann's")
         };
         assert_eq!((theirs.by.as_str(), theirs.until), ("deploy", s(160)));
         assert_eq!(freezer.thaw(Some("ann")), None);
-        assert_eq!(freezer.take(ask("deploy", What::All, 5), false, MAX, s(102)), Ok(Taken::Changed));
+        assert_eq!(freezer.take(ask("deploy", What::All, 5), false, MAX, s(102)), Ok(FreezeOutcome::Changed));
         assert_eq!(freezer.freeze().unwrap().what, What::All);
         assert!(freezer.thaw(None).is_some_and(|over| over.by == "deploy"), "an operator may end anybody's");
         assert_eq!(freezer.thaw(None), None, "there is none");
@@ -254,7 +260,7 @@ mod tests {
     #[test]
     fn keeps_its_reason_when_a_renewal_gives_none() {
         let mut freezer = frozen("deploy", 60);
-        let renewal = Ask { why: None, ..ask("deploy", What::Writes, 60) };
+        let renewal = NewFreeze { why: None, ..ask("deploy", What::Writes, 60) };
         freezer.take(renewal, true, MAX, s(101)).unwrap();
         assert_eq!(freezer.freeze().unwrap().why.as_deref(), Some("a migration"));
     }

@@ -1,13 +1,13 @@
 //! What `rise` and `fall` make of the probes of one upstream.
 //!
-//! An upstream nobody has heard of yet is [`Standing::Unknown`]: traffic may try it, a flip may not rely on it. A probe
+//! An upstream nobody has heard of yet is [`Readiness::Unknown`]: traffic may try it, a flip may not rely on it. A probe
 //! that could not be made says nothing about the upstream and moves nothing.
 
 use serde::{Deserialize, Serialize};
 
 /// What one probe found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Probe {
+pub enum ProbeOutcome {
     /// It answered that it is ready.
     Ready,
     /// It did not, and this is why: "connection refused", "503", "timed out after 2s".
@@ -18,7 +18,7 @@ pub enum Probe {
 
 /// What is believed of an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Standing {
+pub enum Readiness {
     /// Neither `rise` successes nor `fall` failures in a row yet.
     Unknown,
     /// `rise` successes in a row, and not `fall` failures in a row since.
@@ -29,8 +29,8 @@ pub enum Standing {
 
 /// The health of one upstream.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Health {
-    standing: Standing,
+pub struct UpstreamHealth {
+    standing: Readiness,
     streak: Streak,
     reason: Option<String>,
 }
@@ -41,40 +41,40 @@ enum Streak {
     Failures(u32),
 }
 
-impl Default for Health {
+impl Default for UpstreamHealth {
     fn default() -> Self {
-        Health { standing: Standing::Unknown, streak: Streak::Successes(0), reason: None }
+        UpstreamHealth { standing: Readiness::Unknown, streak: Streak::Successes(0), reason: None }
     }
 }
 
-impl Health {
+impl UpstreamHealth {
     /// Takes a probe in. Returns the new standing when it has changed. `rise` and `fall` count as at least 1.
-    pub fn on(&mut self, probe: Probe, rise: u32, fall: u32) -> Option<Standing> {
+    pub fn on(&mut self, probe: ProbeOutcome, rise: u32, fall: u32) -> Option<Readiness> {
         let now = match probe {
-            Probe::Missing(why) => {
+            ProbeOutcome::Missing(why) => {
                 // Not a failure of the upstream; still what an operator wants to see when nothing else is known.
-                if self.standing == Standing::Unknown {
+                if self.standing == Readiness::Unknown {
                     self.reason = Some(why);
                 }
                 return None;
             }
-            Probe::Ready => {
+            ProbeOutcome::Ready => {
                 self.reason = None;
                 let row = match self.streak {
                     Streak::Successes(row) => row.saturating_add(1),
                     Streak::Failures(_) => 1,
                 };
                 self.streak = Streak::Successes(row);
-                if row >= rise { Standing::Up } else { self.standing }
+                if row >= rise { Readiness::Up } else { self.standing }
             }
-            Probe::Failed(why) => {
+            ProbeOutcome::Failed(why) => {
                 self.reason = Some(why);
                 let row = match self.streak {
                     Streak::Failures(row) => row.saturating_add(1),
                     Streak::Successes(_) => 1,
                 };
                 self.streak = Streak::Failures(row);
-                if row >= fall { Standing::Down } else { self.standing }
+                if row >= fall { Readiness::Down } else { self.standing }
             }
         };
         let changed = now != self.standing;
@@ -83,7 +83,7 @@ impl Health {
     }
 
     /// What is believed now.
-    pub fn standing(&self) -> Standing {
+    pub fn standing(&self) -> Readiness {
         self.standing
     }
 
@@ -94,15 +94,15 @@ impl Health {
 
     /// Whether a flip may rely on it: up, and its last probe did not fail.
     ///
-    /// Stricter than [`Standing::Up`]: `fall` keeps a hiccup from taking traffic away, but it is no reason to send
+    /// Stricter than [`Readiness::Up`]: `fall` keeps a hiccup from taking traffic away, but it is no reason to send
     /// all traffic to an upstream that was dead a moment ago.
     ///
     /// # Errors
     /// Why not, to stand behind the address: "connection refused", "not probed 2 times yet".
     pub fn passes_gate(&self, rise: u32) -> Result<(), String> {
         match (self.standing, self.streak) {
-            (Standing::Up, Streak::Successes(_)) => Ok(()),
-            (Standing::Up, Streak::Failures(_)) | (Standing::Unknown | Standing::Down, _) => {
+            (Readiness::Up, Streak::Successes(_)) => Ok(()),
+            (Readiness::Up, Streak::Failures(_)) | (Readiness::Unknown | Readiness::Down, _) => {
                 Err(self.reason.clone().unwrap_or_else(|| match self.streak {
                     Streak::Successes(row) => format!("{row} of {rise} good probes in a row so far"),
                     Streak::Failures(_) => "its last probe failed".into(),
@@ -116,13 +116,13 @@ impl Health {
 mod tests {
     use super::*;
 
-    fn after(probes: &str) -> Health {
-        let mut health = Health::default();
+    fn after(probes: &str) -> UpstreamHealth {
+        let mut health = UpstreamHealth::default();
         for probe in probes.chars() {
             let probe = match probe {
-                '+' => Probe::Ready,
-                '-' => Probe::Failed("503".into()),
-                _ => Probe::Missing("too many open files".into()),
+                '+' => ProbeOutcome::Ready,
+                '-' => ProbeOutcome::Failed("503".into()),
+                _ => ProbeOutcome::Missing("too many open files".into()),
             };
             health.on(probe, 2, 3);
         }
@@ -132,18 +132,18 @@ mod tests {
     #[test]
     fn follows_rise_and_fall() {
         for (case, probes, want) in [
-            ("nothing heard", "", Standing::Unknown),
-            ("the first success is not enough", "+", Standing::Unknown),
-            ("rise successes", "++", Standing::Up),
-            ("a success between failures starts the count anew", "--+--", Standing::Unknown),
-            ("fall failures", "---", Standing::Down),
-            ("two failures do not take an upstream away", "++--", Standing::Up),
-            ("three do", "++---", Standing::Down),
-            ("one success does not bring it back", "---+", Standing::Down),
-            ("two do", "---++", Standing::Up),
-            ("missing data is neither", "??????", Standing::Unknown),
-            ("missing data does not break a row of failures", "++--?-", Standing::Down),
-            ("missing data does not break a row of successes", "+?+", Standing::Up),
+            ("nothing heard", "", Readiness::Unknown),
+            ("the first success is not enough", "+", Readiness::Unknown),
+            ("rise successes", "++", Readiness::Up),
+            ("a success between failures starts the count anew", "--+--", Readiness::Unknown),
+            ("fall failures", "---", Readiness::Down),
+            ("two failures do not take an upstream away", "++--", Readiness::Up),
+            ("three do", "++---", Readiness::Down),
+            ("one success does not bring it back", "---+", Readiness::Down),
+            ("two do", "---++", Readiness::Up),
+            ("missing data is neither", "??????", Readiness::Unknown),
+            ("missing data does not break a row of failures", "++--?-", Readiness::Down),
+            ("missing data does not break a row of successes", "+?+", Readiness::Up),
         ] {
             assert_eq!(after(probes).standing(), want, "{case}");
         }
@@ -151,9 +151,9 @@ mod tests {
 
     #[test]
     fn reports_each_change_once() {
-        let mut health = Health::default();
-        let changes: Vec<_> = (0..4).map(|_| health.on(Probe::Ready, 2, 3)).collect();
-        assert_eq!(changes, [None, Some(Standing::Up), None, None]);
+        let mut health = UpstreamHealth::default();
+        let changes: Vec<_> = (0..4).map(|_| health.on(ProbeOutcome::Ready, 2, 3)).collect();
+        assert_eq!(changes, [None, Some(Readiness::Up), None, None]);
     }
 
     #[test]

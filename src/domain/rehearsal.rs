@@ -118,7 +118,7 @@ impl Difference {
 
 /// Comparisons that showed the same set of differing fields on one route.
 #[derive(Debug)]
-struct Kind {
+struct DifferenceSet {
     count: u64,
     /// Its first one, counted from the first of all.
     first: u64,
@@ -127,15 +127,15 @@ struct Kind {
 }
 
 #[derive(Debug, Default)]
-struct Route {
+struct RouteResults {
     same: u64,
-    kinds: BTreeMap<Vec<String>, Kind>,
+    kinds: BTreeMap<Vec<String>, DifferenceSet>,
     noise: Noise,
 }
 
-impl Route {
+impl RouteResults {
     /// The kinds that count, with those of their differences that do.
-    fn counted(&self) -> impl Iterator<Item = (&Kind, Vec<&Difference>)> {
+    fn counted(&self) -> impl Iterator<Item = (&DifferenceSet, Vec<&Difference>)> {
         self.kinds.values().filter_map(|kind| {
             let counted: Vec<_> = kind.differences.iter().filter(|found| !self.noise.covers(found)).collect();
             (!counted.is_empty()).then_some((kind, counted))
@@ -150,7 +150,7 @@ impl Route {
 /// Everything that was compared since the rehearsal began.
 #[derive(Debug, Default)]
 pub struct Results {
-    routes: BTreeMap<String, Route>,
+    routes: BTreeMap<String, RouteResults>,
     latencies: VecDeque<[Duration; 2]>,
     compared: u64,
 }
@@ -175,7 +175,7 @@ impl Totals {
 
 /// One route on which answers differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct DifferingRoute {
     /// Method and path.
     pub route: String,
     /// Requests compared on it.
@@ -210,7 +210,7 @@ impl Results {
         if route.kinds.len() >= KINDS_MAX && !route.kinds.contains_key(&key) {
             key = vec![REST.to_owned()];
         }
-        let fresh = Kind { count: 0, first: self.compared, example, differences };
+        let fresh = DifferenceSet { count: 0, first: self.compared, example, differences };
         route.kinds.entry(key).or_insert(fresh).count += 1;
         if is_noise { Sameness::Noise } else { Sameness::Different }
     }
@@ -222,21 +222,21 @@ impl Results {
 
     /// The numbers.
     pub fn totals(&self) -> Totals {
-        let differing = |route: &Route| route.kinds.values().map(|kind| kind.count).sum::<u64>();
-        let counted = |route: &Route| route.counted().map(|(kind, _)| kind.count).sum::<u64>();
+        let differing = |route: &RouteResults| route.kinds.values().map(|kind| kind.count).sum::<u64>();
+        let counted = |route: &RouteResults| route.counted().map(|(kind, _)| kind.count).sum::<u64>();
         let different = self.routes.values().map(counted).sum();
         let noise = self.routes.values().map(differing).sum::<u64>() - different;
         Totals { compared: self.compared, different, noise }
     }
 
     /// The routes with differences, those with the most first.
-    pub fn findings(&self) -> Vec<Finding> {
-        let finding = |(name, route): (&String, &Route)| {
+    pub fn findings(&self) -> Vec<DifferingRoute> {
+        let finding = |(name, route): (&String, &RouteResults)| {
             let different = route.counted().map(|(kind, _)| kind.count).sum();
             let (kind, differences) = route.counted().max_by_key(|(kind, _)| kind.count)?;
             let differences = differences.into_iter().cloned().collect();
             let (route, compared, example) = (name.clone(), route.compared(), kind.example.clone());
-            Some(Finding { route, compared, different, example, differences })
+            Some(DifferingRoute { route, compared, different, example, differences })
         };
         let mut findings: Vec<_> = self.routes.iter().filter_map(finding).collect();
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.different));
@@ -245,7 +245,7 @@ impl Results {
 
     /// What is noise: route, field, and what was seen in it.
     pub fn noise<'a>(&'a self) -> impl Iterator<Item = (&'a str, &'a str, String)> {
-        let of_route = |(name, route): (&'a String, &'a Route)| {
+        let of_route = |(name, route): (&'a String, &'a RouteResults)| {
             route.noise.iter().map(move |(field, seen)| (&**name, field, seen))
         };
         self.routes.iter().flat_map(of_route)
@@ -271,7 +271,7 @@ impl Results {
         if totals.compared < min_requests || totals.share() <= max_differences {
             return Ok(());
         }
-        let counted = self.routes.values().flat_map(Route::counted);
+        let counted = self.routes.values().flat_map(RouteResults::counted);
         let first = counted.min_by_key(|(kind, _)| kind.first).map(|(kind, differences)| {
             let what = differences.first().map_or(String::new(), |found| found.to_string());
             format!("; the first is {}: {what}", kind.example)

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::parcel::{Link, Parcel, Word};
+use super::messages::{UpgradeLink, UpgradeMessage, UpgradeState};
 use super::{CLOCK, HANDED, numbers_of, pass_on};
 use crate::os::clock;
 
@@ -26,11 +26,11 @@ pub struct Launcher {
 }
 
 /// A successor that serves.
-pub struct Started {
+pub struct RunningSuccessor {
     /// Its process id.
     pub pid: u32,
     /// To tell it what is counted from here on; it ends with us.
-    pub link: Link,
+    pub link: UpgradeLink,
 }
 
 impl Launcher {
@@ -58,7 +58,7 @@ impl Launcher {
         &self.program
     }
 
-    /// Starts the program, gives it the sockets and the parcel, and returns when it serves. It is given up as soon as
+    /// Starts the program, gives it the sockets and the state, and returns when it serves. It is given up as soon as
     /// that is `unwanted`.
     ///
     /// # Errors
@@ -66,13 +66,13 @@ impl Launcher {
     pub fn start(
         &self,
         sockets: &[OwnedFd],
-        parcel: impl FnOnce() -> Result<Parcel, String>,
+        state: impl FnOnce() -> Result<UpgradeState, String>,
         unwanted: impl Fn() -> bool,
-    ) -> Result<Started, String> {
+    ) -> Result<RunningSuccessor, String> {
         let program = self.program.display();
         let (mut child, mut link) = self.spawn(sockets).map_err(|error| format!("{program}: {error}"))?;
-        match converse(&mut link, parcel, &unwanted) {
-            Ok(()) => Ok(Started { pid: child.id(), link }),
+        match converse(&mut link, state, &unwanted) {
+            Ok(()) => Ok(RunningSuccessor { pid: child.id(), link }),
             Err(why) => {
                 // One that waits for a word of ours hears that there will be none.
                 drop(link);
@@ -82,7 +82,7 @@ impl Launcher {
         }
     }
 
-    fn spawn(&self, sockets: &[OwnedFd]) -> io::Result<(Child, Link)> {
+    fn spawn(&self, sockets: &[OwnedFd]) -> io::Result<(Child, UpgradeLink)> {
         let (ours, theirs) = UnixStream::pair()?;
         let numbers = numbers_of(&theirs, sockets);
         let words = std::iter::once(std::process::id().to_string()).chain(numbers.iter().map(ToString::to_string));
@@ -93,22 +93,22 @@ impl Launcher {
         command.env_remove("LISTEN_PID").env_remove("LISTEN_FDS").env_remove("LISTEN_FDNAMES");
         // SAFETY: between fork and exec it only calls fcntl, and allocates nothing.
         unsafe { command.pre_exec(move || numbers.iter().try_for_each(|&number| pass_on(number))) };
-        Ok((command.spawn()?, Link::new(ours)))
+        Ok((command.spawn()?, UpgradeLink::new(ours)))
     }
 }
 
 fn converse(
-    link: &mut Link,
-    parcel: impl FnOnce() -> Result<Parcel, String>,
+    link: &mut UpgradeLink,
+    state: impl FnOnce() -> Result<UpgradeState, String>,
     unwanted: &impl Fn() -> bool,
 ) -> Result<(), String> {
-    expect(link, &Word::Ready, unwanted)?;
-    let parcel = parcel()?;
-    link.say(&parcel).map_err(|error| format!("it does not take what was counted so far: {error}"))?;
-    expect(link, &Word::Serving, unwanted)
+    expect(link, &UpgradeMessage::Ready, unwanted)?;
+    let state = state()?;
+    link.say(&state).map_err(|error| format!("it does not take what was counted so far: {error}"))?;
+    expect(link, &UpgradeMessage::Serving, unwanted)
 }
 
-fn expect(link: &mut Link, wanted: &Word, unwanted: &impl Fn() -> bool) -> Result<(), String> {
+fn expect(link: &mut UpgradeLink, wanted: &UpgradeMessage, unwanted: &impl Fn() -> bool) -> Result<(), String> {
     let deadline = Instant::now() + LIMIT;
     loop {
         match link.is_said(LOOK) {
@@ -119,10 +119,12 @@ fn expect(link: &mut Link, wanted: &Word, unwanted: &impl Fn() -> bool) -> Resul
             Err(error) => return Err(format!("it cannot be heard: {error}")),
         }
     }
-    match link.hear::<Word>(Some(LIMIT)) {
+    match link.hear::<UpgradeMessage>(Some(LIMIT)) {
         Ok(word) if word == *wanted => Ok(()),
-        Ok(Word::Failed(why)) => Err(why),
-        Ok(word @ (Word::Ready | Word::Serving)) => Err(format!("it says {word:?} where {wanted:?} is due")),
+        Ok(UpgradeMessage::Failed(why)) => Err(why),
+        Ok(word @ (UpgradeMessage::Ready | UpgradeMessage::Serving)) => {
+            Err(format!("it says {word:?} where {wanted:?} is due"))
+        }
         Err(error) if error.kind() == io::ErrorKind::TimedOut => Err("it stopped within a word".into()),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err("it does not speak as a cutover does".into()),
         Err(_) => Err("it ended before it served; its own words are in the log".into()),

@@ -1,11 +1,11 @@
 //! Listening sockets that come from elsewhere: from the process that this one replaces, or from systemd.
 //!
 //! A socket that is handed over never stops listening, so no client is refused between one process and the next. What
-//! the two processes say to each other is in `parcel`; how the next one is started, in `launch`. Nothing here
+//! the two processes say to each other is in `messages`; how the next one is started, in `launch`. Nothing here
 //! decides when to upgrade, and nothing here is on the path of a request.
 
 mod launch;
-mod parcel;
+mod messages;
 mod systemd;
 
 use std::io;
@@ -18,8 +18,8 @@ use std::time::Duration;
 use socket2::{SockAddr, SockRef};
 
 use crate::os::clock;
-pub use launch::{Launcher, Started};
-pub use parcel::{Link, Parcel, VERSION as PARCEL_VERSION, Word};
+pub use launch::{Launcher, RunningSuccessor};
+pub use messages::{UpgradeLink, UpgradeMessage, UpgradeState, VERSION as UPGRADE_STATE_VERSION};
 pub use systemd::notify_ready;
 
 /// Set for a successor: our process id, the link to us, and the sockets, as numbers with spaces between.
@@ -36,7 +36,7 @@ const SOCKETS_MAX: usize = 256;
 pub struct Inherited {
     sockets: Vec<OwnedFd>,
     /// To the process that this one replaces.
-    pub link: Option<Link>,
+    pub link: Option<UpgradeLink>,
 }
 
 impl Inherited {
@@ -48,7 +48,7 @@ impl Inherited {
                 clock::go_on_from(Duration::from_millis(now));
             }
             let mut owned = numbers.into_iter().take(SOCKETS_MAX + 1).filter_map(own);
-            let link = owned.next().map(|link| Link::new(UnixStream::from(link)));
+            let link = owned.next().map(|link| UpgradeLink::new(UnixStream::from(link)));
             return Inherited { sockets: owned.collect(), link };
         }
         let count = systemd_count(std::process::id()).min(SOCKETS_MAX);
@@ -80,7 +80,7 @@ impl Inherited {
     pub fn refuse(&mut self, why: &str) {
         if let Some(link) = &mut self.link {
             // If it does not hear, it sees us end.
-            let _ = link.say(&Word::Failed(why.into()));
+            let _ = link.say(&UpgradeMessage::Failed(why.into()));
         }
     }
 

@@ -13,16 +13,16 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::api::status::{Changed, Drained, Refusal, Replays, Verdict, WatchNote};
 use crate::config;
-use crate::control::service::probe::{Found, Prober};
+use crate::control::service::probe::{ProbeReport, Prober};
 use crate::control::service::rehearsal::Rehearsal;
 use crate::control::service::sampler::{Cohorts, History};
 use crate::control::service::synthetic::{Asked, Synthetic};
-use crate::control::task::evidence::Failures;
-use crate::control::task::freeze::Frost;
-use crate::control::task::upgrade::Left;
+use crate::control::task::evidence::FailureLog;
+use crate::control::task::freeze::FreezeState;
+use crate::control::task::upgrade::ServiceSnapshot;
 use crate::domain::Color;
 use crate::domain::cutover::{Cutover, Phase, Timing};
-use crate::domain::health::{Health, Standing};
+use crate::domain::health::{Readiness, UpstreamHealth};
 use crate::domain::verdict::{DetectorConfig, FailureBaseline};
 use crate::domain::watch::{self, Baseline, WatchConfig, WatchSample};
 use crate::os::clock;
@@ -36,22 +36,22 @@ use crate::routing::{
 const NOTES_MAX: usize = 20;
 
 /// One upstream and what its probes say.
-pub(super) struct Probed {
+pub(super) struct ProbedUpstream {
     pub(super) upstream: Arc<Upstream>,
-    pub(super) health: Health,
+    pub(super) health: UpstreamHealth,
     /// Runs once the task does, and as long as this lives.
     pub(super) prober: Option<Prober>,
 }
 
 /// Somebody who waits for the answer to a flip or rollback.
-pub(super) struct Asker {
+pub(super) struct ChangeReply {
     pub(super) answer: oneshot::Sender<Result<Changed, Refusal>>,
     /// Whether the answer waits for the drain.
     pub(super) wait: bool,
 }
 
 /// A change that is made, and whose drain somebody waits for.
-pub(super) struct Waiter {
+pub(super) struct DrainReply {
     /// Of the color before.
     pub(super) epoch: u64,
     pub(super) answer: oneshot::Sender<Result<Changed, Refusal>>,
@@ -59,20 +59,20 @@ pub(super) struct Waiter {
 }
 
 /// A route that was replaced and may still hold leases: a freeze waits for them.
-pub(super) struct Leaving {
+pub(super) struct ReplacedRoute {
     pub(super) service: String,
     pub(super) tenure: Tenure,
 }
 
 /// One service.
-pub(super) struct Managed {
+pub(super) struct ServiceState {
     pub(super) config: config::Service,
     pub(super) service: Arc<Service>,
     pub(super) machine: Cutover,
     /// What passes to the idle color are made with.
     key: Arc<Key>,
     /// Indexed by [`Color::index`].
-    pub(super) upstreams: [Vec<Probed>; 2],
+    pub(super) upstreams: [Vec<ProbedUpstream>; 2],
     tenure: Tenure,
     /// Indexed by [`Color::index`].
     stays: [Stay; 2],
@@ -87,7 +87,7 @@ pub(super) struct Managed {
     /// From when on the watched color's answers are slow, and what that evidence is divided by; by quantile.
     slow: [Option<(Duration, f64)>; 3],
     /// Which requests are held, and where.
-    pub(super) frost: Frost,
+    pub(super) frost: FreezeState,
     /// While the idle color is ready and nothing else goes on.
     pub(super) rehearsal: Option<Rehearsal>,
     /// While a color is watched, where that is configured.
@@ -95,7 +95,7 @@ pub(super) struct Managed {
     /// Of the watched epoch.
     pub(super) asked: Arc<Mutex<Asked>>,
     /// While a color is watched.
-    pub(super) failures: Option<Failures>,
+    pub(super) failures: Option<FailureLog>,
     /// Of the watched color, when it was flipped to.
     replays_before: Replays,
     /// Of the watched epoch.
@@ -107,8 +107,8 @@ pub(super) struct Managed {
     /// Why the last such file was not written.
     pub(super) evidence_problem: Option<String>,
     /// Who waits for the flip that is being saved.
-    pub(super) asker: Option<Asker>,
-    pub(super) waiters: Vec<Waiter>,
+    pub(super) asker: Option<ChangeReply>,
+    pub(super) waiters: Vec<DrainReply>,
     /// Who waits for the idle color to be empty.
     pub(super) drain_waiters: Vec<oneshot::Sender<Result<Drained, Refusal>>>,
     pub(super) last_drain: Drained,
@@ -124,7 +124,7 @@ pub(super) struct Managed {
     pub(super) save_problem: Option<String>,
 }
 
-impl Managed {
+impl ServiceState {
     /// A service with its first route published and no probe running yet.
     pub(super) fn new(
         config: config::Service,
@@ -136,7 +136,7 @@ impl Managed {
         let upstreams = Color::BOTH.map(|color| fresh_upstreams(&config, color));
         let stats = Color::BOTH.map(|_| Arc::new(ColorStats::new(workers)));
         let stays = Color::BOTH.map(|_| Stay::new(workers));
-        let failures = machine.mode().map(|_| Failures::new());
+        let failures = machine.mode().map(|_| FailureLog::new());
         let trial = machine.mode().zip(failures.as_ref());
         let trial = trial.map(|(mode, failures)| Trial { mode, slow: None, failed: failures.place.clone() });
         let terms = Terms {
@@ -148,7 +148,7 @@ impl Managed {
             hold: None,
         };
         let (service, tenure) = Service::new(info(&config, Arc::default(), &key), stats, Arc::clone(bell), terms);
-        Managed {
+        ServiceState {
             config,
             service,
             machine,
@@ -162,7 +162,7 @@ impl Managed {
             seen: Tally::default(),
             history: Default::default(),
             slow: [None; 3],
-            frost: Frost::default(),
+            frost: FreezeState::default(),
             rehearsal: None,
             synthetic: None,
             asked: Arc::default(),
@@ -189,8 +189,8 @@ impl Managed {
     ///
     /// # Errors
     /// A sentence: it stands elsewhere than the state folder says.
-    pub(super) fn inherit(&mut self, mut left: Left) -> Result<(), String> {
-        let machine = Cutover::inherit(left.estate, timing(&self.config), clock::now());
+    pub(super) fn inherit(&mut self, mut left: ServiceSnapshot) -> Result<(), String> {
+        let machine = Cutover::inherit(left.cutover, timing(&self.config), clock::now());
         let stands = |machine: &Cutover| (machine.active(), machine.epoch());
         if stands(&machine) != stands(&self.machine) {
             let ((active, epoch), (saved, at)) = (stands(&machine), stands(&self.machine));
@@ -199,7 +199,7 @@ impl Managed {
         self.machine = machine;
         for probed in self.upstreams.iter_mut().flatten() {
             if let Some(health) = left.health.remove(&probed.upstream.address.to_string()) {
-                probed.upstream.set_down(health.standing() == Standing::Down);
+                probed.upstream.set_down(health.standing() == Readiness::Down);
                 probed.health = health;
             }
         }
@@ -214,7 +214,7 @@ impl Managed {
     }
 
     /// What another process needs to go on where this one stands.
-    pub(super) fn leave(&mut self, now: Duration) -> Left {
+    pub(super) fn leave(&mut self, now: Duration) -> ServiceSnapshot {
         self.sample(now);
         self.note_latency(now);
         // What is in flight here is no evidence there.
@@ -222,9 +222,9 @@ impl Managed {
         let asked = self.asked().0;
         let begun = asked.new_color().all() + asked.of(watch::Stratum::Old).all();
         tally += &Tally { begun, old_begun: asked.of(watch::Stratum::Old).all(), seen: asked, ..Tally::default() };
-        let health = |probed: &Probed| (probed.upstream.address.to_string(), probed.health.clone());
-        Left {
-            estate: self.machine.estate(),
+        let health = |probed: &ProbedUpstream| (probed.upstream.address.to_string(), probed.health.clone());
+        ServiceSnapshot {
+            cutover: self.machine.snapshot(),
             health: self.upstreams.iter().flatten().map(health).collect(),
             tally,
             judged: self.judged,
@@ -240,7 +240,7 @@ impl Managed {
     }
 
     /// Starts a prober for every upstream that has none; the `n`th of all begins after `delay(n)`.
-    pub(super) fn probe(&mut self, found: &mpsc::Sender<Found>, mut delay: impl FnMut() -> Duration) {
+    pub(super) fn probe(&mut self, found: &mpsc::Sender<ProbeReport>, mut delay: impl FnMut() -> Duration) {
         let name: Arc<str> = self.config.name.as_str().into();
         for probed in self.upstreams.iter_mut().flatten().filter(|probed| probed.prober.is_none()) {
             let (id, address) = (probed.upstream.id, probed.upstream.address.clone());
@@ -250,7 +250,7 @@ impl Managed {
     }
 
     /// The upstream with that id, and its color.
-    pub(super) fn upstream(&mut self, id: usize) -> Option<&mut Probed> {
+    pub(super) fn upstream(&mut self, id: usize) -> Option<&mut ProbedUpstream> {
         self.upstreams.iter_mut().flatten().find(|probed| probed.upstream.id == id)
     }
 
@@ -264,18 +264,18 @@ impl Managed {
 
     /// Whether a rollback to `color` may be made: one upstream is ready, which is better than none.
     pub(super) fn rollback_gate(&self, color: Color) -> Result<(), String> {
-        let ready = |probed: &Probed| probed.health.standing() == Standing::Up;
+        let ready = |probed: &ProbedUpstream| probed.health.standing() == Readiness::Up;
         if self.upstreams[color.index()].iter().any(ready) { Ok(()) } else { self.flip_gate(color) }
     }
 
     /// Whether some upstream of `color` is not known to be down.
     pub(super) fn is_up(&self, color: Color) -> bool {
-        self.upstreams[color.index()].iter().any(|probed| probed.health.standing() != Standing::Down)
+        self.upstreams[color.index()].iter().any(|probed| probed.health.standing() != Readiness::Down)
     }
 
     /// Whether the probes have made up their mind about every upstream of `color`.
     pub(super) fn is_known(&self, color: Color) -> bool {
-        self.upstreams[color.index()].iter().all(|probed| probed.health.standing() != Standing::Unknown)
+        self.upstreams[color.index()].iter().all(|probed| probed.health.standing() != Readiness::Unknown)
     }
 
     /// Reads the counters: adds to the history, and returns what the watch wants to know.
@@ -320,7 +320,7 @@ impl Managed {
     /// How the active color is watched from its first request on.
     fn trial(&mut self) -> Option<Trial> {
         let mode = self.machine.mode()?;
-        let failed = self.failures.get_or_insert_with(Failures::new).place.clone();
+        let failed = self.failures.get_or_insert_with(FailureLog::new).place.clone();
         let limits = self.slow.map(|slow| slow.map(|(limit, _)| limit));
         let slow = limits.iter().any(Option::is_some).then(|| SlowLimits { limits, since: Instant::now() });
         Some(Trial { mode, slow, failed })
@@ -512,15 +512,15 @@ fn info(config: &config::Service, tap: Arc<Tap>, key: &Arc<Key>) -> Arc<ServiceI
     })
 }
 
-fn fresh_upstreams(config: &config::Service, color: Color) -> Vec<Probed> {
-    let fresh = |address: &config::Address| Probed {
+fn fresh_upstreams(config: &config::Service, color: Color) -> Vec<ProbedUpstream> {
+    let fresh = |address: &config::Address| ProbedUpstream {
         upstream: Upstream::new(address.clone()),
-        health: Health::default(),
+        health: UpstreamHealth::default(),
         prober: None,
     };
     config.colors[color.index()].upstreams.iter().map(fresh).collect()
 }
 
-pub(super) fn route_of(upstreams: &[Probed]) -> Arc<[Arc<Upstream>]> {
+pub(super) fn route_of(upstreams: &[ProbedUpstream]) -> Arc<[Arc<Upstream>]> {
     upstreams.iter().map(|probed| Arc::clone(&probed.upstream)).collect()
 }

@@ -18,7 +18,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::config::{Address, Check, Health};
-use crate::domain::health::Probe;
+use crate::domain::health::ProbeOutcome;
 use crate::http_client::{Wire, announce, grpc, says_ready, wire};
 use crate::proxy_protocol::Version;
 use crate::routing::is_own_shortage;
@@ -29,11 +29,11 @@ const NAME: &str = "cutover-probe";
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// What a probe found, and of whom.
-pub(in crate::control) struct Found {
+pub(in crate::control) struct ProbeReport {
     pub(in crate::control) service: Arc<str>,
     /// [`crate::routing::Upstream::id`]
     pub(in crate::control) upstream: usize,
-    pub(in crate::control) probe: Probe,
+    pub(in crate::control) probe: ProbeOutcome,
 }
 
 /// Probes one upstream until it is dropped.
@@ -53,7 +53,7 @@ impl Prober {
         address: Address,
         health: Health,
         delay: Duration,
-        found: mpsc::Sender<Found>,
+        found: mpsc::Sender<ProbeReport>,
     ) -> Self {
         let task = tokio::spawn(async move {
             let mut timer = tokio::time::interval_at(Instant::now() + delay, health.interval);
@@ -61,7 +61,7 @@ impl Prober {
             loop {
                 timer.tick().await;
                 let probe = probe(&address, &health).await;
-                if found.send(Found { service: Arc::clone(&service), upstream, probe }).await.is_err() {
+                if found.send(ProbeReport { service: Arc::clone(&service), upstream, probe }).await.is_err() {
                     return;
                 }
             }
@@ -71,14 +71,14 @@ impl Prober {
 }
 
 /// One probe.
-pub(in crate::control) async fn probe(address: &Address, health: &Health) -> Probe {
+pub(in crate::control) async fn probe(address: &Address, health: &Health) -> ProbeOutcome {
     match tokio::time::timeout(health.timeout, ask(address, health)).await {
         Ok(probe) => probe,
-        Err(_) => Probe::Failed(format!("timed out after {:?}", health.timeout)),
+        Err(_) => ProbeOutcome::Failed(format!("timed out after {:?}", health.timeout)),
     }
 }
 
-async fn ask(address: &Address, health: &Health) -> Probe {
+async fn ask(address: &Address, health: &Health) -> ProbeOutcome {
     let stream = match connect(address, health.proxy_protocol).await {
         Ok(stream) => stream,
         Err(error) => return of_connect_error(&error),
@@ -86,21 +86,21 @@ async fn ask(address: &Address, health: &Health) -> Probe {
     match &health.check {
         Check::Http(protocol) => get(wire(stream, *protocol), address, &health.path).await,
         Check::Grpc(service) => match grpc::check(stream, &address.to_string(), NAME, service).await {
-            Ok(Ok(())) => Probe::Ready,
-            Ok(Err(why)) => Probe::Failed(why),
-            Err(error) => Probe::Failed(format!("no HTTP/2 answer: {error}")),
+            Ok(Ok(())) => ProbeOutcome::Ready,
+            Ok(Err(why)) => ProbeOutcome::Failed(why),
+            Err(error) => ProbeOutcome::Failed(format!("no HTTP/2 answer: {error}")),
         },
     }
 }
 
-async fn get(stream: Box<dyn Wire>, address: &Address, path: &str) -> Probe {
+async fn get(stream: Box<dyn Wire>, address: &Address, path: &str) -> ProbeOutcome {
     let request = Request::get(path)
         .header(header::HOST, address.to_string())
         .header(header::USER_AGENT, NAME)
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new());
-    let Ok(request) = request else { return Probe::Failed(format!("health.path {path:?} is not a path")) };
-    let broken = |error: hyper::Error| Probe::Failed(format!("no HTTP answer: {error}"));
+    let Ok(request) = request else { return ProbeOutcome::Failed(format!("health.path {path:?} is not a path")) };
+    let broken = |error: hyper::Error| ProbeOutcome::Failed(format!("no HTTP answer: {error}"));
     let (mut sender, connection) = match hyper::client::conn::http1::handshake(TokioIo::new(stream)).await {
         Ok(ends) => ends,
         Err(error) => return broken(error),
@@ -112,14 +112,14 @@ async fn get(stream: Box<dyn Wire>, address: &Address, path: &str) -> Probe {
         Err(error) => return broken(error),
     };
     if answer.status() != StatusCode::OK {
-        return Probe::Failed(answer.status().as_u16().to_string());
+        return ProbeOutcome::Failed(answer.status().as_u16().to_string());
     }
     match Limited::new(answer.into_body(), BODY_BYTES_MAX).collect().await {
-        Ok(body) => says_ready(&body.to_bytes()).map_or_else(Probe::Failed, |()| Probe::Ready),
+        Ok(body) => says_ready(&body.to_bytes()).map_or_else(ProbeOutcome::Failed, |()| ProbeOutcome::Ready),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            Probe::Failed(format!("the answer is longer than {} KiB", BODY_BYTES_MAX / 1024))
+            ProbeOutcome::Failed(format!("the answer is longer than {} KiB", BODY_BYTES_MAX / 1024))
         }
-        Err(error) => Probe::Failed(format!("the answer broke off: {error}")),
+        Err(error) => ProbeOutcome::Failed(format!("the answer broke off: {error}")),
     }
 }
 
@@ -133,11 +133,11 @@ pub(in crate::control) async fn connect(address: &Address, proxy_protocol: Optio
     Ok(stream)
 }
 
-fn of_connect_error(error: &io::Error) -> Probe {
+fn of_connect_error(error: &io::Error) -> ProbeOutcome {
     if is_own_shortage(error) {
-        return Probe::Missing(format!("could not be probed: {error}"));
+        return ProbeOutcome::Missing(format!("could not be probed: {error}"));
     }
-    Probe::Failed(match error.kind() {
+    ProbeOutcome::Failed(match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".into(),
         io::ErrorKind::ConnectionReset => "connection reset".into(),
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "no route to it".into(),
@@ -153,7 +153,7 @@ mod tests {
     use crate::config::Protocol;
     use crate::control::service::probe::*;
 
-    async fn probe(address: &Address, path: &str, timeout: Duration) -> Probe {
+    async fn probe(address: &Address, path: &str, timeout: Duration) -> ProbeOutcome {
         let health = Health {
             path: path.into(),
             check: Check::Http(Protocol::Http1),
@@ -193,16 +193,16 @@ mod tests {
 
     #[tokio::test]
     async fn says_why_an_upstream_is_not_ready() {
-        let failed = |why: &str| Probe::Failed(why.into());
+        let failed = |why: &str| ProbeOutcome::Failed(why.into());
         for (case, raw, want) in [
-            ("plain text", answer("200 OK", "ok"), Probe::Ready),
-            ("no body", answer("200 OK", ""), Probe::Ready),
-            ("JSON that says so", answer("200 OK", r#"{"ready": true}"#), Probe::Ready),
-            ("JSON that does not speak of it", answer("200 OK", r#"{"status":"ok"}"#), Probe::Ready),
+            ("plain text", answer("200 OK", "ok"), ProbeOutcome::Ready),
+            ("no body", answer("200 OK", ""), ProbeOutcome::Ready),
+            ("JSON that says so", answer("200 OK", r#"{"ready": true}"#), ProbeOutcome::Ready),
+            ("JSON that does not speak of it", answer("200 OK", r#"{"status":"ok"}"#), ProbeOutcome::Ready),
             ("not yet", answer("200 OK", r#"{"ready":false}"#), failed("\"ready\": false")),
             ("not a bool", answer("200 OK", r#"{"ready":"yes"}"#), failed("\"ready\": \"yes\"")),
             ("unavailable", answer("503 Service Unavailable", ""), failed("503")),
-            ("a redirect is not ready", answer("302 Found", ""), failed("302")),
+            ("a redirect is not ready", answer("302 ProbeReport", ""), failed("302")),
             ("204 is not 200", answer("204 No Content", ""), failed("204")),
             ("too long", answer("200 OK", &"x".repeat(70_000)), failed("the answer is longer than 64 KiB")),
             ("silent", Vec::new(), failed("timed out after 300ms")),
@@ -217,21 +217,21 @@ mod tests {
         let limit = Duration::from_secs(2);
         let garbage = upstream(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()).await;
         assert!(
-            matches!(probe(&garbage, "/readyz", limit).await, Probe::Failed(why) if why.starts_with("no HTTP answer"))
+            matches!(probe(&garbage, "/readyz", limit).await, ProbeOutcome::Failed(why) if why.starts_with("no HTTP answer"))
         );
         let torn = upstream(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf".to_vec()).await;
         assert!(
-            matches!(probe(&torn, "/readyz", limit).await, Probe::Failed(why) if why.starts_with("the answer broke off"))
+            matches!(probe(&torn, "/readyz", limit).await, ProbeOutcome::Failed(why) if why.starts_with("the answer broke off"))
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let nobody = Address { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
         drop(listener);
-        assert_eq!(probe(&nobody, "/readyz", limit).await, Probe::Failed("connection refused".into()));
+        assert_eq!(probe(&nobody, "/readyz", limit).await, ProbeOutcome::Failed("connection refused".into()));
     }
 
     #[test]
     fn a_shortage_of_our_own_is_missing_data() {
-        assert!(matches!(of_connect_error(&io::Error::from_raw_os_error(libc::EMFILE)), Probe::Missing(_)));
-        assert!(matches!(of_connect_error(&io::Error::from_raw_os_error(libc::EHOSTUNREACH)), Probe::Failed(_)));
+        assert!(matches!(of_connect_error(&io::Error::from_raw_os_error(libc::EMFILE)), ProbeOutcome::Missing(_)));
+        assert!(matches!(of_connect_error(&io::Error::from_raw_os_error(libc::EHOSTUNREACH)), ProbeOutcome::Failed(_)));
     }
 }

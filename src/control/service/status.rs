@@ -8,9 +8,9 @@ use crate::api::status::{
     WatchStatus,
 };
 use crate::control::messages::{seconds, span};
-use crate::control::service::Managed;
+use crate::control::service::ServiceState;
 use crate::domain::Color;
-use crate::domain::cutover::{self, Closed};
+use crate::domain::cutover::{self, GateError};
 use crate::domain::health;
 use crate::domain::watch::{Watch, WatchState, WatchSummary};
 use crate::routing::{ColorStats, Counter, Ends, KINDS};
@@ -33,7 +33,7 @@ pub(in crate::control) fn handshake((end, count): (Handshake, u64)) -> (&'static
 }
 
 /// The status of one service.
-pub(in crate::control) fn service_status(managed: &Managed, now: Duration) -> ServiceStatus {
+pub(in crate::control) fn service_status(managed: &ServiceState, now: Duration) -> ServiceStatus {
     let machine = &managed.machine;
     let (phase, watch) = match machine.phase() {
         cutover::Phase::Steady if machine.drains().is_empty() => (Phase::Steady, None),
@@ -56,7 +56,7 @@ pub(in crate::control) fn service_status(managed: &Managed, now: Duration) -> Se
     }
 }
 
-fn watch_status(managed: &Managed, watch: &Watch, now: Duration) -> WatchStatus {
+fn watch_status(managed: &ServiceState, watch: &Watch, now: Duration) -> WatchStatus {
     let WatchSummary { standing, counts, old, mode, tolerated, .. } = watch.account(now);
     let aside = [("client", mode.excluded.client), ("route", mode.excluded.route)];
     WatchStatus {
@@ -81,11 +81,11 @@ fn watch_status(managed: &Managed, watch: &Watch, now: Duration) -> WatchStatus 
     }
 }
 
-fn color_status(managed: &Managed, color: Color) -> ColorStatus {
+fn color_status(managed: &ServiceState, color: Color) -> ColorStatus {
     let (stats, config) = (&managed.service.stats[color.index()], &managed.config.colors[color.index()]);
     let upstreams = managed.upstreams[color.index()].iter().map(|probed| UpstreamStatus {
         address: probed.upstream.address.to_string(),
-        ready: probed.health.standing() == health::Standing::Up,
+        ready: probed.health.standing() == health::Readiness::Up,
         reason: probed.health.reason().map(str::to_owned),
     });
     ColorStatus {
@@ -112,7 +112,7 @@ fn ends(stats: &ColorStats, kind: usize) -> Option<LongLived> {
 }
 
 /// One sentence for somebody who was just woken up.
-fn summary(managed: &Managed, now: Duration) -> String {
+fn summary(managed: &ServiceState, now: Duration) -> String {
     let machine = &managed.machine;
     let (active, idle) = (machine.active(), machine.active().other());
     let unwell = if managed.is_up(active) { String::new() } else { format!(", though no upstream of {active} is up") };
@@ -133,8 +133,8 @@ fn summary(managed: &Managed, now: Duration) -> String {
         cutover::Phase::Steady if machine.drains().is_empty() => {
             let next = match managed.gate(idle) {
                 Ok(()) => format!("{idle} is ready to flip to"),
-                Err(Closed::NotReady(why)) => format!("{idle} is not ready ({why})"),
-                Err(Closed::RehearsalFailed(why)) => format!("{idle} is ready, but failed its rehearsal ({why})"),
+                Err(GateError::NotReady(why)) => format!("{idle} is not ready ({why})"),
+                Err(GateError::RehearsalFailed(why)) => format!("{idle} is ready, but failed its rehearsal ({why})"),
             };
             format!("{active} takes every request{unwell}; {next}")
         }

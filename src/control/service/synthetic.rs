@@ -18,8 +18,8 @@ use tokio::time::{Instant, MissedTickBehavior, timeout};
 use crate::api::status::{Answered, SyntheticStatus};
 use crate::config::{self, ColorConfig};
 use crate::control::service::probe;
-use crate::control::service::{Managed, route_of};
-use crate::control::task::evidence::Failures;
+use crate::control::service::{ServiceState, route_of};
+use crate::control::task::evidence::FailureLog;
 use crate::domain::watch::{Stratum, WatchCounts};
 use crate::http_client::wire;
 use crate::os::clock;
@@ -89,7 +89,7 @@ struct Ended {
 
 const NOT_CONNECTED: &str = "upstream_connect";
 
-impl Managed {
+impl ServiceState {
     /// Begins, ends or leaves the asking as things are now.
     pub(in crate::control) fn set_synthetic(&mut self) {
         let (Some(settings), Some(mode)) = (&self.config.watch.synthetic, self.machine.mode()) else {
@@ -116,7 +116,7 @@ impl Managed {
             upstreams: [active, active.other()].map(|color| route_of(&self.upstreams[color.index()])),
             mode: Arc::clone(&judging),
             asked: Arc::clone(&self.asked),
-            failed: self.failures.get_or_insert_with(Failures::new).place.clone(),
+            failed: self.failures.get_or_insert_with(FailureLog::new).place.clone(),
             settings: settings.clone(),
         };
         let task = tokio::spawn(run(Arc::new(stage))).abort_handle();

@@ -7,12 +7,12 @@ use tokio::sync::oneshot;
 use crate::api::status::{Changed, Refusal, RefusalCode, Status};
 use crate::control::messages::{WATCH_ENDS, refusal};
 use crate::control::service::status;
-use crate::control::service::{Asker, Managed, Waiter};
+use crate::control::service::{ChangeReply, DrainReply, ServiceState};
 use crate::control::task::upgrade::Stage;
 use crate::control::task::{LEDGER_WAIT, Task};
-use crate::control::{Change, Command, Observation};
+use crate::control::{ChangeCommand, Command, StatusSnapshot};
 use crate::domain::Color;
-use crate::domain::cutover::{Ask, Closed, Effect, Event, Made, Reason, Refused, Told, Wanted};
+use crate::domain::cutover::{Change, ChangeError, ChangeRequest, Effect, Event, GateError, Notice, Reason, Requested};
 use crate::os::clock;
 
 impl Task {
@@ -48,57 +48,57 @@ impl Task {
             Command::Freeze(name, request, answer) => self.freeze(&name, request, answer),
             Command::Thaw(name, request, answer) => self.thaw(&name, request, answer),
             Command::Rehearsal(name, answer) => {
-                let report = self.services.get(&name).map(Managed::rehearsal_report);
+                let report = self.services.get(&name).map(ServiceState::rehearsal_report);
                 drop(answer.send(report.ok_or_else(|| unknown(&name))));
             }
             Command::Reload { by, answer } => self.request_reload(&by, Some(answer)),
         }
     }
 
-    fn flip(&mut self, change: Change, answer: oneshot::Sender<Result<Changed, Refusal>>) {
-        let Change { service: name, if_epoch, request } = change;
+    fn flip(&mut self, change: ChangeCommand, answer: oneshot::Sender<Result<Changed, Refusal>>) {
+        let ChangeCommand { service: name, if_epoch, request } = change;
         let Some(managed) = self.services.get_mut(&name) else { return self.reply(answer, Err(unknown(&name))) };
         let Some(to) = request.to else {
             let message = "a flip needs `to`: \"blue\" or \"green\"".into();
             return self.reply(answer, Err(Refusal { code: RefusalCode::BadRequest, message }));
         };
         let by = request.by.unwrap_or_else(|| "api".into());
-        let ask = Ask { by, if_epoch, force: request.force, gate: managed.gate(to) };
+        let ask = ChangeRequest { by, if_epoch, force: request.force, gate: managed.gate(to) };
         if request.dry_run {
             let would = managed.machine.check_flip(to, &ask).map(|()| would_be(&name, managed, to));
             return self.reply(answer, would.map_err(|why| refusal(&name, &why)));
         }
         let effects = managed.machine.on(Event::Flip { to, ask }, clock::now());
-        let asker = Asker { answer, wait: request.wait.unwrap_or(true) };
-        let refused = refused_of(&effects, Wanted::Flip(to)).map(|why| refusal(&name, why));
+        let asker = ChangeReply { answer, wait: request.wait.unwrap_or(true) };
+        let refused = refused_of(&effects, Requested::Flip(to)).map(|why| refusal(&name, why));
         if refused.is_none() {
             managed.asker = Some(asker);
-            return self.obey(&name, effects);
+            return self.apply_effects(&name, effects);
         }
-        self.obey(&name, effects);
+        self.apply_effects(&name, effects);
         if let Some(refused) = refused {
             self.reply(asker.answer, Err(refused));
         }
     }
 
-    fn roll_back(&mut self, change: Change, answer: oneshot::Sender<Result<Changed, Refusal>>) {
-        let Change { service: name, if_epoch, request } = change;
+    fn roll_back(&mut self, change: ChangeCommand, answer: oneshot::Sender<Result<Changed, Refusal>>) {
+        let ChangeCommand { service: name, if_epoch, request } = change;
         let Some(managed) = self.services.get_mut(&name) else { return self.reply(answer, Err(unknown(&name))) };
         let by = request.by.unwrap_or_else(|| "api".into());
-        let gate = managed.rollback_gate(managed.machine.active().other()).map_err(Closed::NotReady);
-        let ask = Ask { by, if_epoch, force: request.force, gate };
+        let gate = managed.rollback_gate(managed.machine.active().other()).map_err(GateError::NotReady);
+        let ask = ChangeRequest { by, if_epoch, force: request.force, gate };
         if request.dry_run {
             let would = managed.machine.check_rollback(&ask).map(|to| would_be(&name, managed, to));
             return self.reply(answer, would.map_err(|why| refusal(&name, &why)));
         }
         let effects = managed.machine.on(Event::RollBack(ask), clock::now());
-        let asker = Asker { answer, wait: request.wait.unwrap_or(true) };
-        let refused = refused_of(&effects, Wanted::Rollback).map(|why| refusal(&name, why));
+        let asker = ChangeReply { answer, wait: request.wait.unwrap_or(true) };
+        let refused = refused_of(&effects, Requested::Rollback).map(|why| refusal(&name, why));
         let made = effects.iter().find_map(|effect| match effect {
-            Effect::Tell(Told::RolledBack { made, .. }) => Some(made.clone()),
-            Effect::Tell(_) | Effect::Save { .. } | Effect::Publish { .. } | Effect::Cut { .. } => None,
+            Effect::Report(Notice::RolledBack { made, .. }) => Some(made.clone()),
+            Effect::Report(_) | Effect::Save { .. } | Effect::Publish { .. } | Effect::Cut { .. } => None,
         });
-        self.obey(&name, effects);
+        self.apply_effects(&name, effects);
         match (refused, made) {
             (Some(refused), _) => self.reply(asker.answer, Err(refused)),
             (None, Some(made)) => self.answer_made(&name, asker, &made),
@@ -106,7 +106,7 @@ impl Task {
         }
     }
 
-    pub(in crate::control) fn observe(&self) -> Observation {
+    pub(in crate::control) fn observe(&self) -> StatusSnapshot {
         let now = clock::now();
         let mut problems = self.start_problems.clone();
         problems.extend(self.reload_problem.clone());
@@ -114,7 +114,7 @@ impl Task {
             let why = managed.save_problem.as_ref()?;
             Some(format!("state of {name} is not saved ({why}): a restart would restore an older one; trying again"))
         }));
-        problems.extend(self.services.values().filter_map(Managed::evidence_problem));
+        problems.extend(self.services.values().filter_map(ServiceState::evidence_problem));
         let ledger_problem = self.ledger.problem();
         let ledger_ok = ledger_problem.is_none();
         problems.extend(ledger_problem);
@@ -136,9 +136,9 @@ impl Task {
             certificates: self.config.tls.identities.iter().map(status::certificate_status).collect(),
             ledger: self.ledger.tail(5),
         };
-        let stats = |(name, managed): (&String, &Managed)| (name.clone(), managed.service.stats.clone());
-        let rehearsals = |(name, managed): (&String, &Managed)| (name.clone(), managed.service.info.tap.counts());
-        let held = |(name, managed): (&String, &Managed)| {
+        let stats = |(name, managed): (&String, &ServiceState)| (name.clone(), managed.service.stats.clone());
+        let rehearsals = |(name, managed): (&String, &ServiceState)| (name.clone(), managed.service.info.tap.counts());
+        let held = |(name, managed): (&String, &ServiceState)| {
             let held = &managed.frost.held;
             (name.clone(), held.now(), held.ends())
         };
@@ -152,7 +152,7 @@ impl Task {
             })
         });
         let ends = &self.client_ends;
-        Observation {
+        StatusSnapshot {
             status,
             stats: self.services.iter().map(stats).collect(),
             rehearsals: self.services.iter().map(rehearsals).collect(),
@@ -169,12 +169,12 @@ impl Task {
         }
     }
 
-    pub(in crate::control) fn answer_made(&mut self, name: &str, asker: Asker, made: &Made) {
-        let Made { from, to, epoch, .. } = *made;
+    pub(in crate::control) fn answer_made(&mut self, name: &str, asker: ChangeReply, made: &Change) {
+        let Change { from, to, epoch, .. } = *made;
         let changed = Changed { service: name.to_owned(), from, to, epoch, dry_run: false, drain: None };
         match self.services.get_mut(name) {
             Some(managed) if asker.wait => {
-                managed.waiters.push(Waiter { epoch: epoch - 1, answer: asker.answer, changed });
+                managed.waiters.push(DrainReply { epoch: epoch - 1, answer: asker.answer, changed });
             }
             Some(_) | None => self.reply(asker.answer, Ok(changed)),
         }
@@ -186,7 +186,7 @@ impl Task {
         let (done, waiting): (Vec<_>, Vec<_>) =
             std::mem::take(&mut managed.waiters).into_iter().partition(|waiter| waiter.epoch == epoch);
         managed.waiters = waiting;
-        for Waiter { answer, changed, .. } in done {
+        for DrainReply { answer, changed, .. } in done {
             self.reply(answer, Ok(Changed { drain: Some(drained), ..changed }));
         }
     }
@@ -202,16 +202,16 @@ impl Task {
     }
 }
 
-fn would_be(name: &str, managed: &Managed, to: Color) -> Changed {
+fn would_be(name: &str, managed: &ServiceState, to: Color) -> Changed {
     let (from, epoch) = (managed.machine.active(), managed.machine.epoch() + 1);
     Changed { service: name.to_owned(), from, to, epoch, dry_run: true, drain: None }
 }
 
 /// The refusal of what was `wanted`, among what else was told.
-pub(in crate::control) fn refused_of(effects: &[Effect], wanted: Wanted) -> Option<&Refused> {
+pub(in crate::control) fn refused_of(effects: &[Effect], wanted: Requested) -> Option<&ChangeError> {
     effects.iter().find_map(|effect| match effect {
-        Effect::Tell(Told::Refused { wanted: refused, why, .. }) if *refused == wanted => Some(why),
-        Effect::Tell(_) | Effect::Save { .. } | Effect::Publish { .. } | Effect::Cut { .. } => None,
+        Effect::Report(Notice::Refused { wanted: refused, why, .. }) if *refused == wanted => Some(why),
+        Effect::Report(_) | Effect::Save { .. } | Effect::Publish { .. } | Effect::Cut { .. } => None,
     })
 }
 

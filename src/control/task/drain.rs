@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::api::status::Drained;
 use crate::control::messages::seconds;
-use crate::control::service::{Leaving, Managed};
+use crate::control::service::{ReplacedRoute, ServiceState};
 use crate::control::task::Task;
 use crate::domain::Color;
 use crate::domain::cutover::Event;
@@ -17,23 +17,23 @@ use crate::os::clock;
 use crate::routing::Leave;
 
 /// A color that was left and may still hold leases.
-pub(in crate::control) struct Draining {
+pub(in crate::control) struct PendingDrain {
     pub(in crate::control) service: String,
     pub(in crate::control) leave: Leave,
-    pub(in crate::control) by: LeftBy,
+    pub(in crate::control) by: DrainCause,
 }
 
-impl Draining {
+impl PendingDrain {
     fn cut(&mut self) {
         self.leave.cut();
-        if let LeftBy::Request { until, .. } = &mut self.by {
+        if let DrainCause::Request { until, .. } = &mut self.by {
             *until = None;
         }
     }
 }
 
 /// Why a color was left.
-pub(in crate::control) enum LeftBy {
+pub(in crate::control) enum DrainCause {
     /// A flip or rollback, with which this epoch ended; the machine says when the rest is cut.
     Flip { epoch: u64 },
     /// It was idle already, and somebody asked that it be empty.
@@ -48,7 +48,7 @@ pub(in crate::control) enum LeftBy {
 }
 
 /// The position of the first color that holds no lease any more.
-pub(in crate::control) async fn first_drained(draining: &mut [Draining]) -> usize {
+pub(in crate::control) async fn first_drained(draining: &mut [PendingDrain]) -> usize {
     poll_fn(|cx| {
         let drained = draining.iter_mut().position(|one| one.leave.poll_drained(cx).is_ready());
         drained.map_or(Poll::Pending, Poll::Ready)
@@ -57,7 +57,7 @@ pub(in crate::control) async fn first_drained(draining: &mut [Draining]) -> usiz
 }
 
 /// The position of the first route that holds no lease any more.
-pub(in crate::control) async fn first_over(leaving: &mut [Leaving]) -> usize {
+pub(in crate::control) async fn first_over(leaving: &mut [ReplacedRoute]) -> usize {
     poll_fn(|cx| {
         let over = leaving.iter_mut().position(|left| left.tenure.poll_over(cx).is_ready());
         over.map_or(Poll::Pending, Poll::Ready)
@@ -67,11 +67,11 @@ pub(in crate::control) async fn first_over(leaving: &mut [Leaving]) -> usize {
 
 impl Task {
     pub(in crate::control) fn on_drained(&mut self, at: usize) {
-        let Draining { service, leave, by } = self.draining.swap_remove(at);
+        let PendingDrain { service, leave, by } = self.draining.swap_remove(at);
         self.schedule.is_stale = true;
         match by {
-            LeftBy::Flip { epoch } => self.on_all_given_back(service, epoch, leave.was_cut()),
-            LeftBy::Request { color, since, was_used, .. } => {
+            DrainCause::Flip { epoch } => self.on_all_given_back(service, epoch, leave.was_cut()),
+            DrainCause::Request { color, since, was_used, .. } => {
                 let Some(managed) = self.services.get_mut(&service) else { return };
                 if color != managed.machine.active().other() || is_split(managed) {
                     // Meanwhile others are meant, or others came.
@@ -92,7 +92,7 @@ impl Task {
         if self.handover.waits_for_predecessor() {
             return self.handover.given_back.push((service, epoch, cut));
         }
-        self.feed(&service, Event::Drained { epoch, cut });
+        self.handle_event(&service, Event::Drained { epoch, cut });
     }
 
     /// Empties the idle color, if somebody waits for that: after the drain that a flip began, and not while the color
@@ -100,7 +100,7 @@ impl Task {
     pub(in crate::control) fn empty_idle(&mut self, name: &str) {
         let Some(managed) = self.services.get_mut(name) else { return };
         let (machine, idle) = (&managed.machine, managed.machine.active().other());
-        let is_emptied = |one: &Draining| one.service == name && matches!(one.by, LeftBy::Request { .. });
+        let is_emptied = |one: &PendingDrain| one.service == name && matches!(one.by, DrainCause::Request { .. });
         let has_to_wait = managed.drain_waiters.is_empty()
             || machine.drains().iter().any(|drain| drain.color == idle)
             || is_split(managed)
@@ -119,9 +119,9 @@ impl Task {
         let (now, service) = (clock::now(), name.to_owned());
         let (tenure, leave) = managed.leave_idle(now);
         let until = Some(now + managed.config.drain.timeout);
-        let by = LeftBy::Request { color: idle, since: now, until, was_used: leave.in_flight() > 0 };
-        self.leaving.push(Leaving { service: service.clone(), tenure });
-        self.draining.push(Draining { service, leave, by });
+        let by = DrainCause::Request { color: idle, since: now, until, was_used: leave.in_flight() > 0 };
+        self.leaving.push(ReplacedRoute { service: service.clone(), tenure });
+        self.draining.push(PendingDrain { service, leave, by });
         self.schedule.is_stale = true;
         (self.wake_workers)();
     }
@@ -132,8 +132,8 @@ impl Task {
     }
 
     /// `None` while its color serves: whoever is there stays.
-    fn idle_deadline(&self, one: &Draining) -> Option<Duration> {
-        let LeftBy::Request { color, until, .. } = one.by else { return None };
+    fn idle_deadline(&self, one: &PendingDrain) -> Option<Duration> {
+        let DrainCause::Request { color, until, .. } = one.by else { return None };
         let is_idle = self.services.get(&one.service).is_some_and(|managed| managed.machine.active() != color);
         until.filter(|_| is_idle)
     }
@@ -144,10 +144,10 @@ impl Task {
     }
 
     pub(in crate::control) fn cut(&mut self, name: &str, epoch: u64) {
-        self.cut_where(|_, one| one.service == name && matches!(one.by, LeftBy::Flip { epoch: of } if of == epoch));
+        self.cut_where(|_, one| one.service == name && matches!(one.by, DrainCause::Flip { epoch: of } if of == epoch));
     }
 
-    fn cut_where(&mut self, is: impl Fn(&Self, &Draining) -> bool) {
+    fn cut_where(&mut self, is: impl Fn(&Self, &PendingDrain) -> bool) {
         let due: Vec<usize> = (0..self.draining.len()).filter(|&at| is(self, &self.draining[at])).collect();
         for &at in &due {
             self.draining[at].cut();
@@ -164,6 +164,6 @@ impl Task {
 }
 
 /// Whether both colors of it have their part of the traffic.
-fn is_split(managed: &Managed) -> bool {
+fn is_split(managed: &ServiceState) -> bool {
     managed.machine.mode().is_some_and(|mode| mode.keep_one_in > 0)
 }

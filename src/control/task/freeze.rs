@@ -13,16 +13,16 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::api::status::{FreezeRequest, FreezeStatus, Frozen, Refusal, RefusalCode, ThawRequest, Thawed};
 use crate::config;
 use crate::control::messages::{self, seconds};
-use crate::control::service::Leaving;
+use crate::control::service::ReplacedRoute;
 use crate::control::task::commands::unknown;
 use crate::control::task::{LEDGER_WAIT, Task};
-use crate::domain::freeze::{Ask, End, Freeze, Freezer, Taken, What};
+use crate::domain::freeze::{Freeze, FreezeEnd, FreezeOutcome, Freezer, NewFreeze, What};
 use crate::os::clock;
 use crate::routing::{Held, HeldEnd, Hold, Tenure};
 
 /// What one service holds, and for whom.
 #[derive(Default)]
-pub(in crate::control) struct Frost {
+pub(in crate::control) struct FreezeState {
     pub(in crate::control) freezer: Freezer,
     /// Over all freezes.
     pub(in crate::control) held: Arc<Held>,
@@ -32,7 +32,7 @@ pub(in crate::control) struct Frost {
     ends_before: [u64; HeldEnd::ALL.len()],
 }
 
-impl Frost {
+impl FreezeState {
     /// The freeze in force, as the API says it.
     pub(in crate::control) fn status(&self, now: Duration) -> Option<FreezeStatus> {
         let Freeze { what, by, why, since, until, .. } = self.freezer.freeze()?;
@@ -70,7 +70,7 @@ impl Task {
             Ok(lasts) => lasts,
             Err(message) => return self.reply(answer, Err(Refusal { code: RefusalCode::BadRequest, message })),
         };
-        let ask = Ask { what, by: by.unwrap_or_else(|| "api".into()), why, lasts };
+        let ask = NewFreeze { what, by: by.unwrap_or_else(|| "api".into()), why, lasts };
         let freezer = &mut managed.frost.freezer;
         let frozen = Frozen { service: name.to_owned(), what, for_seconds: seconds(lasts), quiet: None, dry_run };
         let taken = match dry_run {
@@ -83,8 +83,8 @@ impl Task {
         };
         self.schedule.is_stale = true;
         match taken {
-            None | Some(Taken::Renewed) => {}
-            Some(Taken::Begun | Taken::Changed) => self.hold(name, what, now),
+            None | Some(FreezeOutcome::Renewed) => {}
+            Some(FreezeOutcome::Begun | FreezeOutcome::Changed) => self.hold(name, what, now),
         }
         if taken.is_none() || wait == Some(false) {
             return self.reply(answer, Ok(frozen));
@@ -118,7 +118,7 @@ impl Task {
     fn publish_hold(&mut self, name: &str, before: Option<Arc<Hold>>, now: Duration) {
         let Some(managed) = self.services.get_mut(name) else { return };
         let tenure = managed.republish(now);
-        self.leaving.push(Leaving { service: name.to_owned(), tenure });
+        self.leaving.push(ReplacedRoute { service: name.to_owned(), tenure });
         if let Some(before) = before {
             tokio::spawn(release(before.end(), managed.config.freeze.release_spread));
         }
@@ -128,7 +128,8 @@ impl Task {
     /// still have such requests as well.
     fn quiet(&self, name: &str, what: What, limit: Duration) -> impl Future<Output = bool> + use<> {
         let of_service = self.leaving.iter().filter(|left| left.service == name);
-        let ends: Vec<_> = of_service.map(|Leaving { tenure, .. }: &Leaving| Tenure::ended(tenure, what)).collect();
+        let ends: Vec<_> =
+            of_service.map(|ReplacedRoute { tenure, .. }: &ReplacedRoute| Tenure::ended(tenure, what)).collect();
         async move {
             let all = async {
                 for end in ends {
@@ -155,7 +156,7 @@ impl Task {
         let over = freezer.thaw(of.as_deref());
         let thawed = Thawed { service, was_frozen: over.is_some(), held: over.as_ref().map_or(0, |_| held), dry_run };
         if let (Some(over), false) = (over, dry_run) {
-            self.let_go(name, &over, &End::Thawed { by: by.unwrap_or_else(|| "api".into()) });
+            self.let_go(name, &over, &FreezeEnd::Thawed { by: by.unwrap_or_else(|| "api".into()) });
         }
         self.reply(answer, Ok(thawed));
     }
@@ -174,11 +175,11 @@ impl Task {
     pub(in crate::control) fn stop_freeze(&mut self, name: &str) {
         let over = self.services.get_mut(name).and_then(|managed| managed.frost.freezer.thaw(None));
         if let Some(over) = over {
-            self.let_go(name, &over, &End::Stopped);
+            self.let_go(name, &over, &FreezeEnd::Stopped);
         }
     }
 
-    fn let_go(&mut self, name: &str, over: &Freeze, end: &End) {
+    fn let_go(&mut self, name: &str, over: &Freeze, end: &FreezeEnd) {
         self.schedule.is_stale = true;
         let now = clock::now();
         let Some(managed) = self.services.get_mut(name) else { return };

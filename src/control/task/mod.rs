@@ -22,22 +22,24 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::time::sleep;
 
-use super::service::{Leaving, Managed};
+use super::service::{ReplacedRoute, ServiceState};
 use super::{Command, Control, OtherProblem};
 use crate::api::status::{self, Drained, EventKind};
 use crate::config::Config;
 use crate::control::file_watch::Contents;
 use crate::control::messages::{api_verdict, noted, refusal, seconds, verdict, words};
-use crate::control::service::probe::Found;
+use crate::control::service::probe::ProbeReport;
 use crate::control::service::sampler::{BELL_TICK, HISTORY_TICK, WATCH_TICK};
 use crate::control::task::commands::refused_of;
-use crate::control::task::drain::{Draining, LeftBy, first_drained, first_over};
-use crate::control::task::evidence::Kept;
-use crate::control::task::reload::{Loaded, ReloadRequest};
+use crate::control::task::drain::{DrainCause, PendingDrain, first_drained, first_over};
+use crate::control::task::evidence::EvidenceResult;
+use crate::control::task::reload::{LoadedConfig, ReloadRequest};
 use crate::control::task::upgrade::Handover;
 use crate::domain::Color;
-use crate::domain::cutover::{Ask, Effect, Event, Reason, Record, Refused, Told, UnderWay, Wanted, WatchEnd};
-use crate::domain::health::Standing;
+use crate::domain::cutover::{
+    ChangeError, ChangeRequest, Effect, Event, Notice, Reason, Requested, SavedState, UnderWay, WatchEnd,
+};
+use crate::domain::health::Readiness;
 use crate::ledger::Ledger;
 use crate::os::clock;
 use crate::routing::preview_token::Key;
@@ -57,7 +59,7 @@ const PROBE_SPREAD: Duration = Duration::from_micros(500);
 pub(super) struct Save {
     pub(super) service: String,
     pub(super) serial: u64,
-    pub(super) record: Record,
+    pub(super) record: SavedState,
     /// The monotonic time that `record` is relative to.
     pub(super) now: Duration,
 }
@@ -76,20 +78,20 @@ pub(super) struct Task {
     pub(super) table: Arc<ArcSwap<Table>>,
     pub(super) terminator: Option<Arc<Terminator>>,
     pub(super) client_ends: Arc<ClientEnds>,
-    pub(super) services: BTreeMap<String, Managed>,
+    pub(super) services: BTreeMap<String, ServiceState>,
     /// What passes to idle colors are made with.
     pub(super) key: Arc<Key>,
-    pub(super) leaving: Vec<Leaving>,
-    pub(super) draining: Vec<Draining>,
+    pub(super) leaving: Vec<ReplacedRoute>,
+    pub(super) draining: Vec<PendingDrain>,
     pub(super) bell: Arc<Notify>,
     pub(super) wake_workers: Arc<dyn Fn() + Send + Sync>,
     pub(super) connections: Arc<dyn Fn() -> u64 + Send + Sync>,
     pub(super) saves: SyncSender<Save>,
     pub(super) ledger: Arc<Ledger>,
     pub(super) events: broadcast::Sender<status::Event>,
-    pub(super) found: mpsc::Sender<Found>,
+    pub(super) found: mpsc::Sender<ProbeReport>,
     pub(super) reloads: mpsc::Sender<ReloadRequest>,
-    pub(super) kept: mpsc::Sender<Kept>,
+    pub(super) kept: mpsc::Sender<EvidenceResult>,
     /// What the config in force, or refused last, was read from.
     pub(super) files: watch::Sender<Contents>,
     /// What was wrong at start and stays worth knowing.
@@ -138,10 +140,10 @@ impl Default for Schedule {
 /// Where everything that runs beside the task reports.
 pub(super) struct Inbox {
     pub(super) commands: mpsc::Receiver<Command>,
-    pub(super) found: mpsc::Receiver<Found>,
+    pub(super) found: mpsc::Receiver<ProbeReport>,
     pub(super) saved: mpsc::Receiver<Saved>,
-    pub(super) kept: mpsc::Receiver<Kept>,
-    pub(super) loaded: mpsc::Receiver<Loaded>,
+    pub(super) kept: mpsc::Receiver<EvidenceResult>,
+    pub(super) loaded: mpsc::Receiver<LoadedConfig>,
     pub(super) changed_files: mpsc::Receiver<()>,
 }
 
@@ -235,7 +237,7 @@ impl Task {
             self.end_freezes(now);
             self.cut_idle(now);
             for name in self.names_where(|managed| managed.machine.deadline().is_some_and(|deadline| deadline <= now)) {
-                self.feed(&name, Event::Tick);
+                self.handle_event(&name, Event::Tick);
             }
         }
     }
@@ -245,25 +247,25 @@ impl Task {
         for name in self.names_where(|managed| managed.machine.is_watching()) {
             let Some(managed) = self.services.get_mut(&name) else { continue };
             let (epoch, sample) = (managed.machine.epoch(), managed.sample(now));
-            self.feed(&name, Event::Sample { epoch, sample: Box::new(sample) });
+            self.handle_event(&name, Event::Sample { epoch, sample: Box::new(sample) });
             if let Some(managed) = self.services.get_mut(&name) {
                 managed.forget_what_was_nothing();
             }
         }
     }
 
-    pub(super) fn names_where(&self, is: impl Fn(&Managed) -> bool) -> Vec<String> {
+    pub(super) fn names_where(&self, is: impl Fn(&ServiceState) -> bool) -> Vec<String> {
         self.services.iter().filter(|(_, managed)| is(managed)).map(|(name, _)| name.clone()).collect()
     }
 
     /// Tells one machine what happened, and does what it says.
-    pub(super) fn feed(&mut self, name: &str, event: Event) {
+    pub(super) fn handle_event(&mut self, name: &str, event: Event) {
         let Some(managed) = self.services.get_mut(name) else { return };
         let effects = managed.machine.on(event, clock::now());
-        self.obey(name, effects);
+        self.apply_effects(name, effects);
     }
 
-    pub(super) fn obey(&mut self, name: &str, effects: Vec<Effect>) {
+    pub(super) fn apply_effects(&mut self, name: &str, effects: Vec<Effect>) {
         self.schedule.is_stale = true;
         for effect in effects {
             match effect {
@@ -273,14 +275,14 @@ impl Task {
                     let lives_long = managed.has_long_lived(color.other());
                     let (tenure, leave) = managed.publish(color, epoch);
                     let service = name.to_owned();
-                    self.leaving.push(Leaving { service: service.clone(), tenure });
-                    self.draining.push(Draining { service, leave, by: LeftBy::Flip { epoch: epoch - 1 } });
+                    self.leaving.push(ReplacedRoute { service: service.clone(), tenure });
+                    self.draining.push(PendingDrain { service, leave, by: DrainCause::Flip { epoch: epoch - 1 } });
                     if lives_long {
                         (self.wake_workers)();
                     }
                 }
                 Effect::Cut { epoch } => self.cut(name, epoch),
-                Effect::Tell(told) => self.tell(name, &told),
+                Effect::Report(told) => self.report(name, &told),
             }
         }
         if let Some(managed) = self.services.get_mut(name) {
@@ -291,7 +293,7 @@ impl Task {
         self.empty_idle(name);
     }
 
-    fn save(&mut self, name: &str, serial: u64, record: Record) {
+    fn save(&mut self, name: &str, serial: u64, record: SavedState) {
         let save = Save { service: name.to_owned(), serial, record, now: clock::now() };
         self.handover.saving += 1;
         if self.saves.try_send(save).is_err() {
@@ -309,7 +311,7 @@ impl Task {
         }
         managed.save_problem = outcome.as_ref().err().cloned();
         managed.refresh_history(clock::now());
-        self.feed(&service, Event::Saved { serial, outcome });
+        self.handle_event(&service, Event::Saved { serial, outcome });
     }
 
     /// Saves what a service that is new was found with in the config.
@@ -318,7 +320,7 @@ impl Task {
             let Some(managed) = self.services.get_mut(&name) else { continue };
             managed.is_unsaved = false;
             let effects = managed.machine.save_present();
-            self.obey(&name, effects);
+            self.apply_effects(&name, effects);
         }
     }
 
@@ -330,13 +332,13 @@ impl Task {
         for name in self.names_where(|managed| managed.save_problem.is_some()) {
             let Some(managed) = self.services.get_mut(&name) else { continue };
             let effects = managed.machine.save_present();
-            self.obey(&name, effects);
+            self.apply_effects(&name, effects);
         }
     }
 
-    fn tell(&mut self, name: &str, told: &Told) {
+    fn report(&mut self, name: &str, told: &Notice) {
         let mut words = words(name, told);
-        if let Told::RolledBack { made, finding: Some(found), .. } = told
+        if let Notice::RolledBack { made, finding: Some(found), .. } = told
             && let Some(file) = self.keep_evidence(name, made, found, &words.sentence)
         {
             words = words.with_evidence(&file);
@@ -345,7 +347,7 @@ impl Task {
         self.emit(words.kind, Some(name), words.sentence.clone());
         let Some(managed) = self.services.get_mut(name) else { return };
         match told {
-            Told::Flipped { made, .. } => {
+            Notice::Flipped { made, .. } => {
                 (managed.last_verdict, managed.verdict) = (None, None);
                 (managed.evidence_file, managed.flipped) = (None, Some(clock::utc()));
                 managed.evidence_problem = None;
@@ -354,7 +356,7 @@ impl Task {
                     self.answer_made(name, asker, made);
                 }
             }
-            Told::RolledBack { made, finding, .. } => {
+            Notice::RolledBack { made, finding, .. } => {
                 if finding.is_some() {
                     (managed.last_verdict, managed.verdict) = (Some(words.sentence), None);
                 }
@@ -362,16 +364,17 @@ impl Task {
                 *self.flips.entry((name.to_owned(), made.to, made.reason)).or_default() += 1;
             }
             // Refusals of what was only being saved; the others are answered where they are asked.
-            Told::Refused {
-                why: Refused::Unsaved { .. } | Refused::UnderWay { what: UnderWay::Overtaken }, ..
+            Notice::Refused {
+                why: ChangeError::Unsaved { .. } | ChangeError::UnderWay { what: UnderWay::Overtaken },
+                ..
             } => {
-                if let (Some(asker), Told::Refused { why, .. }) = (managed.asker.take(), told) {
+                if let (Some(asker), Notice::Refused { why, .. }) = (managed.asker.take(), told) {
                     self.reply(asker.answer, Err(refusal(name, why)));
                 }
             }
-            Told::Noted { color, note, .. } => managed.note(noted(*color, note)),
-            Told::Refused { .. } => {}
-            Told::WatchEnded { color, end, .. } => {
+            Notice::Noted { color, note, .. } => managed.note(noted(*color, note)),
+            Notice::Refused { .. } => {}
+            Notice::WatchEnded { color, end, .. } => {
                 if matches!(end, WatchEnd::Superseded) {
                     // It was left unproven: no yardstick either.
                     managed.forget_history(*color);
@@ -380,7 +383,7 @@ impl Task {
                 managed.failures = None;
                 *self.watch_ends.entry((name.to_owned(), verdict(end).0)).or_default() += 1;
             }
-            Told::Drained { epoch, took, cut, .. } => {
+            Notice::Drained { epoch, took, cut, .. } => {
                 managed.last_drain = Drained { seconds: seconds(*took), cut: *cut };
                 self.answer_drained(name, *epoch);
             }
@@ -407,7 +410,7 @@ impl Task {
         drop(self.events.send(event));
     }
 
-    fn on_found(&mut self, Found { service, upstream, probe }: Found) {
+    fn on_found(&mut self, ProbeReport { service, upstream, probe }: ProbeReport) {
         let Some(managed) = self.services.get_mut(&*service) else { return };
         let (rise, fall) = (managed.config.health.rise, managed.config.health.fall);
         // A probe of an upstream that a reload has just removed.
@@ -417,11 +420,11 @@ impl Task {
         managed.set_rehearsal();
         let Some(standing) = changed else { return };
         let Some(probed) = managed.upstream(upstream) else { return };
-        probed.upstream.set_down(standing == Standing::Down);
+        probed.upstream.set_down(standing == Readiness::Down);
         let (address, why) = (probed.upstream.address.to_string(), probed.health.reason().unwrap_or_default());
         let message = match standing {
-            Standing::Up => format!("{address} is ready"),
-            Standing::Down | Standing::Unknown => format!("{address} is not ready: {why}"),
+            Readiness::Up => format!("{address} is ready"),
+            Readiness::Down | Readiness::Unknown => format!("{address} is not ready: {why}"),
         };
         self.emit(EventKind::Health, Some(&service), message);
         if self.held().is_none() {
@@ -439,10 +442,10 @@ impl Task {
             managed.config_flip_due = Some(by);
             return Some(format!("{name}: `active` changed: a flip to {active} as soon as its probes know how it is"));
         }
-        let ask = Ask { by, if_epoch: None, force: false, gate: managed.gate(active) };
+        let ask = ChangeRequest { by, if_epoch: None, force: false, gate: managed.gate(active) };
         let effects = managed.machine.on(Event::ConfigActive { active, ask }, clock::now());
-        let refused = refused_of(&effects, Wanted::Flip(active)).map(|why| refusal(name, why).message);
-        self.obey(name, effects);
+        let refused = refused_of(&effects, Requested::Flip(active)).map(|why| refusal(name, why).message);
+        self.apply_effects(name, effects);
         Some(match refused {
             None => format!("{name}: `active` changed to {active}"),
             Some(why) => format!("{name}: `active` changed, and the flip to {active} was refused: {why}"),

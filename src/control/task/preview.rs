@@ -7,7 +7,7 @@ use aws_lc_rs::error::Unspecified;
 
 use crate::api::status::{Pass, Refusal, RefusalCode};
 use crate::config::Config;
-use crate::control::saved_state::Store;
+use crate::control::saved_state::StateFolder;
 use crate::control::task::Task;
 use crate::control::task::commands::unknown;
 use crate::os::clock;
@@ -19,7 +19,7 @@ use crate::routing::preview_token::Key;
 /// There is no randomness for a key.
 pub(in crate::control) fn key(
     config: &Config,
-    store: &Store,
+    store: &StateFolder,
     problems: &mut Vec<String>,
 ) -> Result<Arc<Key>, Unspecified> {
     let fresh = Key::random_bytes()?;

@@ -12,19 +12,19 @@ use tokio::sync::{mpsc, oneshot};
 use crate::api::status::{EventKind, Refusal, RefusalCode, Reloaded};
 use crate::config::{self, Config};
 use crate::control::file_watch::{self, Contents};
-use crate::control::saved_state::Store;
-use crate::control::service::{Leaving, Managed, timing};
+use crate::control::saved_state::StateFolder;
+use crate::control::service::{ReplacedRoute, ServiceState, timing};
 use crate::control::task::Task;
 use crate::control::task::commands::unknown;
-use crate::control::task::drain::LeftBy;
+use crate::control::task::drain::DrainCause;
 use crate::domain::Color;
-use crate::domain::cutover::{Cutover, Record};
+use crate::domain::cutover::{Cutover, SavedState};
 use crate::os::clock;
 use crate::routing::Table;
 use crate::tls;
 
 /// Loads a config, or says everything that is wrong with it.
-pub type Load = Arc<dyn Fn(&Path) -> Result<Config, String> + Send + Sync>;
+pub type ConfigLoader = Arc<dyn Fn(&Path) -> Result<Config, String> + Send + Sync>;
 
 type Answer = Option<oneshot::Sender<Result<Reloaded, Refusal>>>;
 
@@ -39,22 +39,22 @@ pub(in crate::control) struct ReloadRequest {
 }
 
 /// What the file said.
-pub(in crate::control) struct Loaded {
+pub(in crate::control) struct LoadedConfig {
     request: ReloadRequest,
     outcome: Result<Config, String>,
     /// What was on the disk when it was read.
     contents: Contents,
     /// Of services that are new, what was saved for them when they were here before.
-    saved: Vec<(String, Result<Option<Record>, String>)>,
+    saved: Vec<(String, Result<Option<SavedState>, String>)>,
 }
 
 /// Loads the config at `path` for each request, one after the other, so that the newest content is in force last.
 pub(in crate::control) async fn load_each(
     path: PathBuf,
-    load: Load,
-    store: Store,
+    load: ConfigLoader,
+    store: StateFolder,
     mut requests: mpsc::Receiver<ReloadRequest>,
-    loaded: mpsc::Sender<Loaded>,
+    loaded: mpsc::Sender<LoadedConfig>,
 ) {
     while let Some(request) = requests.recv().await {
         let (load, path, store) = (Arc::clone(&load), path.clone(), store.clone());
@@ -69,14 +69,14 @@ pub(in crate::control) async fn load_each(
         let (outcome, contents, saved) = tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| {
             (Err(format!("loading the config failed: {error}")), Contents::default(), Vec::new())
         });
-        if loaded.send(Loaded { request, outcome, contents, saved }).await.is_err() {
+        if loaded.send(LoadedConfig { request, outcome, contents, saved }).await.is_err() {
             return;
         }
     }
 }
 
 /// Loads the config, and says what was on the disk *before* it was read: a change in between is then a change to come.
-fn load_whole(load: &Load, path: &Path, files: Vec<PathBuf>) -> (Result<Config, String>, Contents) {
+fn load_whole(load: &ConfigLoader, path: &Path, files: Vec<PathBuf>) -> (Result<Config, String>, Contents) {
     let mut contents = file_watch::contents(files);
     loop {
         let outcome = load(path);
@@ -106,7 +106,7 @@ pub(in crate::control) fn files_of(config: &Config) -> Vec<PathBuf> {
 }
 
 /// What the files of `config` hold; nothing if it is not what they say any more, so that they are loaded again.
-pub(in crate::control) fn contents_of(config: &Config, load: &Load) -> Contents {
+pub(in crate::control) fn contents_of(config: &Config, load: &ConfigLoader) -> Contents {
     let files = files_of(config);
     let contents = file_watch::contents(files.iter().cloned());
     match load(&config.path) {
@@ -116,7 +116,7 @@ pub(in crate::control) fn contents_of(config: &Config, load: &Load) -> Contents 
 }
 
 /// The table of all services, in the order of the config.
-pub(in crate::control) fn table_of<'a>(services: impl Iterator<Item = &'a Managed>) -> Table {
+pub(in crate::control) fn table_of<'a>(services: impl Iterator<Item = &'a ServiceState>) -> Table {
     Table::new(services.map(|managed| (&managed.config, Arc::clone(&managed.service))))
 }
 
@@ -142,8 +142,8 @@ impl Task {
     }
 
     /// Takes what was loaded in force, or says why not.
-    pub(in crate::control) fn on_loaded(&mut self, loaded: Loaded) {
-        let Loaded { request: ReloadRequest { by, answer, .. }, outcome, contents, saved } = loaded;
+    pub(in crate::control) fn on_loaded(&mut self, loaded: LoadedConfig) {
+        let LoadedConfig { request: ReloadRequest { by, answer, .. }, outcome, contents, saved } = loaded;
         if !contents.is_empty() {
             self.files.send_replace(contents);
         }
@@ -180,7 +180,7 @@ impl Task {
     fn take_in_force(
         &mut self,
         new: Config,
-        mut saved: BTreeMap<String, Result<Option<Record>, String>>,
+        mut saved: BTreeMap<String, Result<Option<SavedState>, String>>,
         by: &str,
     ) -> Reloaded {
         let mut changes = needs_restart(&self.config, &new);
@@ -195,7 +195,7 @@ impl Task {
                     let replaced = managed.reconfigure(config.clone(), &self.bell, now);
                     managed.set_rehearsal();
                     let service = config.name.clone();
-                    self.leaving.extend(replaced.map(|tenure| Leaving { service, tenure }));
+                    self.leaving.extend(replaced.map(|tenure| ReplacedRoute { service, tenure }));
                 }
                 None => {
                     let record = saved.remove(&config.name).unwrap_or(Ok(None)).unwrap_or_else(|problem| {
@@ -206,7 +206,7 @@ impl Task {
                     let machine = Cutover::restore(record.unwrap_or_else(|| first_record(config)), timing(config), now);
                     changes.push(format!("{}: added, {} is active", config.name, machine.active()));
                     let mut managed =
-                        Managed::new(config.clone(), machine, self.workers, &self.bell, Arc::clone(&self.key));
+                        ServiceState::new(config.clone(), machine, self.workers, &self.bell, Arc::clone(&self.key));
                     managed.is_unsaved = is_unsaved;
                     self.services.insert(config.name.clone(), managed);
                 }
@@ -268,16 +268,16 @@ impl Task {
                 self.reply(answer, Err(unknown(&name)));
             }
             // One that comes back under this name has an idle color of its own.
-            self.draining.retain(|one| one.service != name || matches!(one.by, LeftBy::Flip { .. }));
+            self.draining.retain(|one| one.service != name || matches!(one.by, DrainCause::Flip { .. }));
             changes.push(format!("{name}: removed; requests in flight finish"));
         }
     }
 }
 
 /// What a service begins with that nothing was saved for.
-pub(in crate::control) fn first_record(config: &config::Service) -> Record {
+pub(in crate::control) fn first_record(config: &config::Service) -> SavedState {
     let active = config.active;
-    Record { active, epoch: 1, previous: None, config_active: active, watch_until: None, rolled_back: None }
+    SavedState { active, epoch: 1, previous: None, config_active: active, watch_until: None, rolled_back: None }
 }
 
 /// A sentence for each setting that differs and is only read at start.

@@ -18,14 +18,14 @@ use tokio::sync::oneshot;
 
 use crate::api::status::{Drained, EventKind, Refusal, RefusalCode, Replays, Upgraded, Verdict, WatchNote};
 use crate::control::messages::WATCH_ENDS;
-use crate::control::service::Managed;
+use crate::control::service::ServiceState;
 use crate::control::service::sampler::History;
 use crate::control::task::Task;
-use crate::control::{Command, Control, Handle, Observation, OtherProblem};
+use crate::control::{Command, Control, Handle, OtherProblem, StatusSnapshot};
 use crate::domain::Color;
-use crate::domain::cutover::{Estate, Reason};
-use crate::domain::health::Health;
-use crate::handover::{PARCEL_VERSION, Parcel};
+use crate::domain::cutover::{CutoverSnapshot, Reason};
+use crate::domain::health::UpstreamHealth;
+use crate::handover::{UPGRADE_STATE_VERSION, UpgradeState};
 use crate::ledger::Line;
 use crate::os::clock;
 use crate::routing::{ColorStats, Tally};
@@ -90,15 +90,15 @@ impl Control {
     }
 
     /// Goes on counting where the process before this one is, and changes no color until [`Handle::be_alone`].
-    pub fn succeed(&mut self, parcel: &Parcel) -> Successor {
+    pub fn succeed(&mut self, state: &UpgradeState) -> InheritedCounters {
         let task = &mut self.task;
         task.handover.hold = Some(Hold::Predecessor);
         task.handover.stage = Stage::HandingOver;
         let stats = task.services.iter().map(|(name, managed)| (name.clone(), managed.service.stats.clone())).collect();
-        let successor = Successor { stats };
-        if parcel.version == PARCEL_VERSION {
-            (task.reloads_ok, task.reloads_failed) = (parcel.reloads_ok, parcel.reloads_failed);
-            for (service, to, reason, count) in &parcel.flips {
+        let successor = InheritedCounters { stats };
+        if state.version == UPGRADE_STATE_VERSION {
+            (task.reloads_ok, task.reloads_failed) = (state.reloads_ok, state.reloads_failed);
+            for (service, to, reason, count) in &state.flips {
                 let reason =
                     [Reason::Operator, Reason::Config, Reason::Verdict].into_iter().find(|r| r.as_str() == reason);
                 let to = Color::BOTH.into_iter().find(|color| color.as_str() == to);
@@ -106,18 +106,18 @@ impl Control {
                     task.flips.insert((service.clone(), to, reason), *count);
                 }
             }
-            for (service, end, count) in &parcel.watch_ends {
+            for (service, end, count) in &state.watch_ends {
                 if let Some(end) = WATCH_ENDS.into_iter().find(|known| known == end) {
                     task.watch_ends.insert((service.clone(), end), *count);
                 }
             }
         }
-        let is_counted = successor.take(parcel);
-        if parcel.version == PARCEL_VERSION {
-            for (name, left) in &parcel.left {
+        let is_counted = successor.take(state);
+        if state.version == UPGRADE_STATE_VERSION {
+            for (name, left) in &state.left {
                 let Some(managed) = task.services.get_mut(name) else { continue };
                 if let Err(why) =
-                    Left::deserialize(left).map_err(|e| e.to_string()).and_then(|left| managed.inherit(left))
+                    ServiceSnapshot::deserialize(left).map_err(|e| e.to_string()).and_then(|left| managed.inherit(left))
                 {
                     tracing::warn!("what the process before this one knew of {name} is left out: {why}");
                 }
@@ -132,16 +132,16 @@ impl Control {
 }
 
 /// Keeps the counters of the process before this one, as long as that one counts.
-pub struct Successor {
+pub struct InheritedCounters {
     stats: Stats,
 }
 
-impl Successor {
+impl InheritedCounters {
     /// Takes in what it has counted by now. False if that is not understood; it is left out then.
-    pub fn take(&self, parcel: &Parcel) -> bool {
-        parcel.version == PARCEL_VERSION
+    pub fn take(&self, state: &UpgradeState) -> bool {
+        state.version == UPGRADE_STATE_VERSION
             && self.stats.iter().all(|(name, colors)| {
-                let counted = parcel.counters.get(name);
+                let counted = state.counters.get(name);
                 counted.is_none_or(|counted| colors.iter().zip(counted).all(|(stats, counted)| stats.import(counted)))
             })
     }
@@ -154,11 +154,12 @@ impl Successor {
 
 /// What is known of one service and goes over beside its counters.
 #[derive(Serialize, Deserialize)]
-pub(in crate::control) struct Left {
-    pub(in crate::control) estate: Estate,
+pub(in crate::control) struct ServiceSnapshot {
+    #[serde(rename = "estate")]
+    pub(in crate::control) cutover: CutoverSnapshot,
     /// What the probes know, by address: without it there would be no way back until they know it again.
     #[serde(default)]
-    pub(in crate::control) health: BTreeMap<String, Health>,
+    pub(in crate::control) health: BTreeMap<String, UpstreamHealth>,
     /// Counts under the present epoch.
     pub(in crate::control) tally: Tally,
     /// Of the epoch before.
@@ -174,11 +175,11 @@ pub(in crate::control) struct Left {
 }
 
 /// What a successor goes on from.
-fn parcel(observed: &Observation) -> Parcel {
+fn state_of(observed: &StatusSnapshot) -> UpgradeState {
     let flips = observed.flips.iter();
     let watch_ends = observed.watch_ends.iter();
-    Parcel {
-        version: PARCEL_VERSION,
+    UpgradeState {
+        version: UPGRADE_STATE_VERSION,
         counters: counters(&observed.stats),
         flips: flips.map(|(name, to, reason, n)| (name.clone(), to.as_str().into(), (*reason).into(), *n)).collect(),
         watch_ends: watch_ends.map(|(name, end, n)| (name.clone(), (*end).into(), *n)).collect(),
@@ -195,7 +196,7 @@ pub fn counters(stats: &[(String, [Arc<ColorStats>; 2])]) -> BTreeMap<String, [V
 
 impl Handle {
     /// As [`Handle::observe`], for a thread without a runtime. `None` when the control task has ended.
-    pub fn observe_blocking(&self) -> Option<Observation> {
+    pub fn observe_blocking(&self) -> Option<StatusSnapshot> {
         let (answer, answered) = oneshot::channel();
         self.commands.blocking_send(Command::Observe(answer)).ok()?;
         answered.blocking_recv().ok()
@@ -206,7 +207,7 @@ impl Handle {
     ///
     /// # Errors
     /// A sentence: what has begun since the upgrade was asked for.
-    pub fn hand_over_blocking(&self) -> Result<Parcel, String> {
+    pub fn hand_over_blocking(&self) -> Result<UpgradeState, String> {
         let (answer, answered) = oneshot::channel();
         let asked = self.commands.blocking_send(Command::HandOver(answer)).ok();
         asked.and_then(|()| answered.blocking_recv().ok()).unwrap_or_else(|| Err("the proxy is stopping".into()))
@@ -255,7 +256,7 @@ impl Task {
         self.handover.asker = Some((by, answer));
     }
 
-    pub(in crate::control) fn hand_over(&mut self) -> Result<Parcel, String> {
+    pub(in crate::control) fn hand_over(&mut self) -> Result<UpgradeState, String> {
         if let Some(refusal) = self.busy() {
             return Err(refusal.message);
         }
@@ -265,11 +266,11 @@ impl Task {
         }
         self.handover.stage = Stage::HandingOver;
         let now = clock::now();
-        let left = |(name, managed): (&String, &mut Managed)| {
+        let left = |(name, managed): (&String, &mut ServiceState)| {
             (name.clone(), serde_json::to_value(managed.leave(now)).expect("numbers and names"))
         };
         let left = self.services.iter_mut().map(left).collect();
-        Ok(Parcel { left, ..parcel(&self.observe()) })
+        Ok(UpgradeState { left, ..state_of(&self.observe()) })
     }
 
     fn epochs(&self) -> Vec<u64> {

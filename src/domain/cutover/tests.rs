@@ -12,11 +12,11 @@ const TIMING: Timing = Timing {
     drain: Duration::from_secs(5),
 };
 
-fn ask(gate: Result<(), Closed>) -> Ask {
-    Ask { by: "test".into(), if_epoch: None, force: false, gate }
+fn ask(gate: Result<(), GateError>) -> ChangeRequest {
+    ChangeRequest { by: "test".into(), if_epoch: None, force: false, gate }
 }
 
-fn ready() -> Ask {
+fn ready() -> ChangeRequest {
     ask(Ok(()))
 }
 
@@ -25,7 +25,7 @@ fn secs(n: u64) -> Duration {
 }
 
 fn fresh() -> Cutover {
-    let record = Record {
+    let record = SavedState {
         active: Color::Blue,
         epoch: 1,
         previous: None,
@@ -52,10 +52,10 @@ fn sample(good: u64, bad: u64, old_is_up: bool) -> Box<WatchSample> {
     Box::new(sample)
 }
 
-fn refusal(effects: &[Effect]) -> Option<&Refused> {
+fn refusal(effects: &[Effect]) -> Option<&ChangeError> {
     effects.iter().find_map(|effect| match effect {
-        Effect::Tell(Told::Refused { why, .. }) => Some(why),
-        Effect::Tell(_) | Effect::Save { .. } | Effect::Publish { .. } | Effect::Cut { .. } => None,
+        Effect::Report(Notice::Refused { why, .. }) => Some(why),
+        Effect::Report(_) | Effect::Save { .. } | Effect::Publish { .. } | Effect::Cut { .. } => None,
     })
 }
 
@@ -71,7 +71,7 @@ mod flip {
         let saved = machine.on(Event::Saved { serial: 1, outcome: Ok(()) }, secs(1));
         assert!(matches!(
             &saved[..],
-            [Effect::Publish { color: Color::Green, epoch: 2 }, Effect::Tell(Told::Flipped { forced: false, .. })]
+            [Effect::Publish { color: Color::Green, epoch: 2 }, Effect::Report(Notice::Flipped { forced: false, .. })]
         ));
         assert!(machine.is_watching());
     }
@@ -82,7 +82,7 @@ mod flip {
         let before = machine.record();
         machine.on(Event::Flip { to: Color::Green, ask: ready() }, secs(1));
         let effects = machine.on(Event::Saved { serial: 1, outcome: Err("no space".into()) }, secs(1));
-        assert_eq!(refusal(&effects), Some(&Refused::Unsaved { why: "no space".into() }));
+        assert_eq!(refusal(&effects), Some(&ChangeError::Unsaved { why: "no space".into() }));
         assert!(matches!(&effects[0], Effect::Save { record, .. } if *record == before), "it may be on the disk");
         assert_eq!((effects.len(), machine.record()), (2, before));
     }
@@ -94,38 +94,38 @@ mod flip {
         assert_eq!(machine.deadline(), Some(secs(11)));
         let effects = machine.on(Event::Tick, secs(11));
         assert!(matches!(&effects[0], Effect::Save { record, .. } if record.active == Color::Blue));
-        assert!(matches!(refusal(&effects), Some(Refused::Unsaved { .. })));
+        assert!(matches!(refusal(&effects), Some(ChangeError::Unsaved { .. })));
         assert_eq!(machine.on(Event::Saved { serial: 1, outcome: Ok(()) }, secs(12)), []);
         assert_eq!(machine.active(), Color::Blue);
     }
 
     #[test]
     fn is_refused_for_each_reason() {
-        let not_ready = || ask(Err(Closed::NotReady("127.0.0.1:8001: connection refused".into())));
-        let stale = Ask { if_epoch: Some(7), ..ready() };
+        let not_ready = || ask(Err(GateError::NotReady("127.0.0.1:8001: connection refused".into())));
+        let stale = ChangeRequest { if_epoch: Some(7), ..ready() };
         for (case, mut machine, to, ask, want) in [
             (
                 "the gate",
                 fresh(),
                 Color::Green,
                 not_ready(),
-                Refused::NotReady { color: Color::Green, why: "127.0.0.1:8001: connection refused".into() },
+                ChangeError::NotReady { color: Color::Green, why: "127.0.0.1:8001: connection refused".into() },
             ),
             (
                 "the rehearsal",
                 fresh(),
                 Color::Green,
-                ask(Err(Closed::RehearsalFailed("9 of 20 differ".into()))),
-                Refused::RehearsalFailed { color: Color::Green, why: "9 of 20 differ".into() },
+                ask(Err(GateError::RehearsalFailed("9 of 20 differ".into()))),
+                ChangeError::RehearsalFailed { color: Color::Green, why: "9 of 20 differ".into() },
             ),
-            ("already there", fresh(), Color::Blue, ready(), Refused::AlreadyActive { color: Color::Blue }),
-            ("stale", fresh(), Color::Green, stale, Refused::StaleEpoch { asked: 7, epoch: 1 }),
+            ("already there", fresh(), Color::Blue, ready(), ChangeError::AlreadyActive { color: Color::Blue }),
+            ("stale", fresh(), Color::Green, stale, ChangeError::StaleEpoch { asked: 7, epoch: 1 }),
             (
                 "the same flip again",
                 flipped(),
                 Color::Green,
                 ready(),
-                Refused::UnderWay { what: UnderWay::Watching(Color::Green) },
+                ChangeError::UnderWay { what: UnderWay::Watching(Color::Green) },
             ),
         ] {
             let before = machine.record();
@@ -134,9 +134,9 @@ mod flip {
             assert_eq!(machine.record(), before, "{case}");
         }
         let mut forced = fresh();
-        forced.on(Event::Flip { to: Color::Green, ask: Ask { force: true, ..not_ready() } }, secs(1));
+        forced.on(Event::Flip { to: Color::Green, ask: ChangeRequest { force: true, ..not_ready() } }, secs(1));
         let effects = forced.on(Event::Saved { serial: 1, outcome: Ok(()) }, secs(1));
-        assert!(matches!(effects.last(), Some(Effect::Tell(Told::Flipped { forced: true, .. }))));
+        assert!(matches!(effects.last(), Some(Effect::Report(Notice::Flipped { forced: true, .. }))));
     }
 
     #[test]
@@ -144,7 +144,7 @@ mod flip {
         let mut machine = fresh();
         machine.on(Event::Flip { to: Color::Green, ask: ready() }, secs(1));
         let second = machine.on(Event::Flip { to: Color::Green, ask: ready() }, secs(1));
-        assert_eq!(refusal(&second), Some(&Refused::UnderWay { what: UnderWay::Saving(Color::Green) }));
+        assert_eq!(refusal(&second), Some(&ChangeError::UnderWay { what: UnderWay::Saving(Color::Green) }));
         machine.on(Event::Saved { serial: 1, outcome: Ok(()) }, secs(1));
         assert_eq!((machine.active(), machine.epoch()), (Color::Green, 2));
     }
@@ -156,7 +156,7 @@ mod flip {
         let effects = machine.on(Event::Saved { serial: 2, outcome: Ok(()) }, secs(2));
         assert!(matches!(
             &effects[0],
-            Effect::Tell(Told::WatchEnded { color: Color::Green, epoch: 2, end: WatchEnd::Superseded, .. })
+            Effect::Report(Notice::WatchEnded { color: Color::Green, epoch: 2, end: WatchEnd::Superseded, .. })
         ));
         assert_eq!(machine.drains().len(), 2);
     }
@@ -177,9 +177,9 @@ mod rollback {
         let mut machine = flipped();
         machine.on(Event::RollBack(ready()), secs(2));
         let again = machine.on(Event::RollBack(ready()), secs(3));
-        assert_eq!(refusal(&again), Some(&Refused::NothingToRollBack { active: Color::Blue }));
+        assert_eq!(refusal(&again), Some(&ChangeError::NothingToRollBack { active: Color::Blue }));
         let never = fresh().on(Event::RollBack(ready()), secs(3));
-        assert_eq!(refusal(&never), Some(&Refused::NothingToRollBack { active: Color::Blue }));
+        assert_eq!(refusal(&never), Some(&ChangeError::NothingToRollBack { active: Color::Blue }));
     }
 
     #[test]
@@ -187,7 +187,7 @@ mod rollback {
         let mut machine = flipped();
         machine.on(Event::Flip { to: Color::Blue, ask: ready() }, secs(2));
         let effects = machine.on(Event::RollBack(ready()), secs(3));
-        assert_eq!(refusal(&effects), Some(&Refused::UnderWay { what: UnderWay::Overtaken }));
+        assert_eq!(refusal(&effects), Some(&ChangeError::UnderWay { what: UnderWay::Overtaken }));
         assert_eq!(machine.on(Event::Saved { serial: 2, outcome: Ok(()) }, secs(4)), []);
         assert_eq!((machine.active(), machine.epoch()), (Color::Blue, 3));
     }
@@ -199,7 +199,7 @@ mod rollback {
         assert!(matches!(effects[0], Effect::Publish { color: Color::Blue, epoch: 3 }));
         assert!(matches!(machine.phase(), Phase::RolledBack { why } if why.starts_with("50 of 50")));
         let twice = machine.on(Event::RollBack(ready()), secs(3));
-        assert!(matches!(refusal(&twice), Some(Refused::NothingToRollBack { .. })));
+        assert!(matches!(refusal(&twice), Some(ChangeError::NothingToRollBack { .. })));
     }
 
     #[test]
@@ -208,8 +208,10 @@ mod rollback {
         assert_eq!(machine.on(Event::Sample { epoch: 2, sample: sample(0, 50, false) }, secs(2)), []);
         let end = machine.on(Event::Sample { epoch: 2, sample: sample(0, 50, false) }, secs(61));
         assert!(
-            end.iter()
-                .any(|effect| matches!(effect, Effect::Tell(Told::WatchEnded { end: WatchEnd::NowhereToGo(_), .. })))
+            end.iter().any(|effect| matches!(
+                effect,
+                Effect::Report(Notice::WatchEnded { end: WatchEnd::NowhereToGo(_), .. })
+            ))
         );
     }
 
@@ -238,9 +240,11 @@ mod config_active {
     #[test]
     fn does_not_come_back_later_when_it_was_refused() {
         let mut machine = fresh();
-        let refused = machine
-            .on(Event::ConfigActive { active: Color::Green, ask: ask(Err(Closed::NotReady("503".into()))) }, secs(1));
-        assert!(matches!(refusal(&refused), Some(Refused::NotReady { .. })));
+        let refused = machine.on(
+            Event::ConfigActive { active: Color::Green, ask: ask(Err(GateError::NotReady("503".into()))) },
+            secs(1),
+        );
+        assert!(matches!(refusal(&refused), Some(ChangeError::NotReady { .. })));
         assert!(matches!(&refused[0], Effect::Save { record, .. } if record.config_active == Color::Green));
         assert_eq!(machine.on(Event::ConfigActive { active: Color::Green, ask: ready() }, secs(2)), []);
         assert_eq!(machine.active(), Color::Blue);
@@ -261,8 +265,8 @@ mod watching {
             machine.on(Event::Sample { epoch: 2, sample: sample(0, 0, true) }, secs(4));
             let effects = machine.on(Event::Sample { epoch: 2, sample: seen }, secs(61));
             let end = effects.iter().find_map(|effect| match effect {
-                Effect::Tell(Told::WatchEnded { end, .. }) => Some(*end),
-                Effect::Tell(_) | Effect::Save { .. } | Effect::Publish { .. } | Effect::Cut { .. } => None,
+                Effect::Report(Notice::WatchEnded { end, .. }) => Some(*end),
+                Effect::Report(_) | Effect::Save { .. } | Effect::Publish { .. } | Effect::Cut { .. } => None,
             });
             assert_eq!(end, Some(want), "{case}");
             assert!(matches!(machine.phase(), Phase::Steady), "{case}");
@@ -322,7 +326,7 @@ mod draining {
         assert_eq!(machine.on(Event::Tick, secs(7)), []);
         assert_eq!(machine.on(Event::Tick, secs(8)), [Effect::Cut { epoch: 2 }]);
         let told = machine.on(Event::Drained { epoch: 1, cut: 3 }, secs(9));
-        assert_eq!(told, [Effect::Tell(Told::Drained { color: Color::Blue, epoch: 1, took: secs(8), cut: 3 })]);
+        assert_eq!(told, [Effect::Report(Notice::Drained { color: Color::Blue, epoch: 1, took: secs(8), cut: 3 })]);
         assert_eq!(machine.on(Event::Drained { epoch: 1, cut: 3 }, secs(9)), []);
         assert_eq!(machine.deadline(), None);
     }

@@ -15,9 +15,9 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::config::{self, ColorConfig, Rehearse};
-use crate::control::service::{Managed, route_of};
+use crate::control::service::{ServiceState, route_of};
 use crate::domain::Color;
-use crate::domain::cutover::{Closed, Phase};
+use crate::domain::cutover::{GateError, Phase};
 use crate::domain::rehearsal::{self as domain, Comparison, Results, Sameness};
 use crate::ledger::redact::without_values;
 use crate::routing::{Copied, REHEARSAL_RESULTS, Tap, Upstream};
@@ -71,7 +71,7 @@ struct Stage {
     tap: Arc<Tap>,
 }
 
-impl Managed {
+impl ServiceState {
     /// Begins, ends or leaves the rehearsal as things are now. Call it after anything that it depends on.
     pub(in crate::control) fn set_rehearsal(&mut self) {
         let (machine, settings) = (&self.machine, &self.config.rehearse);
@@ -114,10 +114,10 @@ impl Managed {
     }
 
     /// Whether a flip to `color` may be made: it is ready, and its rehearsal went well enough.
-    pub(in crate::control) fn gate(&self, color: Color) -> Result<(), Closed> {
-        self.flip_gate(color).map_err(Closed::NotReady)?;
+    pub(in crate::control) fn gate(&self, color: Color) -> Result<(), GateError> {
+        self.flip_gate(color).map_err(GateError::NotReady)?;
         match &self.rehearsal {
-            Some(rehearsal) if color != self.machine.active() => rehearsal.gate().map_err(Closed::RehearsalFailed),
+            Some(rehearsal) if color != self.machine.active() => rehearsal.gate().map_err(GateError::RehearsalFailed),
             Some(_) | None => Ok(()),
         }
     }

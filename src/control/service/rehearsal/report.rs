@@ -1,14 +1,14 @@
 //! A rehearsal in the words of the API.
 
 use crate::api::status::{Latency, Noise, RehearsalFinding, RehearsalReport, RehearsalStatus, RehearsedDifference};
-use crate::control::service::Managed;
+use crate::control::service::ServiceState;
 use crate::control::service::rehearsal::FAILED;
-use crate::domain::rehearsal::{Difference, Finding, Results};
+use crate::domain::rehearsal::{Difference, DifferingRoute, Results};
 
 /// Index into [`crate::routing::REHEARSAL_RESULTS`].
 const DROPPED: usize = 4;
 
-impl Managed {
+impl ServiceState {
     /// The line in the status; `None` while nothing is rehearsed.
     pub(in crate::control) fn rehearsal_status(&self) -> Option<RehearsalStatus> {
         let rehearsal = self.rehearsal.as_ref()?;
@@ -78,7 +78,7 @@ fn latency(results: &Results) -> Option<Latency> {
     Some(Latency { active_seconds: active, idle_seconds: idle, ratio })
 }
 
-fn finding(finding: Finding) -> RehearsalFinding {
+fn finding(finding: DifferingRoute) -> RehearsalFinding {
     let difference = |found: Difference| RehearsedDifference { field: found.field, was: found.was, is: found.is };
     RehearsalFinding {
         route: finding.route,

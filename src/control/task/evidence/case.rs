@@ -18,7 +18,7 @@ use crate::routing::{FailedRequest, Tally};
 
 /// See above.
 #[derive(Clone, Debug)]
-pub(super) struct Case {
+pub(super) struct EvidenceReport {
     /// One sentence.
     pub(super) what: String,
     pub(super) service: String,
@@ -62,11 +62,11 @@ struct Told<'a> {
     synthetic: bool,
 }
 
-impl Case {
+impl EvidenceReport {
     /// The text of the file.
     pub(super) fn text(&self) -> String {
-        let Case { finding, account, tally, .. } = self;
-        let mut page = Page::default();
+        let EvidenceReport { finding, account, tally, .. } = self;
+        let mut page = JsonWriter::default();
         page.one("what", &self.what);
         page.one("service", &self.service);
         page.one("color", &self.color);
@@ -178,9 +178,9 @@ fn sides(tally: &Tally) -> [serde_json::Value; 2] {
 
 /// A JSON object in the making: a line for each entry, and for each member of a list.
 #[derive(Default)]
-struct Page(String);
+struct JsonWriter(String);
 
-impl Page {
+impl JsonWriter {
     fn key(&mut self, key: &str) {
         let before = if self.0.is_empty() { "{\n" } else { ",\n" };
         write!(self.0, "{before}  \"{key}\": ").expect("writing to a String");
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_page_is_json_with_one_fact_a_line() {
-        let mut page = Page::default();
+        let mut page = JsonWriter::default();
         page.one("what", &"a \"b\"\nc");
         page.list("none", &[0; 0]);
         page.list("some", &[json!({"a": 1}), json!(null)]);

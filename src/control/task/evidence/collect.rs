@@ -10,8 +10,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::config::{ColorConfig, EnvFile};
-use crate::control::task::evidence::case::Case;
-use crate::control::task::evidence::{Kept, file};
+use crate::control::task::evidence::case::EvidenceReport;
+use crate::control::task::evidence::{EvidenceResult, file};
 use crate::docker::Containers;
 use crate::ledger::redact::Secrets;
 use crate::os::batch_thread;
@@ -25,16 +25,16 @@ const DOCKER_MAX: Duration = Duration::from_secs(5);
 const LINES: usize = 50;
 
 /// What is still to come, and where it goes.
-pub(super) struct Late {
+pub(super) struct LateEvidence {
     /// By [`crate::routing::Ill`].
     pub(super) failed: [mpsc::Receiver<FailedRequest>; 2],
     pub(super) path: PathBuf,
-    pub(super) kept: mpsc::Sender<Kept>,
+    pub(super) kept: mpsc::Sender<EvidenceResult>,
 }
 
-impl Late {
+impl LateEvidence {
     /// Writes `case` down, collects the rest, writes it again.
-    pub(super) async fn collect(mut self, mut case: Case) {
+    pub(super) async fn collect(mut self, mut case: EvidenceReport) {
         for (found, requests) in self.failed.iter_mut().zip(&mut case.requests) {
             while let Ok(request) = found.try_recv() {
                 requests.push(request);
@@ -49,7 +49,7 @@ impl Late {
         self.write(&case).await;
     }
 
-    async fn write(&self, case: &Case) {
+    async fn write(&self, case: &EvidenceReport) {
         let (path, service, text) = (self.path.clone(), case.service.clone(), case.text());
         let (done, outcome) = oneshot::channel();
         let write = move || drop(done.send(file::write(&path, &service, &text)));
@@ -58,7 +58,7 @@ impl Late {
             Err(error) => Err(format!("evidence: no thread to write it: {error}")),
         };
         // Once the task has ended nobody hears; the file is there all the same.
-        drop(self.kept.send(Kept { service: case.service.clone(), outcome }).await);
+        drop(self.kept.send(EvidenceResult { service: case.service.clone(), outcome }).await);
     }
 }
 

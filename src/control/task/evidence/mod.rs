@@ -12,33 +12,33 @@ use std::path::PathBuf;
 
 use tokio::sync::mpsc;
 
-use crate::control::service::Managed;
+use crate::control::service::ServiceState;
 use crate::control::task::Task;
-use crate::domain::cutover::Made;
+use crate::domain::cutover::Change;
 use crate::domain::watch::{FaultReport, WatchSummary};
 use crate::ledger::Line;
 use crate::os::clock;
 use crate::routing::{FailedRequest, FailedRequests};
-use case::Case;
+use case::EvidenceReport;
 pub(in crate::control) use file::{folder_of, of_epoch};
 
 /// How writing one down went.
-pub(in crate::control) struct Kept {
+pub(in crate::control) struct EvidenceResult {
     service: String,
     outcome: Result<(), String>,
 }
 
 /// Where what failed or was slow under the watched epoch is left, and taken out.
-pub(in crate::control) struct Failures {
+pub(in crate::control) struct FailureLog {
     pub(in crate::control) place: FailedRequests,
     /// By [`crate::routing::Ill`].
     found: [mpsc::Receiver<FailedRequest>; 2],
 }
 
-impl Failures {
+impl FailureLog {
     pub(in crate::control) fn new() -> Self {
         let (place, found) = FailedRequests::new();
-        Failures { place, found }
+        FailureLog { place, found }
     }
 
     /// Makes room for the next fault: what was there so far was nothing.
@@ -52,7 +52,7 @@ impl Task {
     pub(in crate::control) fn keep_evidence(
         &mut self,
         name: &str,
-        made: &Made,
+        made: &Change,
         found: &(FaultReport, WatchSummary),
         what: &str,
     ) -> Option<PathBuf> {
@@ -61,7 +61,7 @@ impl Task {
         let failures = managed.failures.take()?;
         let epoch = made.epoch - 1;
         let path = folder.join(file::name(&clock::utc(), name, made.from, epoch));
-        let case = Case {
+        let case = EvidenceReport {
             what: what.to_owned(),
             service: name.to_owned(),
             color: made.from,
@@ -79,14 +79,14 @@ impl Task {
             log: Err("Docker has not been asked yet; this file is written again with the answer".into()),
         };
         managed.evidence_file = Some(path.display().to_string());
-        let late = collect::Late { failed: failures.found, path: path.clone(), kept: self.kept.clone() };
+        let late = collect::LateEvidence { failed: failures.found, path: path.clone(), kept: self.kept.clone() };
         // Its own sender goes here: once the color holds no request any more, no more failures are waited for.
         drop(failures.place);
         tokio::spawn(late.collect(case));
         Some(path)
     }
 
-    pub(in crate::control) fn on_kept(&mut self, Kept { service, outcome }: Kept) {
+    pub(in crate::control) fn on_kept(&mut self, EvidenceResult { service, outcome }: EvidenceResult) {
         let Some(managed) = self.services.get_mut(&service) else { return };
         let before = std::mem::replace(&mut managed.evidence_problem, outcome.err());
         // Each file is written twice.
@@ -97,7 +97,7 @@ impl Task {
     }
 }
 
-impl Managed {
+impl ServiceState {
     /// What went wrong with the last one, for the status.
     pub(in crate::control) fn evidence_problem(&self) -> Option<String> {
         let why = self.evidence_problem.as_ref()?;

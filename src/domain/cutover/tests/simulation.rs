@@ -104,9 +104,9 @@ impl World {
         if self.dice.chance(50) { Color::Blue } else { Color::Green }
     }
 
-    fn ask(&mut self, to: Color) -> Ask {
+    fn ask(&mut self, to: Color) -> ChangeRequest {
         let if_epoch = self.dice.chance(10).then(|| self.machine.epoch() - self.dice.roll(2));
-        Ask { by: "dice".into(), if_epoch, force: self.dice.chance(10), gate: self.probes.gate(to) }
+        ChangeRequest { by: "dice".into(), if_epoch, force: self.dice.chance(10), gate: self.probes.gate(to) }
     }
 
     /// The file is edited, or not, and loaded; the next flip has other times.
@@ -122,7 +122,7 @@ impl World {
         self.machine.set_timing(timing);
         self.promises.timing = timing;
         let active = self.config_active;
-        let ask = Ask { if_epoch: None, force: false, ..self.ask(active) };
+        let ask = ChangeRequest { if_epoch: None, force: false, ..self.ask(active) };
         self.feed(Event::ConfigActive { active, ask })
     }
 
@@ -174,9 +174,9 @@ impl World {
             return self.check();
         }
         self.visited.insert("upgrade");
-        let text = serde_json::to_string(&self.machine.estate()).map_err(|error| error.to_string())?;
-        let estate = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-        self.machine = Cutover::inherit(estate, self.promises.timing, self.clocks.now);
+        let text = serde_json::to_string(&self.machine.snapshot()).map_err(|error| error.to_string())?;
+        let snapshot = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        self.machine = Cutover::inherit(snapshot, self.promises.timing, self.clocks.now);
         // What it could not save, its successor has to.
         let saves = if self.disk.dirty { self.machine.save_present() } else { Vec::new() };
         self.obey(&Event::Tick, saves)

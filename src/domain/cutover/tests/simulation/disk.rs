@@ -40,9 +40,9 @@ impl Clocks {
 }
 
 pub(super) struct Disk {
-    file: Record,
+    file: SavedState,
     /// Saves on their way, oldest first, with wall time.
-    pub(super) waiting: VecDeque<(u64, Record)>,
+    pub(super) waiting: VecDeque<(u64, SavedState)>,
     /// The last save failed: the shell tries again.
     pub(super) dirty: bool,
 }
@@ -55,11 +55,11 @@ pub(super) struct Outcome {
 }
 
 impl Disk {
-    pub(super) fn of(record: &Record, clocks: &Clocks) -> Self {
+    pub(super) fn of(record: &SavedState, clocks: &Clocks) -> Self {
         Disk { file: to_wall(record, clocks), waiting: VecDeque::new(), dirty: false }
     }
 
-    pub(super) fn push(&mut self, serial: u64, record: &Record, clocks: &Clocks) -> Result<(), String> {
+    pub(super) fn push(&mut self, serial: u64, record: &SavedState, clocks: &Clocks) -> Result<(), String> {
         if self.waiting.back().is_some_and(|(earlier, _)| *earlier >= serial) {
             return Err("a save's number does not grow".into());
         }
@@ -96,23 +96,23 @@ impl Disk {
     }
 
     /// What the next process reads.
-    pub(super) fn read(&self, clocks: &Clocks) -> Record {
+    pub(super) fn read(&self, clocks: &Clocks) -> SavedState {
         let left = |until: Duration| clocks.now + until.saturating_sub(clocks.wall);
-        Record { watch_until: self.file.watch_until.map(left), ..self.file.clone() }
+        SavedState { watch_until: self.file.watch_until.map(left), ..self.file.clone() }
     }
 
     /// Without the times.
-    pub(super) fn file(&self) -> Record {
+    pub(super) fn file(&self) -> SavedState {
         timeless(&self.file)
     }
 }
 
 /// With a watch that ends at zero, where there is one.
-pub(super) fn timeless(record: &Record) -> Record {
-    Record { watch_until: record.watch_until.map(|_| Duration::ZERO), ..record.clone() }
+pub(super) fn timeless(record: &SavedState) -> SavedState {
+    SavedState { watch_until: record.watch_until.map(|_| Duration::ZERO), ..record.clone() }
 }
 
-fn to_wall(record: &Record, clocks: &Clocks) -> Record {
+fn to_wall(record: &SavedState, clocks: &Clocks) -> SavedState {
     let at = |until: Duration| clocks.wall + until.saturating_sub(clocks.now);
-    Record { watch_until: record.watch_until.map(at), ..record.clone() }
+    SavedState { watch_until: record.watch_until.map(at), ..record.clone() }
 }

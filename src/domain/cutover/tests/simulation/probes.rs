@@ -1,7 +1,7 @@
 //! The applications of both colors, and probes of them whose results come late, in another order or never.
 
 use super::*;
-use crate::domain::health::{Health, Probe, Standing};
+use crate::domain::health::{ProbeOutcome, Readiness, UpstreamHealth};
 
 const RISE: u32 = 2;
 const FALL: u32 = 3;
@@ -9,13 +9,13 @@ const FALL: u32 = 3;
 pub(super) struct Probes {
     apps: [App; 2],
     /// Results on their way.
-    under_way: Vec<(Color, Probe)>,
+    under_way: Vec<(Color, ProbeOutcome)>,
 }
 
 #[derive(Default)]
 struct App {
     is_well: bool,
-    health: Health,
+    health: UpstreamHealth,
     /// A probe has found it ready since this process began.
     was_ready: bool,
 }
@@ -37,9 +37,9 @@ impl Probes {
     pub(super) fn ask(&mut self, dice: &mut Dice) {
         for color in [Color::Blue, Color::Green] {
             let found = match (self.app(color).is_well, dice.roll(20)) {
-                (_, 0) => Probe::Missing("too many open files".into()),
-                (true, _) => Probe::Ready,
-                (false, _) => Probe::Failed("503".into()),
+                (_, 0) => ProbeOutcome::Missing("too many open files".into()),
+                (true, _) => ProbeOutcome::Ready,
+                (false, _) => ProbeOutcome::Failed("503".into()),
             };
             self.under_way.push((color, found));
         }
@@ -51,7 +51,7 @@ impl Probes {
             let Some((color, found)) = dice.draw(&mut self.under_way) else { return };
             if dice.chance(90) {
                 let app = &mut self.apps[at(color)];
-                app.was_ready |= found == Probe::Ready;
+                app.was_ready |= found == ProbeOutcome::Ready;
                 app.health.on(found, RISE, FALL);
             }
         }
@@ -60,16 +60,16 @@ impl Probes {
     pub(super) fn restart(&mut self) {
         self.under_way.clear();
         for app in &mut self.apps {
-            (app.health, app.was_ready) = (Health::default(), false);
+            (app.health, app.was_ready) = (UpstreamHealth::default(), false);
         }
     }
 
-    pub(super) fn gate(&self, color: Color) -> Result<(), Closed> {
-        self.app(color).health.passes_gate(RISE).map_err(Closed::NotReady)
+    pub(super) fn gate(&self, color: Color) -> Result<(), GateError> {
+        self.app(color).health.passes_gate(RISE).map_err(GateError::NotReady)
     }
 
     pub(super) fn is_up(&self, color: Color) -> bool {
-        self.app(color).health.standing() == Standing::Up
+        self.app(color).health.standing() == Readiness::Up
     }
 
     pub(super) fn is_well(&self, color: Color) -> bool {

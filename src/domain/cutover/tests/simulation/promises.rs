@@ -103,11 +103,11 @@ impl Promises {
                 }
                 Some("cut")
             }
-            Effect::Tell(told) => return self.tell(told, now),
+            Effect::Report(told) => return self.tell(told, now),
         })
     }
 
-    fn save(&mut self, event: &Event, record: &Record) -> Result<Option<&'static str>, String> {
+    fn save(&mut self, event: &Event, record: &SavedState) -> Result<Option<&'static str>, String> {
         let state = (record.active, record.epoch);
         if state == self.published {
             return Ok(None);
@@ -177,11 +177,11 @@ impl Promises {
 }
 
 impl Promises {
-    fn tell(&mut self, told: &Told, now: Duration) -> Result<Option<&'static str>, String> {
+    fn tell(&mut self, told: &Notice, now: Duration) -> Result<Option<&'static str>, String> {
         Ok(match told {
-            Told::Noted { .. } => None,
-            Told::Refused { .. } => Some("refused"),
-            Told::WatchEnded { end, .. } => {
+            Notice::Noted { .. } => None,
+            Notice::Refused { .. } => Some("refused"),
+            Notice::WatchEnded { end, .. } => {
                 let is_over = self.watch_until.is_some_and(|until| until <= now);
                 let is_empty = self.judged.good == 0;
                 match end {
@@ -196,12 +196,14 @@ impl Promises {
                     WatchEnd::NowhereToGo(_) => Some("nowhere to go"),
                 }
             }
-            Told::Flipped { made, .. } | Told::RolledBack { made, .. } if (made.to, made.epoch) != self.published => {
+            Notice::Flipped { made, .. } | Notice::RolledBack { made, .. }
+                if (made.to, made.epoch) != self.published =>
+            {
                 return broken("told of a change that was not made");
             }
-            Told::Flipped { made, .. } => (made.reason == Reason::Config).then_some("publish from config"),
-            Told::RolledBack { .. } => None,
-            Told::Drained { .. } => Some("drained"),
+            Notice::Flipped { made, .. } => (made.reason == Reason::Config).then_some("publish from config"),
+            Notice::RolledBack { .. } => None,
+            Notice::Drained { .. } => Some("drained"),
         })
     }
 

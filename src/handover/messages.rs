@@ -1,6 +1,6 @@
 //! What the two processes of an upgrade say to each other: one line of JSON for each thing said.
 //!
-//! The two may be of different versions: a parcel that the reader does not know is said and left out, never a reason
+//! The two may be of different versions: a state that the reader does not know is said and left out, never a reason
 //! to fail.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// The form of a [`Parcel`] written now. Another form's counters may mean something else.
+/// The form of an [`UpgradeState`] written now. Another form's counters may mean something else.
 pub const VERSION: u32 = 1;
 /// A line at most: the last hour of some 1,000 busy services.
 const LINE_BYTES_MAX: u64 = 256 << 20;
@@ -21,8 +21,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What a successor says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Word {
-    /// Config, state and sockets are in order; it waits for the parcel.
+pub enum UpgradeMessage {
+    /// Config, state and sockets are in order; it waits for the state.
     Ready,
     /// It accepts connections and answers.
     Serving,
@@ -32,7 +32,7 @@ pub enum Word {
 
 /// What was counted so far. Sent when the successor is ready, and again while its predecessor finishes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Parcel {
+pub struct UpgradeState {
     /// [`VERSION`]
     pub version: u32,
     /// By service: the lasting counters of blue and green, in the order of `Shard::counters`.
@@ -51,14 +51,14 @@ pub struct Parcel {
 }
 
 /// One end of the line between the two processes.
-pub struct Link(BufReader<UnixStream>);
+pub struct UpgradeLink(BufReader<UnixStream>);
 
-impl Link {
+impl UpgradeLink {
     /// An end of a pair.
     pub fn new(stream: UnixStream) -> Self {
         // Only a closed socket refuses it, and that one fails at the first word.
         let _ = stream.set_write_timeout(Some(WRITE_TIMEOUT));
-        Link(BufReader::new(stream))
+        UpgradeLink(BufReader::new(stream))
     }
 
     /// Says one thing.
@@ -109,24 +109,24 @@ mod tests {
     #[test]
     fn what_is_said_is_heard() {
         let (here, there) = UnixStream::pair().unwrap();
-        let (mut here, mut there) = (Link::new(here), Link::new(there));
-        let parcel = Parcel { version: VERSION, reloads_ok: 3, ..Parcel::default() };
-        here.say(&Word::Failed("no".into())).unwrap();
-        here.say(&parcel).unwrap();
-        assert_eq!(there.hear::<Word>(None).unwrap(), Word::Failed("no".into()));
-        assert_eq!(there.hear::<Parcel>(None).unwrap(), parcel);
-        let silence = there.hear::<Word>(Some(Duration::from_millis(1))).unwrap_err();
+        let (mut here, mut there) = (UpgradeLink::new(here), UpgradeLink::new(there));
+        let state = UpgradeState { version: VERSION, reloads_ok: 3, ..UpgradeState::default() };
+        here.say(&UpgradeMessage::Failed("no".into())).unwrap();
+        here.say(&state).unwrap();
+        assert_eq!(there.hear::<UpgradeMessage>(None).unwrap(), UpgradeMessage::Failed("no".into()));
+        assert_eq!(there.hear::<UpgradeState>(None).unwrap(), state);
+        let silence = there.hear::<UpgradeMessage>(Some(Duration::from_millis(1))).unwrap_err();
         assert_eq!(silence.kind(), io::ErrorKind::TimedOut);
         drop(here);
-        assert_eq!(there.hear::<Word>(None).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(there.hear::<UpgradeMessage>(None).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]
     fn what_is_not_understood_is_an_error_and_the_next_line_is_heard() {
         let (mut here, there) = UnixStream::pair().unwrap();
-        let mut there = Link::new(there);
+        let mut there = UpgradeLink::new(there);
         here.write_all(b"what?\n\"ready\"\n").unwrap();
-        assert_eq!(there.hear::<Word>(None).unwrap_err().kind(), io::ErrorKind::InvalidData);
-        assert_eq!(there.hear::<Word>(None).unwrap(), Word::Ready);
+        assert_eq!(there.hear::<UpgradeMessage>(None).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(there.hear::<UpgradeMessage>(None).unwrap(), UpgradeMessage::Ready);
     }
 }

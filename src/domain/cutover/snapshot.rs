@@ -5,31 +5,32 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cutover, Phase, Record, Timing};
+use super::{Cutover, Phase, SavedState, Timing};
 use crate::domain::watch::{Baseline, Watch};
 
 /// A machine as it is handed over, with nothing that is being saved or drained.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Estate {
-    record: Record,
+pub struct CutoverSnapshot {
+    record: SavedState,
     watch: Option<Box<Watch>>,
+    #[serde(rename = "before")]
     baseline: Baseline,
 }
 
 impl Cutover {
     /// What there is to leave.
-    pub fn estate(&self) -> Estate {
+    pub fn snapshot(&self) -> CutoverSnapshot {
         let watch = match &self.phase {
             Phase::Watching(watch) => Some(watch.clone()),
             Phase::Steady | Phase::RolledBack { .. } => None,
         };
-        Estate { record: self.record(), watch, baseline: self.baseline }
+        CutoverSnapshot { record: self.record(), watch, baseline: self.baseline }
     }
 
-    /// The machine that `estate` was of. A running watch goes on with what it has weighed, under the rules that it
+    /// The machine that `snapshot` was of. A running watch goes on with what it has weighed, under the rules that it
     /// began with.
-    pub fn inherit(estate: Estate, timing: Timing, now: Duration) -> Self {
-        let Estate { record, watch, baseline } = estate;
+    pub fn inherit(snapshot: CutoverSnapshot, timing: Timing, now: Duration) -> Self {
+        let CutoverSnapshot { record, watch, baseline } = snapshot;
         let mut machine = Cutover::restore(record, timing, now);
         if let Some(watch) = watch {
             machine.phase = Phase::Watching(watch);
@@ -43,7 +44,7 @@ impl Cutover {
 mod tests {
     use super::*;
     use crate::domain::Color;
-    use crate::domain::cutover::{Ask, Effect, Event, Told};
+    use crate::domain::cutover::{ChangeRequest, Effect, Event, Notice};
     use crate::domain::watch::{Outcomes, Stratum as Begun, WatchConfig, WatchSample};
 
     /// What the machine has seen after so many good and bad answers.
@@ -58,7 +59,7 @@ mod tests {
         let timing =
             Timing { watch: WatchConfig { split: false, ..WatchConfig::DEFAULT }, drain: Duration::from_secs(30) };
         let at = |tenths: u64| Duration::from_millis(100 * tenths);
-        let record = Record {
+        let record = SavedState {
             active: Color::Blue,
             epoch: 1,
             previous: None,
@@ -67,7 +68,7 @@ mod tests {
             rolled_back: None,
         };
         let mut machine = Cutover::restore(record, timing, at(0));
-        let ask = Ask { by: "test".into(), if_epoch: None, force: false, gate: Ok(()) };
+        let ask = ChangeRequest { by: "test".into(), if_epoch: None, force: false, gate: Ok(()) };
         machine.on(Event::Flip { to: Color::Green, ask }, at(0));
         machine.on(Event::Saved { serial: 1, outcome: Ok(()) }, at(0));
         machine.on(Event::Drained { epoch: 1, cut: 0 }, at(1));
@@ -77,7 +78,7 @@ mod tests {
         }
         let event = sample(&machine, 300, 3);
         machine.on(event, at(60));
-        let text = serde_json::to_string(&machine.estate()).unwrap();
+        let text = serde_json::to_string(&machine.snapshot()).unwrap();
         let mut heir = Cutover::inherit(serde_json::from_str(&text).unwrap(), timing, at(61));
         assert_eq!((heir.record(), heir.mode()), (machine.record(), machine.mode()));
         let mut is_back = false;
@@ -86,7 +87,7 @@ mod tests {
             let (ours, its) = (machine.on(event.clone(), at(57 + bad)), heir.on(event, at(57 + bad)));
             let kinds = |effects: &[Effect]| effects.iter().map(std::mem::discriminant).collect::<Vec<_>>();
             assert_eq!(kinds(&its), kinds(&ours), "after {bad} bad ones");
-            is_back |= its.iter().any(|effect| matches!(effect, Effect::Tell(Told::RolledBack { .. })));
+            is_back |= its.iter().any(|effect| matches!(effect, Effect::Report(Notice::RolledBack { .. })));
         }
         assert!(is_back, "it was bad enough");
     }
