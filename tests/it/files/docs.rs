@@ -17,7 +17,7 @@ fn name_files_that_are_there() {
 }
 
 /// Every page, from the root.
-fn pages() -> Vec<PathBuf> {
+pub(super) fn pages() -> Vec<PathBuf> {
     let folders = [".", "docs", "docs/dev", "docs/decisions", "development_flow"];
     let entries = folders.iter().flat_map(|folder| fs::read_dir(root().join(folder)).unwrap());
     let pages =

@@ -5,6 +5,7 @@ mod compose;
 mod docs;
 mod env_examples;
 mod monitoring;
+mod pages;
 mod scripts;
 mod service;
 mod workflow;

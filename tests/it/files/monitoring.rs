@@ -77,7 +77,7 @@ fn rules_are_all_tested() {
 
 #[test]
 fn names_only_metrics_that_there_are() {
-    let product = text("src/metrics.rs");
+    let product = text("src/admin/metrics.rs");
     let product = product.split("#[cfg(test)]").next().unwrap();
     for path in ["deploy/prometheus/rules.yml", "deploy/prometheus/rules_test.yml", "deploy/grafana/cutover.json"] {
         let text = text(path);
