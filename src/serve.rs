@@ -27,7 +27,7 @@ use crate::handover::{
 };
 use crate::os::clock;
 use crate::os::line_writer::Lines;
-use crate::proxy::{self, AccessLog, Listener, Plane, Scheme};
+use crate::proxy::{self, AccessLog, DataPlane, Listener, Scheme};
 use crate::routing::ClientEnds;
 use crate::tls::acme;
 use crate::tls::{Acme, Terminator};
@@ -90,7 +90,7 @@ fn init_logs() -> io::Result<Lines> {
 
 /// The running proxy.
 struct Running {
-    plane: Plane,
+    plane: DataPlane,
     log: AccessLog,
     control: JoinHandle<()>,
     stop_control: watch::Sender<bool>,
@@ -190,7 +190,7 @@ fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartErr
             let _ = ask.send(ProcessCommand::GiveUp);
         })
         .map_err(|error| StartError(format!("cannot start the control thread: {error}")))?;
-    let plane = Plane::start(&config.proxy, &table, listeners, terminator.as_ref(), &log, &client_ends)
+    let plane = DataPlane::start(&config.proxy, &table, listeners, terminator.as_ref(), &log, &client_ends)
         .map_err(|error| StartError(format!("cannot start the workers: {error}")))?;
     let _ = plane_cell.set(PlaneHandles { wake: Box::new(plane.waker()), connections: Box::new(plane.connections()) });
     say_what_is_served(config);

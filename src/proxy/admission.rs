@@ -1,10 +1,10 @@
 //! Which request begins next where more arrive than a worker can serve: what was begun is finished first.
 //!
 //! A worker that took every request as it arrives would, with thousands of clients, open an upstream connection for
-//! each of them before it looks at the first answer: memory, caches and the application's accept queue pay for it, and
-//! no request is done sooner. So beyond [`IN_FLIGHT`] requests that wait for an answer, the next ones stay unread, in
-//! order of arrival, until fewer wait or the worker has nothing else to do. An application that takes its time leaves
-//! the worker idle, and so gets everything at once.
+//! each of them before it looks at the first response. Memory, caches and the application's accept queue would pay for
+//! it, and no request would be done sooner. So once [`PERMITS`] requests wait for their responses, the next ones stay
+//! unread and queue in order of arrival, until fewer wait or the worker has nothing else to do. An application that
+//! takes its time leaves the worker idle, and so gets every request at once.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -12,88 +12,92 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-/// Requests of a worker that may wait for their answers before others stand in line.
-const IN_FLIGHT: usize = 64;
+/// How many requests of a worker may wait for their responses before others have to queue.
+const PERMITS: usize = 64;
 
-/// The line of a worker.
+/// The queue of one worker.
 #[derive(Default)]
-pub struct Intake {
-    in_flight: Cell<usize>,
-    /// Turns that have ended ever.
-    ended: Cell<u64>,
-    line: RefCell<VecDeque<Waker>>,
-    /// The number of the next ticket.
+pub struct AdmissionQueue {
+    permits_out: Cell<usize>,
+    /// How many permits were ever given back.
+    permits_returned: Cell<u64>,
+    waiting: RefCell<VecDeque<Waker>>,
+    /// The next place to hand out.
     next: Cell<u64>,
-    /// Tickets below this number may begin.
+    /// Places below this number are admitted.
     admitted: Cell<u64>,
-    usher: RefCell<Option<Waker>>,
+    /// The task of [`AdmissionQueue::admit_when_idle`], while nobody waits.
+    idle_task: RefCell<Option<Waker>>,
 }
 
-/// A place in line, or none yet.
+/// A request's place in the queue, once it has one.
 #[derive(Default)]
-pub struct Ticket(Option<u64>);
+pub struct QueuePlace(Option<u64>);
 
-/// A request that waits for its answer, until it is dropped.
-pub struct Turn(Rc<Intake>);
+/// Lets a request begin. It counts as waiting for its response until this is dropped.
+pub struct Permit(Rc<AdmissionQueue>);
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
-        let Turn(intake) = self;
-        intake.in_flight.set(intake.in_flight.get() - 1);
-        intake.ended.set(intake.ended.get() + 1);
-        if intake.in_flight.get() < IN_FLIGHT {
-            intake.admit(1);
+        let Permit(queue) = self;
+        queue.permits_out.set(queue.permits_out.get() - 1);
+        queue.permits_returned.set(queue.permits_returned.get() + 1);
+        if queue.permits_out.get() < PERMITS {
+            queue.admit(1);
         }
     }
 }
 
-impl Intake {
-    /// A turn for a request that has arrived. The task that asks is woken when it is in order.
-    pub fn poll_turn(self: &Rc<Self>, ticket: &mut Ticket, cx: &mut Context<'_>) -> Poll<Turn> {
-        let Ticket(number) = ticket;
+impl AdmissionQueue {
+    /// Ready with a permit for a request that has arrived. `place` is its own, empty at first; the task that polls is
+    /// woken when the queue has come to it.
+    pub fn poll_permit(self: &Rc<Self>, place: &mut QueuePlace, cx: &mut Context<'_>) -> Poll<Permit> {
+        let QueuePlace(number) = place;
         match *number {
-            None if self.in_flight.get() < IN_FLIGHT && self.line.borrow().is_empty() => {}
-            Some(number) if number < self.admitted.get() => *ticket = Ticket(None),
+            None if self.permits_out.get() < PERMITS && self.waiting.borrow().is_empty() => {}
+            Some(number) if number < self.admitted.get() => *place = QueuePlace(None),
             Some(_) => return Poll::Pending,
             None => {
                 *number = Some(self.next.get());
                 self.next.set(self.next.get() + 1);
-                self.line.borrow_mut().push_back(cx.waker().clone());
-                if let Some(usher) = self.usher.take() {
-                    usher.wake();
+                self.waiting.borrow_mut().push_back(cx.waker().clone());
+                if let Some(task) = self.idle_task.take() {
+                    task.wake();
                 }
                 return Poll::Pending;
             }
         }
-        self.in_flight.set(self.in_flight.get() + 1);
-        Poll::Ready(Turn(Rc::clone(self)))
+        self.permits_out.set(self.permits_out.get() + 1);
+        Poll::Ready(Permit(Rc::clone(self)))
     }
 
-    /// Lets the first `many` in. One that has left meanwhile is one fewer.
+    /// Admits the first `many` that wait. A request whose client has left meanwhile still uses up its place, so the
+    /// numbers stay in step with the queue.
     fn admit(&self, many: usize) {
         for _ in 0..many {
-            let Some(first) = self.line.borrow_mut().pop_front() else { return };
+            let Some(first) = self.waiting.borrow_mut().pop_front() else { return };
             self.admitted.set(self.admitted.get() + 1);
             first.wake();
         }
     }
 
-    /// Lets requests in whenever no answer has begun since everything else that was to do was looked at. Never ends.
-    pub async fn usher(self: Rc<Self>) {
+    /// Admits requests whenever the worker is idle, which shows in no permit having come back while everything else
+    /// that was due had its turn. Runs for as long as the worker does.
+    pub async fn admit_when_idle(self: Rc<Self>) {
         loop {
             poll_fn(|cx| {
-                if !self.line.borrow().is_empty() {
+                if !self.waiting.borrow().is_empty() {
                     return Poll::Ready(());
                 }
-                *self.usher.borrow_mut() = Some(cx.waker().clone());
+                *self.idle_task.borrow_mut() = Some(cx.waker().clone());
                 Poll::Pending
             })
             .await;
-            let ended = self.ended.get();
+            let returned = self.permits_returned.get();
             // The runtime asks its sockets for news before it comes back here, and runs whom they wake.
             tokio::task::yield_now().await;
-            if self.ended.get() == ended {
-                self.admit(IN_FLIGHT);
+            if self.permits_returned.get() == returned {
+                self.admit(PERMITS);
             }
         }
     }
@@ -105,9 +109,9 @@ mod tests {
 
     use crate::proxy::admission::*;
 
-    async fn turn(intake: &Rc<Intake>) -> Turn {
-        let mut ticket = Ticket::default();
-        poll_fn(|cx| intake.poll_turn(&mut ticket, cx)).await
+    async fn permit(queue: &Rc<AdmissionQueue>) -> Permit {
+        let mut place = QueuePlace::default();
+        poll_fn(|cx| queue.poll_permit(&mut place, cx)).await
     }
 
     fn on_a_worker(test: impl Future<Output = ()> + 'static) {
@@ -124,24 +128,24 @@ mod tests {
     #[test]
     fn beyond_the_first_each_waits_for_one_that_ends_in_order_of_arrival() {
         on_a_worker(async {
-            let intake = Rc::new(Intake::default());
-            let mut turns = Vec::new();
-            for _ in 0..IN_FLIGHT {
-                turns.push(turn(&intake).await);
+            let queue = Rc::new(AdmissionQueue::default());
+            let mut permits = Vec::new();
+            for _ in 0..PERMITS {
+                permits.push(permit(&queue).await);
             }
             let begun = Rc::new(RefCell::new(Vec::new()));
             for number in 0..3 {
-                let (intake, begun) = (Rc::clone(&intake), Rc::clone(&begun));
+                let (queue, begun) = (Rc::clone(&queue), Rc::clone(&begun));
                 spawn_local(async move {
-                    let turn = turn(&intake).await;
+                    let permit = permit(&queue).await;
                     begun.borrow_mut().push(number);
-                    std::mem::forget(turn); // it waits for its answer for ever
+                    std::mem::forget(permit); // it waits for its answer for ever
                 });
             }
             settle().await;
             assert!(begun.borrow().is_empty(), "nobody has ended");
             for ended in 1..=3 {
-                drop(turns.pop());
+                drop(permits.pop());
                 settle().await;
                 assert_eq!(*begun.borrow(), Vec::from_iter(0..ended));
             }
@@ -151,13 +155,13 @@ mod tests {
     #[test]
     fn an_application_that_takes_its_time_gets_everything_at_once() {
         on_a_worker(async {
-            let intake = Rc::new(Intake::default());
-            spawn_local(Rc::clone(&intake).usher());
+            let queue = Rc::new(AdmissionQueue::default());
+            spawn_local(Rc::clone(&queue).admit_when_idle());
             let begun = Rc::new(Cell::new(0));
             for _ in 0..1_000 {
-                let (intake, begun) = (Rc::clone(&intake), Rc::clone(&begun));
+                let (queue, begun) = (Rc::clone(&queue), Rc::clone(&begun));
                 spawn_local(async move {
-                    let _turn = turn(&intake).await;
+                    let _permit = permit(&queue).await;
                     begun.set(begun.get() + 1);
                     std::future::pending::<()>().await;
                 });
@@ -171,19 +175,19 @@ mod tests {
     #[test]
     fn who_leaves_the_line_holds_nobody_up() {
         on_a_worker(async {
-            let intake = Rc::new(Intake::default());
-            let mut turns = Vec::new();
-            for _ in 0..IN_FLIGHT {
-                turns.push(turn(&intake).await);
+            let queue = Rc::new(AdmissionQueue::default());
+            let mut permits = Vec::new();
+            for _ in 0..PERMITS {
+                permits.push(permit(&queue).await);
             }
             let task = || {
-                let intake = Rc::clone(&intake);
-                spawn_local(async move { drop(turn(&intake).await) })
+                let queue = Rc::clone(&queue);
+                spawn_local(async move { drop(permit(&queue).await) })
             };
             let (leaves, stays) = (task(), task());
             settle().await;
             leaves.abort();
-            spawn_local(Rc::clone(&intake).usher());
+            spawn_local(Rc::clone(&queue).admit_when_idle());
             stays.await.unwrap();
         });
     }

@@ -5,49 +5,46 @@
 //! The same list of wakers ends connections at a drain deadline and at a stop.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// Time between two sweeps, and so the resolution of every time-out of the data plane.
 pub const SWEEP: Duration = Duration::from_millis(50);
 
-/// One connection's time-out.
+/// The time-out of one task.
 #[derive(Default)]
 pub struct Alarm {
     at: Cell<Option<Instant>>,
     late: Cell<bool>,
+    /// The task's waker. A task keeps the same one for its whole life, so it is stored once.
     waker: RefCell<Option<Waker>>,
 }
 
 impl Alarm {
-    /// Wakes the task at `at`, instead of any moment set before.
+    /// Sets the time-out to `at`, in place of any set before.
     pub fn set(&self, at: Instant) {
         self.at.set(Some(at));
         self.late.set(false);
     }
 
-    /// Wakes the task at `at` at the latest.
+    /// Sets the time-out to `at`, unless an earlier one is set.
     pub fn set_at_most(&self, at: Instant) {
         if self.at.get().is_none_or(|set| set > at) {
             self.set(at);
         }
     }
 
-    /// Wakes the task for no time-out any more.
+    /// Removes the time-out.
     pub fn clear(&self) {
         self.at.set(None);
         self.late.set(false);
     }
 
-    /// Whether the moment has passed.
+    /// Whether the time-out has passed.
     pub fn is_late(&self) -> bool {
         self.late.get()
-    }
-
-    /// Remembers the task to wake. A task keeps its waker, so once is enough.
-    pub fn watch(&self, waker: &Waker) {
-        *self.waker.borrow_mut() = Some(waker.clone());
     }
 
     /// Wakes the task now.
@@ -58,21 +55,27 @@ impl Alarm {
     }
 }
 
-/// All alarms of a worker.
+/// Every alarm of one worker.
 #[derive(Default)]
 pub struct Alarms {
     all: RefCell<Vec<Rc<Alarm>>>,
 }
 
 impl Alarms {
-    /// A new alarm; it leaves the list at the first sweep after its connection has dropped it.
-    pub fn add(&self) -> Rc<Alarm> {
+    /// Registers an alarm that wakes the task which awaits this. It leaves the list at the first sweep after the task
+    /// has dropped it.
+    pub async fn register(&self) -> Rc<Alarm> {
         let alarm = Rc::new(Alarm::default());
         self.all.borrow_mut().push(Rc::clone(&alarm));
+        poll_fn(|cx| {
+            *alarm.waker.borrow_mut() = Some(cx.waker().clone());
+            Poll::Ready(())
+        })
+        .await;
         alarm
     }
 
-    /// Wakes every task whose moment has passed.
+    /// Wakes every task whose time-out has passed.
     pub fn sweep(&self, now: Instant) {
         self.all.borrow_mut().retain(|alarm| {
             if Rc::strong_count(alarm) == 1 {

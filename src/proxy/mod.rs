@@ -8,11 +8,15 @@ mod access_log;
 mod admission;
 mod alarm;
 pub(crate) mod connection;
+mod context;
 mod exchange;
 pub(crate) mod fault;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod http2;
+mod rate_limited_log;
+mod shutdown;
+mod transport;
 mod upstream;
 
 pub use accept::listener::{Listener, Scheme, adopt, bind};
@@ -28,25 +32,30 @@ use arc_swap::ArcSwap;
 use crate::config;
 use crate::routing::{ClientEnds, Table};
 use crate::tls::Terminator;
-use accept::connection_limit::Clients;
-use accept::worker::{Message, Worker};
+use accept::connection_limit::ConnectionLimit;
+use accept::worker_handle::{Message, WorkerHandle};
+use accept::worker_thread;
+use context::SharedContext;
 
-/// What was told to end now has done so after this, or never will; the process ends all the same.
+/// How long a cut may take. A connection that has not ended by then never will, and the process ends all the same.
 const CUT_MAX: Duration = Duration::from_secs(2);
 
+/// The pause between two looks at the workers while a stop waits for them.
+const STOP_POLL: Duration = Duration::from_millis(10);
+
 /// The running data plane.
-pub struct Plane {
-    workers: Arc<[Worker]>,
+pub struct DataPlane {
+    workers: Arc<[WorkerHandle]>,
 }
 
 /// How a stop went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stopped {
-    /// Requests and tunnels that the deadline cut.
+pub struct StopReport {
+    /// How many requests and tunnels were cut at the deadline.
     pub cut: u64,
 }
 
-impl Plane {
+impl DataPlane {
     /// Starts the workers and serves the bound listeners.
     ///
     /// # Errors
@@ -56,31 +65,32 @@ impl Plane {
         table: &Arc<ArcSwap<Table>>,
         listeners: Vec<Listener>,
         terminator: Option<&Arc<Terminator>>,
-        log: &AccessLog,
+        access_log: &AccessLog,
         client_ends: &Arc<ClientEnds>,
     ) -> io::Result<Self> {
         crate::http1::buffer::map_buffers();
         let config = Arc::new(config.clone());
-        let shared = crate::proxy::accept::worker::Shared {
-            clients: Clients::new(&config),
+        let limit = ConnectionLimit::new(&config);
+        let shared = SharedContext {
             proxy: Arc::clone(&config),
             table: Arc::clone(table),
             terminator: terminator.cloned(),
-            log: log.clone(),
+            access_log: access_log.clone(),
             client_ends: Arc::clone(client_ends),
         };
-        let start = |index| Worker::start(index, shared.clone());
-        let workers = (0..config.workers).map(start).collect::<io::Result<Arc<[Worker]>>>()?;
+        let start = |index| worker_thread::start(index, shared.clone(), Arc::clone(&limit));
+        let workers = (0..config.workers).map(start).collect::<io::Result<Arc<[WorkerHandle]>>>()?;
+        let connections_max = config.max_connections;
         for (listener, worker) in listeners.into_iter().zip(workers.iter().cycle()) {
-            worker.tell(Message::Accept(listener, Arc::clone(&workers), config.max_connections));
+            worker.send(Message::Accept { listener, workers: Arc::clone(&workers), connections_max });
         }
-        Ok(Plane { workers })
+        Ok(DataPlane { workers })
     }
 
-    /// A handle that makes every connection look at its flags, for the control plane after a cut.
+    /// A handle that wakes every connection, so that each looks at what may end it; for the control plane after a cut.
     pub fn waker(&self) -> impl Fn() + Send + Sync + use<> {
         let workers = Arc::clone(&self.workers);
-        move || workers.iter().for_each(|worker| worker.tell(Message::Wake))
+        move || workers.iter().for_each(|worker| worker.send(Message::Wake))
     }
 
     /// A handle that counts open client connections.
@@ -89,32 +99,32 @@ impl Plane {
         move || workers.iter().map(|worker| worker.open() as u64).sum()
     }
 
-    /// Accepts no more, lets requests finish within `limit` or until `now` says so, then cuts the rest.
+    /// Stops accepting, lets requests finish until `limit` has passed or `now` returns true, and cuts the rest.
     ///
-    /// A kept connection without a request is closed after `idle`; one that asks until then is answered, and closed by
-    /// that answer. `now` is asked every 10 ms.
-    pub fn stop(self, limit: Duration, idle: Duration, mut now: impl FnMut() -> bool) -> Stopped {
+    /// A kept connection without a request is closed after `idle`. A request that arrives on one before that is served,
+    /// and its response closes the connection. `now` is called every 10 ms.
+    pub fn stop(self, limit: Duration, idle: Duration, mut now: impl FnMut() -> bool) -> StopReport {
         // A worker ends once it has no connection: before that, nobody may accept one for it.
-        let (accepted, accepts) = channel();
-        self.workers.iter().for_each(|worker| worker.tell(Message::StopAccepting(accepted.clone())));
-        drop(accepted);
-        while accepts.recv().is_ok() {}
+        let (stopped, acceptors) = channel();
+        self.workers.iter().for_each(|worker| worker.send(Message::StopAccepting(stopped.clone())));
+        drop(stopped);
+        while acceptors.recv().is_ok() {}
         let began = Instant::now();
-        self.workers.iter().for_each(|worker| worker.tell(Message::Stop { idle_until: began + idle }));
+        self.workers.iter().for_each(|worker| worker.send(Message::Stop { idle_until: began + idle }));
         let mut awaits_idle = !idle.is_zero();
-        let open = |workers: &[Worker]| workers.iter().any(|worker| worker.open() > 0);
-        while open(&self.workers) && began.elapsed() < limit && !now() {
+        let is_open = |workers: &[WorkerHandle]| workers.iter().any(|worker| worker.open() > 0);
+        while is_open(&self.workers) && began.elapsed() < limit && !now() {
             if awaits_idle && began.elapsed() > idle {
                 awaits_idle = false;
                 (self.waker())();
             }
-            std::thread::sleep(crate::proxy::accept::worker::STOP_POLL);
+            std::thread::sleep(STOP_POLL);
         }
-        self.workers.iter().for_each(|worker| worker.tell(Message::Cut));
+        self.workers.iter().for_each(|worker| worker.send(Message::Cut));
         let cut = Instant::now();
-        while open(&self.workers) && cut.elapsed() < CUT_MAX {
-            std::thread::sleep(crate::proxy::accept::worker::STOP_POLL);
+        while is_open(&self.workers) && cut.elapsed() < CUT_MAX {
+            std::thread::sleep(STOP_POLL);
         }
-        Stopped { cut: self.workers.iter().map(Worker::join).sum() }
+        StopReport { cut: self.workers.iter().map(WorkerHandle::join).sum() }
     }
 }

@@ -1,4 +1,4 @@
-//! How many connections each client has open, where `proxy.max_connections_per_client` limits that.
+//! Counts the open connections of each client, where `proxy.max_connections_per_client` limits them.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -6,43 +6,44 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config;
 
-/// Open connections by client, of all workers. The lock is taken when a connection begins and ends, never within.
-pub struct Clients {
+/// Open connections by client, over all workers. The lock is taken when a connection begins and when it ends, and never
+/// on a request's path.
+pub struct ConnectionLimit {
     proxy: Arc<config::Proxy>,
     open: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// One connection of a client, until it is dropped.
-pub struct Place(Option<(Arc<Clients>, IpAddr)>);
+/// One connection of a client, which counts until this is dropped. `None` where the client has no limit.
+pub struct ConnectionSlot(Option<(Arc<ConnectionLimit>, IpAddr)>);
 
 /// The client has as many connections as it may have.
 #[derive(Debug)]
-pub struct Full;
+pub struct LimitReached;
 
-impl Clients {
-    /// Nobody has a connection.
+impl ConnectionLimit {
+    /// The limit that `proxy` sets, with no connection open.
     pub fn new(proxy: &Arc<config::Proxy>) -> Arc<Self> {
-        Arc::new(Clients { proxy: Arc::clone(proxy), open: Mutex::default() })
+        Arc::new(ConnectionLimit { proxy: Arc::clone(proxy), open: Mutex::default() })
     }
 
-    /// A place for one more connection. Trusted proxies, behind which many clients are, have as many as they want.
+    /// Takes a slot for one more connection. Trusted proxies have no limit, because many clients are behind each.
     ///
     /// # Errors
-    /// [`Full`]
-    pub fn enter(self: &Arc<Self>, ip: IpAddr) -> Result<Place, Full> {
+    /// [`LimitReached`]: the connection has to be closed.
+    pub fn take(self: &Arc<Self>, ip: IpAddr) -> Result<ConnectionSlot, LimitReached> {
         let max = self.proxy.max_connections_per_client;
         let ip = ip.to_canonical();
         if max == 0 || self.proxy.trusted_proxies.iter().any(|network| network.contains(ip)) {
-            return Ok(Place(None));
+            return Ok(ConnectionSlot(None));
         }
-        let client = network_of(ip);
+        let client = client_of(ip);
         let mut all = self.open();
         let open = all.entry(client).or_default();
         if *open >= max {
-            return Err(Full);
+            return Err(LimitReached);
         }
         *open += 1;
-        Ok(Place(Some((Arc::clone(self), client))))
+        Ok(ConnectionSlot(Some((Arc::clone(self), client))))
     }
 
     fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
@@ -50,10 +51,10 @@ impl Clients {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        let Some((clients, client)) = &self.0 else { return };
-        let mut all = clients.open();
+        let Some((limit, client)) = &self.0 else { return };
+        let mut all = limit.open();
         if let Some(open) = all.get_mut(client) {
             *open -= 1;
             if *open == 0 {
@@ -63,8 +64,9 @@ impl Drop for Place {
     }
 }
 
-/// Whom an address stands for. One subscriber is given a /64 of IPv6 at least, and every address in it.
-fn network_of(ip: IpAddr) -> IpAddr {
+/// The client that an address stands for. One subscriber is given at least a /64 of IPv6, and every address in it, so
+/// the whole /64 counts as one client.
+fn client_of(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(ip) => ip.into(),
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
@@ -75,12 +77,12 @@ fn network_of(ip: IpAddr) -> IpAddr {
 mod tests {
     use crate::proxy::accept::connection_limit::*;
 
-    fn clients(max: usize) -> Arc<Clients> {
+    fn limit(max: usize) -> Arc<ConnectionLimit> {
         let text = format!(
             "[proxy]\nmax_connections_per_client = {max}\ntrusted_proxies = [\"10.0.0.0/8\"]\n[service.a]\nblue = 1\ngreen = 2\n"
         );
         let config = config::Config::parse(&text, std::path::Path::new("cutover.toml")).expect("a valid config");
-        Clients::new(&Arc::new(config.proxy))
+        ConnectionLimit::new(&Arc::new(config.proxy))
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -89,30 +91,30 @@ mod tests {
 
     #[test]
     fn each_client_has_so_many_and_gets_them_back() {
-        let clients = clients(2);
-        let mut places: Vec<_> = (0..2).map(|_| clients.enter(ip("192.0.2.1")).expect("a place")).collect();
-        assert!(clients.enter(ip("192.0.2.1")).is_err() && clients.enter(ip("::ffff:192.0.2.1")).is_err());
-        assert!(clients.enter(ip("192.0.2.2")).is_ok(), "another one");
-        places.pop();
-        assert!(clients.enter(ip("192.0.2.1")).is_ok());
-        drop(places);
-        assert!(clients.open().is_empty(), "nobody is remembered");
+        let limit = limit(2);
+        let mut slots: Vec<_> = (0..2).map(|_| limit.take(ip("192.0.2.1")).expect("a slot")).collect();
+        assert!(limit.take(ip("192.0.2.1")).is_err() && limit.take(ip("::ffff:192.0.2.1")).is_err());
+        assert!(limit.take(ip("192.0.2.2")).is_ok(), "another one");
+        slots.pop();
+        assert!(limit.take(ip("192.0.2.1")).is_ok());
+        drop(slots);
+        assert!(limit.open().is_empty(), "nobody is remembered");
     }
 
     #[test]
     fn a_network_of_ipv6_is_one_client_and_a_trusted_proxy_is_many() {
-        let clients = clients(1);
-        let _place = clients.enter(ip("2001:db8::1")).expect("a place");
-        assert!(clients.enter(ip("2001:db8::ffff")).is_err());
-        assert!(clients.enter(ip("2001:db8:0:1::1")).is_ok());
-        let places: Vec<_> = (0..5).map(|_| clients.enter(ip("10.1.2.3"))).collect();
-        assert!(places.iter().all(Result::is_ok));
+        let limit = limit(1);
+        let _slot = limit.take(ip("2001:db8::1")).expect("a slot");
+        assert!(limit.take(ip("2001:db8::ffff")).is_err());
+        assert!(limit.take(ip("2001:db8:0:1::1")).is_ok());
+        let slots: Vec<_> = (0..5).map(|_| limit.take(ip("10.1.2.3"))).collect();
+        assert!(slots.iter().all(Result::is_ok));
     }
 
     #[test]
     fn without_a_limit_nothing_is_counted() {
-        let clients = clients(0);
-        let _places: Vec<_> = (0..5).map(|_| clients.enter(ip("192.0.2.1")).expect("a place")).collect();
-        assert!(clients.open().is_empty());
+        let limit = limit(0);
+        let _slots: Vec<_> = (0..5).map(|_| limit.take(ip("192.0.2.1")).expect("a slot")).collect();
+        assert!(limit.open().is_empty());
     }
 }

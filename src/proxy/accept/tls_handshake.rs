@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use tokio::io::{AsyncWrite, ReadBuf};
@@ -18,12 +18,14 @@ use tokio_rustls::rustls::HandshakeKind;
 use tokio_rustls::rustls::server::{Acceptor, ClientHello, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
-use crate::proxy::accept::worker::Context;
 use crate::proxy::alarm::Alarm;
-use crate::proxy::connection::http2;
-use crate::proxy::connection::{self, Client, Transport, Version};
+use crate::proxy::connection::client::Client;
+use crate::proxy::connection::{self, Version, http2};
+use crate::proxy::context::WorkerContext;
 use crate::proxy::exchange::body_copy::Wire;
 use crate::proxy::fault::Fault;
+use crate::proxy::shutdown::Shutdown;
+use crate::proxy::transport::Transport;
 use crate::tls::{ACME_TLS, Challenges, Current, Handshake, Terminator};
 
 /// A client's connection after its handshake; boxed, because it is moved about while it is large.
@@ -34,36 +36,34 @@ impl Transport for Secured {
         self.get_ref().0.reset_on_close();
     }
 
-    fn poll_arrived(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+    fn poll_arrived(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (stream, session) = self.get_ref();
         // It wants nothing while it holds something that was not taken yet.
         if session.wants_read() { stream.poll_read_ready(cx).map(drop) } else { Poll::Ready(()) }
     }
 
     /// `close_notify`, without which a client must take what it has for a part (RFC 8446 6.1).
-    fn poll_goodbye(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+    fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // If it fails the client is gone already.
         Pin::new(self).poll_shutdown(cx).map(drop)
     }
 }
 
 /// Shakes hands, then serves the connection to its end.
-pub async fn serve(client: Client<TcpStream>, worker: Rc<Context>, terminator: &Terminator) {
-    let alarm = connection::alarm(&worker).await;
+pub async fn serve(stream: TcpStream, client: Client, worker: Rc<WorkerContext>, terminator: &Terminator) {
+    let alarm = worker.alarms.register().await;
     let current = terminator.current();
     alarm.set(Instant::now() + current.handshake_timeout);
-    let Client { stream, peer, local, admission, .. } = client;
-    match first_byte(&stream, &alarm, &worker).await {
+    match first_byte(&stream, &alarm, &worker.shutdown).await {
         // No TLS record begins with a letter, and every HTTP request does.
         Ok(b'A'..=b'Z') => {
             terminator.count(Handshake::PlainHttp);
-            let client = Client { stream, peer, local, admission, security: None, version: Version::Http1 };
-            return connection::refuse(client, Fault::PlainToTls, alarm, worker).await;
+            return connection::refuse(stream, client, Fault::PlainToTls, alarm, worker).await;
         }
         Ok(_) => {}
         Err(end) => return terminator.count(end),
     }
-    match shake(stream, &current, terminator.challenges(), &alarm, &worker).await {
+    match shake(stream, &current, terminator.challenges(), &alarm, &worker.shutdown).await {
         Ok(stream) => {
             let is_resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
             terminator.count(if is_resumed { Handshake::Resumed } else { Handshake::Full });
@@ -71,33 +71,31 @@ pub async fn serve(client: Client<TcpStream>, worker: Rc<Context>, terminator: &
                 Some(crate::tls::ALPN_H2) => Version::Http2,
                 Some(_) | None => Version::Http1,
             };
-            let security = Some(current);
+            let client = Client { security: Some(current), version, ..client };
             match version {
                 Version::Http1 => {
-                    let client = Client { stream, peer, local, admission, security, version };
-                    connection::serve(client, alarm, worker).await;
+                    connection::serve(stream, client, alarm, worker).await;
                 }
-                // Boxed, as the connection is: either of both is more than the other needs.
+                // Boxed, so that a connection of HTTP/1 does not take the memory of one of HTTP/2.
                 Version::Http2 => {
-                    let client = Client { stream: (), peer, local, admission, security, version };
                     Box::pin(http2::serve(Wire::new(stream), client, alarm, worker)).await;
                 }
             }
         }
         Err(end) => {
-            tracing::debug!(client = %peer, end = end.as_str(), "no TLS handshake");
+            tracing::debug!(client = %client.peer, end = end.as_str(), "no TLS handshake");
             terminator.count(end);
         }
     }
 }
 
 /// Waits for the first byte and leaves it where it is.
-async fn first_byte(stream: &TcpStream, alarm: &Alarm, worker: &Context) -> Result<u8, Handshake> {
+async fn first_byte(stream: &TcpStream, alarm: &Alarm, shutdown: &Shutdown) -> Result<u8, Handshake> {
     poll_fn(|cx| {
         let mut byte = [0];
         match stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
             Poll::Pending if alarm.is_late() => Poll::Ready(Err(Handshake::TimedOut)),
-            Poll::Pending if worker.closes_idle() || worker.is_cutting() => Poll::Ready(Err(Handshake::Closed)),
+            Poll::Pending if shutdown.closes_idle() || shutdown.is_cutting() => Poll::Ready(Err(Handshake::Closed)),
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(1..)) => Poll::Ready(Ok(byte[0])),
             Poll::Ready(Ok(_) | Err(_)) => Poll::Ready(Err(Handshake::Closed)),
@@ -112,7 +110,7 @@ async fn shake(
     current: &Current,
     challenges: &Challenges,
     alarm: &Alarm,
-    worker: &Context,
+    shutdown: &Shutdown,
 ) -> Result<Secured, Handshake> {
     let mut handshake = Box::pin(async {
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await;
@@ -131,7 +129,7 @@ async fn shake(
     });
     poll_fn(|cx| match handshake.as_mut().poll(cx) {
         Poll::Pending if alarm.is_late() => Poll::Ready(Err(Handshake::TimedOut)),
-        Poll::Pending if worker.is_cutting() => Poll::Ready(Err(Handshake::Closed)),
+        Poll::Pending if shutdown.is_cutting() => Poll::Ready(Err(Handshake::Closed)),
         pending_or_done => pending_or_done,
     })
     .await

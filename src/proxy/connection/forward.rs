@@ -10,14 +10,15 @@ use crate::http1::body::Decoder;
 use crate::http1::grpc_status::Failure;
 use crate::http1::response::{Encoding, Instead};
 use crate::os::clock;
-use crate::proxy::accept::worker;
-use crate::proxy::connection::{Accepted, Connection, Next, Tell, Transport, hsts};
+use crate::proxy::connection::{Accepted, Connection, Next, Tell, hsts};
 use crate::proxy::connection::{preview, rehearsal, static_fallback};
+use crate::proxy::context::WorkerContext;
 use crate::proxy::exchange::body_copy::Pump;
 use crate::proxy::exchange::min_rate::Patience;
 use crate::proxy::exchange::tunnel;
 use crate::proxy::exchange::{Done, Exchange, Limits, Replaceable, Seen, answer_pump};
 use crate::proxy::fault::Fault;
+use crate::proxy::transport::Transport;
 use crate::proxy::upstream::pool::{self, Share};
 use crate::proxy_protocol::Ends;
 use crate::routing::{FailedRequest, Ill, METHODS, Other, Outcome, REPLAY_RESULTS, Upstream};
@@ -163,7 +164,7 @@ impl<S: Transport> Connection<S> {
                 read: Patience { silence: self.worker.proxy.idle_timeout, rate: self.worker.proxy.min_read_rate },
             },
             pace: None,
-            turn: &mut self.turn,
+            permit: &mut self.permit,
             lease: &accepted.lease,
             worker: &self.worker,
             alarm: &self.alarm,
@@ -202,13 +203,13 @@ impl<S: Transport> Connection<S> {
                 Protocol::Http1 => pool::connect(&share, announced, &self.alarm, limit).await,
                 Protocol::H2c => {
                     let idle_timeout = settings.idle_timeout;
-                    pool::stream(&share, &self.worker, &self.alarm, limit, idle_timeout).await
+                    pool::stream(&self.worker.pool, &share, &self.alarm, limit, idle_timeout).await
                 }
             };
             match connected {
                 Ok(connection) => return Ok((share, connection)),
                 Err(Fault::Exhausted) => {
-                    self.worker.complaints.say(self.peer, 503, Fault::Exhausted.hint());
+                    self.worker.client_log.request_refused(self.peer, 503, Fault::Exhausted.hint());
                     return Err(Fault::Exhausted);
                 }
                 Err(_) => dial.tried.push(share.upstream.id),
@@ -282,7 +283,15 @@ impl<S: Transport> Connection<S> {
                 let end = match held {
                     Some((_, mut connection)) => {
                         let sides = (&mut self.client, &mut connection.wire);
-                        tunnel::run(sides, seen.tunnel, &accepted.lease, &self.alarm, &self.worker).await
+                        tunnel::run(
+                            sides,
+                            seen.tunnel,
+                            &accepted.lease,
+                            &self.alarm,
+                            &self.worker.buffers,
+                            &self.worker.shutdown,
+                        )
+                        .await
                     }
                     None => Ok(()),
                 };
@@ -292,7 +301,7 @@ impl<S: Transport> Connection<S> {
                 if let Some((share, connection)) = held.filter(|_| seen.keep_upstream) {
                     self.keep(accepted, &share, connection, way.up.written);
                 }
-                let next = if keep_client && !self.has_no_more() && !self.worker.is_stopping() {
+                let next = if keep_client && !self.has_no_more() && !self.worker.shutdown.is_stopping() {
                     Next::Request
                 } else if way.up.has_all() && self.client.filled().is_empty() {
                     Next::Close
@@ -334,9 +343,9 @@ impl<S: Transport> Connection<S> {
     /// Ends an exchange without a complete answer: says so while that is possible, and otherwise cuts, so that the
     /// client never takes a part for the whole.
     async fn end_badly(&mut self, fault: Fault, accepted: &Accepted, way: &mut Way, seen: &mut Seen) -> Next {
-        self.turn = None;
+        self.permit = None;
         if fault == Fault::Stopped {
-            self.worker.count_cut();
+            self.worker.shutdown.count_cut();
         }
         if fault == Fault::ClientStalled {
             self.client.io.give_up();
@@ -359,9 +368,10 @@ impl<S: Transport> Connection<S> {
         let Some((status, _)) = fault.answer() else { return Next::Close };
         seen.status = Some(status);
         if matches!(fault, Fault::BadRequest(_) | Fault::BodyTooLarge) {
-            self.worker.complaints.say(self.peer, status, fault.hint());
+            self.worker.client_log.request_refused(self.peer, status, fault.hint());
         }
-        let keep = accepted.keep_alive && way.up.has_all() && !self.has_no_more() && !self.worker.is_stopping();
+        let keep =
+            accepted.keep_alive && way.up.has_all() && !self.has_no_more() && !self.worker.shutdown.is_stopping();
         let note = accepted.asked.preview.map(|note| (preview::HEADER, note.as_str().to_owned()));
         let fields: Vec<_> = note.into_iter().collect();
         let (is_head, request_id) = (accepted.asked.head, &*accepted.request_id);
@@ -393,7 +403,7 @@ impl<S: Transport> Connection<S> {
         if let Some(mut line) = accepted.line.take() {
             (line.status, line.bytes) = (status.unwrap_or(0), bytes);
             line.end = end.unwrap_or_else(Fault::word);
-            self.worker.log.write(&line.ended(duration));
+            self.worker.access_log.write(&line.ended(duration));
         }
     }
 }
@@ -464,13 +474,13 @@ impl Way {
         failed && may_repeat && self.up.intact && self.up.has_all() && self.down.written == 0
     }
 
-    pub(in crate::proxy) fn start_again(&mut self, worker: &worker::Context) {
+    pub(in crate::proxy) fn start_again(&mut self, worker: &WorkerContext) {
         self.up.rewind();
         self.forget_answer(worker);
     }
 
     /// Drops what was to be sent of an answer; none of it has left.
-    fn forget_answer(&mut self, worker: &worker::Context) {
+    fn forget_answer(&mut self, worker: &WorkerContext) {
         let unsent = std::mem::replace(&mut self.down, answer_pump());
         worker.buffers.give_back(unsent.pending);
     }

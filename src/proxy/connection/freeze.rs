@@ -11,8 +11,9 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use crate::proxy::connection::{Accepted, Connection, Refused, Transport, Unaccepted};
+use crate::proxy::connection::{Accepted, Connection, Refused, Unaccepted};
 use crate::proxy::fault::Fault;
+use crate::proxy::transport::Transport;
 use crate::routing::{Full, HeldEnd, Hold};
 
 impl<S: Transport> Connection<S> {
@@ -26,7 +27,7 @@ impl<S: Transport> Connection<S> {
     ) -> Result<Accepted, Refused> {
         let refused = |fault| Refused { is_head, ..Refused::with(fault) };
         // Who waits for a thaw stands in no other line's way.
-        self.turn = None;
+        self.permit = None;
         let admitted = hold.admit(self.client.buffered(), Instant::now());
         let mut place = admitted.map_err(|Full| refused(Fault::HoldFull))?;
         self.alarm.set(place.until);
@@ -59,7 +60,7 @@ impl<S: Transport> Connection<S> {
             if Pin::new(&mut turn).poll(cx).is_ready() {
                 return Poll::Ready(Ok(()));
             }
-            if worker.is_stopping() {
+            if worker.shutdown.is_stopping() {
                 return Poll::Ready(Err(Fault::Stopped));
             }
             if alarm.is_late() {

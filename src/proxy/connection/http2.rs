@@ -5,21 +5,20 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::http2::{End, Limits, Over, Reason, Role, Session};
-use crate::proxy::accept::worker::{Admission, Context};
 use crate::proxy::alarm::Alarm;
-use crate::proxy::connection::{self, Client, Transport, Version};
+use crate::proxy::connection;
+use crate::proxy::connection::client::{Admission, Client};
+use crate::proxy::context::WorkerContext;
 use crate::proxy::exchange::body_copy::Wire;
 use crate::proxy::http2::driver::{Driver, Stopped};
 use crate::proxy::http2::{Shared, Stream};
-use crate::tls::Current;
+use crate::proxy::transport::Transport;
 
 /// How long a client may take to answer the PING of a closing connection: until then streams may still be on their way.
 const LAST_CALL: Duration = Duration::from_secs(1);
@@ -55,29 +54,26 @@ enum Waiting {
 /// A client's connection that speaks HTTP/2.
 struct Connection<S> {
     driver: Driver<S>,
-    peer: SocketAddr,
-    local: SocketAddr,
-    security: Option<Arc<Current>>,
+    client: Client,
     alarm: Rc<Alarm>,
-    worker: Rc<Context>,
+    worker: Rc<WorkerContext>,
     waiting: Waiting,
     has_rested: bool,
 }
 
 /// Serves a connection to its end. `wire` may hold what was read of it already.
-pub async fn serve<S: Transport>(wire: Wire<S>, client: Client<()>, alarm: Rc<Alarm>, worker: Rc<Context>) {
+pub async fn serve<S: Transport>(wire: Wire<S>, client: Client, alarm: Rc<Alarm>, worker: Rc<WorkerContext>) {
     let limits = Limits {
         streams: worker.proxy.http2.max_streams,
         head_bytes: worker.proxy.max_header_bytes,
         resets: worker.proxy.http2.max_resets,
     };
     let session = Rc::new(RefCell::new(Session::new(Role::Server, limits, Instant::now())));
-    let Client { peer, local, security, admission, .. } = client;
+    let admission = client.admission;
     let driver = Driver::new(wire, session);
-    let mut connection =
-        Connection { driver, peer, local, security, alarm, worker, waiting: Waiting::Nothing, has_rested: false };
+    let mut connection = Connection { driver, client, alarm, worker, waiting: Waiting::Nothing, has_rested: false };
     let stopped = match admission {
-        Admission::Welcome => poll_fn(|cx| connection.poll(cx)).await,
+        Admission::Served => poll_fn(|cx| connection.poll(cx)).await,
         // Nothing was looked at: the client may try again.
         Admission::Refused => Stopped::Over(Over { reason: Reason::NoError, end: End::Protocol }),
     };
@@ -89,18 +85,18 @@ impl<S: Transport> Connection<S> {
         &self.driver.session
     }
 
-    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<Stopped> {
-        if self.worker.is_cutting() {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Stopped> {
+        if self.worker.shutdown.is_cutting() {
             return Poll::Ready(Stopped::Gone); // the streams see it themselves
         }
         let served_max = self.worker.proxy.max_requests_per_connection;
-        if self.worker.is_stopping() || (served_max > 0 && self.session().borrow().served() >= served_max) {
+        if self.worker.shutdown.is_stopping() || (served_max > 0 && self.session().borrow().served() >= served_max) {
             self.session().borrow_mut().close_softly();
         }
         let mut progress = false;
         let session = Rc::clone(self.session());
         let (driver, worker) = (&mut self.driver, &self.worker);
-        let client = (self.peer, self.local, &self.security);
+        let client = &self.client;
         let fresh = || {
             while let Some(at) = { session.borrow_mut().next_fresh() } {
                 spawn(Stream::new(Rc::clone(&session), at, Role::Server), client, worker);
@@ -186,9 +182,9 @@ impl<S: Transport> Connection<S> {
                 Stopped::Gone => session.break_off(),
                 Stopped::Over(over) => {
                     session.end(over.reason);
-                    if admission == Admission::Welcome {
+                    if admission == Admission::Served {
                         self.worker.client_ends.http2.count(over.end);
-                        self.worker.complaints.end(self.peer, over.end.as_str());
+                        self.worker.client_log.http2_ended(self.client.peer, over.end.as_str());
                     }
                 }
             }
@@ -199,7 +195,7 @@ impl<S: Transport> Connection<S> {
         let (driver, worker, alarm) = (&mut self.driver, &self.worker, &self.alarm);
         poll_fn(|cx| {
             driver.session.borrow_mut().watch(cx.waker());
-            if alarm.is_late() || worker.is_cutting() {
+            if alarm.is_late() || worker.shutdown.is_cutting() {
                 return Poll::Ready(());
             }
             if !is_said {
@@ -239,13 +235,10 @@ impl<S: Transport> Connection<S> {
     }
 }
 
-fn spawn(stream: Stream, client: (SocketAddr, SocketAddr, &Option<Arc<Current>>), worker: &Rc<Context>) {
-    let (peer, local, security) = client;
-    let admission = Admission::Welcome;
-    let client = Client { stream, peer, local, admission, security: security.clone(), version: Version::Http2 };
-    let worker = Rc::clone(worker);
+fn spawn(stream: Stream, client: &Client, worker: &Rc<WorkerContext>) {
+    let (client, worker) = (client.clone(), Rc::clone(worker));
     tokio::task::spawn_local(async move {
-        let alarm = connection::alarm(&worker).await;
-        connection::serve(client, alarm, worker).await;
+        let alarm = worker.alarms.register().await;
+        connection::serve(stream, client, alarm, worker).await;
     });
 }

@@ -1,5 +1,6 @@
 //! One client connection: heads are read, requests are routed and leased, exchanges are run, one after the other.
 
+pub mod client;
 pub mod forward;
 pub mod freeze;
 pub mod http2;
@@ -12,11 +13,8 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
-
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 
 use super::access_log::Line;
 use super::alarm::Alarm;
@@ -30,10 +28,12 @@ use crate::http1::request::{self, BareLf, Origin, Request, Scan, Space};
 use crate::http1::response::{Asked, Encoding, HSTS};
 use crate::http2::{PREFACE, is_grpc};
 use crate::os::clock;
-use crate::proxy::accept::worker::{Admission, Context};
-use crate::proxy::admission::{Ticket, Turn};
+use crate::proxy::admission::{Permit, QueuePlace};
+use crate::proxy::connection::client::{Admission, Client};
 use crate::proxy::connection::preview::Note;
+use crate::proxy::context::WorkerContext;
 use crate::proxy::exchange::body_copy::{Pump, Wire};
+use crate::proxy::transport::Transport;
 use crate::routing::{Access, Hold, Lease, Source, TARGET_BYTES_MAX};
 use crate::tls::Current;
 
@@ -50,43 +50,6 @@ const FIRST_CHUNK: Duration = Duration::from_secs(1);
 /// The longest request id that is taken over from a trusted proxy.
 const REQUEST_ID_MAX: usize = 128;
 
-/// What a client's connection can do beside reading and writing.
-pub trait Transport: AsyncRead + AsyncWrite + Unpin {
-    /// Makes the close a reset: for an answer whose only end is the close, and which is not complete.
-    fn reset_on_close(&self);
-
-    /// Ends a call of gRPC in its own words, before or within its answer. `false`: it is none.
-    fn fail_call(&mut self, _code: u8, _text: &str) -> bool {
-        false
-    }
-
-    /// Gives up what is being written: the client has not taken it for too long.
-    fn give_up(&mut self) {}
-
-    /// Whether something to read may have arrived.
-    fn poll_arrived(&mut self, cx: &mut TaskContext<'_>) -> Poll<()>;
-
-    /// Says that all was said, where the protocol has a word for it; without it the end looks like a cut.
-    fn poll_goodbye(&mut self, cx: &mut TaskContext<'_>) -> Poll<()>;
-}
-
-impl Transport for TcpStream {
-    fn reset_on_close(&self) {
-        // If it fails the connection is gone already.
-        let _ = self.set_zero_linger();
-    }
-
-    fn poll_arrived(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        // An error shows when it is read.
-        self.poll_read_ready(cx).map(drop)
-    }
-
-    /// The close itself is the word.
-    fn poll_goodbye(&mut self, _cx: &mut TaskContext<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
-}
-
 /// What is spoken with a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
@@ -96,57 +59,31 @@ pub enum Version {
     Http2,
 }
 
-/// A connection as it was accepted, or made out of one that was.
-pub struct Client<S> {
-    /// To read from and write to.
-    pub stream: S,
-    /// Who.
-    pub peer: SocketAddr,
-    /// The listener's address.
-    pub local: SocketAddr,
-    /// Whether it is served.
-    pub admission: Admission,
-    /// What it was met with; `None` without TLS.
-    pub security: Option<Arc<Current>>,
-    /// What it speaks.
-    pub version: Version,
-}
-
-/// An alarm that wakes this task.
-pub async fn alarm(worker: &Context) -> Rc<Alarm> {
-    let alarm = worker.alarms.add();
-    poll_fn(|cx| {
-        alarm.watch(cx.waker());
-        Poll::Ready(())
-    })
-    .await;
-    alarm
-}
-
-/// Serves a connection to its end, or to where it says that it goes on as HTTP/2: gives then what was read of it.
-pub async fn serve<S: Transport>(client: Client<S>, alarm: Rc<Alarm>, worker: Rc<Context>) -> Option<Wire<S>> {
+/// Serves a connection to its end. Returns it, with what was read of it, where it goes on as HTTP/2.
+pub async fn serve<S: Transport>(
+    stream: S,
+    client: Client,
+    alarm: Rc<Alarm>,
+    worker: Rc<WorkerContext>,
+) -> Option<Wire<S>> {
     let admission = client.admission;
-    let mut connection = Connection::new(client, alarm, worker);
+    let mut connection = Connection::new(stream, client, alarm, worker);
     let next = match admission {
-        Admission::Welcome => Next::Request,
+        Admission::Served => Next::Request,
         Admission::Refused => connection.refuse(Refused::with(Fault::TooManyConnections)).await,
     };
     connection.run(next).await.then_some(connection.client)
 }
 
-/// Serves a connection without TLS, which may turn out to be one of HTTP/2 (RFC 9113 3.3).
-pub async fn serve_plain(client: Client<TcpStream>, alarm: Rc<Alarm>, worker: Rc<Context>) {
-    let Client { peer, local, admission, .. } = client;
-    if let Some(wire) = serve(client, Rc::clone(&alarm), Rc::clone(&worker)).await {
-        let client = Client { stream: (), peer, local, admission, security: None, version: Version::Http2 };
-        // Boxed: most connections never need that memory.
-        Box::pin(http2::serve(wire, client, alarm, worker)).await;
-    }
-}
-
 /// Answers a connection with nothing but `fault`.
-pub async fn refuse<S: Transport>(client: Client<S>, fault: Fault, alarm: Rc<Alarm>, worker: Rc<Context>) {
-    let mut connection = Connection::new(client, alarm, worker);
+pub async fn refuse<S: Transport>(
+    stream: S,
+    client: Client,
+    fault: Fault,
+    alarm: Rc<Alarm>,
+    worker: Rc<WorkerContext>,
+) {
+    let mut connection = Connection::new(stream, client, alarm, worker);
     let next = connection.refuse(Refused::with(fault)).await;
     connection.run(next).await;
 }
@@ -170,11 +107,11 @@ pub(super) struct Connection<S> {
     pub(super) local: SocketAddr,
     pub(super) origin: Origin,
     pub(super) alarm: Rc<Alarm>,
-    pub(super) worker: Rc<Context>,
+    pub(super) worker: Rc<WorkerContext>,
     pub(super) security: Option<Arc<Current>>,
     is_new: bool,
     /// Of the request that waits for an application's answer.
-    pub(super) turn: Option<Turn>,
+    pub(super) permit: Option<Permit>,
     /// Requests that were accepted.
     accepted: u64,
 }
@@ -247,8 +184,8 @@ pub(super) struct Accepted {
 }
 
 impl<S: Transport> Connection<S> {
-    fn new(client: Client<S>, alarm: Rc<Alarm>, worker: Rc<Context>) -> Self {
-        let Client { stream, peer, local, security, version, .. } = client;
+    fn new(stream: S, client: Client, alarm: Rc<Alarm>, worker: Rc<WorkerContext>) -> Self {
+        let Client { peer, local, security, version, .. } = client;
         let ip = peer.ip().to_canonical();
         let origin = Origin {
             ip: ip.to_string(),
@@ -267,7 +204,7 @@ impl<S: Transport> Connection<S> {
             worker,
             security,
             is_new: true,
-            turn: None,
+            permit: None,
             accepted: 0,
         }
     }
@@ -329,7 +266,7 @@ impl<S: Transport> Connection<S> {
         let mut empty_lines = 0;
         let mut version_checked = false;
         let mut begun = false;
-        self.turn = None;
+        self.permit = None;
         self.alarm.set(Instant::now() + self.worker.proxy.idle_timeout);
         loop {
             if scan.first_line().is_none() && self.client.filled().first() == Some(&b'\r') {
@@ -370,27 +307,27 @@ impl<S: Transport> Connection<S> {
     /// Reads more of a head, of which something has come if it has `begun`; its first bytes when it is their turn.
     /// None: the client left, was idle for too long, or the proxy is stopping.
     async fn read_more(&mut self, begun: bool) -> Result<usize, Fault> {
-        let Connection { client, worker, alarm, turn, .. } = self;
+        let Connection { client, worker, alarm, permit, .. } = self;
         // Streams of HTTP/2 have their own limit, and were read before they are here.
         let stands_in_line = !begun && self.origin.version == Version::Http1;
-        let mut ticket = Ticket::default();
+        let mut place = QueuePlace::default();
         poll_fn(|cx| {
-            let mut may_read = !stands_in_line || turn.is_some();
+            let mut may_read = !stands_in_line || permit.is_some();
             let has_arrived = !may_read && client.io.poll_arrived(cx).is_ready();
-            if has_arrived && let Poll::Ready(taken) = worker.intake.poll_turn(&mut ticket, cx) {
-                *turn = Some(taken);
+            if has_arrived && let Poll::Ready(taken) = worker.admission.poll_permit(&mut place, cx) {
+                *permit = Some(taken);
                 may_read = true;
             }
             let filled = if may_read { client.poll_fill(cx, &worker.buffers, false) } else { Poll::Pending };
             if filled.is_pending() && !begun {
-                *turn = None;
+                *permit = None;
             }
             // Who waits for us only is not idle.
             let in_line = has_arrived && !may_read;
-            let is_idle = || !in_line && (alarm.is_late() || worker.closes_idle());
+            let is_idle = || !in_line && (alarm.is_late() || worker.shutdown.closes_idle());
             match filled {
                 Poll::Pending if alarm.is_late() && begun => Poll::Ready(Err(Fault::HeadTimedOut)),
-                Poll::Pending if worker.is_cutting() || (!begun && is_idle()) => Poll::Ready(Ok(0)),
+                Poll::Pending if worker.shutdown.is_cutting() || (!begun && is_idle()) => Poll::Ready(Ok(0)),
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Ok(n)) => Poll::Ready(Ok(n)),
                 Poll::Ready(Err(_)) => Poll::Ready(Ok(0)),
@@ -439,7 +376,7 @@ impl<S: Transport> Connection<S> {
             replayable: may_replay(&request, lease.lane().service.replay),
             keep_alive: request.keep_alive && !self.is_last(),
             expects_continue: request.expects_continue,
-            line: self.worker.log.is_on().then(|| Box::new(self.line(&request, &request_id, &lease))),
+            line: self.worker.access_log.is_on().then(|| Box::new(self.line(&request, &request_id, &lease))),
             target: lease.failed().map(|_| told_target(request.path)),
             lease,
             // A stream of calls, which may pause.
@@ -536,17 +473,17 @@ impl<S: Transport> Connection<S> {
     /// Answers a request that took no lease, and ends the connection.
     async fn refuse(&mut self, refused: Refused) -> Next {
         let Refused { fault, is_head, fields, proof } = refused;
-        self.turn = None;
+        self.permit = None;
         self.worker.count_refusal(fault);
         let Some((status, _)) = fault.answer() else { return Next::Close };
         if !matches!(fault, Fault::Redirected | Fault::EndsHere | Fault::Proof | Fault::PassTaken) {
-            self.worker.complaints.say(self.peer, status, fault.hint());
+            self.worker.client_log.request_refused(self.peer, status, fault.hint());
         }
         let request_id = new_request_id();
-        if self.worker.log.is_on() {
+        if self.worker.access_log.is_on() {
             let client = self.origin.ip.clone();
             let line = Line { client, status, end: fault.word(), request_id: request_id.clone(), ..Line::default() };
-            self.worker.log.write(&line.ended(Duration::ZERO));
+            self.worker.access_log.write(&line.ended(Duration::ZERO));
         }
         if self.client.io.fail_call(fault.grpc_code(), fault.hint()) {
             return Next::Cut;
@@ -582,7 +519,7 @@ impl<S: Transport> Connection<S> {
         self.alarm.set(Instant::now() + LINGER);
         let (client, worker, alarm) = (&mut self.client, &self.worker, &self.alarm);
         poll_fn(|cx| match client.io.poll_goodbye(cx) {
-            Poll::Pending if !alarm.is_late() && !worker.is_cutting() => Poll::Pending,
+            Poll::Pending if !alarm.is_late() && !worker.shutdown.is_cutting() => Poll::Pending,
             Poll::Pending | Poll::Ready(()) => Poll::Ready(Next::Cut),
         })
         .await
@@ -607,7 +544,7 @@ impl<S: Transport> Connection<S> {
                 let n = client.filled().len();
                 client.consume(n);
                 discarded += n as u64;
-                if discarded > LINGER_BYTES_MAX || alarm.is_late() || worker.is_cutting() || client.eof {
+                if discarded > LINGER_BYTES_MAX || alarm.is_late() || worker.shutdown.is_cutting() || client.eof {
                     return Poll::Ready(());
                 }
                 match client.poll_fill(cx, &worker.buffers, false) {

@@ -8,8 +8,9 @@ use std::time::Instant;
 use crate::http1::request::path_of;
 use crate::http1::response::Instead;
 use crate::proxy::connection::forward::{Replayed, Trial, Way};
-use crate::proxy::connection::{Accepted, Connection, Transport};
+use crate::proxy::connection::{Accepted, Connection};
 use crate::proxy::exchange::{Done, Replaceable};
+use crate::proxy::transport::Transport;
 use crate::routing::{Lease, METHODS, Other};
 
 /// Whether a 404 to this request may be another color's to answer; what it is for is only looked at then.

@@ -21,9 +21,9 @@ use crate::http1::buffer::{Buffer, SMALL};
 use crate::http1::grpc_status::Failure;
 use crate::http1::request::{BareLf, Scan, Space};
 use crate::http1::response::{Answer, Asked, Encoding, Extra, Instead, lower_version};
-use crate::proxy::accept::worker::Context as Worker;
-use crate::proxy::admission::Turn;
+use crate::proxy::admission::Permit;
 use crate::proxy::connection::static_fallback;
+use crate::proxy::context::WorkerContext;
 use crate::proxy::exchange::body_copy::{Pump, Stop, Wire};
 use crate::proxy::exchange::min_rate::{Late, Pace, Patience};
 use crate::proxy::upstream::pool::Io;
@@ -113,11 +113,11 @@ pub struct Exchange<'a, S> {
     /// How the one who is waited for does.
     pub pace: Option<Pace<Waiting>>,
     /// Of the request, until its answer has begun.
-    pub turn: &'a mut Option<Turn>,
+    pub permit: &'a mut Option<Permit>,
     /// The lease; the exchange ends when it is cut.
     pub lease: &'a Lease,
     /// The worker.
-    pub worker: &'a Worker,
+    pub worker: &'a WorkerContext,
     /// The connection's time-out.
     pub alarm: &'a Alarm,
     /// What is known of it so far.
@@ -162,7 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
         if self.lease.is_cut() {
             return Poll::Ready(Err(Fault::Drained));
         }
-        if self.worker.is_cutting() {
+        if self.worker.shutdown.is_cutting() {
             return Poll::Ready(Err(Fault::Stopped));
         }
         if self.seen.event_stream {
@@ -292,7 +292,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
             101 => {
                 answer.write_interim(&mut self.down.pending);
                 self.seen.status = Some(101);
-                *self.turn = None;
+                *self.permit = None;
                 self.seen.tunnel = if answer.is_websocket() { Kind::WebSocket } else { Kind::Tunnel };
             }
             100..200 => {
@@ -311,7 +311,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
             }
             _ => {
                 // An answer before the end of the request: the rest of the request is not read.
-                self.keep_client &= self.up.has_all() && !answer.ends_with_close() && !self.worker.is_stopping();
+                self.keep_client &=
+                    self.up.has_all() && !answer.ends_with_close() && !self.worker.shutdown.is_stopping();
                 let extra = Extra {
                     keep_alive: self.keep_client,
                     date: &self.worker.date(),
@@ -321,7 +322,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
                 };
                 answer.write_final(&mut self.down.pending, self.asked, &extra);
                 begin_answer(&answer, self.down, &mut self.seen);
-                *self.turn = None;
+                *self.permit = None;
                 if self.instead.is_none() {
                     self.lease.answered();
                 }
@@ -388,7 +389,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
 
     fn goodbye(&self) -> Option<Instant> {
         let has_turn = self.seen.event_stream && self.down.boundary.is_some() && !self.down.is_leaving();
-        if has_turn { self.worker.goodbye(self.lease, self.seen.turn) } else { None }
+        if has_turn { self.worker.shutdown.goodbye(self.lease, self.seen.turn) } else { None }
     }
 
     fn set_alarm(&mut self) {

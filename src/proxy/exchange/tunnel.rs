@@ -8,7 +8,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context as TaskContext, Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -17,10 +17,10 @@ use crate::http1::body::Decoder;
 use crate::http1::boundary::Boundary;
 use crate::http1::buffer::Buffers;
 use crate::http1::response::Encoding;
-use crate::proxy::accept::worker::Context;
 use crate::proxy::alarm::Alarm;
 use crate::proxy::exchange::body_copy::{Pump, Stop, Wire};
 use crate::proxy::fault::Fault;
+use crate::proxy::shutdown::Shutdown;
 use crate::proxy::upstream::pool::Io;
 use crate::routing::{Kind, Lease};
 
@@ -37,10 +37,11 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     kind: Kind,
     lease: &Lease,
     alarm: &Alarm,
-    worker: &Context,
+    buffers: &Buffers,
+    shutdown: &Shutdown,
 ) -> Result<(), Fault> {
-    let mut up = Direction::new(kind, &worker.buffers);
-    let mut down = Direction::new(kind, &worker.buffers);
+    let mut up = Direction::new(kind, buffers);
+    let mut down = Direction::new(kind, buffers);
     let turn = fastrand::f64();
     let (mut is_parting, mut is_deaf) = (false, false);
     let result = poll_fn(|cx| {
@@ -48,33 +49,33 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
             // A client that has its Close misses nothing.
             return Poll::Ready(if is_parting { Ok(()) } else { Err(Fault::Drained) });
         }
-        if worker.is_cutting() {
-            worker.count_cut();
+        if shutdown.is_cutting() {
+            shutdown.count_cut();
             return Poll::Ready(Err(Fault::Stopped));
         }
-        if let Some(at) = worker.goodbye(lease, turn).filter(|_| !is_parting) {
+        if let Some(at) = shutdown.goodbye(lease, turn).filter(|_| !is_parting) {
             if at > Instant::now() {
                 alarm.set(at);
             } else if !up.is_closing() {
                 down.pump.leave();
             }
         }
-        let mut ups = up.poll(cx, client, &mut upstream.io, &worker.buffers);
+        let mut ups = up.poll(cx, client, &mut upstream.io, buffers);
         is_deaf |= matches!(ups, Poll::Ready(Err(Stop::Sink)));
         if is_deaf {
             // What it said before still reaches the client, who may read only while we do.
-            let gone = matches!(discard(cx, client, &worker.buffers), Poll::Ready(Err(_)));
+            let gone = matches!(discard(cx, client, buffers), Poll::Ready(Err(_)));
             ups = Poll::Ready(if gone { Err(Stop::Source) } else { Ok(()) });
         }
         if is_parting {
-            return part(cx, ups, upstream, alarm, worker);
+            return part(cx, ups, upstream, alarm, buffers);
         }
-        let downs = down.poll(cx, upstream, &mut client.io, &worker.buffers);
+        let downs = down.poll(cx, upstream, &mut client.io, buffers);
         if downs.is_ready() && down.pump.has_left() {
             is_parting = true;
             lease.count_closed();
             alarm.set(Instant::now() + FAREWELL);
-            return part(cx, ups, upstream, alarm, worker);
+            return part(cx, ups, upstream, alarm, buffers);
         }
         match (ups, downs) {
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Poll::Ready(Ok(())),
@@ -84,7 +85,7 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     })
     .await;
     for direction in [up, down] {
-        worker.buffers.give_back(direction.pump.pending);
+        buffers.give_back(direction.pump.pending);
     }
     result
 }
@@ -92,24 +93,20 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
 /// The client has its Close: its answer goes up and closes the upstream's side as well; what the upstream still sends
 /// is read and dropped until it ends.
 fn part(
-    cx: &mut TaskContext<'_>,
+    cx: &mut Context<'_>,
     ups: Poll<Result<(), Stop>>,
     upstream: &mut Wire<Io>,
     alarm: &Alarm,
-    worker: &Context,
+    buffers: &Buffers,
 ) -> Poll<Result<(), Fault>> {
     if !alarm.is_late() && !matches!(ups, Poll::Ready(Err(_))) {
-        let _ = ready!(discard(cx, upstream, &worker.buffers));
+        let _ = ready!(discard(cx, upstream, buffers));
     }
     Poll::Ready(Ok(()))
 }
 
 /// Reads and drops what still comes, to its end.
-fn discard<R: AsyncRead + Unpin>(
-    cx: &mut TaskContext<'_>,
-    from: &mut Wire<R>,
-    buffers: &Buffers,
-) -> Poll<io::Result<()>> {
+fn discard<R: AsyncRead + Unpin>(cx: &mut Context<'_>, from: &mut Wire<R>, buffers: &Buffers) -> Poll<io::Result<()>> {
     loop {
         let n = from.filled().len();
         from.consume(n);
@@ -140,7 +137,7 @@ impl Direction {
 
     fn poll<R, W>(
         &mut self,
-        cx: &mut TaskContext<'_>,
+        cx: &mut Context<'_>,
         from: &mut Wire<R>,
         to: &mut W,
         buffers: &Buffers,

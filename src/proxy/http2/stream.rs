@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::Shared;
 use crate::http1::body::{BadFraming, Chunked, Decoder, Step};
 use crate::http2::{Broken, Follows, Framing, Read, Role};
-use crate::proxy::connection::Transport;
+use crate::proxy::transport::Transport;
 
 /// A stream after the other (of a client), or one (to an upstream).
 pub struct Stream {

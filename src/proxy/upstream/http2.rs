@@ -5,19 +5,19 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
+use crate::http1::buffer::Buffers;
 use crate::http2::{Limits, Reason, Role, Session};
-use crate::proxy::accept::worker::Context;
-use crate::proxy::alarm::Alarm;
-use crate::proxy::connection;
+use crate::proxy::alarm::{Alarm, Alarms};
 use crate::proxy::exchange::body_copy::Wire;
 use crate::proxy::http2::Stream;
 use crate::proxy::http2::driver::{Driver, Stopped};
+use crate::proxy::shutdown::Shutdown;
 
 /// Streams on one connection at most; an upstream may allow fewer.
 const STREAMS_MAX: u32 = 256;
@@ -31,6 +31,14 @@ const PONG: Duration = Duration::from_secs(2);
 
 /// How long what is to be said last may take.
 const GOODBYE: Duration = Duration::from_millis(500);
+
+/// What the task that drives a connection uses of its worker.
+#[derive(Clone)]
+pub struct DriverContext {
+    pub buffers: Rc<Buffers>,
+    pub alarms: Rc<Alarms>,
+    pub shutdown: Rc<Shutdown>,
+}
 
 /// A worker's connections to one upstream.
 #[derive(Default)]
@@ -76,7 +84,7 @@ impl Shared {
 /// Those of `dial`; the connection ended before it took a stream.
 pub async fn open(
     shared: &Shared,
-    worker: &Rc<Context>,
+    context: &DriverContext,
     idle_timeout: Duration,
     dial: impl Future<Output = io::Result<TcpStream>>,
 ) -> io::Result<Opened> {
@@ -89,7 +97,7 @@ pub async fn open(
     let session = Rc::new(RefCell::new(Session::new(Role::Client, limits, Instant::now())));
     let driver = Driver::new(Wire::new(dial.await?), Rc::clone(&session));
     let greeted = Rc::new(tokio::sync::Notify::new());
-    let task = Upstream { driver, worker: Rc::clone(worker), idle_timeout, greeted: Rc::clone(&greeted) };
+    let task = Upstream { driver, context: context.clone(), idle_timeout, greeted: Rc::clone(&greeted) };
     tokio::task::spawn_local(task.run());
     // How many streams it takes is known from its greeting.
     greeted.notified().await;
@@ -102,7 +110,7 @@ pub async fn open(
 /// What keeps a connection going.
 struct Upstream {
     driver: Driver<TcpStream>,
-    worker: Rc<Context>,
+    context: DriverContext,
     idle_timeout: Duration,
     greeted: Rc<tokio::sync::Notify>,
 }
@@ -117,7 +125,7 @@ enum Waiting {
 
 impl Upstream {
     async fn run(mut self) {
-        let alarm = connection::alarm(&self.worker).await;
+        let alarm = self.context.alarms.register().await;
         let mut waiting = Waiting::Nothing;
         let stopped = poll_fn(|cx| self.poll(cx, &alarm, &mut waiting)).await;
         {
@@ -136,9 +144,9 @@ impl Upstream {
         .await;
     }
 
-    fn poll(&mut self, cx: &mut TaskContext<'_>, alarm: &Alarm, waiting: &mut Waiting) -> Poll<Stopped> {
+    fn poll(&mut self, cx: &mut Context<'_>, alarm: &Alarm, waiting: &mut Waiting) -> Poll<Stopped> {
         let mut progress = false;
-        if let Poll::Ready(stopped) = self.driver.poll(cx, &self.worker.buffers, &mut progress, || {}) {
+        if let Poll::Ready(stopped) = self.driver.poll(cx, &self.context.buffers, &mut progress, || {}) {
             return Poll::Ready(stopped);
         }
         let mut session = self.driver.session.borrow_mut();
@@ -150,7 +158,8 @@ impl Upstream {
             session.close();
         }
         let is_idle = session.busy() == 0;
-        let is_over = self.worker.is_cutting() || (is_idle && (self.worker.is_stopping() || session.is_closing()));
+        let shutdown = &self.context.shutdown;
+        let is_over = shutdown.is_cutting() || (is_idle && (shutdown.is_stopping() || session.is_closing()));
         if is_over || (is_late && *waiting == Waiting::Idle) {
             return Poll::Ready(Stopped::Gone);
         }

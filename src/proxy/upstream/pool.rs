@@ -16,11 +16,12 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::http2;
-use crate::proxy::accept::worker::Context as Worker;
-use crate::proxy::alarm::Alarm;
+use crate::http1::buffer::Buffers;
+use crate::proxy::alarm::{Alarm, Alarms};
 use crate::proxy::exchange::body_copy::Wire;
 use crate::proxy::fault::Fault;
 use crate::proxy::http2::Stream;
+use crate::proxy::shutdown::Shutdown;
 use crate::proxy::upstream::dns::Lookup;
 use crate::proxy_protocol::{self, Ends, Version};
 use crate::routing::{Upstream, is_own_shortage};
@@ -146,8 +147,8 @@ struct Slot {
 }
 
 /// A worker's connections, by upstream.
-#[derive(Default)]
 pub struct Pool {
+    context: http2::DriverContext,
     slots: RefCell<Vec<Option<Rc<Slot>>>>,
     turn: Cell<usize>,
 }
@@ -166,6 +167,12 @@ impl Drop for Share {
 }
 
 impl Pool {
+    /// No connections; those of HTTP/2 that are opened later use these parts of their worker.
+    pub fn new(buffers: Rc<Buffers>, alarms: Rc<Alarms>, shutdown: Rc<Shutdown>) -> Self {
+        let context = http2::DriverContext { buffers, alarms, shutdown };
+        Pool { context, slots: RefCell::default(), turn: Cell::default() }
+    }
+
     fn slot(&self, id: usize) -> Rc<Slot> {
         let mut slots = self.slots.borrow_mut();
         if slots.len() <= id {
@@ -295,8 +302,8 @@ fn failed(upstream: &Upstream, error: &io::Error) -> Fault {
 /// # Errors
 /// As [`connect`].
 pub async fn stream(
+    pool: &Pool,
     share: &Share,
-    worker: &Rc<Worker>,
     alarm: &Alarm,
     limit: Duration,
     idle_timeout: Duration,
@@ -305,7 +312,7 @@ pub async fn stream(
         Some(opened) => Ok(opened),
         None => {
             let dialled = dial(share);
-            within(limit, alarm, http2::open(&share.slot.shared, worker, idle_timeout, dialled)).await
+            within(limit, alarm, http2::open(&share.slot.shared, &pool.context, idle_timeout, dialled)).await
         }
     };
     match opened {
@@ -342,7 +349,8 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let (idle_timeout, second) = (Duration::from_secs(4), Duration::from_secs(1));
         for (host, lasts) in [("localhost", 30), ("127.0.0.1", 60)] {
-            let pool = Pool::default();
+            let shutdown = Rc::new(Shutdown::new(second));
+            let pool = Pool::new(Rc::default(), Rc::default(), shutdown);
             let upstream = Upstream::new(Address { host: host.into(), port });
             assert_eq!(upstream.socket.is_none(), host == "localhost");
             let share = pool.choose(&[Arc::clone(&upstream)], &[]).unwrap();
