@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::api::status::{EventKind, Refusal, RefusalCode, Verdict};
 use crate::domain::Color;
-use crate::domain::cutover::{Change, ChangeError, Notice, Reason, Requested, UnderWay, WatchEnd};
+use crate::domain::cutover::{Change, ChangeError, Notice, Reason, Requested, RollbackEvidence, UnderWay, WatchEnd};
 use crate::domain::freeze::{self, Freeze};
-use crate::domain::watch::{WatchEvent, WatchSummary};
+use crate::domain::watch::WatchEvent;
 use crate::ledger::Line;
 use crate::routing::HeldEnd;
 
@@ -164,20 +164,19 @@ impl Announcement {
 /// Puts `told` into words.
 pub(super) fn words(service: &str, told: &Notice) -> Announcement {
     match told {
-        Notice::Flipped { made, forced } => moved(service, made, *forced, EventKind::Flip),
-        Notice::RolledBack { made, forced, finding } => {
-            let mut words = moved(service, made, *forced, EventKind::Rollback);
-            if let Some(found) = finding {
-                let (finding, WatchSummary { counts, .. }) = &**found;
-                words.line = words.line.with("answered", counts.all()).with("failed", counts.bad);
-                words.line = words.line.with("why", finding);
-                words.sentence += &format!(": {finding}");
+        Notice::Flipped { change, forced } => moved(service, change, *forced, EventKind::Flip),
+        Notice::RolledBack { change, forced, evidence } => {
+            let mut words = moved(service, change, *forced, EventKind::Rollback);
+            if let Some(RollbackEvidence { fault, summary }) = evidence.as_deref() {
+                words.line = words.line.with("answered", summary.counts.all()).with("failed", summary.counts.bad);
+                words.line = words.line.with("why", fault);
+                words.sentence += &format!(": {fault}");
             }
             words
         }
-        Notice::Refused { wanted, reason, by, why } => {
-            let refusal = refusal(service, why);
-            let what = match wanted {
+        Notice::Refused { requested, reason, by, error } => {
+            let refusal = refusal(service, error);
+            let what = match requested {
                 Requested::Flip(color) => format!("flip to {color}"),
                 Requested::Rollback => "rollback".into(),
             };
@@ -213,8 +212,8 @@ pub(super) fn words(service: &str, told: &Notice) -> Announcement {
     }
 }
 
-fn moved(service: &str, made: &Change, forced: bool, kind: EventKind) -> Announcement {
-    let Change { from, to, epoch, reason, by } = made;
+fn moved(service: &str, change: &Change, forced: bool, kind: EventKind) -> Announcement {
+    let Change { from, to, epoch, reason, by } = change;
     let line = Line::new(&format!("{} {service}: {from} -> {to}", kind.as_str())).with("epoch", epoch);
     let mut line = line.with("reason", reason.as_str()).with("by", by);
     if forced {

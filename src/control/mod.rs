@@ -421,8 +421,8 @@ fn restore(
 
 /// The thread that writes state: one save after the other, in the order in which they were decided.
 fn save_each(store: &StateFolder, saves: &Receiver<Save>, saved: &mpsc::Sender<Saved>) {
-    while let Ok(Save { service, serial, record, now }) = saves.recv() {
-        let outcome = store.save(&service, &record, now).map_err(|error| error.to_string());
+    while let Ok(Save { service, serial, state, now }) = saves.recv() {
+        let outcome = store.save(&service, &state, now).map_err(|error| error.to_string());
         // Once the task has ended nobody hears; what it decided is kept all the same.
         drop(saved.blocking_send(Saved { service, serial, outcome }));
     }

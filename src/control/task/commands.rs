@@ -63,12 +63,12 @@ impl Task {
             return self.reply(answer, Err(Refusal { code: RefusalCode::BadRequest, message }));
         };
         let by = request.by.unwrap_or_else(|| "api".into());
-        let ask = ChangeRequest { by, if_epoch, force: request.force, gate: managed.gate(to) };
+        let wanted = ChangeRequest { by, if_epoch, force: request.force, gate: managed.gate(to) };
         if request.dry_run {
-            let would = managed.machine.check_flip(to, &ask).map(|()| would_be(&name, managed, to));
+            let would = managed.machine.check_flip(to, &wanted).map(|()| would_be(&name, managed, to));
             return self.reply(answer, would.map_err(|why| refusal(&name, &why)));
         }
-        let effects = managed.machine.on(Event::Flip { to, ask }, clock::now());
+        let effects = managed.machine.on(Event::Flip { to, request: wanted }, clock::now());
         let asker = ChangeReply { answer, wait: request.wait.unwrap_or(true) };
         let refused = refused_of(&effects, Requested::Flip(to)).map(|why| refusal(&name, why));
         if refused.is_none() {
@@ -86,16 +86,16 @@ impl Task {
         let Some(managed) = self.services.get_mut(&name) else { return self.reply(answer, Err(unknown(&name))) };
         let by = request.by.unwrap_or_else(|| "api".into());
         let gate = managed.rollback_gate(managed.machine.active().other()).map_err(GateError::NotReady);
-        let ask = ChangeRequest { by, if_epoch, force: request.force, gate };
+        let wanted = ChangeRequest { by, if_epoch, force: request.force, gate };
         if request.dry_run {
-            let would = managed.machine.check_rollback(&ask).map(|to| would_be(&name, managed, to));
+            let would = managed.machine.check_rollback(&wanted).map(|to| would_be(&name, managed, to));
             return self.reply(answer, would.map_err(|why| refusal(&name, &why)));
         }
-        let effects = managed.machine.on(Event::RollBack(ask), clock::now());
+        let effects = managed.machine.on(Event::RollBack(wanted), clock::now());
         let asker = ChangeReply { answer, wait: request.wait.unwrap_or(true) };
         let refused = refused_of(&effects, Requested::Rollback).map(|why| refusal(&name, why));
         let made = effects.iter().find_map(|effect| match effect {
-            Effect::Report(Notice::RolledBack { made, .. }) => Some(made.clone()),
+            Effect::Report(Notice::RolledBack { change, .. }) => Some(change.clone()),
             Effect::Report(_) | Effect::Save { .. } | Effect::Publish { .. } | Effect::Cut { .. } => None,
         });
         self.apply_effects(&name, effects);
@@ -207,10 +207,10 @@ fn would_be(name: &str, managed: &ServiceState, to: Color) -> Changed {
     Changed { service: name.to_owned(), from, to, epoch, dry_run: true, drain: None }
 }
 
-/// The refusal of what was `wanted`, among what else was told.
-pub(in crate::control) fn refused_of(effects: &[Effect], wanted: Requested) -> Option<&ChangeError> {
+/// Why what was `requested` is refused, where the effects say so.
+pub(in crate::control) fn refused_of(effects: &[Effect], requested: Requested) -> Option<&ChangeError> {
     effects.iter().find_map(|effect| match effect {
-        Effect::Report(Notice::Refused { wanted: refused, why, .. }) if *refused == wanted => Some(why),
+        Effect::Report(Notice::Refused { requested: refused, error, .. }) if *refused == requested => Some(error),
         Effect::Report(_) | Effect::Save { .. } | Effect::Publish { .. } | Effect::Cut { .. } => None,
     })
 }

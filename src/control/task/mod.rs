@@ -55,12 +55,12 @@ const SAVE_AGAIN: Duration = Duration::from_secs(5);
 /// First probes are this far apart, so that a thousand services do not begin in one burst.
 const PROBE_SPREAD: Duration = Duration::from_micros(500);
 
-/// A record on its way to the disk.
+/// A state on its way to the disk.
 pub(super) struct Save {
     pub(super) service: String,
     pub(super) serial: u64,
-    pub(super) record: SavedState,
-    /// The monotonic time that `record` is relative to.
+    pub(super) state: SavedState,
+    /// The monotonic time that the moments in `state` are relative to.
     pub(super) now: Duration,
 }
 
@@ -269,7 +269,7 @@ impl Task {
         self.schedule.is_stale = true;
         for effect in effects {
             match effect {
-                Effect::Save { serial, record } => self.save(name, serial, record),
+                Effect::Save { serial, state } => self.save(name, serial, state),
                 Effect::Publish { color, epoch } => {
                     let Some(managed) = self.services.get_mut(name) else { return };
                     let lives_long = managed.has_long_lived(color.other());
@@ -293,8 +293,8 @@ impl Task {
         self.empty_idle(name);
     }
 
-    fn save(&mut self, name: &str, serial: u64, record: SavedState) {
-        let save = Save { service: name.to_owned(), serial, record, now: clock::now() };
+    fn save(&mut self, name: &str, serial: u64, state: SavedState) {
+        let save = Save { service: name.to_owned(), serial, state, now: clock::now() };
         self.handover.saving += 1;
         if self.saves.try_send(save).is_err() {
             let outcome = Err("too many saves wait for the disk".to_owned());
@@ -338,8 +338,8 @@ impl Task {
 
     fn report(&mut self, name: &str, told: &Notice) {
         let mut words = words(name, told);
-        if let Notice::RolledBack { made, finding: Some(found), .. } = told
-            && let Some(file) = self.keep_evidence(name, made, found, &words.sentence)
+        if let Notice::RolledBack { change, evidence: Some(found), .. } = told
+            && let Some(file) = self.keep_evidence(name, change, found, &words.sentence)
         {
             words = words.with_evidence(&file);
         }
@@ -347,29 +347,29 @@ impl Task {
         self.emit(words.kind, Some(name), words.sentence.clone());
         let Some(managed) = self.services.get_mut(name) else { return };
         match told {
-            Notice::Flipped { made, .. } => {
+            Notice::Flipped { change, .. } => {
                 (managed.last_verdict, managed.verdict) = (None, None);
                 (managed.evidence_file, managed.flipped) = (None, Some(clock::utc()));
                 managed.evidence_problem = None;
-                *self.flips.entry((name.to_owned(), made.to, made.reason)).or_default() += 1;
+                *self.flips.entry((name.to_owned(), change.to, change.reason)).or_default() += 1;
                 if let Some(asker) = managed.asker.take() {
-                    self.answer_made(name, asker, made);
+                    self.answer_made(name, asker, change);
                 }
             }
-            Notice::RolledBack { made, finding, .. } => {
-                if finding.is_some() {
+            Notice::RolledBack { change, evidence, .. } => {
+                if evidence.is_some() {
                     (managed.last_verdict, managed.verdict) = (Some(words.sentence), None);
                 }
-                managed.forget_history(made.from);
-                *self.flips.entry((name.to_owned(), made.to, made.reason)).or_default() += 1;
+                managed.forget_history(change.from);
+                *self.flips.entry((name.to_owned(), change.to, change.reason)).or_default() += 1;
             }
-            // Refusals of what was only being saved; the others are answered where they are asked.
+            // A flip that was being saved was given up; the other refusals are answered where they are asked.
             Notice::Refused {
-                why: ChangeError::Unsaved { .. } | ChangeError::UnderWay { what: UnderWay::Overtaken },
+                error: error @ (ChangeError::Unsaved { .. } | ChangeError::UnderWay { what: UnderWay::Overtaken }),
                 ..
             } => {
-                if let (Some(asker), Notice::Refused { why, .. }) = (managed.asker.take(), told) {
-                    self.reply(asker.answer, Err(refusal(name, why)));
+                if let Some(asker) = managed.asker.take() {
+                    self.reply(asker.answer, Err(refusal(name, error)));
                 }
             }
             Notice::Noted { color, note, .. } => managed.note(noted(*color, note)),
@@ -442,8 +442,8 @@ impl Task {
             managed.config_flip_due = Some(by);
             return Some(format!("{name}: `active` changed: a flip to {active} as soon as its probes know how it is"));
         }
-        let ask = ChangeRequest { by, if_epoch: None, force: false, gate: managed.gate(active) };
-        let effects = managed.machine.on(Event::ConfigActive { active, ask }, clock::now());
+        let request = ChangeRequest { by, if_epoch: None, force: false, gate: managed.gate(active) };
+        let effects = managed.machine.on(Event::ConfigActive { active, request }, clock::now());
         let refused = refused_of(&effects, Requested::Flip(active)).map(|why| refusal(name, why).message);
         self.apply_effects(name, effects);
         Some(match refused {

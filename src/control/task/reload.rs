@@ -219,7 +219,7 @@ impl Task {
         self.start_probes();
         self.schedule.is_stale = true;
         for managed in self.services.values_mut() {
-            let has_changed = managed.machine.record().config_active != managed.config.active;
+            let has_changed = managed.machine.saved_state().config_active != managed.config.active;
             let first = managed.config_flip_due.take();
             managed.config_flip_due = has_changed.then(|| first.unwrap_or_else(|| by.to_owned()));
         }

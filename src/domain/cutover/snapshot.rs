@@ -11,7 +11,8 @@ use crate::domain::watch::{Baseline, Watch};
 /// A machine as it is handed over, with nothing that is being saved or drained.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CutoverSnapshot {
-    record: SavedState,
+    #[serde(rename = "record")]
+    state: SavedState,
     watch: Option<Box<Watch>>,
     #[serde(rename = "before")]
     baseline: Baseline,
@@ -24,14 +25,14 @@ impl Cutover {
             Phase::Watching(watch) => Some(watch.clone()),
             Phase::Steady | Phase::RolledBack { .. } => None,
         };
-        CutoverSnapshot { record: self.record(), watch, baseline: self.baseline }
+        CutoverSnapshot { state: self.saved_state(), watch, baseline: self.baseline }
     }
 
     /// The machine that `snapshot` was of. A running watch goes on with what it has weighed, under the rules that it
     /// began with.
     pub fn inherit(snapshot: CutoverSnapshot, timing: Timing, now: Duration) -> Self {
-        let CutoverSnapshot { record, watch, baseline } = snapshot;
-        let mut machine = Cutover::restore(record, timing, now);
+        let CutoverSnapshot { state, watch, baseline } = snapshot;
+        let mut machine = Cutover::restore(state, timing, now);
         if let Some(watch) = watch {
             machine.phase = Phase::Watching(watch);
         }
@@ -68,8 +69,8 @@ mod tests {
             rolled_back: None,
         };
         let mut machine = Cutover::restore(record, timing, at(0));
-        let ask = ChangeRequest { by: "test".into(), if_epoch: None, force: false, gate: Ok(()) };
-        machine.on(Event::Flip { to: Color::Green, ask }, at(0));
+        let request = ChangeRequest { by: "test".into(), if_epoch: None, force: false, gate: Ok(()) };
+        machine.on(Event::Flip { to: Color::Green, request }, at(0));
         machine.on(Event::Saved { serial: 1, outcome: Ok(()) }, at(0));
         machine.on(Event::Drained { epoch: 1, cut: 0 }, at(1));
         for tenths in 30..60 {
@@ -80,7 +81,7 @@ mod tests {
         machine.on(event, at(60));
         let text = serde_json::to_string(&machine.snapshot()).unwrap();
         let mut heir = Cutover::inherit(serde_json::from_str(&text).unwrap(), timing, at(61));
-        assert_eq!((heir.record(), heir.mode()), (machine.record(), machine.mode()));
+        assert_eq!((heir.saved_state(), heir.mode()), (machine.saved_state(), machine.mode()));
         let mut is_back = false;
         for bad in 4..100 {
             let event = sample(&machine, 300, bad);

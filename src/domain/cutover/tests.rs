@@ -4,7 +4,7 @@ mod simulation;
 
 use super::*;
 use crate::domain::verdict::DetectorConfig;
-use crate::domain::watch::Stratum as SeenIn;
+use crate::domain::watch::{Outcomes, Stratum as SeenIn};
 
 const WINDOW: Duration = Duration::from_secs(60);
 const TIMING: Timing = Timing {
@@ -12,12 +12,12 @@ const TIMING: Timing = Timing {
     drain: Duration::from_secs(5),
 };
 
-fn ask(gate: Result<(), GateError>) -> ChangeRequest {
+fn request(gate: Result<(), GateError>) -> ChangeRequest {
     ChangeRequest { by: "test".into(), if_epoch: None, force: false, gate }
 }
 
 fn ready() -> ChangeRequest {
-    ask(Ok(()))
+    request(Ok(()))
 }
 
 fn secs(n: u64) -> Duration {
@@ -25,7 +25,7 @@ fn secs(n: u64) -> Duration {
 }
 
 fn fresh() -> Cutover {
-    let record = SavedState {
+    let saved = SavedState {
         active: Color::Blue,
         epoch: 1,
         previous: None,
@@ -33,13 +33,13 @@ fn fresh() -> Cutover {
         watch_until: None,
         rolled_back: None,
     };
-    Cutover::restore(record, TIMING, secs(0))
+    Cutover::restore(saved, TIMING, secs(0))
 }
 
 /// Flips to green, with a disk that works at once.
 fn flipped() -> Cutover {
     let mut machine = fresh();
-    machine.on(Event::Flip { to: Color::Green, ask: ready() }, secs(1));
+    machine.on(Event::Flip { to: Color::Green, request: ready() }, secs(1));
     machine.on(Event::Saved { serial: 1, outcome: Ok(()) }, secs(1));
     machine
 }
@@ -54,7 +54,7 @@ fn sample(good: u64, bad: u64, old_is_up: bool) -> Box<WatchSample> {
 
 fn refusal(effects: &[Effect]) -> Option<&ChangeError> {
     effects.iter().find_map(|effect| match effect {
-        Effect::Report(Notice::Refused { why, .. }) => Some(why),
+        Effect::Report(Notice::Refused { error, .. }) => Some(error),
         Effect::Report(_) | Effect::Save { .. } | Effect::Publish { .. } | Effect::Cut { .. } => None,
     })
 }
@@ -65,8 +65,8 @@ mod flip {
     #[test]
     fn is_saved_before_it_is_published() {
         let mut machine = fresh();
-        let asked = machine.on(Event::Flip { to: Color::Green, ask: ready() }, secs(1));
-        assert!(matches!(&asked[..], [Effect::Save { serial: 1, record }] if record.active == Color::Green));
+        let asked = machine.on(Event::Flip { to: Color::Green, request: ready() }, secs(1));
+        assert!(matches!(&asked[..], [Effect::Save { serial: 1, state }] if state.active == Color::Green));
         assert_eq!((machine.active(), machine.epoch()), (Color::Blue, 1));
         let saved = machine.on(Event::Saved { serial: 1, outcome: Ok(()) }, secs(1));
         assert!(matches!(
@@ -79,21 +79,21 @@ mod flip {
     #[test]
     fn changes_nothing_when_the_disk_says_no() {
         let mut machine = fresh();
-        let before = machine.record();
-        machine.on(Event::Flip { to: Color::Green, ask: ready() }, secs(1));
+        let before = machine.saved_state();
+        machine.on(Event::Flip { to: Color::Green, request: ready() }, secs(1));
         let effects = machine.on(Event::Saved { serial: 1, outcome: Err("no space".into()) }, secs(1));
         assert_eq!(refusal(&effects), Some(&ChangeError::Unsaved { why: "no space".into() }));
-        assert!(matches!(&effects[0], Effect::Save { record, .. } if *record == before), "it may be on the disk");
-        assert_eq!((effects.len(), machine.record()), (2, before));
+        assert!(matches!(&effects[0], Effect::Save { state, .. } if *state == before), "it may be on the disk");
+        assert_eq!((effects.len(), machine.saved_state()), (2, before));
     }
 
     #[test]
     fn gives_up_on_a_disk_that_hangs() {
         let mut machine = fresh();
-        machine.on(Event::Flip { to: Color::Green, ask: ready() }, secs(1));
+        machine.on(Event::Flip { to: Color::Green, request: ready() }, secs(1));
         assert_eq!(machine.deadline(), Some(secs(11)));
         let effects = machine.on(Event::Tick, secs(11));
-        assert!(matches!(&effects[0], Effect::Save { record, .. } if record.active == Color::Blue));
+        assert!(matches!(&effects[0], Effect::Save { state, .. } if state.active == Color::Blue));
         assert!(matches!(refusal(&effects), Some(ChangeError::Unsaved { .. })));
         assert_eq!(machine.on(Event::Saved { serial: 1, outcome: Ok(()) }, secs(12)), []);
         assert_eq!(machine.active(), Color::Blue);
@@ -101,9 +101,9 @@ mod flip {
 
     #[test]
     fn is_refused_for_each_reason() {
-        let not_ready = || ask(Err(GateError::NotReady("127.0.0.1:8001: connection refused".into())));
+        let not_ready = || request(Err(GateError::NotReady("127.0.0.1:8001: connection refused".into())));
         let stale = ChangeRequest { if_epoch: Some(7), ..ready() };
-        for (case, mut machine, to, ask, want) in [
+        for (case, mut machine, to, request, want) in [
             (
                 "the gate",
                 fresh(),
@@ -115,7 +115,7 @@ mod flip {
                 "the rehearsal",
                 fresh(),
                 Color::Green,
-                ask(Err(GateError::RehearsalFailed("9 of 20 differ".into()))),
+                request(Err(GateError::RehearsalFailed("9 of 20 differ".into()))),
                 ChangeError::RehearsalFailed { color: Color::Green, why: "9 of 20 differ".into() },
             ),
             ("already there", fresh(), Color::Blue, ready(), ChangeError::AlreadyActive { color: Color::Blue }),
@@ -128,13 +128,13 @@ mod flip {
                 ChangeError::UnderWay { what: UnderWay::Watching(Color::Green) },
             ),
         ] {
-            let before = machine.record();
-            let effects = machine.on(Event::Flip { to, ask }, secs(2));
+            let before = machine.saved_state();
+            let effects = machine.on(Event::Flip { to, request }, secs(2));
             assert_eq!((effects.len(), refusal(&effects)), (1, Some(&want)), "{case}");
-            assert_eq!(machine.record(), before, "{case}");
+            assert_eq!(machine.saved_state(), before, "{case}");
         }
         let mut forced = fresh();
-        forced.on(Event::Flip { to: Color::Green, ask: ChangeRequest { force: true, ..not_ready() } }, secs(1));
+        forced.on(Event::Flip { to: Color::Green, request: ChangeRequest { force: true, ..not_ready() } }, secs(1));
         let effects = forced.on(Event::Saved { serial: 1, outcome: Ok(()) }, secs(1));
         assert!(matches!(effects.last(), Some(Effect::Report(Notice::Flipped { forced: true, .. }))));
     }
@@ -142,8 +142,8 @@ mod flip {
     #[test]
     fn one_of_two_at_once_wins() {
         let mut machine = fresh();
-        machine.on(Event::Flip { to: Color::Green, ask: ready() }, secs(1));
-        let second = machine.on(Event::Flip { to: Color::Green, ask: ready() }, secs(1));
+        machine.on(Event::Flip { to: Color::Green, request: ready() }, secs(1));
+        let second = machine.on(Event::Flip { to: Color::Green, request: ready() }, secs(1));
         assert_eq!(refusal(&second), Some(&ChangeError::UnderWay { what: UnderWay::Saving(Color::Green) }));
         machine.on(Event::Saved { serial: 1, outcome: Ok(()) }, secs(1));
         assert_eq!((machine.active(), machine.epoch()), (Color::Green, 2));
@@ -152,7 +152,7 @@ mod flip {
     #[test]
     fn to_the_other_color_ends_the_watch() {
         let mut machine = flipped();
-        machine.on(Event::Flip { to: Color::Blue, ask: ready() }, secs(2));
+        machine.on(Event::Flip { to: Color::Blue, request: ready() }, secs(2));
         let effects = machine.on(Event::Saved { serial: 2, outcome: Ok(()) }, secs(2));
         assert!(matches!(
             &effects[0],
@@ -185,7 +185,7 @@ mod rollback {
     #[test]
     fn overtakes_a_flip_that_is_being_saved() {
         let mut machine = flipped();
-        machine.on(Event::Flip { to: Color::Blue, ask: ready() }, secs(2));
+        machine.on(Event::Flip { to: Color::Blue, request: ready() }, secs(2));
         let effects = machine.on(Event::RollBack(ready()), secs(3));
         assert_eq!(refusal(&effects), Some(&ChangeError::UnderWay { what: UnderWay::Overtaken }));
         assert_eq!(machine.on(Event::Saved { serial: 2, outcome: Ok(()) }, secs(4)), []);
@@ -229,24 +229,24 @@ mod config_active {
     #[test]
     fn flips_only_when_it_changed_since_it_was_last_loaded() {
         let mut machine = flipped();
-        assert_eq!(machine.on(Event::ConfigActive { active: Color::Blue, ask: ready() }, secs(2)), []);
-        let effects = machine.on(Event::ConfigActive { active: Color::Green, ask: ready() }, secs(3));
-        assert!(matches!(&effects[..], [Effect::Save { record, .. }] if record.config_active == Color::Green));
+        assert_eq!(machine.on(Event::ConfigActive { active: Color::Blue, request: ready() }, secs(2)), []);
+        let effects = machine.on(Event::ConfigActive { active: Color::Green, request: ready() }, secs(3));
+        assert!(matches!(&effects[..], [Effect::Save { state, .. }] if state.config_active == Color::Green));
         assert_eq!(machine.epoch(), 2);
-        let effects = machine.on(Event::ConfigActive { active: Color::Blue, ask: ready() }, secs(4));
-        assert!(matches!(&effects[..], [Effect::Save { record, .. }] if record.active == Color::Blue));
+        let effects = machine.on(Event::ConfigActive { active: Color::Blue, request: ready() }, secs(4));
+        assert!(matches!(&effects[..], [Effect::Save { state, .. }] if state.active == Color::Blue));
     }
 
     #[test]
     fn does_not_come_back_later_when_it_was_refused() {
         let mut machine = fresh();
         let refused = machine.on(
-            Event::ConfigActive { active: Color::Green, ask: ask(Err(GateError::NotReady("503".into()))) },
+            Event::ConfigActive { active: Color::Green, request: request(Err(GateError::NotReady("503".into()))) },
             secs(1),
         );
         assert!(matches!(refusal(&refused), Some(ChangeError::NotReady { .. })));
-        assert!(matches!(&refused[0], Effect::Save { record, .. } if record.config_active == Color::Green));
-        assert_eq!(machine.on(Event::ConfigActive { active: Color::Green, ask: ready() }, secs(2)), []);
+        assert!(matches!(&refused[0], Effect::Save { state, .. } if state.config_active == Color::Green));
+        assert_eq!(machine.on(Event::ConfigActive { active: Color::Green, request: ready() }, secs(2)), []);
         assert_eq!(machine.active(), Color::Blue);
     }
 }
@@ -275,8 +275,8 @@ mod watching {
 
     #[test]
     fn survives_a_restart_with_what_is_left_of_it() {
-        let record = flipped().record();
-        let mut again = Cutover::restore(record, TIMING, secs(31));
+        let saved = flipped().saved_state();
+        let mut again = Cutover::restore(saved, TIMING, secs(31));
         assert!(again.is_watching());
         assert_eq!(again.deadline(), Some(secs(61)));
         let effects = again.on(Event::Sample { epoch: 2, sample: sample(0, 20, true) }, secs(32));
@@ -286,7 +286,7 @@ mod watching {
     #[test]
     fn is_the_one_that_was_saved_whatever_is_loaded_meanwhile() {
         let mut machine = fresh();
-        machine.on(Event::Flip { to: Color::Green, ask: ready() }, secs(1));
+        machine.on(Event::Flip { to: Color::Green, request: ready() }, secs(1));
         machine.set_timing(Timing {
             watch: WatchConfig {
                 rule: DetectorConfig { window: secs(0), ..DetectorConfig::DEFAULT },
@@ -295,7 +295,7 @@ mod watching {
             ..TIMING
         });
         machine.on(Event::Saved { serial: 1, outcome: Ok(()) }, secs(1));
-        assert_eq!(machine.record().watch_until, Some(secs(61)));
+        assert_eq!(machine.saved_state().watch_until, Some(secs(61)));
     }
 
     #[test]
@@ -308,7 +308,7 @@ mod watching {
             },
             ..TIMING
         });
-        machine.on(Event::Flip { to: Color::Green, ask: ready() }, secs(1));
+        machine.on(Event::Flip { to: Color::Green, request: ready() }, secs(1));
         machine.on(Event::Saved { serial: 1, outcome: Ok(()) }, secs(1));
         assert!(matches!(machine.phase(), Phase::Steady));
     }

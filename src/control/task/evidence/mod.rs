@@ -14,8 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::control::service::ServiceState;
 use crate::control::task::Task;
-use crate::domain::cutover::Change;
-use crate::domain::watch::{FaultReport, WatchSummary};
+use crate::domain::cutover::{Change, RollbackEvidence};
 use crate::ledger::Line;
 use crate::os::clock;
 use crate::routing::{FailedRequest, FailedRequests};
@@ -52,27 +51,27 @@ impl Task {
     pub(in crate::control) fn keep_evidence(
         &mut self,
         name: &str,
-        made: &Change,
-        found: &(FaultReport, WatchSummary),
+        change: &Change,
+        found: &RollbackEvidence,
         what: &str,
     ) -> Option<PathBuf> {
         let folder = folder_of(&self.config.state.ledger);
         let managed = self.services.get_mut(name)?;
         let failures = managed.failures.take()?;
-        let epoch = made.epoch - 1;
-        let path = folder.join(file::name(&clock::utc(), name, made.from, epoch));
+        let epoch = change.epoch - 1;
+        let path = folder.join(file::name(&clock::utc(), name, change.from, epoch));
         let case = EvidenceReport {
             what: what.to_owned(),
             service: name.to_owned(),
-            color: made.from,
+            color: change.from,
             epoch,
-            config: managed.config.colors[made.from.index()].clone(),
+            config: managed.config.colors[change.from.index()].clone(),
             flipped: managed.flipped.clone(),
             taken_back: clock::utc(),
-            finding: found.0,
-            account: found.1,
+            finding: found.fault,
+            account: found.summary,
             tally: managed.judged_tally(),
-            replays: managed.replays(made.from),
+            replays: managed.replays(change.from),
             synthetic: managed.synthetic_status(),
             notes: managed.notes.clone(),
             requests: Default::default(),

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use dice::Dice;
-use disk::{Clocks, Disk, Outcome};
+use disk::{Clocks, Disk, SaveOutcome};
 use probes::Probes;
 use promises::Promises;
 
@@ -45,7 +45,7 @@ impl World {
         let (machine, clocks) = (fresh(), Clocks::new());
         World {
             dice: Dice::of(seed),
-            disk: Disk::of(&machine.record(), &clocks),
+            disk: Disk::of(&machine.saved_state(), &clocks),
             promises: Promises::of(&machine),
             clocks,
             machine,
@@ -68,12 +68,12 @@ impl World {
         match self.dice.roll(100) {
             0..8 => {
                 let to = self.color();
-                let ask = self.ask(to);
-                self.feed(Event::Flip { to, ask })
+                let request = self.request(to);
+                self.handle_event(Event::Flip { to, request })
             }
             8..14 => {
-                let ask = self.ask(self.machine.active().other());
-                self.feed(Event::RollBack(ask))
+                let request = self.request(self.machine.active().other());
+                self.handle_event(Event::RollBack(request))
             }
             14..18 => self.reload(),
             18..43 => match self.disk.work(&mut self.dice) {
@@ -84,13 +84,13 @@ impl World {
                 None => self.wake(),
                 Some(epoch) => {
                     let cut = self.dice.roll(3);
-                    self.feed(Event::Drained { epoch, cut })
+                    self.handle_event(Event::Drained { epoch, cut })
                 }
             },
             55 => self.crash(),
             56..62 if self.disk.dirty => {
                 let saves = self.machine.save_present();
-                self.obey(&Event::Tick, saves)
+                self.apply_effects(&Event::Tick, saves)
             }
             62 => self.set_clock(),
             63..65 => self.stir(),
@@ -104,7 +104,7 @@ impl World {
         if self.dice.chance(50) { Color::Blue } else { Color::Green }
     }
 
-    fn ask(&mut self, to: Color) -> ChangeRequest {
+    fn request(&mut self, to: Color) -> ChangeRequest {
         let if_epoch = self.dice.chance(10).then(|| self.machine.epoch() - self.dice.roll(2));
         ChangeRequest { by: "dice".into(), if_epoch, force: self.dice.chance(10), gate: self.probes.gate(to) }
     }
@@ -122,19 +122,19 @@ impl World {
         self.machine.set_timing(timing);
         self.promises.timing = timing;
         let active = self.config_active;
-        let ask = ChangeRequest { if_epoch: None, force: false, ..self.ask(active) };
-        self.feed(Event::ConfigActive { active, ask })
+        let request = ChangeRequest { if_epoch: None, force: false, ..self.request(active) };
+        self.handle_event(Event::ConfigActive { active, request })
     }
 
-    fn save_ended(&mut self, Outcome { serial, state, result }: Outcome) -> Result<(), String> {
+    fn save_ended(&mut self, SaveOutcome { serial, state, result }: SaveOutcome) -> Result<(), String> {
         self.promises.save_ended(state, &result, &self.disk);
-        self.feed(Event::Saved { serial, outcome: result })
+        self.handle_event(Event::Saved { serial, outcome: result })
     }
 
     /// As the shell does when its time comes: it counts, and then it ticks.
     fn wake(&mut self) -> Result<(), String> {
         self.sample()?;
-        self.feed(Event::Tick)?;
+        self.handle_event(Event::Tick)?;
         self.promises.after_waking(&self.machine, self.clocks.now)
     }
 
@@ -165,7 +165,7 @@ impl World {
         // The old color is still finishing.
         let is_late = self.dice.chance(10);
         let epoch = epoch - u64::from(is_late);
-        self.feed(Event::Sample { epoch, sample: sample(good, bad, self.probes.is_up(active.other())) })
+        self.handle_event(Event::Sample { epoch, sample: sample(good, bad, self.probes.is_up(active.other())) })
     }
 
     /// Another process takes over, once nothing is being saved or drained.
@@ -179,7 +179,7 @@ impl World {
         self.machine = Cutover::inherit(snapshot, self.promises.timing, self.clocks.now);
         // What it could not save, its successor has to.
         let saves = if self.disk.dirty { self.machine.save_present() } else { Vec::new() };
-        self.obey(&Event::Tick, saves)
+        self.apply_effects(&Event::Tick, saves)
     }
 
     fn crash(&mut self) -> Result<(), String> {
@@ -190,30 +190,30 @@ impl World {
         self.machine = Cutover::restore(self.disk.read(&self.clocks), TIMING, self.clocks.now);
         self.answered = Outcomes::default();
         if self.is_told {
-            println!("crash: {:?}", self.machine.record());
+            println!("crash: {:?}", self.machine.saved_state());
         }
         self.promises.after_crash(&self.machine, self.config_active, self.clocks.now)?;
         self.check()
     }
 
-    fn feed(&mut self, event: Event) -> Result<(), String> {
+    fn handle_event(&mut self, event: Event) -> Result<(), String> {
         self.promises.before(&event);
         let effects = self.machine.on(event.clone(), self.clocks.now);
         if self.is_told {
             println!("{:?} {event:?} -> {effects:?}", self.clocks.now);
         }
-        self.obey(&event, effects)
+        self.apply_effects(&event, effects)
     }
 
-    fn obey(&mut self, event: &Event, effects: Vec<Effect>) -> Result<(), String> {
+    fn apply_effects(&mut self, event: &Event, effects: Vec<Effect>) -> Result<(), String> {
         for effect in &effects {
-            if let Effect::Save { serial, record } = effect {
-                self.disk.push(*serial, record, &self.clocks)?;
+            if let Effect::Save { serial, state } = effect {
+                self.disk.push(*serial, state, &self.clocks)?;
             }
             if let Effect::Publish { .. } = effect {
                 self.answered = Outcomes::default();
             }
-            let word = self.promises.obey(event, effect, &self.probes, self.clocks.now)?;
+            let word = self.promises.effect(event, effect, &self.probes, self.clocks.now)?;
             self.visited.extend(word);
         }
         self.promises.after(event);

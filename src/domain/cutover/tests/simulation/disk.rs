@@ -48,7 +48,7 @@ pub(super) struct Disk {
 }
 
 /// What a save came to.
-pub(super) struct Outcome {
+pub(super) struct SaveOutcome {
     pub(super) serial: u64,
     pub(super) state: State,
     pub(super) result: Result<(), String>,
@@ -73,7 +73,7 @@ impl Disk {
     }
 
     /// Comes to an end with the oldest save.
-    pub(super) fn work(&mut self, dice: &mut Dice) -> Option<Outcome> {
+    pub(super) fn work(&mut self, dice: &mut Dice) -> Option<SaveOutcome> {
         let (serial, record) = self.waiting.pop_front()?;
         let state = (record.active, record.epoch);
         let result = if dice.chance(85) { Ok(()) } else { Err("no space".to_owned()) };
@@ -82,7 +82,7 @@ impl Disk {
             self.file = record;
         }
         self.dirty = result.is_err();
-        Some(Outcome { serial, state, result })
+        Some(SaveOutcome { serial, state, result })
     }
 
     /// The process is gone; of what it had handed over, some more may have been written.

@@ -7,13 +7,13 @@ const RISE: u32 = 2;
 const FALL: u32 = 3;
 
 pub(super) struct Probes {
-    apps: [App; 2],
+    apps: [Application; 2],
     /// Results on their way.
     under_way: Vec<(Color, ProbeOutcome)>,
 }
 
 #[derive(Default)]
-struct App {
+struct Application {
     is_well: bool,
     health: UpstreamHealth,
     /// A probe has found it ready since this process began.
@@ -22,7 +22,7 @@ struct App {
 
 impl Probes {
     pub(super) fn new() -> Self {
-        let mut probes = Probes { apps: [App::default(), App::default()], under_way: Vec::new() };
+        let mut probes = Probes { apps: [Application::default(), Application::default()], under_way: Vec::new() };
         probes.apps.iter_mut().for_each(|app| app.is_well = true);
         probes
     }
@@ -80,7 +80,7 @@ impl Probes {
         self.app(color).was_ready
     }
 
-    fn app(&self, color: Color) -> &App {
+    fn app(&self, color: Color) -> &Application {
         &self.apps[at(color)]
     }
 }

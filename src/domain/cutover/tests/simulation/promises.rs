@@ -9,12 +9,12 @@ pub(super) struct Promises {
     /// Before a rollback that is not on the disk yet.
     before: Option<State>,
     /// A flip that may be on the disk, made or not.
-    asked: Option<Asked>,
+    asked: Option<FlipInDoubt>,
     /// The save that has just succeeded.
     saved: Option<State>,
     /// Taken back, and not flipped to since.
     taken_back: Option<Color>,
-    drains: Vec<Draining>,
+    drains: Vec<OpenDrain>,
     /// What the running watch has been shown.
     judged: Outcomes,
     watch_until: Option<Duration>,
@@ -25,13 +25,13 @@ pub(super) struct Promises {
 }
 
 #[derive(Clone, Copy)]
-struct Asked {
+struct FlipInDoubt {
     state: State,
     is_forced: bool,
     window: Duration,
 }
 
-struct Draining {
+struct OpenDrain {
     epoch: u64,
     cut_at: Duration,
     is_cut: bool,
@@ -84,7 +84,7 @@ impl Promises {
     }
 
     /// The effect of `event`; returns a word for it.
-    pub(super) fn obey(
+    pub(super) fn effect(
         &mut self,
         event: &Event,
         effect: &Effect,
@@ -92,7 +92,7 @@ impl Promises {
         now: Duration,
     ) -> Result<Option<&'static str>, String> {
         Ok(match effect {
-            Effect::Save { record, .. } => return self.save(event, record),
+            Effect::Save { state, .. } => return self.save(event, state),
             Effect::Publish { color, epoch } => return self.publish(event, (*color, *epoch), probes, now),
             Effect::Cut { epoch } => {
                 let Some(drain) = self.drains.iter_mut().find(|drain| drain.epoch == *epoch) else {
@@ -103,19 +103,19 @@ impl Promises {
                 }
                 Some("cut")
             }
-            Effect::Report(told) => return self.tell(told, now),
+            Effect::Report(told) => return self.notice(told, now),
         })
     }
 
-    fn save(&mut self, event: &Event, record: &SavedState) -> Result<Option<&'static str>, String> {
-        let state = (record.active, record.epoch);
+    fn save(&mut self, event: &Event, saved: &SavedState) -> Result<Option<&'static str>, String> {
+        let state = (saved.active, saved.epoch);
         if state == self.published {
             return Ok(None);
         }
-        let (Event::Flip { ask, .. } | Event::ConfigActive { ask, .. }) = event else {
+        let (Event::Flip { request, .. } | Event::ConfigActive { request, .. }) = event else {
             return broken("saved what nobody asked for");
         };
-        if ask.gate.is_err() && !ask.force {
+        if request.gate.is_err() && !request.force {
             return broken("a flip through a closed gate");
         }
         if matches!(event, Event::ConfigActive { .. }) && !self.is_edited {
@@ -124,7 +124,7 @@ impl Promises {
         if state != (self.published.0.other(), self.published.1 + 1) {
             return Err(format!("a flip from {:?} to {state:?}", self.published));
         }
-        self.asked = Some(Asked { state, is_forced: ask.force, window: self.timing.watch.rule.window });
+        self.asked = Some(FlipInDoubt { state, is_forced: request.force, window: self.timing.watch.rule.window });
         Ok(None)
     }
 
@@ -139,7 +139,7 @@ impl Promises {
             return Err(format!("published {state:?} over {:?}", self.published));
         }
         let cut_at = now + self.timing.drain;
-        self.drains.push(Draining { epoch: self.published.1, cut_at, is_cut: false });
+        self.drains.push(OpenDrain { epoch: self.published.1, cut_at, is_cut: false });
         let old = std::mem::replace(&mut self.published, state);
         let (judged, is_ready) = (std::mem::take(&mut self.judged), probes.was_ready(state.0));
         self.watch_until = None;
@@ -177,7 +177,7 @@ impl Promises {
 }
 
 impl Promises {
-    fn tell(&mut self, told: &Notice, now: Duration) -> Result<Option<&'static str>, String> {
+    fn notice(&mut self, told: &Notice, now: Duration) -> Result<Option<&'static str>, String> {
         Ok(match told {
             Notice::Noted { .. } => None,
             Notice::Refused { .. } => Some("refused"),
@@ -196,12 +196,12 @@ impl Promises {
                     WatchEnd::NowhereToGo(_) => Some("nowhere to go"),
                 }
             }
-            Notice::Flipped { made, .. } | Notice::RolledBack { made, .. }
-                if (made.to, made.epoch) != self.published =>
+            Notice::Flipped { change, .. } | Notice::RolledBack { change, .. }
+                if (change.to, change.epoch) != self.published =>
             {
                 return broken("told of a change that was not made");
             }
-            Notice::Flipped { made, .. } => (made.reason == Reason::Config).then_some("publish from config"),
+            Notice::Flipped { change, .. } => (change.reason == Reason::Config).then_some("publish from config"),
             Notice::RolledBack { .. } => None,
             Notice::Drained { .. } => Some("drained"),
         })
@@ -237,9 +237,9 @@ impl Promises {
         if machine.deadline().is_some_and(|until| until > now + WINDOW) {
             return Err("a watch is prolonged by a restart".into());
         }
-        // A rollback that never reached the disk was never made.
+        // A rollback that never reached the disk was never change.
         self.taken_back.take_if(|_| state != self.published || machine.previous().is_some());
-        let is_edited = machine.record().config_active != config;
+        let is_edited = machine.saved_state().config_active != config;
         *self = Promises {
             taken_back: self.taken_back,
             is_edited,
@@ -266,7 +266,7 @@ impl Promises {
         if known != want {
             return Err(format!("drains {known:?}, replaced {want:?}"));
         }
-        let (file, record) = (disk.file(), timeless(&machine.record()));
+        let (file, record) = (disk.file(), timeless(&machine.saved_state()));
         if machine.is_watching() && !machine.is_saving() && file.epoch < record.epoch {
             return Err("a published flip is not on the disk".into());
         }
