@@ -28,7 +28,7 @@ use crate::handover::{
 use crate::os::clock;
 use crate::os::line_writer::Lines;
 use crate::proxy::{self, AccessLog, DataPlane, Listener, Scheme};
-use crate::routing::ClientEnds;
+use crate::routing::ClientTerminations;
 use crate::tls::acme;
 use crate::tls::{Acme, Terminator};
 
@@ -140,7 +140,7 @@ fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartErr
     let terminator =
         terminator.map_err(|error| StartError(format!("cannot make keys for TLS sessions: {error}")))?.map(Arc::new);
 
-    let client_ends: Arc<ClientEnds> = Arc::default();
+    let client_ends: Arc<ClientTerminations> = Arc::default();
     // The control plane needs the data plane's wakers, and the data plane needs the control plane's table.
     let plane_cell: Arc<OnceLock<PlaneHandles>> = Arc::default();
     let (wake, count) = (Arc::clone(&plane_cell), Arc::clone(&plane_cell));

@@ -10,7 +10,7 @@ use crate::control::StatusSnapshot;
 use crate::domain::Color;
 use crate::domain::freeze::What;
 use crate::routing::{
-    CODE_CLASSES, ColorStats, DURATION_BOUNDS_US, HeldEnd, KINDS, METHODS, REHEARSAL_RESULTS, REPLAY_RESULTS, Shard,
+    CodeClass, ColorStats, DURATION_BOUNDS_US, LeaseKind, METHODS, QueueOutcome, RehearsalResult, ReplayResult, Shard,
 };
 
 /// The exposition format.
@@ -68,11 +68,11 @@ fn of(service: &str, color: Color) -> [(&'static str, &str); 2] {
 
 fn requests(observed: &StatusSnapshot) -> MetricFamily {
     let counts = each(observed).flat_map(|(name, color, stats)| {
-        let cells = (0..CODE_CLASSES.len()).flat_map(|class| (0..METHODS.len()).map(move |method| (class, method)));
+        let cells = CodeClass::ALL.into_iter().flat_map(|class| (0..METHODS.len()).map(move |method| (class, method)));
         cells.filter_map(move |(class, method)| {
-            let count = stats.sum(|shard| shard.requests[class][method].get());
+            let count = stats.sum(|shard| shard.requests[class as usize][method].get());
             let [service, color] = of(name, color);
-            let labels = [service, color, ("code_class", CODE_CLASSES[class]), ("method", METHODS[method])];
+            let labels = [service, color, ("code_class", class.as_str()), ("method", METHODS[method])];
             (count > 0).then(|| counter(&labels, count))
         })
     });
@@ -81,9 +81,11 @@ fn requests(observed: &StatusSnapshot) -> MetricFamily {
 
 fn replays(observed: &StatusSnapshot) -> MetricFamily {
     let counts = observed.stats.iter().flat_map(|(name, stats)| {
-        let count = |at: usize| stats.iter().map(|stats| stats.sum(|shard: &Shard| shard.replays[at].get())).sum();
-        let results = REPLAY_RESULTS.iter().enumerate();
-        results.map(|(at, result)| counter(&[("service", name), ("result", result)], count(at))).collect::<Vec<_>>()
+        let count = |result: ReplayResult| {
+            stats.iter().map(|stats| stats.sum(|shard: &Shard| shard.replays[result as usize].get())).sum()
+        };
+        let metric = |result: ReplayResult| counter(&[("service", name), ("result", result.as_str())], count(result));
+        ReplayResult::ALL.map(metric)
     });
     let help = "Failures of a watched color that the other one was asked to answer.";
     family("replays_total", help, MetricType::COUNTER, counts)
@@ -91,8 +93,8 @@ fn replays(observed: &StatusSnapshot) -> MetricFamily {
 
 fn rehearsals(observed: &StatusSnapshot) -> MetricFamily {
     let counts = observed.rehearsals.iter().flat_map(|(name, counts)| {
-        let results = REHEARSAL_RESULTS.iter().zip(counts);
-        results.map(|(result, count)| counter(&[("service", name), ("result", result)], *count)).collect::<Vec<_>>()
+        RehearsalResult::ALL
+            .map(|result| counter(&[("service", name), ("result", result.as_str())], counts[result as usize]))
     });
     let help = "Requests copied to the idle color, by how the answers compare.";
     family("rehearsals_total", help, MetricType::COUNTER, counts)
@@ -100,10 +102,10 @@ fn rehearsals(observed: &StatusSnapshot) -> MetricFamily {
 
 fn long_lived(observed: &StatusSnapshot) -> MetricFamily {
     let open = each(observed).flat_map(|(name, color, stats)| {
-        // The first is for all others, which end by themselves.
-        KINDS.into_iter().enumerate().skip(1).map(move |(at, kind)| {
+        // A request ends by itself.
+        LeaseKind::ALL.into_iter().filter(|kind| *kind != LeaseKind::Request).map(move |kind| {
             let [service, color] = of(name, color);
-            gauge(&[service, color, ("kind", kind)], stats.open(at) as f64)
+            gauge(&[service, color, ("kind", kind.as_str())], stats.open(kind) as f64)
         })
     });
     family("long_lived", "Those of them that have no end of their own.", MetricType::GAUGE, open)
@@ -111,12 +113,12 @@ fn long_lived(observed: &StatusSnapshot) -> MetricFamily {
 
 fn drain_ends(observed: &StatusSnapshot) -> MetricFamily {
     let counts = each(observed).flat_map(|(name, color, stats)| {
-        KINDS.into_iter().enumerate().flat_map(move |(at, kind)| {
-            let closed = stats.sum(|shard: &Shard| shard.ends[at].closed.get());
-            let cut = stats.sum(|shard: &Shard| shard.ends[at].cut.get());
+        LeaseKind::ALL.into_iter().flat_map(move |kind| {
+            let closed = stats.sum(|shard: &Shard| shard.ends[kind as usize].closed.get());
+            let cut = stats.sum(|shard: &Shard| shard.ends[kind as usize].cut.get());
             let [service, color] = of(name, color);
             [("closed", closed), ("cut", cut)]
-                .map(|(end, count)| counter(&[service, color, ("kind", kind), ("end", end)], count))
+                .map(|(end, count)| counter(&[service, color, ("kind", kind.as_str()), ("end", end)], count))
         })
     });
     let help = "What the proxy ended because its color was left: with a goodbye, or cut at the deadline.";
@@ -195,7 +197,7 @@ fn held(observed: &StatusSnapshot) -> [MetricFamily; 3] {
     });
     let now = observed.held.iter().map(|(name, now, _)| gauge(&[("service", name)], *now as f64));
     let ends = observed.held.iter().flat_map(|(name, _, ends)| {
-        let ends = HeldEnd::ALL.into_iter().zip(ends);
+        let ends = QueueOutcome::ALL.into_iter().zip(ends);
         ends.map(|(end, count)| counter(&[("service", name), ("end", end.as_str())], *count)).collect::<Vec<_>>()
     });
     [
@@ -322,7 +324,7 @@ mod tests {
             let shard = &stats[0].shards[worker];
             shard.begun.add(1);
             shard.ended.add(1);
-            shard.requests[class][method].add(1);
+            shard.requests[class as usize][method].add(1);
             shard.durations[DURATION_BOUNDS_US.partition_point(|&bound| bound < us)].add(1);
             shard.duration_sum_us.add(us);
         };

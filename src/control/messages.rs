@@ -9,7 +9,7 @@ use crate::domain::cutover::{Change, ChangeError, Notice, Reason, Requested, Rol
 use crate::domain::freeze::{self, Freeze};
 use crate::domain::watch::WatchEvent;
 use crate::ledger::Line;
-use crate::routing::HeldEnd;
+use crate::routing::QueueOutcome;
 
 /// A refusal as the API says it.
 pub(super) fn refusal(service: &str, why: &ChangeError) -> Refusal {
@@ -101,7 +101,7 @@ pub(super) fn thawed(
     over: &Freeze,
     end: &freeze::FreezeEnd,
     held: u64,
-    ends: [u64; HeldEnd::ALL.len()],
+    ends: [u64; QueueOutcome::ALL.len()],
     now: Duration,
 ) -> Announcement {
     let took = now.saturating_sub(over.since);
@@ -114,9 +114,9 @@ pub(super) fn thawed(
     };
     let mut line = line.with("seconds", seconds(took)).with("held", held);
     let mut others = String::new();
-    for (end, count) in HeldEnd::ALL.into_iter().zip(ends) {
+    for (end, count) in QueueOutcome::ALL.into_iter().zip(ends) {
         line = line.with(end.as_str(), count);
-        if end != HeldEnd::Released && count > 0 {
+        if end != QueueOutcome::Released && count > 0 {
             others += &format!(", {count} {}", end.as_str().replace('_', " "));
         }
     }

@@ -34,8 +34,8 @@ use crate::handover::UpgradeState;
 use crate::ledger::{Ledger, Place};
 use crate::os::batch_thread;
 use crate::os::clock;
-use crate::routing::preview_token::Key;
-use crate::routing::{ClientEnds, ColorStats, HeldEnd, REHEARSAL_RESULTS, Table};
+use crate::routing::preview_token::PreviewKey;
+use crate::routing::{ClientTerminations, ColorStats, HostTable, QueueOutcome, RehearsalResult};
 use crate::tls::Terminator;
 
 use saved_state::StateFolder;
@@ -96,10 +96,10 @@ pub struct StatusSnapshot {
     pub status: Status,
     /// Counters of the data plane, by service name, indexed by [`Color::index`].
     pub stats: Vec<(String, [Arc<ColorStats>; 2])>,
-    /// Copies of requests by service name, indexed like [`REHEARSAL_RESULTS`].
-    pub rehearsals: Vec<(String, [u64; REHEARSAL_RESULTS.len()])>,
-    /// Requests held now, by service name, and how waits have ended, indexed like [`HeldEnd::ALL`].
-    pub held: Vec<(String, u64, [u64; HeldEnd::ALL.len()])>,
+    /// Copies of requests by service name, then by [`RehearsalResult`].
+    pub rehearsals: Vec<(String, [u64; RehearsalResult::ALL.len()])>,
+    /// Requests held now, by service name, and how waits have ended, indexed like [`QueueOutcome::ALL`].
+    pub held: Vec<(String, u64, [u64; QueueOutcome::ALL.len()])>,
     /// `(service, to, reason, count)`; reasons are "operator", "config", "verdict".
     pub flips: Vec<(String, Color, &'static str, u64)>,
     /// Watches that ended without taking traffic back: `(service, end, count)`, every end of every service; ends are
@@ -287,7 +287,7 @@ pub struct Control {
     /// The way to it.
     pub handle: Handle,
     /// Who serves what; the data plane reads it for every request.
-    pub table: Arc<ArcSwap<Table>>,
+    pub table: Arc<ArcSwap<HostTable>>,
     task: Task,
     inbox: Inbox,
     loader: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -296,10 +296,10 @@ pub struct Control {
 
 /// Restores the saved colors and builds the first routes.
 ///
-/// `workers` is the number of lanes of each route. `wake_workers` makes every connection of the data plane look at its
-/// lease again, after a cut. `connections` counts the open client connections. `load` reads the config at a reload.
-/// `terminator` is what TLS listeners meet their clients with; `None` where there are none. `client_ends` is what the
-/// data plane counts there.
+/// `workers` is the number of workers that each route serves. `wake_workers` makes every connection of the data plane
+/// look at its lease again, after a cut. `connections` counts the open client connections. `load` reads the config at a
+/// reload. `terminator` is what TLS listeners meet their clients with; `None` where there are none. `client_ends` is
+/// what the data plane counts there.
 ///
 /// # Errors
 /// When the state folder cannot be written. A state file that cannot be read is only a problem in the status.
@@ -310,7 +310,7 @@ pub fn start(
     connections: Arc<dyn Fn() -> u64 + Send + Sync>,
     load: ConfigLoader,
     terminator: Option<Arc<Terminator>>,
-    client_ends: Arc<ClientEnds>,
+    client_ends: Arc<ClientTerminations>,
 ) -> Result<Control, StartError> {
     let folder = config.state.dir.clone();
     let store = StateFolder::open(&folder).map_err(|source| StartError::StateFolder { folder, source })?;
@@ -387,7 +387,7 @@ fn restore(
     workers: usize,
     store: &StateFolder,
     bell: &Arc<Notify>,
-    key: &Arc<Key>,
+    key: &Arc<PreviewKey>,
     problems: &mut Vec<String>,
 ) -> BTreeMap<String, ServiceState> {
     let now = clock::now();

@@ -51,7 +51,7 @@ async fn answer_probes(listener: TcpListener, flag: Arc<AtomicBool>) {
 struct Running {
     folder: TempDir,
     handle: Handle,
-    table: Arc<ArcSwap<Table>>,
+    table: Arc<ArcSwap<HostTable>>,
     woken: Arc<AtomicU64>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
@@ -105,7 +105,7 @@ impl Running {
 
     /// Until the probes know that the idle color is down, which takes more than one.
     async fn until_down(&self) {
-        while !self.lease().other().upstreams[0].is_down() {
+        while !self.lease().standby().upstreams[0].is_down() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -156,13 +156,13 @@ async fn a_ready_color_takes_over_and_the_old_one_drains() {
     let running = run(&blue, &green, "").await;
     running.until_ready(Color::Green).await;
     let mut old = running.lease();
-    assert_eq!(old.lane().color, Color::Blue);
+    assert_eq!(old.route().color, Color::Blue);
 
     let handle = running.handle.clone();
     let request = ChangeRequest { to: Some(Color::Green), by: Some("cli".into()), ..ChangeRequest::default() };
     let flip = tokio::spawn(async move { handle.flip("recall".into(), Some(1), request).await });
     running.until("flipped", |status| status.active == Color::Green).await;
-    assert_eq!((running.lease().lane().color, running.lease().lane().epoch), (Color::Green, 2));
+    assert_eq!((running.lease().route().color, running.lease().route().epoch), (Color::Green, 2));
     assert!(!flip.is_finished(), "the answer waits for the drain");
     let second = running.flip(Color::Green).await.unwrap_err();
     assert_eq!(second.code, RefusalCode::CutoverUnderWay);
@@ -192,7 +192,7 @@ async fn a_color_that_is_not_ready_is_refused_and_can_be_forced() {
     let refused = running.flip(Color::Green).await.unwrap_err();
     assert_eq!(refused.code, RefusalCode::NotReady);
     assert!(refused.message.contains(&format!("127.0.0.1:{}: 503", green.port)), "{refused}");
-    assert_eq!((running.status().await.epoch, running.lease().lane().color), (1, Color::Blue));
+    assert_eq!((running.status().await.epoch, running.lease().route().color), (1, Color::Blue));
     assert!(running.ledger()[0].contains("code=not_ready reason=operator by=api"), "{:?}", running.ledger());
 
     let dry = ChangeRequest { dry_run: true, force: true, ..ChangeRequest::default() };
@@ -215,7 +215,7 @@ async fn a_bad_color_is_taken_back_by_itself_and_stays_back() {
     let mut failed = 0;
     loop {
         let mut lease = running.lease();
-        if lease.lane().epoch == 3 || failed == 1_000 {
+        if lease.route().epoch == 3 || failed == 1_000 {
             break;
         }
         let status = if lease.color() == Color::Green { 500 } else { 200 };
@@ -268,7 +268,7 @@ async fn color_epoch_and_watch_survive_a_restart() {
     let running = run_in(folder);
     let status = running.status().await;
     assert_eq!((status.active, status.epoch, status.phase), (Color::Green, 2, Phase::Watching));
-    assert_eq!((running.lease().lane().color, running.lease().lane().epoch), (Color::Green, 2));
+    assert_eq!((running.lease().route().color, running.lease().route().epoch), (Color::Green, 2));
     running.until_ready(Color::Blue).await;
     let back = running.handle.rollback("recall".into(), Some(2), ChangeRequest::default()).await.unwrap();
     assert_eq!((back.to, back.epoch), (Color::Blue, 3));
@@ -339,7 +339,7 @@ async fn a_bad_config_changes_nothing_and_says_so_until_it_is_good() {
     let observed = running.handle.observe().await.unwrap();
     assert!(observed.reloads_failed >= 2 && observed.reloads_ok == 0);
     assert_eq!(observed.status.problems.len(), 1, "{:?}", observed.status.problems);
-    assert_eq!(running.lease().lane().color, Color::Blue, "it keeps serving");
+    assert_eq!(running.lease().route().color, Color::Blue, "it keeps serving");
     write_config(running.folder.path(), &blue, &green, "");
     running.handle.reload("api").await.unwrap();
     assert!(running.handle.observe().await.unwrap().status.problems.is_empty());
@@ -352,7 +352,7 @@ async fn a_reload_keeps_what_did_not_change() {
     let running = run(&blue, &green, "").await;
     running.until_ready(Color::Green).await;
     answers(&mut running.lease(), 200);
-    let upstream = running.lease().lane().upstreams[0].id;
+    let upstream = running.lease().route().upstreams[0].id;
     let in_flight = running.lease();
 
     write_config(running.folder.path(), &blue, &other, "upstream = { response_timeout = \"5s\" }\n");
@@ -369,8 +369,8 @@ async fn a_reload_keeps_what_did_not_change() {
         assert!(changes.iter().any(|change| change.contains(part)), "{part}: {changes:#?}");
     }
     let lease = running.lease();
-    assert_eq!(lease.lane().service.upstream.response_timeout, Duration::from_secs(5));
-    assert_eq!((lease.lane().upstreams[0].id, lease.lane().color, lease.lane().epoch), (upstream, Color::Blue, 1));
+    assert_eq!(lease.route().service.upstream.response_timeout, Duration::from_secs(5));
+    assert_eq!((lease.route().upstreams[0].id, lease.route().color, lease.route().epoch), (upstream, Color::Blue, 1));
     assert!(running.table.load().find(b"extra.test", b"/").unwrap().info.name == "extra");
     let status = running.status().await;
     assert!(status.colors[&Color::Blue].ready, "its health is kept");
@@ -412,14 +412,14 @@ async fn a_flip_that_cannot_be_saved_is_refused_and_a_rollback_is_not() {
     };
     break_disk();
     assert_eq!(running.flip(Color::Green).await.unwrap_err().code, RefusalCode::StateUnwritable);
-    assert_eq!((running.status().await.epoch, running.lease().lane().color), (1, Color::Blue));
+    assert_eq!((running.status().await.epoch, running.lease().route().color), (1, Color::Blue));
 
     std::fs::remove_file(&state).unwrap();
     std::fs::create_dir(&state).unwrap();
     running.flip(Color::Green).await.unwrap();
     break_disk();
     let back = running.handle.rollback("recall".into(), None, ChangeRequest::default()).await.unwrap();
-    assert_eq!((back.to, running.lease().lane().color), (Color::Blue, Color::Blue));
+    assert_eq!((back.to, running.lease().route().color), (Color::Blue, Color::Blue));
     let mut problems = Vec::new();
     for _ in 0..100 {
         problems = running.handle.observe().await.unwrap().status.problems;
@@ -458,7 +458,7 @@ async fn a_service_that_comes_back_has_the_color_it_left_with() {
     std::fs::write(&path, text).unwrap();
     running.handle.reload("api").await.unwrap();
     assert_eq!((running.status().await.active, running.status().await.epoch), (Color::Green, 2));
-    assert_eq!(running.lease().lane().color, Color::Green);
+    assert_eq!(running.lease().route().color, Color::Green);
     running.end().await;
 }
 
@@ -549,8 +549,8 @@ async fn a_drain_waits_for_the_old_color_s_part_of_split_traffic() {
     let running = run(&blue, &green, "drain = { timeout = \"400ms\" }\n").await;
     let old = doubted(&running).await;
     let asked = drain(&running).await;
-    assert!(old.goodbye(0.0).is_none(), "while the color has its part of the traffic nobody there is meant to go");
-    while old.goodbye(0.0).is_none() {
+    assert!(old.close_at(0.0).is_none(), "while the color has its part of the traffic nobody there is meant to go");
+    while old.close_at(0.0).is_none() {
         for _ in 0..100 {
             answers(&mut running.lease(), 200);
         }
@@ -575,7 +575,7 @@ async fn a_rollback_cuts_nobody_on_the_color_that_it_goes_back_to() {
     let back = running.handle.rollback("recall".into(), None, ChangeRequest::default()).await.unwrap();
     assert_eq!((back.to, back.drain.unwrap().cut), (Color::Blue, 0), "green is drained, whoever is on blue");
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(!old.is_cut() && old.goodbye(0.0).is_none());
+    assert!(!old.is_cut() && old.close_at(0.0).is_none());
     running.ask(Color::Green, NO_WAIT).await.unwrap();
     running.until("blue drains", |status| status.summary.contains("blue finishes 1 in flight")).await;
     drop(old);

@@ -1,7 +1,7 @@
 //! What `rise` and `fall` make of the probes of one upstream.
 //!
-//! An upstream nobody has heard of yet is [`Readiness::Unknown`]: traffic may try it, a flip may not rely on it. A probe
-//! that could not be made says nothing about the upstream and moves nothing.
+//! An upstream nobody has heard of yet is [`Readiness::Unknown`]: traffic may try it, a flip may not rely on it. A
+//! probe that could not be made says nothing about the upstream and moves nothing.
 
 use serde::{Deserialize, Serialize};
 

@@ -4,3 +4,4 @@ pub mod batch_thread;
 pub mod clock;
 pub mod group_files;
 pub mod line_writer;
+pub mod resource_shortage;

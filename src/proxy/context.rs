@@ -19,7 +19,7 @@ use crate::proxy::fault::Fault;
 use crate::proxy::rate_limited_log::RateLimitedLog;
 use crate::proxy::shutdown::Shutdown;
 use crate::proxy::upstream::pool::Pool;
-use crate::routing::{ClientEnds, Table};
+use crate::routing::{ClientTerminations, HostTable};
 use crate::tls::Terminator;
 
 /// What all workers share.
@@ -28,13 +28,13 @@ pub struct SharedContext {
     /// `[proxy]` of the configuration.
     pub proxy: Arc<config::Proxy>,
     /// Which service a request is for.
-    pub table: Arc<ArcSwap<Table>>,
+    pub table: Arc<ArcSwap<HostTable>>,
     /// Serves TLS on the listeners that speak it.
     pub terminator: Option<Arc<Terminator>>,
     /// Takes a line for every request.
     pub access_log: AccessLog,
     /// Counts what clients were refused and ended for.
-    pub client_ends: Arc<ClientEnds>,
+    pub client_ends: Arc<ClientTerminations>,
 }
 
 /// What the tasks of one worker share.
@@ -44,7 +44,7 @@ pub struct WorkerContext {
     /// `[proxy]` of the configuration.
     pub proxy: Arc<config::Proxy>,
     /// Which service a request is for.
-    pub table: Arc<ArcSwap<Table>>,
+    pub table: Arc<ArcSwap<HostTable>>,
     /// Serves TLS on the listeners that speak it.
     pub terminator: Option<Arc<Terminator>>,
     /// Takes a line for every request.
@@ -52,7 +52,7 @@ pub struct WorkerContext {
     /// Takes a line for what clients do wrong.
     pub client_log: RateLimitedLog,
     /// Counts what clients were refused and ended for.
-    pub client_ends: Arc<ClientEnds>,
+    pub client_ends: Arc<ClientTerminations>,
     /// Lends memory while there are bytes to hold.
     pub buffers: Rc<Buffers>,
     /// Wakes connections at their time-outs.

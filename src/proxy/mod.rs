@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use crate::config;
-use crate::routing::{ClientEnds, Table};
+use crate::routing::{ClientTerminations, HostTable};
 use crate::tls::Terminator;
 use accept::connection_limit::ConnectionLimit;
 use accept::worker_handle::{Message, WorkerHandle};
@@ -62,11 +62,11 @@ impl DataPlane {
     /// A thread or its runtime could not be made.
     pub fn start(
         config: &config::Proxy,
-        table: &Arc<ArcSwap<Table>>,
+        table: &Arc<ArcSwap<HostTable>>,
         listeners: Vec<Listener>,
         terminator: Option<&Arc<Terminator>>,
         access_log: &AccessLog,
-        client_ends: &Arc<ClientEnds>,
+        client_ends: &Arc<ClientTerminations>,
     ) -> io::Result<Self> {
         crate::http1::buffer::map_buffers();
         let config = Arc::new(config.clone());

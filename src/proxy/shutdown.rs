@@ -8,7 +8,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use crate::routing::{Lease, goodbye};
+use crate::routing::{Lease, close_at};
 
 /// The stop of one worker.
 pub struct Shutdown {
@@ -70,8 +70,8 @@ impl Shutdown {
 
     /// When a stream without an end of its own says goodbye, if its place in the order of goodbyes is `turn`, from 0
     /// (first) to 1 (last). `None` while neither the lease's color drains nor the proxy stops.
-    pub fn goodbye(&self, lease: &Lease, turn: f64) -> Option<Instant> {
-        let stop = self.began.get().map(|began| goodbye(began, self.limit, turn));
-        lease.goodbye(turn).into_iter().chain(stop).min()
+    pub fn close_at(&self, lease: &Lease, turn: f64) -> Option<Instant> {
+        let stop = self.began.get().map(|began| close_at(began, self.limit, turn));
+        lease.close_at(turn).into_iter().chain(stop).min()
     }
 }

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-/// So many are kept; those that come later are only counted.
+use crate::routing::ReplayResult;
+
+/// How many are kept; those that come later are only counted.
 pub const FAILED_MAX: usize = 20;
 
-/// One of them.
+/// A request that failed, or was slow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailedRequest {
     /// When it failed, in milliseconds since 1970.
@@ -19,53 +21,52 @@ pub struct FailedRequest {
     pub method: &'static str,
     /// Path and query as they came, at most [`TARGET_BYTES_MAX`] of them: whoever shows it hides the query's values.
     pub target: String,
-    /// What the upstream answered, where it did.
+    /// The status of the response, where there was one.
     pub status: Option<u16>,
-    /// What went wrong, in the access log's word, where the answer was no whole one.
+    /// The fault, in the access log's word, where the response was not complete.
     pub fault: Option<&'static str>,
     /// From the request's head until it had failed.
     pub took: Duration,
     /// `X-Request-Id`
     pub request_id: String,
-    /// Where it was sent.
+    /// The address it was sent to.
     pub upstream: String,
-    /// What came of asking the other color, one of [`crate::routing::REPLAY_RESULTS`]; `None` where it was not asked.
-    pub replay: Option<&'static str>,
-    /// It was the proxy's own, and nobody waited for it.
+    /// What came of the replay; `None` where there was none.
+    pub replay: Option<ReplayResult>,
+    /// Whether the proxy itself sent the request, so that nobody waited for it.
     pub synthetic: bool,
 }
 
-/// Of a target that is kept.
+/// How much of a target is kept.
 pub const TARGET_BYTES_MAX: usize = 1024;
 
-/// Why a request is described.
+/// What a described request suffered from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ill {
+pub enum Symptom {
     /// It failed.
     Failed,
-    /// Its answer was slow; see [`crate::routing::SlowLimits`].
+    /// Its response was slow; see [`crate::routing::SlowLimits`].
     Slow,
 }
 
-/// Where those of one epoch are left: [`FAILED_MAX`] that failed, and as many that were slow.
+/// Takes the failed requests of one epoch: [`FAILED_MAX`] that failed, and as many that were slow.
 #[derive(Clone, Debug)]
 pub struct FailedRequests([mpsc::Sender<FailedRequest>; 2]);
 
 impl FailedRequests {
-    /// Room for them, and by [`Ill`] the ends where they are taken out. Those end once the color holds no request any
-    /// more.
+    /// Makes room for them; the receivers, by [`Symptom`], end once the color has no request in flight.
     pub fn new() -> (Self, [mpsc::Receiver<FailedRequest>; 2]) {
         let [(failed, failed_out), (slow, slow_out)] = [(); 2].map(|()| mpsc::channel(FAILED_MAX));
         (FailedRequests([failed, slow]), [failed_out, slow_out])
     }
 
-    /// Whether one more is wanted.
-    pub fn has_room(&self, ill: Ill) -> bool {
+    /// Whether there is room for one more.
+    pub fn has_room(&self, ill: Symptom) -> bool {
         self.0[ill as usize].capacity() > 0
     }
 
-    /// Leaves one. Never waits: what finds no room is dropped.
-    pub fn add(&self, ill: Ill, request: FailedRequest) {
+    /// Leaves one. It never waits: what finds no room is dropped.
+    pub fn add(&self, ill: Symptom, request: FailedRequest) {
         // Full, or nobody asks any more.
         drop(self.0[ill as usize].try_send(request));
     }
@@ -90,9 +91,9 @@ mod tests {
             synthetic: false,
         };
         let (place, [mut failed, mut slow]) = FailedRequests::new();
-        (0..100).for_each(|n| place.add(Ill::Failed, request(n)));
-        assert!(!place.has_room(Ill::Failed) && place.has_room(Ill::Slow));
-        place.add(Ill::Slow, request(7));
+        (0..100).for_each(|n| place.add(Symptom::Failed, request(n)));
+        assert!(!place.has_room(Symptom::Failed) && place.has_room(Symptom::Slow));
+        place.add(Symptom::Slow, request(7));
         drop(place);
         let all: Vec<_> = std::iter::from_fn(|| failed.try_recv().ok()).map(|failed| failed.at_unix_ms).collect();
         assert_eq!(all, (0..FAILED_MAX as u64).collect::<Vec<_>>());

@@ -1,8 +1,8 @@
-//! Where requests wait while a freeze is in force: a place in a queue, counted and bounded.
+//! The queue in which requests wait while a freeze is in force, counted and bounded.
 //!
-//! A route that is frozen carries a [`Hold`]; one that is not costs a request the look at an empty option. A held
-//! request has no lease yet, so no drain waits for it, and it loads the route anew when it is let go. What is shared
-//! here between workers is touched by held requests only. Nothing here waits.
+//! A frozen route carries a [`FreezeQueue`]; on any other a request looks at an empty option, and that is all it costs.
+//! A held request has no lease yet, so no drain waits for it, and it loads the route anew when it is released. Only
+//! held requests touch what workers share here.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,93 +13,94 @@ use tokio::sync::{oneshot, watch};
 use crate::config;
 use crate::domain::freeze::What;
 
-/// One worker's part of a route that only its writes hold.
+/// The token that one worker's writes hold: its end tells the control plane that they are over.
 #[repr(align(128))]
 pub(super) struct WriteToken(
     #[expect(dead_code, reason = "its end is all that is heard of it")] pub(super) watch::Sender<()>,
 );
 
-/// What a freeze makes of a request.
+/// How a freeze classifies a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// It changes nothing.
+    /// The request changes nothing.
     Read,
-    /// It may change something.
+    /// The request may change something.
     Write,
-    /// It wants to speak another protocol: nobody can see what it changes, and it may never end.
+    /// The request asks for another protocol: nobody can see what that changes, and it may never end.
     Upgrade,
 }
 
-/// How a held request's wait ends.
+/// How a held request's wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeldEnd {
-    /// It went on.
+pub enum QueueOutcome {
+    /// The request went on.
     Released,
     /// `freeze.hold` passed: 503.
     TimedOut,
-    /// There was no room for it: 503.
+    /// There was no room for the request: 503.
     Refused,
-    /// Its client left, or the proxy stopped.
+    /// The client left, or the proxy stopped.
     Gone,
 }
 
-impl HeldEnd {
-    /// Every end, in the order of their declaration.
-    pub const ALL: [HeldEnd; 4] = [HeldEnd::Released, HeldEnd::TimedOut, HeldEnd::Refused, HeldEnd::Gone];
+impl QueueOutcome {
+    /// Every outcome, in the order of declaration.
+    pub const ALL: [QueueOutcome; 4] =
+        [QueueOutcome::Released, QueueOutcome::TimedOut, QueueOutcome::Refused, QueueOutcome::Gone];
 
     /// The word in the status and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
-            HeldEnd::Released => "released",
-            HeldEnd::TimedOut => "timed_out",
-            HeldEnd::Refused => "refused",
-            HeldEnd::Gone => "gone",
+            QueueOutcome::Released => "released",
+            QueueOutcome::TimedOut => "timed_out",
+            QueueOutcome::Refused => "refused",
+            QueueOutcome::Gone => "gone",
         }
     }
 }
 
 /// The held requests of one service, over all freezes since the process began.
 #[derive(Debug, Default)]
-pub struct Held {
+pub struct QueueStats {
     now: AtomicU64,
     bytes: AtomicU64,
-    ends: [AtomicU64; HeldEnd::ALL.len()],
+    ends: [AtomicU64; QueueOutcome::ALL.len()],
 }
 
-impl Held {
-    /// Requests held now.
+impl QueueStats {
+    /// Returns the number of requests held now.
     pub fn now(&self) -> u64 {
         self.now.load(Relaxed)
     }
 
-    /// How waits have ended, indexed like [`HeldEnd::ALL`].
-    pub fn ends(&self) -> [u64; HeldEnd::ALL.len()] {
+    /// Returns how waits have ended, by [`QueueOutcome`].
+    pub fn ends(&self) -> [u64; QueueOutcome::ALL.len()] {
         self.ends.each_ref().map(|count| count.load(Relaxed))
     }
 
-    fn count(&self, end: HeldEnd) {
+    fn count(&self, end: QueueOutcome) {
         self.ends[end as usize].fetch_add(1, Relaxed);
     }
 }
 
-/// No room for one more.
+/// There is no room for one more request.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Full;
+pub struct QueueFull;
 
-/// A request that is held, through however many queues. Gives its room back when dropped, and counts as gone unless it
-/// was said otherwise.
+/// A request that is held, through however many queues. It gives its room back when dropped, and counts as gone unless
+/// `end` was set to something else.
 #[derive(Debug)]
-pub struct Place {
-    held: Arc<Held>,
+pub struct QueueSlot {
+    held: Arc<QueueStats>,
     bytes: u64,
     since: Instant,
-    /// When it has waited long enough.
+    /// When the request has waited long enough.
     pub until: Instant,
-    /// How its wait ends.
-    pub end: HeldEnd,
+    /// How the wait ended.
+    pub end: QueueOutcome,
 }
 
-impl Drop for Place {
+impl Drop for QueueSlot {
     fn drop(&mut self) {
         self.held.now.fetch_sub(1, Relaxed);
         self.held.bytes.fetch_sub(self.bytes, Relaxed);
@@ -107,68 +108,73 @@ impl Drop for Place {
     }
 }
 
-/// What a freeze holds, in the order in which it came.
+/// The requests that a freeze holds, in order of arrival.
 #[derive(Debug)]
-pub struct Hold {
+pub struct FreezeQueue {
     what: What,
     limits: config::Freeze,
-    held: Arc<Held>,
-    /// By arrival; `None` once it is over.
+    held: Arc<QueueStats>,
+    /// Ordered by arrival; `None` once the freeze is over.
     queue: Mutex<Option<Vec<Waiting>>>,
 }
 
-/// Since when somebody waits, and what says that it is their turn.
-type Waiting = (Instant, oneshot::Sender<()>);
+/// A request in the queue.
+#[derive(Debug)]
+struct Waiting {
+    since: Instant,
+    /// Tells the request that its turn has come.
+    turn: oneshot::Sender<()>,
+}
 
-/// A queue is looked through for those that have left when it is this long and twice as long as those that are held.
+/// A queue is swept for requests that have left when it is this long, and twice as long as the number held.
 const QUEUE_MIN: usize = 64;
 
-impl Hold {
-    /// An empty queue; `held` is the service's.
-    pub fn new(what: What, limits: config::Freeze, held: Arc<Held>) -> Arc<Self> {
-        Arc::new(Hold { what, limits, held, queue: Mutex::new(Some(Vec::new())) })
+impl FreezeQueue {
+    /// Makes an empty queue; `held` counts the service's held requests.
+    pub fn new(what: What, limits: config::Freeze, held: Arc<QueueStats>) -> Arc<Self> {
+        Arc::new(FreezeQueue { what, limits, held, queue: Mutex::new(Some(Vec::new())) })
     }
 
-    /// Whether a request is held that is a write, or is none.
+    /// Whether a request is held that is a write (or is not).
     pub fn holds(&self, is_write: bool) -> bool {
         self.what.holds(is_write)
     }
 
-    /// Room for one request that takes `bytes` of memory while it waits.
+    /// Takes room for one request that needs `bytes` of memory while it waits.
     ///
     /// # Errors
-    /// [`Full`]: `freeze.max_requests` or `freeze.max_bytes` is reached, and the request is counted as refused.
-    pub fn admit(&self, bytes: usize, now: Instant) -> Result<Place, Full> {
+    /// [`QueueFull`]: `freeze.max_requests` or `freeze.max_bytes` is reached, and the request is counted as refused.
+    pub fn admit(&self, bytes: usize, now: Instant) -> Result<QueueSlot, QueueFull> {
         let (held, bytes) = (Arc::clone(&self.held), bytes as u64);
         let requests = held.now.fetch_add(1, Relaxed);
         let kept = held.bytes.fetch_add(bytes, Relaxed) + bytes;
-        let mut place = Place { held, bytes, since: now, until: now + self.limits.hold, end: HeldEnd::Gone };
+        let mut slot = QueueSlot { held, bytes, since: now, until: now + self.limits.hold, end: QueueOutcome::Gone };
         if requests < self.limits.max_requests as u64 && kept <= self.limits.max_bytes {
-            return Ok(place);
+            return Ok(slot);
         }
-        place.end = HeldEnd::Refused;
-        Err(Full)
+        slot.end = QueueOutcome::Refused;
+        Err(QueueFull)
     }
 
-    /// Its place in the queue, by when it came, also if it has waited in another one before: it hears when its turn has
-    /// come. `None`: the hold is over, load the route again.
-    pub fn queue(&self, place: &Place) -> Option<oneshot::Receiver<()>> {
+    /// Queues the request by when it arrived, even if it has waited in another queue before, and returns what tells it
+    /// that its turn has come. Returns `None` if the freeze is over: load the route again.
+    pub fn queue(&self, slot: &QueueSlot) -> Option<oneshot::Receiver<()>> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let queue = queue.as_mut()?;
         let held = usize::try_from(self.held.now()).unwrap_or(usize::MAX);
         if queue.len() >= QUEUE_MIN.max(held.saturating_mul(2)) {
-            queue.retain(|(_, turn)| !turn.is_closed());
+            queue.retain(|waiting| !waiting.turn.is_closed());
         }
         let (turn, heard) = oneshot::channel();
-        let at = queue.iter().rposition(|(since, _)| *since <= place.since).map_or(0, |before| before + 1);
-        queue.insert(at, (place.since, turn));
+        let at = queue.iter().rposition(|waiting| waiting.since <= slot.since).map_or(0, |before| before + 1);
+        queue.insert(at, Waiting { since: slot.since, turn });
         Some(heard)
     }
 
-    /// Ends it, and hands out those that wait, the first to come first. Publish the route without it before.
+    /// Ends the queue and returns those that wait, in order of arrival. Publish the route without it first.
     pub fn end(&self) -> Vec<oneshot::Sender<()>> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = queue.take().unwrap_or_default().into_iter().map(|(_, turn)| turn);
+        let waiting = queue.take().unwrap_or_default().into_iter().map(|waiting| waiting.turn);
         waiting.filter(|turn| !turn.is_closed()).collect()
     }
 }
@@ -179,9 +185,9 @@ mod tests {
 
     use crate::routing::freeze_queue::*;
 
-    fn hold(limits: config::Freeze) -> (Arc<Hold>, Arc<Held>) {
-        let held = Arc::new(Held::default());
-        (Hold::new(What::Writes, limits, Arc::clone(&held)), held)
+    fn hold(limits: config::Freeze) -> (Arc<FreezeQueue>, Arc<QueueStats>) {
+        let held = Arc::new(QueueStats::default());
+        (FreezeQueue::new(What::Writes, limits, Arc::clone(&held)), held)
     }
 
     #[test]
@@ -190,9 +196,9 @@ mod tests {
         let now = Instant::now();
         let first = hold.admit(60, now).unwrap();
         assert_eq!(first.until, now + Duration::from_secs(30));
-        assert_eq!(hold.admit(41, now).unwrap_err(), Full, "too many bytes");
+        assert_eq!(hold.admit(41, now).unwrap_err(), QueueFull, "too many bytes");
         let second = hold.admit(40, now).unwrap();
-        assert_eq!(hold.admit(0, now).unwrap_err(), Full, "too many");
+        assert_eq!(hold.admit(0, now).unwrap_err(), QueueFull, "too many");
         assert_eq!((held.now(), held.ends()), (2, [0, 0, 2, 0]));
         drop((first, second));
         assert_eq!((held.now(), held.ends()), (0, [0, 0, 2, 2]));

@@ -1,5 +1,5 @@
-//! How the leases of a color that was left come to their end: by themselves, by a goodbye at a moment of their
-//! own before the deadline, or cut at it.
+//! How the leases of a drained color end: by themselves, closed gracefully at a moment of their own, or cut at the
+//! deadline.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -7,20 +7,17 @@ use std::time::{Duration, Instant};
 
 use crate::routing::Counter;
 
-/// Goodbyes are spread over so much of the time until the deadline: the clients come back, and not all at once. What is
-/// left is for messages that end late, and for the clients' answers.
+/// Graceful closes are spread over this part of the time until the deadline, so that the clients do not come back all
+/// at once. The rest is left for messages that end late, and for the clients' own closing words.
 const SPREAD: f64 = 0.7;
 
-/// Kinds of leases that end in different ways; labels of the metrics. A request ends by itself.
-pub const KINDS: [&str; 4] = ["request", "event_stream", "websocket", "tunnel"];
-
-/// What a lease turned out to be, an index into [`KINDS`].
+/// What kind of exchange a lease turned out to be: kinds end in different ways.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Kind {
-    /// A request and its answer.
+pub enum LeaseKind {
+    /// A request and its response. It ends by itself.
     #[default]
     Request,
-    /// An answer that is `text/event-stream`.
+    /// A response that is `text/event-stream`.
     EventStream,
     /// An upgrade to `websocket`.
     WebSocket,
@@ -28,37 +25,53 @@ pub enum Kind {
     Tunnel,
 }
 
+impl LeaseKind {
+    /// Every kind, in the order of declaration.
+    pub const ALL: [LeaseKind; 4] =
+        [LeaseKind::Request, LeaseKind::EventStream, LeaseKind::WebSocket, LeaseKind::Tunnel];
+
+    /// The label in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LeaseKind::Request => "request",
+            LeaseKind::EventStream => "event_stream",
+            LeaseKind::WebSocket => "websocket",
+            LeaseKind::Tunnel => "tunnel",
+        }
+    }
+}
+
 /// What one worker counted of one kind.
 #[derive(Debug, Default)]
-pub struct Ends {
-    /// Known to be of this kind; not counted for requests.
+pub struct KindCounts {
+    /// Leases known to be of this kind; not counted for requests.
     pub begun: Counter,
-    /// Of those, over.
+    /// Of those begun, those that have ended.
     pub ended: Counter,
-    /// Ended by the proxy with a goodbye.
+    /// Leases that the proxy closed gracefully.
     pub closed: Counter,
-    /// Cut at the drain deadline.
+    /// Leases that were cut at the drain deadline.
     pub cut: Counter,
 }
 
-impl Ends {
-    /// All of them, `ended` before `begun`.
+impl KindCounts {
+    /// Returns all of them, `ended` before `begun`.
     pub(super) fn counters(&self) -> [&Counter; 4] {
         [&self.ended, &self.begun, &self.closed, &self.cut]
     }
 }
 
-/// Whether a color was left, and until when those who are there may stay.
+/// Whether a color is being drained, and until when its leases may stay.
 #[derive(Debug, Default)]
-pub(super) struct Drain {
+pub(super) struct DrainState {
     begun: OnceLock<(Instant, Duration)>,
     cut: AtomicBool,
 }
 
-impl Drain {
-    /// What is left is cut after `limit`.
+impl DrainState {
+    /// Begins the drain; what is left after `limit` is cut.
     pub(super) fn begin(&self, limit: Duration) {
-        let _ = self.begun.set((Instant::now(), limit)); // a stay is left once
+        let _ = self.begun.set((Instant::now(), limit)); // one generation of leases is drained once
     }
 
     pub(super) fn cut(&self) {
@@ -69,13 +82,14 @@ impl Drain {
         self.cut.load(Relaxed)
     }
 
-    /// When somebody says goodbye whose turn is `turn`, from 0 (first) to 1 (last).
-    pub(super) fn goodbye(&self, turn: f64) -> Option<Instant> {
-        self.begun.get().map(|(begun, limit)| goodbye(*begun, *limit, turn))
+    /// Returns when the lease whose place is `turn`, from 0 (first) to 1 (last), is closed gracefully.
+    pub(super) fn close_at(&self, turn: f64) -> Option<Instant> {
+        self.begun.get().map(|(begun, limit)| close_at(*begun, *limit, turn))
     }
 }
 
-/// When somebody says goodbye whose turn is `turn`, from 0 (first) to 1 (last), if all has to be over in `limit`.
-pub fn goodbye(begun: Instant, limit: Duration, turn: f64) -> Instant {
+/// Returns when the exchange whose place is `turn`, from 0 (first) to 1 (last), is closed gracefully if all has to be
+/// over within `limit` of `begun`.
+pub fn close_at(begun: Instant, limit: Duration, turn: f64) -> Instant {
     begun + limit.mul_f64(SPREAD * turn.clamp(0.0, 1.0))
 }

@@ -8,18 +8,18 @@ use crate::routing::Service;
 
 /// Which service a request is for: by host, then by the longest path prefix.
 #[derive(Default)]
-pub struct Table {
-    exact: HashMap<Box<[u8]>, Vec<Entry>>,
-    wildcard: HashMap<Box<[u8]>, Vec<Entry>>,
-    fallback: Vec<Entry>,
+pub struct HostTable {
+    exact: HashMap<Box<[u8]>, Vec<HostEntry>>,
+    wildcard: HashMap<Box<[u8]>, Vec<HostEntry>>,
+    fallback: Vec<HostEntry>,
 }
 
-struct Entry {
+struct HostEntry {
     prefix: Box<[u8]>,
     service: Arc<Service>,
 }
 
-impl Entry {
+impl HostEntry {
     fn matches(&self, path: &[u8]) -> bool {
         if path == b"*" {
             return *self.prefix == *b"/"; // OPTIONS of the whole server
@@ -32,12 +32,12 @@ impl Entry {
 /// The longest host name (RFC 1035 2.3.4); a longer one matches no configured host.
 const HOST_BYTES_MAX: usize = 255;
 
-impl Table {
+impl HostTable {
     /// Builds the table; of two services with the same host and prefix the first is found (the config refuses that).
     pub fn new<'a>(services: impl IntoIterator<Item = (&'a config::Service, Arc<Service>)>) -> Self {
-        let mut table = Table::default();
+        let mut table = HostTable::default();
         for (config, service) in services {
-            let entry = || Entry { prefix: config.path_prefix.as_bytes().into(), service: Arc::clone(&service) };
+            let entry = || HostEntry { prefix: config.path_prefix.as_bytes().into(), service: Arc::clone(&service) };
             if config.hosts.is_empty() {
                 table.fallback.push(entry());
             }
@@ -62,7 +62,7 @@ impl Table {
     /// that has a matching prefix wins.
     pub fn find(&self, host: &[u8], path: &[u8]) -> Option<&Arc<Service>> {
         let host = host.strip_suffix(b".").unwrap_or(host);
-        let first = |list: &'_ [Entry]| list.iter().position(|entry| entry.matches(path));
+        let first = |list: &'_ [HostEntry]| list.iter().position(|entry| entry.matches(path));
         if (!self.exact.is_empty() || !self.wildcard.is_empty()) && host.len() <= HOST_BYTES_MAX {
             let mut buffer = [0; HOST_BYTES_MAX];
             let lower = &mut buffer[..host.len()];
@@ -154,7 +154,7 @@ mod tests {
             configured("rest", &[], "/"),
             configured("rest-api", &[], "/api/"),
         ];
-        let table = Table::new(configs.iter().map(|config| (config, service(&config.name).0)));
+        let table = HostTable::new(configs.iter().map(|config| (config, service(&config.name).0)));
         for (host, path, want) in [
             ("shop.example", "/", "shop"),
             ("SHOP.example", "/api", "shop-api"),

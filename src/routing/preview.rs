@@ -1,106 +1,73 @@
-//! What the idle color answers beside the active one: requests with a pass, and static files that the active color does
-//! not have.
+//! The preview of one service: who is let through to the idle color, and the path that hands a pass to a browser.
 
 use std::sync::Arc;
 
-use globset::GlobSet;
-
 use crate::config;
-use crate::domain::asset;
-use crate::routing::preview_token::{Flaw, Key};
-use crate::routing::rehearsal::set_of;
-use crate::routing::{Guest, Lease};
+use crate::routing::preview_token::{PreviewKey, TokenError};
 
-/// The door to the idle color of one service.
+/// Decides who is let through to the idle color of one service.
 #[derive(Debug)]
-pub struct Gate {
-    key: Arc<Key>,
+pub struct PreviewGate {
+    key: Arc<PreviewKey>,
     service: String,
     /// The service's path prefix.
     prefix: String,
 }
 
-/// What follows the service's prefix in the path that hands a pass to a browser.
-const DOOR: &str = "/.cutover/preview";
+/// Follows the service's prefix in the path that hands a pass to a browser.
+const ENTRY_PATH: &str = "/.cutover/preview";
 
-/// What the path of a request means at the door.
+/// What a request to the entry path asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door<'r> {
-    /// Wants to come in with this pass.
+pub enum PreviewAction<'r> {
+    /// To be let through with this pass from now on.
     Enter(&'r str),
-    /// Wants no more of it.
+    /// To be let through no more.
     Leave,
 }
 
-impl Gate {
-    /// The door of `config`, if it has one.
-    pub fn new(config: &config::Service, key: &Arc<Key>) -> Option<Self> {
-        let gate = || Gate { key: Arc::clone(key), service: config.name.clone(), prefix: config.path_prefix.clone() };
+impl PreviewGate {
+    /// Returns the gate of a service, if its preview is enabled.
+    pub fn new(config: &config::Service, key: &Arc<PreviewKey>) -> Option<Self> {
+        let gate =
+            || PreviewGate { key: Arc::clone(key), service: config.name.clone(), prefix: config.path_prefix.clone() };
         config.preview.enabled.then(gate)
     }
 
-    /// Checks a pass at `now`, in seconds since 1970; gives the last second it is good in.
+    /// Checks a pass at `now`, in seconds since 1970, and returns the last second it is good in.
     ///
     /// # Errors
-    /// Its flaw.
-    pub fn check(&self, pass: &[u8], now: u64) -> Result<u64, Flaw> {
+    /// The pass has expired, or was not made for this service with this key.
+    pub fn check(&self, pass: &[u8], now: u64) -> Result<u64, TokenError> {
         self.key.check(&self.service, pass, now)
     }
 
-    /// A pass until `until`, in seconds since 1970.
+    /// Makes a pass that is good until `until`, in seconds since 1970.
     pub fn sign(&self, until: u64) -> String {
         self.key.sign(&self.service, until)
     }
 
-    /// The path that hands a pass to a browser.
-    pub fn door(&self) -> String {
-        format!("{}{DOOR}", self.prefix.trim_end_matches('/'))
+    /// Returns the path that hands a pass to a browser.
+    pub fn entry_path(&self) -> String {
+        format!("{}{ENTRY_PATH}", self.prefix.trim_end_matches('/'))
     }
 
-    /// The path below which the service is.
+    /// Returns the path below which the service is.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// Whether a path (with its query) is the door.
-    pub fn knocks<'r>(&self, path: &'r str) -> Option<Door<'r>> {
-        let rest = path.strip_prefix(self.prefix.trim_end_matches('/'))?.strip_prefix(DOOR)?;
+    /// Returns what a path (with its query) asks for, if it is the entry path.
+    pub fn action<'r>(&self, path: &'r str) -> Option<PreviewAction<'r>> {
+        let rest = path.strip_prefix(self.prefix.trim_end_matches('/'))?.strip_prefix(ENTRY_PATH)?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         match rest {
-            "" => Some(Door::Enter(query.split('&').find_map(|part| part.strip_prefix("token=")).unwrap_or(""))),
-            "/leave" => Some(Door::Leave),
+            "" => {
+                Some(PreviewAction::Enter(query.split('&').find_map(|part| part.strip_prefix("token=")).unwrap_or("")))
+            }
+            "/leave" => Some(PreviewAction::Leave),
             _ => None,
         }
-    }
-}
-
-/// Which paths may be answered by the other color where one has no such file.
-#[derive(Debug)]
-pub struct Shield {
-    globs: GlobSet,
-}
-
-impl Shield {
-    /// As configured; `None` where it is off.
-    pub fn new(config: &config::SkewShield) -> Option<Self> {
-        config.enabled.then(|| Shield { globs: set_of(&config.paths) })
-    }
-
-    /// Whether the file at `path`, without a query, is the same in every release that has it.
-    pub fn covers(&self, path: &str) -> bool {
-        asset::is_hashed(path) || self.globs.is_match(path)
-    }
-}
-
-impl Lease {
-    /// Whether it is the lease of somebody with a pass, on the idle color.
-    pub fn is_preview(&self) -> bool {
-        self.guest == Guest::Yes
-    }
-
-    /// Whether some upstream of the color that serves it is not known to be down.
-    pub fn is_up(&self) -> bool {
-        self.upstreams().iter().any(|upstream| !upstream.is_down())
     }
 }
 
@@ -109,38 +76,29 @@ mod tests {
     use crate::routing::preview::*;
     use crate::routing::preview_token::KEY_BYTES;
 
-    fn gate(prefix: &str) -> Gate {
-        Gate { key: Arc::new(Key::new(&[1; KEY_BYTES])), service: "a".into(), prefix: prefix.into() }
+    fn gate(prefix: &str) -> PreviewGate {
+        PreviewGate { key: Arc::new(PreviewKey::new(&[1; KEY_BYTES])), service: "a".into(), prefix: prefix.into() }
     }
 
     #[test]
-    fn the_door_is_below_the_prefix_and_nowhere_else() {
+    fn the_entry_path_is_below_the_prefix_and_nowhere_else() {
         for (prefix, path, want) in [
-            ("/", "/.cutover/preview?token=1.a", Some(Door::Enter("1.a"))),
-            ("/", "/.cutover/preview?x=1&token=1.a&y", Some(Door::Enter("1.a"))),
-            ("/", "/.cutover/preview", Some(Door::Enter(""))),
-            ("/", "/.cutover/preview/leave", Some(Door::Leave)),
-            ("/", "/.cutover/preview/leave?x", Some(Door::Leave)),
+            ("/", "/.cutover/preview?token=1.a", Some(PreviewAction::Enter("1.a"))),
+            ("/", "/.cutover/preview?x=1&token=1.a&y", Some(PreviewAction::Enter("1.a"))),
+            ("/", "/.cutover/preview", Some(PreviewAction::Enter(""))),
+            ("/", "/.cutover/preview/leave", Some(PreviewAction::Leave)),
+            ("/", "/.cutover/preview/leave?x", Some(PreviewAction::Leave)),
             ("/", "/.cutover/previews", None),
             ("/", "/.cutover/preview/", None),
             ("/", "/x/.cutover/preview", None),
             ("/", "*", None),
-            ("/api", "/api/.cutover/preview?token=1", Some(Door::Enter("1"))),
-            ("/api/", "/api/.cutover/preview?token=1", Some(Door::Enter("1"))),
+            ("/api", "/api/.cutover/preview?token=1", Some(PreviewAction::Enter("1"))),
+            ("/api/", "/api/.cutover/preview?token=1", Some(PreviewAction::Enter("1"))),
             ("/api", "/.cutover/preview?token=1", None),
         ] {
-            assert_eq!(gate(prefix).knocks(path), want, "{prefix} {path}");
+            assert_eq!(gate(prefix).action(path), want, "{prefix} {path}");
         }
-        assert_eq!(gate("/").door(), "/.cutover/preview");
-        assert_eq!(gate("/api").door(), "/api/.cutover/preview");
-    }
-
-    #[test]
-    fn a_file_is_covered_by_its_name_or_by_a_glob() {
-        let config = config::SkewShield { enabled: true, paths: vec!["/_next/static/**".into()] };
-        let shield = Shield::new(&config).expect("it is on");
-        assert!(shield.covers("/app.3f9a1c2e.js") && shield.covers("/_next/static/x/_buildManifest.js"));
-        assert!(!shield.covers("/app.js") && !shield.covers("/_next/data/x.json"));
-        assert!(Shield::new(&config::SkewShield { enabled: false, ..config }).is_none());
+        assert_eq!(gate("/").entry_path(), "/.cutover/preview");
+        assert_eq!(gate("/api").entry_path(), "/api/.cutover/preview");
     }
 }

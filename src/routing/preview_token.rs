@@ -20,27 +20,27 @@ const DIGITS_MAX: usize = 12;
 const PURPOSE: &[u8] = b"cutover preview pass 1\n";
 
 /// What passes are made and checked with.
-pub struct Key(hmac::Key);
+pub struct PreviewKey(hmac::Key);
 
-impl fmt::Debug for Key {
+impl fmt::Debug for PreviewKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key(secret)")
+        f.write_str("PreviewKey(secret)")
     }
 }
 
 /// Why a pass opens nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flaw {
+pub enum TokenError {
     /// It was good, and its time is over.
     Expired,
     /// It was not made with this key for this service.
     Invalid,
 }
 
-impl Key {
+impl PreviewKey {
     /// From the bytes of a key.
     pub fn new(bytes: &[u8; KEY_BYTES]) -> Self {
-        Key(hmac::Key::new(hmac::HMAC_SHA256, bytes))
+        PreviewKey(hmac::Key::new(hmac::HMAC_SHA256, bytes))
     }
 
     /// Bytes for a new key, that nobody can guess.
@@ -63,11 +63,11 @@ impl Key {
     /// takes does not tell how much of it is right.
     ///
     /// # Errors
-    /// Its [`Flaw`]. One that is both made up and out of date is invalid.
-    pub fn check(&self, service: &str, pass: &[u8], now: u64) -> Result<u64, Flaw> {
-        let (until, mac) = parse(pass).ok_or(Flaw::Invalid)?;
-        hmac::verify(&self.0, &said(service, until), &mac).map_err(|_| Flaw::Invalid)?;
-        if now <= until { Ok(until) } else { Err(Flaw::Expired) }
+    /// Its [`TokenError`]. One that is both made up and out of date is invalid.
+    pub fn check(&self, service: &str, pass: &[u8], now: u64) -> Result<u64, TokenError> {
+        let (until, mac) = parse(pass).ok_or(TokenError::Invalid)?;
+        hmac::verify(&self.0, &said(service, until), &mac).map_err(|_| TokenError::Invalid)?;
+        if now <= until { Ok(until) } else { Err(TokenError::Expired) }
     }
 }
 
@@ -117,14 +117,14 @@ mod tests {
 
     #[test]
     fn a_pass_is_good_until_its_last_second_for_its_service_and_its_key() {
-        let (key, other) = (Key::new(&[7; KEY_BYTES]), Key::new(&[8; KEY_BYTES]));
+        let (key, other) = (PreviewKey::new(&[7; KEY_BYTES]), PreviewKey::new(&[8; KEY_BYTES]));
         let pass = key.sign("shop", UNTIL);
         for (case, key, service, now, want) in [
             ("its last second", &key, "shop", UNTIL, Ok(UNTIL)),
-            ("a second later", &key, "shop", UNTIL + 1, Err(Flaw::Expired)),
-            ("another service", &key, "shop2", UNTIL, Err(Flaw::Invalid)),
-            ("another service, later", &key, "shop2", UNTIL + 1, Err(Flaw::Invalid)),
-            ("another key", &other, "shop", UNTIL, Err(Flaw::Invalid)),
+            ("a second later", &key, "shop", UNTIL + 1, Err(TokenError::Expired)),
+            ("another service", &key, "shop2", UNTIL, Err(TokenError::Invalid)),
+            ("another service, later", &key, "shop2", UNTIL + 1, Err(TokenError::Invalid)),
+            ("another key", &other, "shop", UNTIL, Err(TokenError::Invalid)),
         ] {
             assert_eq!(key.check(service, pass.as_bytes(), now), want, "{case}");
         }
@@ -132,14 +132,14 @@ mod tests {
 
     #[test]
     fn no_byte_of_a_pass_can_be_changed() {
-        let key = Key::new(&[7; KEY_BYTES]);
+        let key = PreviewKey::new(&[7; KEY_BYTES]);
         let pass = key.sign("shop", UNTIL).into_bytes();
         for at in 0..pass.len() {
             for to in *b"0189afAF.+ " {
                 let mut changed = pass.clone();
                 changed[at] = to;
                 if changed != pass {
-                    assert_eq!(key.check("shop", &changed, 0), Err(Flaw::Invalid), "{}", changed.escape_ascii());
+                    assert_eq!(key.check("shop", &changed, 0), Err(TokenError::Invalid), "{}", changed.escape_ascii());
                 }
             }
         }
@@ -159,22 +159,22 @@ mod tests {
             format!(" {text}"),
             format!("{text}\n"),
         ] {
-            assert_eq!(key.check("shop", wrong.as_bytes(), 0), Err(Flaw::Invalid), "{wrong:?}");
+            assert_eq!(key.check("shop", wrong.as_bytes(), 0), Err(TokenError::Invalid), "{wrong:?}");
         }
     }
 
     #[test]
     fn a_pass_is_the_hmac_that_others_compute() {
         // printf 'cutover preview pass 1\nshop\n2000000000' | openssl dgst -sha256 -mac HMAC -macopt hexkey:0707…07
-        let pass = Key::new(&[7; KEY_BYTES]).sign("shop", UNTIL);
+        let pass = PreviewKey::new(&[7; KEY_BYTES]).sign("shop", UNTIL);
         assert_eq!(pass, "2000000000.a7b6f2670154fcce81f6b63bebdf5549e247188ced5b45a215fc52a5067f55a6");
     }
 
     #[test]
     fn keys_differ_and_are_not_shown() {
-        let (one, two) = (Key::random_bytes().unwrap(), Key::random_bytes().unwrap());
+        let (one, two) = (PreviewKey::random_bytes().unwrap(), PreviewKey::random_bytes().unwrap());
         assert_ne!(one, two);
         assert_eq!(from_hex(to_hex(&one).as_bytes()), Some(one));
-        assert_eq!(format!("{:?}", Key::new(&one)), "Key(secret)");
+        assert_eq!(format!("{:?}", PreviewKey::new(&one)), "PreviewKey(secret)");
     }
 }

@@ -1,23 +1,23 @@
-//! How often clients were refused or ended by a limit, by which one.
+//! Counts how often a limit, or a mistake of the client, ended a request or a connection.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::http2::Ends;
 
-/// Which limit, or which mistake of theirs. TLS and HTTP/2 have ends of their own beside these.
+/// The limit or mistake that ended it. TLS and HTTP/2 have counters of their own beside these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// `proxy.max_connections`
     Connections,
     /// `proxy.max_connections_per_client`
     ClientConnections,
-    /// No header of the PROXY protocol where one is required, or a broken one.
+    /// A PROXY header was required and missing, or it was broken.
     ProxyHeader,
     /// `proxy.header_timeout`
     HeaderTimeout,
-    /// `proxy.max_header_bytes`, or too many fields.
+    /// `proxy.max_header_bytes`, or too many header fields.
     HeaderSize,
-    /// A request that is malformed or ambiguous, or of an unknown version.
+    /// The request was malformed or ambiguous, or of an unknown version.
     Malformed,
     /// `proxy.max_body_bytes`
     BodySize,
@@ -32,7 +32,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Each of them, in the order of their numbers.
+    /// Every refusal, in the order of declaration.
     pub const ALL: [Refusal; 11] = [
         Refusal::Connections,
         Refusal::ClientConnections,
@@ -47,7 +47,7 @@ impl Refusal {
         Refusal::ReadRate,
     ];
 
-    /// The word in metrics.
+    /// The label in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Refusal::Connections => "connections",
@@ -65,29 +65,29 @@ impl Refusal {
     }
 }
 
-/// Counters of all workers.
+/// The counters that all workers share; a refusal is rare enough for that.
 #[derive(Default)]
-pub struct Refusals([AtomicU64; Refusal::ALL.len()]);
+pub struct RefusalCounts([AtomicU64; Refusal::ALL.len()]);
 
-impl Refusals {
-    /// Counts one.
+impl RefusalCounts {
+    /// Counts one refusal.
     pub fn count(&self, refusal: Refusal) {
         self.0[refusal as usize].fetch_add(1, Relaxed);
     }
 
-    /// How often each of them happened.
+    /// Returns how often each refusal happened.
     pub fn counts(&self) -> Vec<(Refusal, u64)> {
         Refusal::ALL.into_iter().map(|refusal| (refusal, self.0[refusal as usize].load(Relaxed))).collect()
     }
 }
 
-/// What clients were ended for.
+/// Counts what clients were refused or ended for.
 #[derive(Default)]
-pub struct ClientEnds {
-    /// Sessions of HTTP/2.
+pub struct ClientTerminations {
+    /// HTTP/2 sessions that the proxy ended.
     pub http2: Ends,
-    /// Anything else.
-    pub refusals: Refusals,
+    /// All other refusals.
+    pub refusals: RefusalCounts,
 }
 
 #[cfg(test)]

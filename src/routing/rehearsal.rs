@@ -1,4 +1,4 @@
-//! The tap: where the data plane leaves copies of requests for a rehearsal, and the control plane takes them.
+//! The tap of a rehearsal: the data plane leaves copies of requests there, and the control plane takes them.
 //!
 //! Closed, it costs a request one relaxed load. Open, a request that is not taken costs a random number, and one that
 //! is a copy of its head. Nothing here waits: what finds no room is dropped and counted.
@@ -13,86 +13,117 @@ use tokio::sync::mpsc;
 
 use crate::config;
 
-/// How a copied request ended: both colors answered the same, or not, or only in what differs on the active color as
-/// well; there was nothing to compare; there was no room for it.
-pub const REHEARSAL_RESULTS: [&str; 5] = ["same", "different", "noise", "failed", "dropped"];
+/// How the rehearsal of one copied request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RehearsalResult {
+    /// Both colors answered the same.
+    Same,
+    /// The two colors answered differently.
+    Different,
+    /// They differed only in what differs on the active color as well.
+    Noise,
+    /// There was nothing to compare.
+    Failed,
+    /// There was no room for the copy.
+    Dropped,
+}
 
-/// Index of `dropped` in [`REHEARSAL_RESULTS`].
-const DROPPED: usize = 4;
-/// Copies that may wait; each is a request's head.
+impl RehearsalResult {
+    /// Every result, in the order of declaration.
+    pub const ALL: [RehearsalResult; 5] = [
+        RehearsalResult::Same,
+        RehearsalResult::Different,
+        RehearsalResult::Noise,
+        RehearsalResult::Failed,
+        RehearsalResult::Dropped,
+    ];
+
+    /// The label in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RehearsalResult::Same => "same",
+            RehearsalResult::Different => "different",
+            RehearsalResult::Noise => "noise",
+            RehearsalResult::Failed => "failed",
+            RehearsalResult::Dropped => "dropped",
+        }
+    }
+}
+
+/// How many copies may wait; each is a request's head.
 const WAITING_MAX: usize = 32;
 /// A longer head is not copied.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// What a quiet time saves up, in microseconds.
+/// How much allowance a quiet time saves up, in microseconds.
 const BURST_US: u64 = 1_000_000;
 
 /// A request's head, as it went upstream.
-pub type Copied = Box<[u8]>;
+pub type RequestCopy = Box<[u8]>;
 
 /// The tap of one service; it outlives reloads and flips.
 #[derive(Debug, Default)]
-pub struct Tap {
+pub struct RehearsalTap {
     open: AtomicBool,
-    inlet: ArcSwapOption<Inlet>,
-    counts: [AtomicU64; REHEARSAL_RESULTS.len()],
+    filter: ArcSwapOption<TapFilter>,
+    counts: [AtomicU64; RehearsalResult::ALL.len()],
 }
 
-/// What is let through while the tap is open.
+/// Selects the requests that are copied while the tap is open.
 #[derive(Debug)]
-struct Inlet {
+struct TapFilter {
     share: f64,
-    rate: Rate,
+    rate: RateLimit,
     allow: Option<GlobSet>,
     deny: GlobSet,
-    copies: mpsc::Sender<Copied>,
+    copies: mpsc::Sender<RequestCopy>,
 }
 
-impl Tap {
+impl RehearsalTap {
     /// Whether copies are wanted.
     pub fn is_open(&self) -> bool {
         self.open.load(Relaxed)
     }
 
     /// Opens the tap; the copies come out of what is returned. Called by the control plane.
-    pub fn open(&self, rehearse: &config::Rehearse) -> mpsc::Receiver<Copied> {
+    pub fn open(&self, rehearse: &config::Rehearse) -> mpsc::Receiver<RequestCopy> {
         let (copies, out) = mpsc::channel(WAITING_MAX);
         let allow = (!rehearse.allow.is_empty()).then(|| set_of(&rehearse.allow));
-        let rate = Rate::new(rehearse.rate);
-        let inlet = Inlet { share: rehearse.share, rate, allow, deny: set_of(&rehearse.deny), copies };
-        self.inlet.store(Some(Arc::new(inlet)));
+        let rate = RateLimit::new(rehearse.rate);
+        let filter = TapFilter { share: rehearse.share, rate, allow, deny: set_of(&rehearse.deny), copies };
+        self.filter.store(Some(Arc::new(filter)));
         self.open.store(true, Relaxed);
         out
     }
 
-    /// Closes it.
+    /// Closes the tap.
     pub fn close(&self) {
         self.open.store(false, Relaxed);
-        self.inlet.store(None);
+        self.filter.store(None);
     }
 
     /// Leaves a copy of the request with this path and head, if it is one of those that are wanted.
     pub fn offer(&self, path: &str, head: &[u8]) {
-        let inlet = self.inlet.load();
-        let Some(inlet) = inlet.as_ref().filter(|inlet| inlet.wants(path, head)) else { return };
-        match inlet.copies.try_send(head.into()) {
+        let filter = self.filter.load();
+        let Some(filter) = filter.as_ref().filter(|filter| filter.wants(path, head)) else { return };
+        match filter.copies.try_send(head.into()) {
             // Closed: the rehearsal has just ended.
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => self.count(DROPPED),
+            Err(mpsc::error::TrySendError::Full(_)) => self.count(RehearsalResult::Dropped),
         }
     }
 
-    /// Counts a copy, by index into [`REHEARSAL_RESULTS`].
-    pub fn count(&self, result: usize) {
-        self.counts[result].fetch_add(1, Relaxed);
+    /// Counts a copy.
+    pub fn count(&self, result: RehearsalResult) {
+        self.counts[result as usize].fetch_add(1, Relaxed);
     }
 
-    /// Copies since the process began, by index into [`REHEARSAL_RESULTS`].
-    pub fn counts(&self) -> [u64; REHEARSAL_RESULTS.len()] {
+    /// Returns the copies since the process began, by [`RehearsalResult`].
+    pub fn counts(&self) -> [u64; RehearsalResult::ALL.len()] {
         self.counts.each_ref().map(|count| count.load(Relaxed))
     }
 }
 
-impl Inlet {
+impl TapFilter {
     fn wants(&self, path: &str, head: &[u8]) -> bool {
         fastrand::f64() < self.share
             && head.len() <= HEAD_BYTES_MAX
@@ -102,19 +133,19 @@ impl Inlet {
     }
 }
 
-/// So many a second, over all workers. Only requests that would be copied come to it.
+/// A token bucket that all workers share. Only requests that would be copied come to it.
 #[derive(Debug)]
-struct Rate {
+struct RateLimit {
     began: Instant,
     gap_us: u64,
     /// When the next may be taken; at least a burst ago. Times are a burst ahead, so that none is negative.
     next_us: AtomicU64,
 }
 
-impl Rate {
+impl RateLimit {
     fn new(per_second: u32) -> Self {
         let gap_us = 1_000_000 / u64::from(per_second.max(1));
-        Rate { began: Instant::now(), gap_us, next_us: AtomicU64::new(0) }
+        RateLimit { began: Instant::now(), gap_us, next_us: AtomicU64::new(0) }
     }
 
     fn take(&self) -> bool {
@@ -124,7 +155,7 @@ impl Rate {
     }
 }
 
-/// The set of these globs. `*` and `?` stay within a segment of the path; `**` does not.
+/// Builds the set of these globs. `*` and `?` stay within a segment of the path; `**` does not.
 pub(super) fn set_of(globs: &[String]) -> GlobSet {
     let mut set = GlobSet::builder();
     for glob in globs.iter().filter_map(|glob| GlobBuilder::new(glob).literal_separator(true).build().ok()) {
@@ -144,7 +175,7 @@ mod tests {
 
     #[test]
     fn takes_what_is_allowed_and_not_denied() {
-        let tap = Tap::default();
+        let tap = RehearsalTap::default();
         let globs = |globs: &[&str]| globs.iter().map(|&glob| glob.to_owned()).collect();
         let settings = config::Rehearse {
             allow: globs(&["/api/**", "/*"]),
@@ -167,27 +198,27 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_is_dropped_and_counted() {
-        let tap = Tap::default();
+        let tap = RehearsalTap::default();
         let copies = tap.open(&rehearse(1.0, 1000));
         for _ in 0..WAITING_MAX + 3 {
             tap.offer("/", b"head");
         }
-        assert_eq!(tap.counts()[DROPPED], 3);
+        assert_eq!(tap.counts()[RehearsalResult::Dropped as usize], 3);
         drop(copies);
         tap.offer("/", b"head");
-        assert_eq!(tap.counts()[DROPPED], 3, "the end of a rehearsal is no drop");
+        assert_eq!(tap.counts()[RehearsalResult::Dropped as usize], 3, "the end of a rehearsal is no drop");
     }
 
     #[test]
     fn share_and_rate_are_limits() {
-        let tap = Tap::default();
+        let tap = RehearsalTap::default();
         let mut copies = tap.open(&rehearse(0.5, 10));
         (0..10).for_each(|_| tap.offer("/", b"head"));
         (0..10_000).for_each(|_| tap.offer("/", b"head"));
         let taken = std::iter::from_fn(|| copies.try_recv().ok()).count();
         assert!((10..=12).contains(&taken), "a second's worth at once, not {taken}");
-        assert_eq!(tap.counts()[DROPPED], 0, "more than the rate is not a drop");
-        let rate = Rate::new(1000);
+        assert_eq!(tap.counts()[RehearsalResult::Dropped as usize], 0, "more than the rate is not a drop");
+        let rate = RateLimit::new(1000);
         let taken = (0..100_000).filter(|_| rate.take()).count();
         assert!((1_000..2_000).contains(&taken), "{taken}");
     }

@@ -1,4 +1,10 @@
-//! A service as both planes hold it, and how its route is made and published.
+//! A service as both planes hold it, and **the one atomic store that a flip is**: [`Service::publish`].
+//!
+//! A worker that loads a route and *then* counts itself in can be overtaken by a flip and a drain, and its request
+//! arrives at a stopped upstream. Here the count *is* the reference. A [`Route`] holds one [`WorkerRoute`] to each
+//! color per worker; a lease is a clone of the worker's route, taken while the arc-swap guard still protects what was
+//! published; and "drained" is the moment the last clone of the last route that leads to a color is gone. There is no
+//! moment in between.
 
 use std::sync::Arc;
 
@@ -7,10 +13,11 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::domain::Color;
 use crate::domain::watch::WatchMode;
+use crate::routing::epoch_counts::EpochCounts;
 use crate::routing::freeze_queue::WriteToken;
 use crate::routing::{
-    ColorStats, Counts, FailedRequests, Hold, Judging, Lane, Other, Route, ServiceInfo, Side, SlowLimits, Tenure,
-    Upstream, WayIn,
+    ColorStats, FailedRequests, FreezeQueue, ModeCell, Route, RouteHandle, ServiceInfo, Side, SlowLimits, Standby,
+    TrackerHandle, Upstream, WorkerRoute,
 };
 
 /// A service as the data plane sees it.
@@ -25,49 +32,49 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service with its first route. `failure_bell` is rung at every [`crate::routing::Outcome::Bad`].
+    /// Makes a service with its first route. `failure_bell` is rung at every [`crate::routing::Outcome::Bad`].
     pub fn new(
         info: Arc<ServiceInfo>,
         stats: [Arc<ColorStats>; 2],
         failure_bell: Arc<Notify>,
-        terms: Terms,
-    ) -> (Arc<Self>, Tenure) {
-        let (route, tenure) = make_route(&info, &stats, &failure_bell, terms);
-        (Arc::new(Service { info, route: ArcSwap::from_pointee(route), stats, failure_bell }), tenure)
+        spec: RouteSpec,
+    ) -> (Arc<Self>, RouteHandle) {
+        let (route, handle) = make_route(&info, &stats, &failure_bell, spec);
+        (Arc::new(Service { info, route: ArcSwap::from_pointee(route), stats, failure_bell }), handle)
     }
 
-    /// Makes `terms.active` take every request that begins from now on: one atomic store.
+    /// Makes `spec.active` take every request that begins from now on: one atomic store.
     ///
-    /// The tenure of the route before it ends ([`Tenure::poll_over`]) when its last lease does.
-    pub fn publish(&self, terms: Terms) -> Tenure {
-        let (route, tenure) = make_route(&self.info, &self.stats, &self.failure_bell, terms);
+    /// The handle of the route before it is over ([`RouteHandle::poll_over`]) when that route's last lease is.
+    pub fn publish(&self, spec: RouteSpec) -> RouteHandle {
+        let (route, handle) = make_route(&self.info, &self.stats, &self.failure_bell, spec);
         self.route.store(Arc::new(route));
-        tenure
+        handle
     }
 }
 
 /// What a route is made of.
-pub struct Terms {
+pub struct RouteSpec {
     /// The color that takes new requests.
     pub active: Color,
-    /// Names who served a request.
+    /// The epoch under which requests are served.
     pub epoch: u64,
     /// Indexed by [`Color::index`].
     pub upstreams: [Arc<[Arc<Upstream>]>; 2],
-    /// The stays that it leads to, indexed by [`Color::index`].
-    pub stays: [WayIn; 2],
-    /// In force from the first request on.
-    pub trial: Option<Trial>,
+    /// Who counts the leases of each color, indexed by [`Color::index`].
+    pub trackers: [TrackerHandle; 2],
+    /// In force from the first request on, where the active color is watched.
+    pub watch: Option<WatchSetup>,
     /// Where requests wait instead of being leased, while a freeze is in force.
-    pub hold: Option<Arc<Hold>>,
+    pub freeze: Option<Arc<FreezeQueue>>,
 }
 
-/// That a color is watched from its first request on.
+/// How a color is watched from its first request on.
 #[derive(Clone, Debug)]
-pub struct Trial {
+pub struct WatchSetup {
     /// How requests are counted.
     pub mode: WatchMode,
-    /// From when on answers are slow.
+    /// From which age on responses are slow.
     pub slow: Option<SlowLimits>,
     /// Where the first failures are described.
     pub failed: FailedRequests,
@@ -77,32 +84,32 @@ fn make_route(
     info: &Arc<ServiceInfo>,
     stats: &[Arc<ColorStats>; 2],
     failure_bell: &Arc<Notify>,
-    terms: Terms,
-) -> (Route, Tenure) {
-    let Terms { active, epoch, upstreams, stays, trial, hold } = terms;
-    let judging = Arc::new(Judging::new(trial.as_ref().map(|trial| trial.mode)));
-    let slow = trial.as_ref().and_then(|trial| trial.slow);
-    let failed = trial.map(|trial| trial.failed);
+    spec: RouteSpec,
+) -> (Route, RouteHandle) {
+    let RouteSpec { active, epoch, upstreams, trackers, watch, freeze } = spec;
+    let mode = Arc::new(ModeCell::new(watch.as_ref().map(|watch| watch.mode)));
+    let slow = watch.as_ref().and_then(|watch| watch.slow);
+    let failed = watch.map(|watch| watch.failed);
     let (alive, over) = mpsc::channel(1);
     let ((every, all_ended), (writing, writes_ended)) = (watch::channel(()), watch::channel(()));
     let workers = stats[active.index()].shards.len();
-    let counts: Box<[Arc<Counts>]> = (0..workers).map(|_| Arc::new(Counts::new(slow))).collect();
-    let lane = |worker: usize, side: Side| {
+    let counts: Box<[Arc<EpochCounts>]> = (0..workers).map(|_| Arc::new(EpochCounts::new(slow))).collect();
+    let worker_route = |worker: usize, side: Side| {
         let color = if side == Side::New { active } else { active.other() };
         let upstreams = |color: Color| Arc::clone(&upstreams[color.index()]);
         let stats = |color: Color| Arc::clone(&stats[color.index()].shards[worker]);
         let other = color.other();
-        let seat = stays[other.index()].spare_seat(worker);
-        Arc::new(Lane {
+        let token = trackers[other.index()].weak_token(worker);
+        Arc::new(WorkerRoute {
             service: Arc::clone(info),
             color,
             epoch,
             upstreams: upstreams(color),
             stats: stats(color),
             side,
-            seat: stays[color.index()].seat(worker),
-            other: Other { color: other, upstreams: upstreams(other), stats: stats(other), seat },
-            judging: Arc::clone(&judging),
+            token: trackers[color.index()].token(worker),
+            standby: Standby { color: other, upstreams: upstreams(other), stats: stats(other), token },
+            mode: Arc::clone(&mode),
             counts: Arc::clone(&counts[worker]),
             failure_bell: Arc::clone(failure_bell),
             failed: failed.clone(),
@@ -110,8 +117,8 @@ fn make_route(
             _ended: every.clone(),
         })
     };
-    let lanes = (0..workers).map(|worker| [Side::New, Side::Old].map(|side| lane(worker, side))).collect();
+    let by_worker = (0..workers).map(|worker| [Side::New, Side::Old].map(|side| worker_route(worker, side))).collect();
     let writes = (0..workers).map(|_| Arc::new(WriteToken(writing.clone()))).collect();
-    let tenure = Tenure { color: active, epoch, counts, judging, slow, over, all_ended, writes_ended };
-    (Route { active, epoch, lanes, writes, hold }, tenure)
+    let handle = RouteHandle { color: active, epoch, counts, mode, slow, over, all_ended, writes_ended };
+    (Route { active, epoch, workers: by_worker, writes, freeze }, handle)
 }

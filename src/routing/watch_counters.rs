@@ -1,7 +1,7 @@
-//! What the watch of a color counts: by the phase a request began in, by who asked for what, and by age.
+//! Counters of a watched color: by the phase in which a request began, by client and route, and by age.
 //!
-//! Workers count, the control plane reads and sets the [`WatchMode`]. A route that is not watched has a mode of zero, one
-//! relaxed load, and no cohorts.
+//! Workers count; the control plane reads, and sets the [`WatchMode`]. A route that is not watched has a mode of zero,
+//! which costs a request one relaxed load.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -11,20 +11,20 @@ use crate::routing::Counter;
 
 /// The mode as workers read it: one number, 0 while nothing is watched.
 #[derive(Debug, Default)]
-pub struct Judging(AtomicU64);
+pub struct ModeCell(AtomicU64);
 
 const WATCHED: u64 = 1;
 const WARM_UP: u64 = 2;
 
-impl Judging {
-    /// In that mode from the first request on.
+impl ModeCell {
+    /// Makes a cell that has `mode` from the first request on.
     pub fn new(mode: Option<WatchMode>) -> Self {
-        let judging = Judging::default();
-        judging.set(mode);
-        judging
+        let cell = ModeCell::default();
+        cell.set(mode);
+        cell
     }
 
-    /// Set by the control plane as the watch goes on; `None` when it is over.
+    /// The control plane sets the mode as the watch goes on; `None` when it is over.
     pub fn set(&self, mode: Option<WatchMode>) {
         let number = |source: Option<u8>| u64::from(source.map_or(0, |source| source + 1));
         let word = mode.map_or(0, |mode| {
@@ -36,12 +36,12 @@ impl Judging {
     }
 
     /// Whether a watch runs.
-    pub fn is_on(&self) -> bool {
+    pub fn is_watched(&self) -> bool {
         self.0.load(Relaxed) != 0
     }
 
-    /// The mode; `None` while nothing is watched.
-    pub fn mode(&self) -> Option<WatchMode> {
+    /// Returns the mode; `None` while nothing is watched.
+    pub fn get(&self) -> Option<WatchMode> {
         let word = self.0.load(Relaxed);
         let byte = |at: u32| (word >> at) as u8;
         (word != 0).then(|| {
@@ -52,47 +52,47 @@ impl Judging {
     }
 }
 
-/// Who asked for what, each as one of [`SOURCES`] numbers.
+/// The client and the route of a request, each hashed to one of [`SOURCES`] numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Source {
-    /// Of the client's address.
+pub struct RequestSource {
+    /// The number of the client's address.
     pub client: u8,
-    /// Of the path.
+    /// The number of the path.
     pub route: u8,
 }
 
-impl Source {
-    /// `path` may have a query. Segments with a digit in them are one and the same: `/users/7` is `/users/8`.
+impl RequestSource {
+    /// Hashes both. `path` may have a query. All segments with a digit in them are the same: `/users/7` is `/users/8`.
     pub fn new(client: &[u8], path: &[u8]) -> Self {
         let path = path.split(|&byte| byte == b'?').next().unwrap_or_default();
-        let mut route = Hash::default();
+        let mut route = Fnv1a::default();
         for segment in path.split(|&byte| byte == b'/') {
             route.add(b"/");
             if !segment.iter().any(u8::is_ascii_digit) {
                 route.add(segment);
             }
         }
-        let mut who = Hash::default();
+        let mut who = Fnv1a::default();
         who.add(client);
-        Source { client: who.number(), route: route.number() }
+        RequestSource { client: who.number(), route: route.number() }
     }
 
-    /// Whether it is no evidence any more.
+    /// Whether requests of this source are set excluded.
     pub fn is_excluded(&self, mode: &WatchMode) -> bool {
         mode.excluded.client == Some(self.client) || mode.excluded.route == Some(self.route)
     }
 }
 
 /// FNV-1a, 64 bits: short inputs, and nobody gains by a collision.
-struct Hash(u64);
+struct Fnv1a(u64);
 
-impl Default for Hash {
+impl Default for Fnv1a {
     fn default() -> Self {
-        Hash(0xcbf2_9ce4_8422_2325)
+        Fnv1a(0xcbf2_9ce4_8422_2325)
     }
 }
 
-impl Hash {
+impl Fnv1a {
     fn add(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
@@ -104,14 +104,14 @@ impl Hash {
     }
 }
 
-/// Good and bad ends of one worker.
+/// Good and bad responses, as one worker counted them.
 #[derive(Debug, Default)]
-struct Ends {
+struct OutcomeCounts {
     good: Counter,
     bad: Counter,
 }
 
-impl Ends {
+impl OutcomeCounts {
     fn add(&self, is_bad: bool) {
         if is_bad { self.bad.add(1) } else { self.good.add(1) }
     }
@@ -123,19 +123,19 @@ impl Ends {
 
 /// How the requests of one worker ended under one epoch.
 #[derive(Debug)]
-pub(super) struct Tallies {
-    strata: [Ends; Stratum::ALL.len()],
-    /// Of the new color's requests that count: by client, then by route.
-    sources: Box<[[Ends; SOURCES]; 2]>,
+pub(super) struct StratumCounters {
+    strata: [OutcomeCounts; Stratum::ALL.len()],
+    /// The new color's requests that count, by client, then by route.
+    sources: Box<[[OutcomeCounts; SOURCES]; 2]>,
     pub(super) cohorts: Option<Cohorts>,
 }
 
-impl Tallies {
+impl StratumCounters {
     pub(super) fn new(limits: Option<SlowLimits>) -> Self {
-        Tallies { strata: Default::default(), sources: Box::default(), cohorts: limits.map(Cohorts::new) }
+        StratumCounters { strata: Default::default(), sources: Box::default(), cohorts: limits.map(Cohorts::new) }
     }
 
-    pub(super) fn add(&self, phase: Stratum, source: Option<Source>, is_bad: bool) {
+    pub(super) fn add(&self, phase: Stratum, source: Option<RequestSource>, is_bad: bool) {
         self.strata[phase as usize].add(is_bad);
         if let Some(source) = source {
             self.sources[0][usize::from(source.client)].add(is_bad);
@@ -149,29 +149,32 @@ impl Tallies {
 
     pub(super) fn spread(&self) -> SourceCounts {
         let [clients, routes] = &*self.sources;
-        SourceCounts { clients: clients.each_ref().map(Ends::get), routes: routes.each_ref().map(Ends::get) }
+        SourceCounts {
+            clients: clients.each_ref().map(OutcomeCounts::get),
+            routes: routes.each_ref().map(OutcomeCounts::get),
+        }
     }
 }
 
-/// The part of a second whose requests are judged together.
+/// The requests that begin within this time are judged together.
 pub const COHORT: Duration = Duration::from_millis(100);
-/// No answer is waited for longer than this before it is slow.
+/// No response is waited for longer than this before it is slow.
 pub const SLOW_MAX: Duration = Duration::from_secs(30);
-/// Cohorts that are kept: those that wait for the longest limit, and some more for a late look.
+/// Cohorts that are kept: those that wait for the longest limit, and some more for a late read.
 pub const COHORTS: usize = 320;
 
-/// From when on an answer is slow: longer than this, by quantile; and when counting began.
+/// The ages from which on a response is slow.
 #[derive(Clone, Copy, Debug)]
 pub struct SlowLimits {
-    /// By quantile (see [`crate::domain::verdict::SLOWER_THAN_QUANTILE`]), at most [`SLOW_MAX`]; `None` where too
-    /// little is known of the old color.
+    /// One limit per quantile (see [`crate::domain::verdict::SLOWER_THAN_QUANTILE`]), at most [`SLOW_MAX`]; `None`
+    /// where too little is known of the old color.
     pub limits: [Option<Duration>; 3],
     /// When the first cohort began.
     pub since: Instant,
 }
 
-/// Requests by the moment they began: how many, and how many had an answer within each limit. Numbers only grow; the
-/// reader knows what it has seen.
+/// Requests by the moment they began: how many, and how many had a response within each limit. The numbers only grow,
+/// and the reader keeps what it has read.
 #[derive(Debug)]
 pub(super) struct Cohorts {
     limits: SlowLimits,
@@ -185,12 +188,12 @@ struct Cohort {
     fast: [Counter; 3],
 }
 
-/// Begun, and answered fast enough by quantile.
+/// How many requests of a cohort began, and how many had a response in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CohortCount {
-    /// All.
+    /// Requests that began.
     pub begun: u64,
-    /// Of those.
+    /// Of those, the ones with a response in time, by quantile.
     pub fast: [u64; 3],
 }
 
@@ -201,12 +204,12 @@ impl std::ops::AddAssign for CohortCount {
     }
 }
 
-/// Which color of a route a request is on.
+/// The color of a route that a request is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The active one; the new one, while a watch runs.
+    /// The active color; the new one, while a watch runs.
     New,
-    /// The other one: of split traffic, or of a guest.
+    /// The other color, for split traffic and previews.
     Old,
 }
 
@@ -216,7 +219,7 @@ impl Cohorts {
         Cohorts { limits, rings: [ring(), ring()] }
     }
 
-    /// Counts a request in; the number is for [`Cohorts::answered`].
+    /// EpochCounts a request in; the number is for [`Cohorts::answered`].
     pub(super) fn begin(&self, side: Side, now: Instant) -> usize {
         let since = now.saturating_duration_since(self.limits.since);
         let at = (since.as_millis() / COHORT.as_millis()) as usize % COHORTS;
@@ -224,12 +227,12 @@ impl Cohorts {
         at
     }
 
-    /// Whether an answer that began after `age` is slow by one of the limits.
+    /// Whether a response that began after `age` is slow by one of the limits.
     pub(super) fn is_slow(&self, age: Duration) -> bool {
         self.limits.limits.iter().flatten().any(|limit| age > *limit)
     }
 
-    /// Its answer began after `age`, or it needs none: it failed, or the client left.
+    /// Notes that the response began after `age`, or that none is waited for: it failed, or the client left.
     pub(super) fn answered(&self, side: Side, at: usize, age: Duration) {
         let cohort = &self.rings[side as usize][at];
         for (limit, fast) in self.limits.limits.iter().zip(&cohort.fast) {
@@ -254,27 +257,27 @@ mod tests {
 
     #[test]
     fn a_mode_reads_as_it_was_set() {
-        let judging = Judging::default();
-        assert_eq!(judging.mode(), None);
+        let cell = ModeCell::default();
+        assert_eq!(cell.get(), None);
         for excluded in [Excluded::default(), Excluded { client: Some(0), route: Some(31) }] {
             for mode in [
                 WatchMode { warm_up: true, keep_one_in: 0, excluded },
                 WatchMode { warm_up: false, keep_one_in: 10, excluded },
             ] {
-                judging.set(Some(mode));
-                assert_eq!(judging.mode(), Some(mode));
+                cell.set(Some(mode));
+                assert_eq!(cell.get(), Some(mode));
             }
         }
-        judging.set(None);
-        assert_eq!(judging.mode(), None);
+        cell.set(None);
+        assert_eq!(cell.get(), None);
     }
 
     #[test]
     fn a_route_is_known_by_its_words() {
-        let route = |path: &str| Source::new(b"", path.as_bytes()).route;
+        let route = |path: &str| RequestSource::new(b"", path.as_bytes()).route;
         assert_eq!(route("/users/7?tab=1"), route("/users/88"));
         assert_ne!(route("/users/7"), route("/orders/7"));
-        assert_ne!(Source::new(b"10.0.0.1", b"/").client, Source::new(b"10.0.0.2", b"/").client);
+        assert_ne!(RequestSource::new(b"10.0.0.1", b"/").client, RequestSource::new(b"10.0.0.2", b"/").client);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One service as the control plane holds it: its machine, its probes, and the tenure of its route.
+//! One service as the control plane holds it: its machine, its probes, and the handle of its route.
 
 pub mod probe;
 pub mod rehearsal;
@@ -26,10 +26,10 @@ use crate::domain::health::{Readiness, UpstreamHealth};
 use crate::domain::verdict::{DetectorConfig, FailureBaseline};
 use crate::domain::watch::{self, Baseline, WatchConfig, WatchSample};
 use crate::os::clock;
-use crate::routing::preview_token::Key;
+use crate::routing::preview_token::PreviewKey;
 use crate::routing::{
-    ColorStats, Gate, KINDS, Leave, Service, ServiceInfo, Shield, SlowLimits, Stay, Tally, Tap, Tenure, Terms, Trial,
-    Upstream,
+    ColorStats, Draining, LeaseKind, LeaseTracker, PreviewGate, RehearsalTap, RouteHandle, RouteSpec, Service,
+    ServiceInfo, SkewShield, SlowLimits, Tally, Upstream, WatchSetup,
 };
 
 /// Notes of a watch that are kept.
@@ -61,7 +61,7 @@ pub(super) struct DrainReply {
 /// A route that was replaced and may still hold leases: a freeze waits for them.
 pub(super) struct ReplacedRoute {
     pub(super) service: String,
-    pub(super) tenure: Tenure,
+    pub(super) route_handle: RouteHandle,
 }
 
 /// One service.
@@ -70,18 +70,18 @@ pub(super) struct ServiceState {
     pub(super) service: Arc<Service>,
     pub(super) machine: Cutover,
     /// What passes to the idle color are made with.
-    key: Arc<Key>,
+    key: Arc<PreviewKey>,
     /// Indexed by [`Color::index`].
     pub(super) upstreams: [Vec<ProbedUpstream>; 2],
-    tenure: Tenure,
+    route_handle: RouteHandle,
     /// Indexed by [`Color::index`].
-    stays: [Stay; 2],
+    trackers: [LeaseTracker; 2],
     /// Counts under the present epoch of routes that a reload has replaced.
     carried: Tally,
     /// The last tally of the epoch before this one.
     judged: Tally,
     cohorts: Cohorts,
-    /// The last tally of `tenure`, for the difference that goes into the history.
+    /// The last tally of the route, for the difference that goes into the history.
     seen: Tally,
     history: [History; 2],
     /// From when on the watched color's answers are slow, and what that evidence is divided by; by quantile.
@@ -131,31 +131,31 @@ impl ServiceState {
         machine: Cutover,
         workers: usize,
         bell: &Arc<Notify>,
-        key: Arc<Key>,
+        key: Arc<PreviewKey>,
     ) -> Self {
         let upstreams = Color::BOTH.map(|color| fresh_upstreams(&config, color));
         let stats = Color::BOTH.map(|_| Arc::new(ColorStats::new(workers)));
-        let stays = Color::BOTH.map(|_| Stay::new(workers));
+        let trackers = Color::BOTH.map(|_| LeaseTracker::new(workers));
         let failures = machine.mode().map(|_| FailureLog::new());
-        let trial = machine.mode().zip(failures.as_ref());
-        let trial = trial.map(|(mode, failures)| Trial { mode, slow: None, failed: failures.place.clone() });
-        let terms = Terms {
+        let watch = machine.mode().zip(failures.as_ref());
+        let watch = watch.map(|(mode, failures)| WatchSetup { mode, slow: None, failed: failures.place.clone() });
+        let terms = RouteSpec {
             active: machine.active(),
             epoch: machine.epoch(),
             upstreams: upstreams.each_ref().map(|probed| route_of(probed)),
-            stays: stays.each_ref().map(Stay::way_in),
-            trial,
-            hold: None,
+            trackers: trackers.each_ref().map(LeaseTracker::handle),
+            watch,
+            freeze: None,
         };
-        let (service, tenure) = Service::new(info(&config, Arc::default(), &key), stats, Arc::clone(bell), terms);
+        let (service, route_handle) = Service::new(info(&config, Arc::default(), &key), stats, Arc::clone(bell), terms);
         ServiceState {
             config,
             service,
             machine,
             key,
             upstreams,
-            tenure,
-            stays,
+            route_handle,
+            trackers,
             carried: Tally::default(),
             judged: Tally::default(),
             cohorts: Cohorts::default(),
@@ -207,8 +207,8 @@ impl ServiceState {
         (self.replays_before, self.notes, self.flipped) = (left.replays_before, left.notes, left.flipped);
         (self.last_drain, self.last_verdict, self.verdict) = (left.last_drain, left.last_verdict, left.verdict);
         let terms = self.terms(self.machine.active(), self.machine.epoch());
-        let tenure = self.service.publish(terms);
-        drop(self.take_tenure(tenure)); // nobody has used it
+        let route_handle = self.service.publish(terms);
+        drop(self.replace_handle(route_handle)); // nobody has used it
         (self.carried, self.judged) = (left.tally, left.judged);
         Ok(())
     }
@@ -280,7 +280,7 @@ impl ServiceState {
 
     /// Reads the counters: adds to the history, and returns what the watch wants to know.
     pub(super) fn sample(&mut self, now: Duration) -> WatchSample {
-        let (active, tally) = (self.machine.active(), self.tenure.tally());
+        let (active, tally) = (self.machine.active(), self.route_handle.tally());
         let of = |tally: &Tally, color: Color| {
             if color == active { tally.seen.new_color() } else { tally.seen.of(watch::Stratum::Old) }
         };
@@ -294,7 +294,7 @@ impl ServiceState {
         seen += &tally.seen;
         seen += &asked;
         let warm_up = timing(&self.config).watch.rule.warm_up;
-        let aged = self.cohorts.come_of_age(&self.tenure, warm_up);
+        let aged = self.cohorts.come_of_age(&self.route_handle, warm_up);
         let in_flight = tally.in_flight_on_new() + asked_in_flight;
         WatchSample { seen, in_flight, aged, old_is_up: self.rollback_gate(active.other()).is_ok() }
     }
@@ -318,12 +318,12 @@ impl ServiceState {
     }
 
     /// How the active color is watched from its first request on.
-    fn trial(&mut self) -> Option<Trial> {
+    fn watch_setup(&mut self) -> Option<WatchSetup> {
         let mode = self.machine.mode()?;
         let failed = self.failures.get_or_insert_with(FailureLog::new).place.clone();
         let limits = self.slow.map(|slow| slow.map(|(limit, _)| limit));
         let slow = limits.iter().any(Option::is_some).then(|| SlowLimits { limits, since: Instant::now() });
-        Some(Trial { mode, slow, failed })
+        Some(WatchSetup { mode, slow, failed })
     }
 
     /// What the watch that begins now has seen is nothing.
@@ -385,10 +385,10 @@ impl ServiceState {
     }
 
     /// What a route is made of now.
-    pub(super) fn terms(&mut self, active: Color, epoch: u64) -> Terms {
+    pub(super) fn terms(&mut self, active: Color, epoch: u64) -> RouteSpec {
         let upstreams = self.upstreams.each_ref().map(|probed| route_of(probed));
-        let stays = self.stays.each_ref().map(Stay::way_in);
-        Terms { active, epoch, upstreams, stays, trial: self.trial(), hold: self.frost.hold.clone() }
+        let trackers = self.trackers.each_ref().map(LeaseTracker::handle);
+        RouteSpec { active, epoch, upstreams, trackers, watch: self.watch_setup(), freeze: self.frost.hold.clone() }
     }
 
     /// Keeps what was seen under the present epoch, for the route that is replaced without another epoch.
@@ -398,66 +398,72 @@ impl ServiceState {
         self.carried = self.tally().without_in_flight();
     }
 
-    /// Publishes `color` under `epoch`, and returns what it replaces and the other color's stay, which it leaves.
-    pub(super) fn publish(&mut self, color: Color, epoch: u64) -> (Tenure, Leave) {
+    /// Publishes `color` under `epoch`, and returns what it replaces and the other color's tracker, which it leaves.
+    pub(super) fn publish(&mut self, color: Color, epoch: u64) -> (RouteHandle, Draining) {
         self.judged = self.tally();
         if self.machine.is_watching() {
             self.begin_watch(color);
         }
-        let left = self.renew_stay(color.other());
+        let left = self.renew_tracker(color.other());
         let terms = self.terms(color, epoch);
-        let tenure = self.service.publish(terms);
+        let route_handle = self.service.publish(terms);
         self.carried = Tally::default();
-        (self.take_tenure(tenure), left.leave(self.config.drain.timeout))
+        (self.replace_handle(route_handle), left.drain(self.config.drain.timeout))
     }
 
     /// Publishes the present color and epoch anew, and returns what that replaces.
-    pub(super) fn republish(&mut self, now: Duration) -> Tenure {
+    pub(super) fn republish(&mut self, now: Duration) -> RouteHandle {
         self.carry(now);
         let terms = self.terms(self.machine.active(), self.machine.epoch());
-        let tenure = self.service.publish(terms);
-        self.take_tenure(tenure)
+        let route_handle = self.service.publish(terms);
+        self.replace_handle(route_handle)
     }
 
     /// Whether nobody is on `color` now.
     pub(super) fn is_empty(&self, color: Color) -> bool {
-        self.stays[color.index()].in_flight() == 0
+        self.trackers[color.index()].in_flight() == 0
     }
 
     /// Leaves the idle color without a flip: who is there may finish, who comes from now on is not meant.
-    pub(super) fn leave_idle(&mut self, now: Duration) -> (Tenure, Leave) {
-        let left = self.renew_stay(self.machine.active().other());
-        (self.republish(now), left.leave(self.config.drain.timeout))
+    pub(super) fn leave_idle(&mut self, now: Duration) -> (RouteHandle, Draining) {
+        let left = self.renew_tracker(self.machine.active().other());
+        (self.republish(now), left.drain(self.config.drain.timeout))
     }
 
-    /// Lets the next route lead to another stay of `color`; the present one is to be left when that is published.
-    fn renew_stay(&mut self, color: Color) -> Stay {
+    /// Begins another generation of leases of `color` and returns the present one, to be drained once a route with the
+    /// new one is published.
+    fn renew_tracker(&mut self, color: Color) -> LeaseTracker {
         let workers = self.service.stats[color.index()].shards.len();
-        std::mem::replace(&mut self.stays[color.index()], Stay::new(workers))
+        std::mem::replace(&mut self.trackers[color.index()], LeaseTracker::new(workers))
     }
 
     /// Whether something is in flight on `color` that may have no end of its own.
     pub(super) fn has_long_lived(&self, color: Color) -> bool {
-        (0..KINDS.len()).any(|kind| self.service.stats[color.index()].open(kind) > 0)
+        LeaseKind::ALL.into_iter().any(|kind| self.service.stats[color.index()].open(kind) > 0)
     }
 
     /// Sends and counts requests as the machine wants it now. The other color answers for failures while the active one
     /// is watched, and only then.
     pub(super) fn set_mode(&mut self) {
         let mode = self.machine.mode();
-        self.cohorts.note_split(&self.tenure, mode.is_some_and(|mode| mode.keep_one_in > 0));
-        self.tenure.set_mode(mode);
+        self.cohorts.note_split(&self.route_handle, mode.is_some_and(|mode| mode.keep_one_in > 0));
+        self.route_handle.set_mode(mode);
     }
 
-    pub(super) fn take_tenure(&mut self, tenure: Tenure) -> Tenure {
+    pub(super) fn replace_handle(&mut self, route_handle: RouteHandle) -> RouteHandle {
         self.seen = Tally::default();
         self.cohorts = Cohorts::default();
-        std::mem::replace(&mut self.tenure, tenure)
+        std::mem::replace(&mut self.route_handle, route_handle)
     }
 
     /// Takes a changed configuration in force. Upstreams whose address stays keep their health and their connections,
     /// the counters stay, and so do color and epoch. Returns the route that was replaced, where one was.
-    pub(super) fn reconfigure(&mut self, config: config::Service, bell: &Arc<Notify>, now: Duration) -> Option<Tenure> {
+    pub(super) fn reconfigure(
+        &mut self,
+        config: config::Service,
+        bell: &Arc<Notify>,
+        now: Duration,
+    ) -> Option<RouteHandle> {
         let before = std::mem::replace(&mut self.config, config);
         let probes_anew = before.health != self.config.health;
         for color in Color::BOTH {
@@ -486,9 +492,9 @@ impl ServiceState {
         self.carry(now);
         let terms = self.terms(self.machine.active(), self.machine.epoch());
         let (stats, tap) = (self.service.stats.clone(), Arc::clone(&self.service.info.tap));
-        let (service, tenure) = Service::new(info(&self.config, tap, &self.key), stats, Arc::clone(bell), terms);
+        let (service, route_handle) = Service::new(info(&self.config, tap, &self.key), stats, Arc::clone(bell), terms);
         self.service = service;
-        Some(self.take_tenure(tenure))
+        Some(self.replace_handle(route_handle))
     }
 }
 
@@ -501,14 +507,14 @@ pub(super) fn timing(config: &config::Service) -> Timing {
     Timing { watch, drain: config.drain.timeout }
 }
 
-fn info(config: &config::Service, tap: Arc<Tap>, key: &Arc<Key>) -> Arc<ServiceInfo> {
+fn info(config: &config::Service, tap: Arc<RehearsalTap>, key: &Arc<PreviewKey>) -> Arc<ServiceInfo> {
     Arc::new(ServiceInfo {
         name: config.name.clone(),
         upstream: config.upstream.clone(),
         replay: config.replay,
         tap,
-        preview: Gate::new(config, key),
-        shield: Shield::new(&config.skew_shield),
+        preview: PreviewGate::new(config, key),
+        shield: SkewShield::new(&config.skew_shield),
     })
 }
 

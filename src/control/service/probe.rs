@@ -20,8 +20,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::config::{Address, Check, Health};
 use crate::domain::health::ProbeOutcome;
 use crate::http_client::{Wire, announce, grpc, says_ready, wire};
+use crate::os::resource_shortage::is_local_shortage;
 use crate::proxy_protocol::Version;
-use crate::routing::is_own_shortage;
 
 /// Who asks, to the application.
 const NAME: &str = "cutover-probe";
@@ -134,7 +134,7 @@ pub(in crate::control) async fn connect(address: &Address, proxy_protocol: Optio
 }
 
 fn of_connect_error(error: &io::Error) -> ProbeOutcome {
-    if is_own_shortage(error) {
+    if is_local_shortage(error) {
         return ProbeOutcome::Missing(format!("could not be probed: {error}"));
     }
     ProbeOutcome::Failed(match error.kind() {

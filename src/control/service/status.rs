@@ -13,7 +13,7 @@ use crate::domain::Color;
 use crate::domain::cutover::{self, GateError};
 use crate::domain::health;
 use crate::domain::watch::{Watch, WatchState, WatchSummary};
-use crate::routing::{ColorStats, Counter, Ends, KINDS};
+use crate::routing::{ColorStats, Counter, KindCounts, LeaseKind};
 use crate::tls::{Handshake, Identity};
 
 /// One certificate.
@@ -91,10 +91,9 @@ fn color_status(managed: &ServiceState, color: Color) -> ColorStatus {
     ColorStatus {
         ready: managed.flip_gate(color).is_ok(),
         in_flight: stats.in_flight(),
-        long_lived: KINDS
-            .iter()
-            .enumerate()
-            .filter_map(|(at, kind)| Some(((*kind).into(), ends(stats, at)?)))
+        long_lived: LeaseKind::ALL
+            .into_iter()
+            .filter_map(|kind| Some((kind.as_str().into(), ends(stats, kind)?)))
             .collect(),
         requests: stats.requests(),
         errors: stats.errors(),
@@ -105,8 +104,8 @@ fn color_status(managed: &ServiceState, color: Color) -> ColorStatus {
 }
 
 /// What became of the leases of one kind; `None` where there was nothing to tell.
-fn ends(stats: &ColorStats, kind: usize) -> Option<LongLived> {
-    let sum = |of: fn(&Ends) -> &Counter| stats.sum(|shard| of(&shard.ends[kind]).get());
+fn ends(stats: &ColorStats, kind: LeaseKind) -> Option<LongLived> {
+    let sum = |of: fn(&KindCounts) -> &Counter| stats.sum(|shard| of(&shard.ends[kind as usize]).get());
     let ends = LongLived { open: stats.open(kind), closed: sum(|ends| &ends.closed), cut: sum(|ends| &ends.cut) };
     (ends != LongLived::default()).then_some(ends)
 }

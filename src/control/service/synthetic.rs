@@ -23,7 +23,8 @@ use crate::control::task::evidence::FailureLog;
 use crate::domain::watch::{Stratum, WatchCounts};
 use crate::http_client::wire;
 use crate::os::clock;
-use crate::routing::{FailedRequest, FailedRequests, Ill, Judging, Side, Source, Upstream, is_own_shortage};
+use crate::os::resource_shortage::is_local_shortage;
+use crate::routing::{FailedRequest, FailedRequests, ModeCell, RequestSource, Side, Symptom, Upstream};
 
 /// Requests under way at once; while there are so many, none is added.
 const IN_FLIGHT_MAX: usize = 8;
@@ -55,7 +56,7 @@ struct Subject {
 /// They are being asked; that ends when this is dropped.
 pub(in crate::control) struct Synthetic {
     subject: Subject,
-    mode: Arc<Judging>,
+    mode: Arc<ModeCell>,
     task: AbortHandle,
 }
 
@@ -70,10 +71,10 @@ struct Stage {
     settings: config::Synthetic,
     to: config::Upstream,
     host: Option<String>,
-    source: Source,
+    source: RequestSource,
     /// By [`Side`].
     upstreams: [Arc<[Arc<Upstream>]>; 2],
-    mode: Arc<Judging>,
+    mode: Arc<ModeCell>,
     asked: Arc<Mutex<Asked>>,
     failed: FailedRequests,
 }
@@ -108,20 +109,20 @@ impl ServiceState {
         self.synthetic = None;
         lock(&self.asked).in_flight = 0;
         let active = self.machine.active();
-        let judging = Arc::new(Judging::new(Some(mode)));
+        let mode_cell = Arc::new(ModeCell::new(Some(mode)));
         let stage = Stage {
             to: self.config.upstream.clone(),
             host: self.config.hosts.iter().find(|host| !host.starts_with('*')).cloned(),
-            source: Source::new(CLIENT.as_bytes(), settings.path.as_bytes()),
+            source: RequestSource::new(CLIENT.as_bytes(), settings.path.as_bytes()),
             upstreams: [active, active.other()].map(|color| route_of(&self.upstreams[color.index()])),
-            mode: Arc::clone(&judging),
+            mode: Arc::clone(&mode_cell),
             asked: Arc::clone(&self.asked),
             failed: self.failures.get_or_insert_with(FailureLog::new).place.clone(),
             settings: settings.clone(),
         };
         let task = tokio::spawn(run(Arc::new(stage))).abort_handle();
         let subject = Subject { epoch, settings, colors: self.config.colors.clone() };
-        self.synthetic = Some(Synthetic { subject, mode: judging, task });
+        self.synthetic = Some(Synthetic { subject, mode: mode_cell, task });
     }
 
     /// How they were answered so far, as the watch counts it: what ended, and what is in flight.
@@ -162,7 +163,7 @@ async fn run(stage: Arc<Stage>) {
 
 impl Stage {
     async fn ask_and_count(&self, side: Side, turn: usize) {
-        let Some(mode) = self.mode.mode() else { return };
+        let Some(mode) = self.mode.get() else { return };
         let phase = match side {
             Side::New if self.source.is_excluded(&mode) => Some(Stratum::Excluded),
             Side::New => Some(mode.phase()),
@@ -186,7 +187,7 @@ impl Stage {
         if let Some(phase) = phase {
             asked.count(phase, self.source, is_bad, fault);
         }
-        if is_bad && side == Side::New && phase != Some(Stratum::Excluded) && self.failed.has_room(Ill::Failed) {
+        if is_bad && side == Side::New && phase != Some(Stratum::Excluded) && self.failed.has_room(Symptom::Failed) {
             let request = FailedRequest {
                 at_unix_ms: at,
                 method: "GET",
@@ -199,7 +200,7 @@ impl Stage {
                 replay: None,
                 synthetic: true,
             };
-            self.failed.add(Ill::Failed, request);
+            self.failed.add(Symptom::Failed, request);
         }
     }
 
@@ -210,7 +211,7 @@ impl Stage {
         let ended = |status, fault| Some(Ended { upstream: upstream.to_string(), status, fault });
         let stream = match timeout(self.to.connect_timeout, probe::connect(upstream, self.to.proxy_protocol)).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) if is_own_shortage(&error) => return None,
+            Ok(Err(error)) if is_local_shortage(&error) => return None,
             Ok(Err(_)) | Err(_) => return ended(None, Some(NOT_CONNECTED)),
         };
         let request = Request::get(&self.settings.path)
@@ -246,7 +247,7 @@ impl Stage {
 }
 
 impl Asked {
-    fn count(&mut self, phase: Stratum, source: Source, is_bad: bool, fault: Option<&str>) {
+    fn count(&mut self, phase: Stratum, source: RequestSource, is_bad: bool, fault: Option<&str>) {
         let add = |ended: &mut crate::domain::watch::Outcomes| {
             if is_bad { ended.bad += 1 } else { ended.good += 1 }
         };
@@ -271,13 +272,13 @@ mod tests {
 
     #[test]
     fn the_proxy_itself_is_a_client_of_its_own() {
-        let number = |client: &str| Source::new(client.as_bytes(), b"/").client;
+        let number = |client: &str| RequestSource::new(client.as_bytes(), b"/").client;
         assert!(["127.0.0.1", "::1"].into_iter().all(|loopback| number(loopback) != number(CLIENT)));
     }
 
     #[test]
     fn an_answer_counts_where_its_request_began() {
-        let source = Source::new(CLIENT.as_bytes(), b"/check");
+        let source = RequestSource::new(CLIENT.as_bytes(), b"/check");
         let mut asked = Asked::default();
         asked.count(Stratum::Calm, source, false, None);
         asked.count(Stratum::Split, source, true, Some(NOT_CONNECTED));

@@ -14,12 +14,12 @@ use crate::control::task::Task;
 use crate::domain::Color;
 use crate::domain::cutover::Event;
 use crate::os::clock;
-use crate::routing::Leave;
+use crate::routing::Draining;
 
 /// A color that was left and may still hold leases.
 pub(in crate::control) struct PendingDrain {
     pub(in crate::control) service: String,
-    pub(in crate::control) leave: Leave,
+    pub(in crate::control) leave: Draining,
     pub(in crate::control) by: DrainCause,
 }
 
@@ -59,7 +59,7 @@ pub(in crate::control) async fn first_drained(draining: &mut [PendingDrain]) -> 
 /// The position of the first route that holds no lease any more.
 pub(in crate::control) async fn first_over(leaving: &mut [ReplacedRoute]) -> usize {
     poll_fn(|cx| {
-        let over = leaving.iter_mut().position(|left| left.tenure.poll_over(cx).is_ready());
+        let over = leaving.iter_mut().position(|left| left.route_handle.poll_over(cx).is_ready());
         over.map_or(Poll::Pending, Poll::Ready)
     })
     .await
@@ -117,10 +117,10 @@ impl Task {
             return;
         }
         let (now, service) = (clock::now(), name.to_owned());
-        let (tenure, leave) = managed.leave_idle(now);
+        let (route_handle, leave) = managed.leave_idle(now);
         let until = Some(now + managed.config.drain.timeout);
         let by = DrainCause::Request { color: idle, since: now, until, was_used: leave.in_flight() > 0 };
-        self.leaving.push(ReplacedRoute { service: service.clone(), tenure });
+        self.leaving.push(ReplacedRoute { service: service.clone(), route_handle });
         self.draining.push(PendingDrain { service, leave, by });
         self.schedule.is_stale = true;
         (self.wake_workers)();

@@ -18,18 +18,18 @@ use crate::control::task::commands::unknown;
 use crate::control::task::{LEDGER_WAIT, Task};
 use crate::domain::freeze::{Freeze, FreezeEnd, FreezeOutcome, Freezer, NewFreeze, What};
 use crate::os::clock;
-use crate::routing::{Held, HeldEnd, Hold, Tenure};
+use crate::routing::{FreezeQueue, QueueOutcome, QueueStats, RouteHandle};
 
 /// What one service holds, and for whom.
 #[derive(Default)]
 pub(in crate::control) struct FreezeState {
     pub(in crate::control) freezer: Freezer,
     /// Over all freezes.
-    pub(in crate::control) held: Arc<Held>,
+    pub(in crate::control) held: Arc<QueueStats>,
     /// Where requests wait now.
-    pub(in crate::control) hold: Option<Arc<Hold>>,
+    pub(in crate::control) hold: Option<Arc<FreezeQueue>>,
     /// How waits had ended when this freeze began.
-    ends_before: [u64; HeldEnd::ALL.len()],
+    ends_before: [u64; QueueOutcome::ALL.len()],
 }
 
 impl FreezeState {
@@ -46,8 +46,8 @@ impl FreezeState {
         })
     }
 
-    /// How waits have ended since this freeze began, in the order of [`HeldEnd::ALL`].
-    pub(in crate::control) fn ends(&self) -> [u64; HeldEnd::ALL.len()] {
+    /// How waits have ended since this freeze began, in the order of [`QueueOutcome::ALL`].
+    pub(in crate::control) fn ends(&self) -> [u64; QueueOutcome::ALL.len()] {
         let (now, before) = (self.held.ends(), self.ends_before);
         std::array::from_fn(|at| now[at] - before[at])
     }
@@ -102,7 +102,7 @@ impl Task {
     fn hold(&mut self, name: &str, what: What, now: Duration) {
         let Some(managed) = self.services.get_mut(name) else { return };
         let frost = &mut managed.frost;
-        let before = frost.hold.replace(Hold::new(what, managed.config.freeze, Arc::clone(&frost.held)));
+        let before = frost.hold.replace(FreezeQueue::new(what, managed.config.freeze, Arc::clone(&frost.held)));
         if before.is_none() {
             frost.ends_before = frost.held.ends();
         }
@@ -115,10 +115,10 @@ impl Task {
     }
 
     /// Publishes the service's present hold, or that there is none, and lets go whom the one `before` held.
-    fn publish_hold(&mut self, name: &str, before: Option<Arc<Hold>>, now: Duration) {
+    fn publish_hold(&mut self, name: &str, before: Option<Arc<FreezeQueue>>, now: Duration) {
         let Some(managed) = self.services.get_mut(name) else { return };
-        let tenure = managed.republish(now);
-        self.leaving.push(ReplacedRoute { service: name.to_owned(), tenure });
+        let route_handle = managed.republish(now);
+        self.leaving.push(ReplacedRoute { service: name.to_owned(), route_handle });
         if let Some(before) = before {
             tokio::spawn(release(before.end(), managed.config.freeze.release_spread));
         }
@@ -128,8 +128,9 @@ impl Task {
     /// still have such requests as well.
     fn quiet(&self, name: &str, what: What, limit: Duration) -> impl Future<Output = bool> + use<> {
         let of_service = self.leaving.iter().filter(|left| left.service == name);
-        let ends: Vec<_> =
-            of_service.map(|ReplacedRoute { tenure, .. }: &ReplacedRoute| Tenure::ended(tenure, what)).collect();
+        let ends: Vec<_> = of_service
+            .map(|ReplacedRoute { route_handle, .. }: &ReplacedRoute| RouteHandle::ended(route_handle, what))
+            .collect();
         async move {
             let all = async {
                 for end in ends {

@@ -42,8 +42,8 @@ use crate::domain::cutover::{
 use crate::domain::health::Readiness;
 use crate::ledger::Ledger;
 use crate::os::clock;
-use crate::routing::preview_token::Key;
-use crate::routing::{ClientEnds, Table};
+use crate::routing::preview_token::PreviewKey;
+use crate::routing::{ClientTerminations, HostTable};
 use crate::tls::Terminator;
 
 /// How long an answer waits for its line to be in the ledger; a hanging disk must not keep a caller for ever.
@@ -75,12 +75,12 @@ pub(super) struct Saved {
 pub(super) struct Task {
     pub(super) config: Config,
     pub(super) workers: usize,
-    pub(super) table: Arc<ArcSwap<Table>>,
+    pub(super) table: Arc<ArcSwap<HostTable>>,
     pub(super) terminator: Option<Arc<Terminator>>,
-    pub(super) client_ends: Arc<ClientEnds>,
+    pub(super) client_ends: Arc<ClientTerminations>,
     pub(super) services: BTreeMap<String, ServiceState>,
     /// What passes to idle colors are made with.
-    pub(super) key: Arc<Key>,
+    pub(super) key: Arc<PreviewKey>,
     pub(super) leaving: Vec<ReplacedRoute>,
     pub(super) draining: Vec<PendingDrain>,
     pub(super) bell: Arc<Notify>,
@@ -273,9 +273,9 @@ impl Task {
                 Effect::Publish { color, epoch } => {
                     let Some(managed) = self.services.get_mut(name) else { return };
                     let lives_long = managed.has_long_lived(color.other());
-                    let (tenure, leave) = managed.publish(color, epoch);
+                    let (route_handle, leave) = managed.publish(color, epoch);
                     let service = name.to_owned();
-                    self.leaving.push(ReplacedRoute { service: service.clone(), tenure });
+                    self.leaving.push(ReplacedRoute { service: service.clone(), route_handle });
                     self.draining.push(PendingDrain { service, leave, by: DrainCause::Flip { epoch: epoch - 1 } });
                     if lives_long {
                         (self.wake_workers)();

@@ -11,7 +11,7 @@ use crate::control::saved_state::StateFolder;
 use crate::control::task::Task;
 use crate::control::task::commands::unknown;
 use crate::os::clock;
-use crate::routing::preview_token::Key;
+use crate::routing::preview_token::PreviewKey;
 
 /// The key that is kept in the state folder. If it cannot be kept, one for this run.
 ///
@@ -21,8 +21,8 @@ pub(in crate::control) fn key(
     config: &Config,
     store: &StateFolder,
     problems: &mut Vec<String>,
-) -> Result<Arc<Key>, Unspecified> {
-    let fresh = Key::random_bytes()?;
+) -> Result<Arc<PreviewKey>, Unspecified> {
+    let fresh = PreviewKey::random_bytes()?;
     let bytes = store.preview_key(fresh).unwrap_or_else(|error| {
         if config.services.iter().any(|service| service.preview.enabled) {
             let folder = config.state.dir.display();
@@ -33,7 +33,7 @@ pub(in crate::control) fn key(
         }
         fresh
     });
-    Ok(Arc::new(Key::new(&bytes)))
+    Ok(Arc::new(PreviewKey::new(&bytes)))
 }
 
 impl Task {
@@ -52,7 +52,7 @@ impl Task {
             color: managed.machine.active().other(),
             token: gate.sign(until),
             expires: clock::utc_of(until),
-            door: gate.door(),
+            door: gate.entry_path(),
         })
     }
 }

@@ -20,7 +20,7 @@ use crate::control::task::drain::DrainCause;
 use crate::domain::Color;
 use crate::domain::cutover::{Cutover, SavedState};
 use crate::os::clock;
-use crate::routing::Table;
+use crate::routing::HostTable;
 use crate::tls;
 
 /// Loads a config, or says everything that is wrong with it.
@@ -116,8 +116,8 @@ pub(in crate::control) fn contents_of(config: &Config, load: &ConfigLoader) -> C
 }
 
 /// The table of all services, in the order of the config.
-pub(in crate::control) fn table_of<'a>(services: impl Iterator<Item = &'a ServiceState>) -> Table {
-    Table::new(services.map(|managed| (&managed.config, Arc::clone(&managed.service))))
+pub(in crate::control) fn table_of<'a>(services: impl Iterator<Item = &'a ServiceState>) -> HostTable {
+    HostTable::new(services.map(|managed| (&managed.config, Arc::clone(&managed.service))))
 }
 
 impl Task {
@@ -195,7 +195,7 @@ impl Task {
                     let replaced = managed.reconfigure(config.clone(), &self.bell, now);
                     managed.set_rehearsal();
                     let service = config.name.clone();
-                    self.leaving.extend(replaced.map(|tenure| ReplacedRoute { service, tenure }));
+                    self.leaving.extend(replaced.map(|route_handle| ReplacedRoute { service, route_handle }));
                 }
                 None => {
                     let record = saved.remove(&config.name).unwrap_or(Ok(None)).unwrap_or_else(|problem| {

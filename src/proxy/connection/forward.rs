@@ -21,12 +21,7 @@ use crate::proxy::fault::Fault;
 use crate::proxy::transport::Transport;
 use crate::proxy::upstream::pool::{self, Share};
 use crate::proxy_protocol::Ends;
-use crate::routing::{FailedRequest, Ill, METHODS, Other, Outcome, REPLAY_RESULTS, Upstream};
-
-/// Indexes into [`crate::routing::REPLAY_RESULTS`].
-const REPLAY_ANSWERED: usize = 0;
-const REPLAY_FAILED: usize = 1;
-const REPLAY_OVER_BUDGET: usize = 2;
+use crate::routing::{FailedRequest, METHODS, Outcome, ReplayResult, Standby, Symptom, Upstream};
 
 /// A request and its answer on their way.
 pub(in crate::proxy) struct Way {
@@ -160,7 +155,7 @@ impl<S: Transport> Connection<S> {
                     silence: self.worker.proxy.body_timeout,
                     rate: if accepted.is_call { 0 } else { self.worker.proxy.min_body_rate },
                 },
-                answer: Patience::of(accepted.lease.lane().service.upstream.response_timeout),
+                answer: Patience::of(accepted.lease.route().service.upstream.response_timeout),
                 read: Patience { silence: self.worker.proxy.idle_timeout, rate: self.worker.proxy.min_read_rate },
             },
             pace: None,
@@ -185,7 +180,7 @@ impl<S: Transport> Connection<S> {
         }
         while let Some(share) = self.worker.pool.choose(upstreams, &dial.tried) {
             let now = Instant::now();
-            let settings = &accepted.lease.lane().service.upstream;
+            let settings = &accepted.lease.route().service.upstream;
             let is_http1 = settings.protocol == Protocol::Http1;
             let announced =
                 settings.proxy_protocol.map(|version| (version, Ends { client: self.peer, server: self.local }));
@@ -230,12 +225,12 @@ impl<S: Transport> Connection<S> {
         accepted.lease.record(outcome, status, accepted.method_index, accepted.began.elapsed());
         let description = accepted.describe(&failed);
         if !accepted.lease.take_replay() {
-            accepted.lease.lane().count_replay(REPLAY_OVER_BUDGET);
-            accepted.leave(description, Some(REPLAY_OVER_BUDGET));
+            accepted.lease.route().count_replay(ReplayResult::OverBudget);
+            accepted.leave(description, Some(ReplayResult::OverBudget));
             return (self.go_on(accepted, way, failed).await, None);
         }
-        let standby: Other = accepted.lease.other().clone();
-        if !accepted.lease.begin_visit() {
+        let standby: Standby = accepted.lease.standby().clone();
+        if !accepted.lease.begin_standby() {
             accepted.leave(description, None);
             return (self.go_on(accepted, way, failed).await, None);
         }
@@ -244,11 +239,11 @@ impl<S: Transport> Connection<S> {
         let instead = Some(Instead::Replayed(standby.color));
         let again = self.try_color(accepted, way, &standby.upstreams, Replaceable::NOTHING, instead).await;
         let answered = matches!(again.result, Ok(Done::Answered)) && again.seen.status.is_some_and(|code| code < 500);
-        let result = if answered { REPLAY_ANSWERED } else { REPLAY_FAILED };
-        accepted.lease.lane().count_replay(result);
+        let result = if answered { ReplayResult::Answered } else { ReplayResult::Failed };
+        accepted.lease.route().count_replay(result);
         accepted.leave(description, Some(result));
         if again.result == Err(Fault::ConnectFailed) {
-            accepted.lease.end_visit();
+            accepted.lease.end_standby();
             return (self.go_on(accepted, way, failed).await, None);
         }
         (again, Some(Replayed { color: standby.color, began, word: "replayed" }))
@@ -319,7 +314,7 @@ impl<S: Transport> Connection<S> {
             Err(fault) => (self.end_badly(fault, accepted, way, &mut seen).await, Err(fault)),
         };
         if let Some(Replayed { color, began, .. }) = &replayed {
-            accepted.lease.record_visit(seen.status, accepted.method_index, began.elapsed());
+            accepted.lease.record_standby(seen.status, accepted.method_index, began.elapsed());
             if let Some(line) = &mut accepted.line {
                 line.color = color.as_str();
             }
@@ -330,7 +325,7 @@ impl<S: Transport> Connection<S> {
 
     fn keep(&self, accepted: &Accepted, share: &Share, mut connection: pool::Connection, sent: u64) {
         connection.wire.release(&self.worker.buffers);
-        let idle_timeout = accepted.lease.lane().service.upstream.idle_timeout;
+        let idle_timeout = accepted.lease.route().service.upstream.idle_timeout;
         self.worker.pool.keep(share, connection, sent, Instant::now(), idle_timeout);
     }
 
@@ -410,8 +405,8 @@ impl<S: Transport> Connection<S> {
 
 impl Accepted {
     /// What is to be told of a request that failed on a watched color, or was slow; once, and `None` for any other.
-    fn describe(&mut self, trial: &Trial) -> Option<(Ill, FailedRequest)> {
-        let mut ill = Ill::Failed;
+    fn describe(&mut self, trial: &Trial) -> Option<(Symptom, FailedRequest)> {
+        let mut ill = Symptom::Failed;
         let (status, fault) = match trial.result {
             Ok(Done::Failed(status)) => (Some(status), None),
             Ok(Done::Answered) if trial.seen.status.is_some_and(|code| code >= 500) => (trial.seen.status, None),
@@ -419,7 +414,7 @@ impl Accepted {
                 (trial.seen.status, trial.seen.failure.map(Failure::word))
             }
             Ok(Done::Answered) if self.lease.is_slow() => {
-                ill = Ill::Slow;
+                ill = Symptom::Slow;
                 (trial.seen.status, None)
             }
             Ok(Done::Answered | Done::Tunnel) => return None,
@@ -453,10 +448,10 @@ impl Accepted {
         Some((ill, request))
     }
 
-    /// Leaves a description where the watch finds it; `replay` is an index into [`REPLAY_RESULTS`].
-    fn leave(&self, description: Option<(Ill, FailedRequest)>, replay: Option<usize>) {
+    /// Leaves a description where the watch finds it; `replay` is what came of asking the standby.
+    fn leave(&self, description: Option<(Symptom, FailedRequest)>, replay: Option<ReplayResult>) {
         if let (Some((ill, request)), Some(place)) = (description, self.lease.failed()) {
-            place.add(ill, FailedRequest { replay: replay.map(|at| REPLAY_RESULTS[at]), ..request });
+            place.add(ill, FailedRequest { replay, ..request });
         }
     }
 }

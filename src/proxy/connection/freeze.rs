@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::proxy::connection::{Accepted, Connection, Refused, Unaccepted};
 use crate::proxy::fault::Fault;
 use crate::proxy::transport::Transport;
-use crate::routing::{Full, HeldEnd, Hold};
+use crate::routing::{FreezeQueue, QueueFull, QueueOutcome};
 
 impl<S: Transport> Connection<S> {
     /// Waits with the request whose head ends at `end` until no freeze is in force for it, for at most `freeze.hold`
@@ -22,21 +22,21 @@ impl<S: Transport> Connection<S> {
     pub(in crate::proxy) async fn accept_later(
         &mut self,
         end: usize,
-        mut hold: Arc<Hold>,
+        mut hold: Arc<FreezeQueue>,
         is_head: bool,
     ) -> Result<Accepted, Refused> {
         let refused = |fault| Refused { is_head, ..Refused::with(fault) };
         // Who waits for a thaw stands in no other line's way.
         self.permit = None;
         let admitted = hold.admit(self.client.buffered(), Instant::now());
-        let mut place = admitted.map_err(|Full| refused(Fault::HoldFull))?;
+        let mut place = admitted.map_err(|QueueFull| refused(Fault::HoldFull))?;
         self.alarm.set(place.until);
         loop {
             if let Some(turn) = hold.queue(&place)
                 && let Err(fault) = self.wait_for(turn).await
             {
                 if fault == Fault::HoldTimedOut {
-                    place.end = HeldEnd::TimedOut;
+                    place.end = QueueOutcome::TimedOut;
                 }
                 return Err(refused(fault));
             }
@@ -44,7 +44,7 @@ impl<S: Transport> Connection<S> {
                 Err(Unaccepted::Held(hold, _)) => hold,
                 Err(Unaccepted::Refused(refused)) => return Err(refused),
                 Ok(accepted) => {
-                    place.end = HeldEnd::Released;
+                    place.end = QueueOutcome::Released;
                     return Ok(accepted);
                 }
             };

@@ -34,7 +34,7 @@ use crate::proxy::connection::preview::Note;
 use crate::proxy::context::WorkerContext;
 use crate::proxy::exchange::body_copy::{Pump, Wire};
 use crate::proxy::transport::Transport;
-use crate::routing::{Access, Hold, Lease, Source, TARGET_BYTES_MAX};
+use crate::routing::{Access, FreezeQueue, Lease, RequestSource, TARGET_BYTES_MAX};
 use crate::tls::Current;
 
 /// How long a closing connection goes on reading what the client still sends, so that it can read our last answer.
@@ -130,7 +130,7 @@ pub(super) struct Refused {
 pub(super) enum Unaccepted {
     Refused(Refused),
     /// It may wait there; and whether it is a HEAD.
-    Held(Arc<Hold>, bool),
+    Held(Arc<FreezeQueue>, bool),
 }
 
 impl Unaccepted {
@@ -357,7 +357,7 @@ impl<S: Transport> Connection<S> {
         let began = Instant::now();
         let (mut lease, preview) = self.lease(&mut request, began).map_err(|no| no.of(is_head))?;
         if lease.is_watched() {
-            lease.name_source(Source::new(self.client_of(&request), request.path.as_bytes()));
+            lease.name_source(RequestSource::new(self.client_of(&request), request.path.as_bytes()));
         }
         let claimed = if self.origin.trusted { request.fields.values(Field::RequestId).next() } else { None };
         let request_id = match claimed {
@@ -373,7 +373,7 @@ impl<S: Transport> Connection<S> {
             asked: Asked { head: is_head, upgrade: request.upgrade.is_some(), is_1_0: request.is_1_0, preview },
             method_index: request.method_index,
             idempotent: request.is_idempotent(),
-            replayable: may_replay(&request, lease.lane().service.replay),
+            replayable: may_replay(&request, lease.route().service.replay),
             keep_alive: request.keep_alive && !self.is_last(),
             expects_continue: request.expects_continue,
             line: self.worker.access_log.is_on().then(|| Box::new(self.line(&request, &request_id, &lease))),
@@ -420,7 +420,7 @@ impl<S: Transport> Connection<S> {
             let leased = service.route.load().lease(self.worker.index, access(request), now);
             return leased.map(|lease| (lease, None)).map_err(held);
         };
-        if let Some(door) = gate.knocks(request.path) {
+        if let Some(door) = gate.action(request.path) {
             let over_tls = self.came_over_tls(request);
             let (fault, fields) = preview::open(gate, door, request.method, over_tls, clock::unix_now());
             return Err(Refused { fields, ..Refused::with(fault) }.into());
@@ -570,9 +570,9 @@ impl<S: Transport> Connection<S> {
                 Version::Http1 if request.is_1_0 => "HTTP/1.0",
                 Version::Http1 => "HTTP/1.1",
             },
-            service: lease.lane().service.name.clone(),
+            service: lease.route().service.name.clone(),
             color: lease.color().as_str(),
-            epoch: lease.lane().epoch,
+            epoch: lease.route().epoch,
             request_id: request_id.to_owned(),
             referer: value("referer"),
             user_agent: value("user-agent"),

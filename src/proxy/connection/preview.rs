@@ -8,8 +8,8 @@ use crate::http1::buffer::Buffer;
 use crate::http1::header::Field;
 use crate::http1::request::{Request, put_field};
 use crate::proxy::fault::Fault;
-use crate::routing::preview_token::Flaw;
-use crate::routing::{Door, Gate};
+use crate::routing::preview_token::TokenError;
+use crate::routing::{PreviewAction, PreviewGate};
 
 /// The header of requests that a pass comes in, and of answers that says what came of it.
 pub const HEADER: &str = "X-Cutover-Preview";
@@ -27,12 +27,12 @@ pub enum Note {
     /// It was good: this idle color was asked.
     Served(Color),
     /// It was not, and the request went where all others go.
-    Ignored(Flaw),
+    Ignored(TokenError),
 }
 
 /// What came of the request's pass, if it shows one; the header before the cookies. `color` is the idle one, `now`
 /// seconds since 1970.
-pub fn note(gate: &Gate, request: &Request<'_>, color: Color, now: impl Fn() -> u64) -> Option<Note> {
+pub fn note(gate: &PreviewGate, request: &Request<'_>, color: Color, now: impl Fn() -> u64) -> Option<Note> {
     let of = |pass: &[u8]| gate.check(pass, now()).map_or_else(Note::Ignored, |_| Note::Served(color));
     if let Some(pass) = request.fields.values(Field::Preview).next() {
         return Some(of(pass));
@@ -69,8 +69,8 @@ impl Note {
     pub fn as_str(self) -> &'static str {
         match self {
             Note::Served(color) => color.as_str(),
-            Note::Ignored(Flaw::Expired) => "expired",
-            Note::Ignored(Flaw::Invalid) => "invalid",
+            Note::Ignored(TokenError::Expired) => "expired",
+            Note::Ignored(TokenError::Invalid) => "invalid",
         }
     }
 
@@ -98,10 +98,10 @@ pub fn is_for_caches(name: &str) -> bool {
         || ["vary", "expires", "surrogate-control", "x-accel-expires"].into_iter().any(is)
 }
 
-/// The answer of the door to a request that knocks: a fault that is none, and its fields.
+/// The response of the entry path: a fault that is none, and its header fields.
 pub fn open(
-    gate: &Gate,
-    door: Door<'_>,
+    gate: &PreviewGate,
+    door: PreviewAction<'_>,
     method: &str,
     over_tls: bool,
     now: u64,
@@ -110,10 +110,10 @@ pub fn open(
         return (Fault::MethodRefused, vec![("Allow", "GET, HEAD".into())]);
     }
     let (pass, age) = match door {
-        Door::Leave => ("", 0),
-        Door::Enter(pass) => match gate.check(pass.as_bytes(), now) {
+        PreviewAction::Leave => ("", 0),
+        PreviewAction::Enter(pass) => match gate.check(pass.as_bytes(), now) {
             Ok(until) => (pass, until - now),
-            Err(Flaw::Expired | Flaw::Invalid) => return (Fault::PassRefused, discreet().to_vec()),
+            Err(TokenError::Expired | TokenError::Invalid) => return (Fault::PassRefused, discreet().to_vec()),
         },
     };
     let secure = if over_tls { "; Secure" } else { "" };

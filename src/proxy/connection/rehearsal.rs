@@ -6,7 +6,7 @@ use crate::routing::METHODS;
 
 /// Leaves a copy of `accepted`, if one is wanted. Call it before the head is used up.
 pub(in crate::proxy) fn offer(accepted: &Accepted) {
-    let tap = &accepted.lease.lane().service.tap;
+    let tap = &accepted.lease.route().service.tap;
     if !tap.is_open() || accepted.lease.is_preview() || accepted.asked.upgrade || !accepted.body.is_done() {
         return;
     }

@@ -11,20 +11,20 @@ use crate::proxy::connection::forward::{Replayed, Trial, Way};
 use crate::proxy::connection::{Accepted, Connection};
 use crate::proxy::exchange::{Done, Replaceable};
 use crate::proxy::transport::Transport;
-use crate::routing::{Lease, METHODS, Other};
+use crate::routing::{Lease, METHODS, Standby};
 
 /// Whether a 404 to this request may be another color's to answer; what it is for is only looked at then.
 pub(in crate::proxy) fn may_miss(accepted: &Accepted) -> bool {
     matches!(METHODS[accepted.method_index], "GET" | "HEAD")
-        && accepted.lease.lane().service.shield.is_some()
+        && accepted.lease.route().service.shield.is_some()
         && !accepted.lease.is_preview()
         && !accepted.asked.upgrade
 }
 
 /// Whether the other color is to be asked for what `head`, a request's, asks for; takes that out of the budget.
 pub(in crate::proxy) fn take_search(lease: &Lease, head: &[u8]) -> bool {
-    let Some(shield) = &lease.lane().service.shield else { return false };
-    path_of(head).is_some_and(|path| shield.covers(path)) && lease.other().is_up() && lease.take_search()
+    let Some(shield) = &lease.route().service.shield else { return false };
+    path_of(head).is_some_and(|path| shield.covers(path)) && lease.standby().is_up() && lease.take_search()
 }
 
 impl<S: Transport> Connection<S> {
@@ -35,8 +35,8 @@ impl<S: Transport> Connection<S> {
         way: &mut Way,
         missing: Trial,
     ) -> (Trial, Option<Replayed>) {
-        let other: Other = accepted.lease.other().clone();
-        if !accepted.lease.begin_visit() {
+        let other: Standby = accepted.lease.standby().clone();
+        if !accepted.lease.begin_standby() {
             return (self.go_on(accepted, way, missing).await, None);
         }
         let first_took = accepted.began.elapsed();
@@ -47,9 +47,9 @@ impl<S: Transport> Connection<S> {
         let again = self.try_color(accepted, way, &other.upstreams, Replaceable::from(400), instead).await;
         if way.down.written == 0 && again.result != Ok(Done::Answered) {
             if let Ok(Done::Failed(status)) = again.result {
-                accepted.lease.record_visit(Some(status), accepted.method_index, began.elapsed());
+                accepted.lease.record_standby(Some(status), accepted.method_index, began.elapsed());
             }
-            accepted.lease.end_visit();
+            accepted.lease.end_standby();
             if let (Some(line), Some(upstream)) = (&mut accepted.line, first_upstream) {
                 line.upstream = upstream;
             }

@@ -27,7 +27,7 @@ use crate::proxy::context::WorkerContext;
 use crate::proxy::exchange::body_copy::{Pump, Stop, Wire};
 use crate::proxy::exchange::min_rate::{Late, Pace, Patience};
 use crate::proxy::upstream::pool::Io;
-use crate::routing::{Kind, Lease};
+use crate::routing::{Lease, LeaseKind};
 
 /// An answer head at most; a larger one is 502.
 const ANSWER_HEAD_MAX: usize = 64 * 1024;
@@ -138,7 +138,7 @@ pub struct Seen {
     /// How a call of gRPC failed that was answered.
     pub failure: Option<Failure>,
     /// What a tunnel is for.
-    pub tunnel: Kind,
+    pub tunnel: LeaseKind,
     up_over: bool,
     up_failed: bool,
     event_stream: bool,
@@ -293,7 +293,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
                 answer.write_interim(&mut self.down.pending);
                 self.seen.status = Some(101);
                 *self.permit = None;
-                self.seen.tunnel = if answer.is_websocket() { Kind::WebSocket } else { Kind::Tunnel };
+                self.seen.tunnel = if answer.is_websocket() { LeaseKind::WebSocket } else { LeaseKind::Tunnel };
             }
             100..200 => {
                 self.seen.interim += 1;
@@ -327,7 +327,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
                     self.lease.answered();
                 }
                 if self.seen.event_stream {
-                    self.lease.set_kind(Kind::EventStream);
+                    self.lease.set_kind(LeaseKind::EventStream);
                 }
             }
         }
@@ -377,7 +377,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
     /// Ends an event stream after its present event, when its turn has come. The client asks again, and is answered by
     /// whoever is active then.
     fn say_goodbye(&mut self) {
-        match self.goodbye() {
+        match self.close_at() {
             None => {}
             Some(at) if at > Instant::now() => self.alarm.set_at_most(at),
             Some(_) => {
@@ -387,9 +387,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
         }
     }
 
-    fn goodbye(&self) -> Option<Instant> {
+    fn close_at(&self) -> Option<Instant> {
         let has_turn = self.seen.event_stream && self.down.boundary.is_some() && !self.down.is_leaving();
-        if has_turn { self.worker.shutdown.goodbye(self.lease, self.seen.turn) } else { None }
+        if has_turn { self.worker.shutdown.close_at(self.lease, self.seen.turn) } else { None }
     }
 
     fn set_alarm(&mut self) {
@@ -397,7 +397,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
         let pace = Pace::follow(self.pace, waiting, patience, moved, Instant::now());
         self.pace = Some(pace);
         self.alarm.set(pace.due(patience));
-        if let Some(at) = self.goodbye() {
+        if let Some(at) = self.close_at() {
             self.alarm.set_at_most(at);
         }
     }

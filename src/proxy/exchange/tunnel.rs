@@ -22,7 +22,7 @@ use crate::proxy::exchange::body_copy::{Pump, Stop, Wire};
 use crate::proxy::fault::Fault;
 use crate::proxy::shutdown::Shutdown;
 use crate::proxy::upstream::pool::Io;
-use crate::routing::{Kind, Lease};
+use crate::routing::{Lease, LeaseKind};
 
 /// How long the two sides of a closed WebSocket may take to answer the Close and to end (RFC 6455 7.1.1).
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -34,7 +34,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// [`Fault::Drained`] or [`Fault::Stopped`] when it was cut. A side that breaks off just ends it.
 pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     (client, upstream): (&mut Wire<S>, &mut Wire<Io>),
-    kind: Kind,
+    kind: LeaseKind,
     lease: &Lease,
     alarm: &Alarm,
     buffers: &Buffers,
@@ -53,7 +53,7 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
             shutdown.count_cut();
             return Poll::Ready(Err(Fault::Stopped));
         }
-        if let Some(at) = shutdown.goodbye(lease, turn).filter(|_| !is_parting) {
+        if let Some(at) = shutdown.close_at(lease, turn).filter(|_| !is_parting) {
             if at > Instant::now() {
                 alarm.set(at);
             } else if !up.is_closing() {
@@ -124,9 +124,9 @@ struct Direction {
 }
 
 impl Direction {
-    fn new(kind: Kind, buffers: &Buffers) -> Self {
+    fn new(kind: LeaseKind, buffers: &Buffers) -> Self {
         let mut pump = Pump::new(Decoder::UntilClose, Encoding::Plain, buffers.tiny(), 0);
-        pump.boundary = (kind == Kind::WebSocket).then(Boundary::of_messages);
+        pump.boundary = (kind == LeaseKind::WebSocket).then(Boundary::of_messages);
         Direction { pump, ended: false }
     }
 

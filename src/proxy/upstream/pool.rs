@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 
 use super::http2;
 use crate::http1::buffer::Buffers;
+use crate::os::resource_shortage::is_local_shortage;
 use crate::proxy::alarm::{Alarm, Alarms};
 use crate::proxy::exchange::body_copy::Wire;
 use crate::proxy::fault::Fault;
@@ -24,7 +25,7 @@ use crate::proxy::http2::Stream;
 use crate::proxy::shutdown::Shutdown;
 use crate::proxy::upstream::dns::Lookup;
 use crate::proxy_protocol::{self, Ends, Version};
-use crate::routing::{Upstream, is_own_shortage};
+use crate::routing::Upstream;
 
 /// Kept connections to one upstream at most, per worker.
 const KEPT_MAX: usize = 8192;
@@ -294,7 +295,7 @@ async fn within<T>(limit: Duration, alarm: &Alarm, opening: impl Future<Output =
 /// What it means that no connection came about.
 fn failed(upstream: &Upstream, error: &io::Error) -> Fault {
     tracing::debug!(upstream = %upstream.address, %error, "connect failed");
-    if is_own_shortage(error) { Fault::Exhausted } else { Fault::ConnectFailed }
+    if is_local_shortage(error) { Fault::Exhausted } else { Fault::ConnectFailed }
 }
 
 /// A stream to an upstream that speaks HTTP/2, on a connection that takes one more, or on a new one.

@@ -20,7 +20,7 @@ use crate::domain::Color;
 use crate::domain::cutover::{GateError, Phase};
 use crate::domain::rehearsal::{self as domain, Comparison, Results, Sameness};
 use crate::ledger::redact::without_values;
-use crate::routing::{Copied, REHEARSAL_RESULTS, Tap, Upstream};
+use crate::routing::{RehearsalResult, RehearsalTap, RequestCopy, Upstream};
 use ask::Request;
 use compare::{Answer, compare};
 
@@ -31,9 +31,6 @@ const OLD_AGAINST_OLD: usize = 8;
 /// How often the active color is asked again about a difference. A field that comes and goes at random is missed with
 /// one chance in eight; seen once, it is noise for all that was compared before.
 const AGAIN_MAX: usize = 3;
-
-/// Index into [`REHEARSAL_RESULTS`].
-const FAILED: usize = 3;
 
 /// What a rehearsal is about. Another one of these begins another rehearsal.
 #[derive(Debug, PartialEq)]
@@ -48,8 +45,8 @@ pub(in crate::control) struct Rehearsal {
     subject: Subject,
     results: Arc<Mutex<Results>>,
     /// The tap's counts when it began.
-    before: [u64; REHEARSAL_RESULTS.len()],
-    tap: Arc<Tap>,
+    before: [u64; RehearsalResult::ALL.len()],
+    tap: Arc<RehearsalTap>,
     task: AbortHandle,
 }
 
@@ -68,7 +65,7 @@ struct Stage {
     upstreams: [Arc<[Arc<Upstream>]>; 2],
     turn: AtomicUsize,
     results: Arc<Mutex<Results>>,
-    tap: Arc<Tap>,
+    tap: Arc<RehearsalTap>,
 }
 
 impl ServiceState {
@@ -138,7 +135,7 @@ impl Rehearsal {
 }
 
 /// Asks about each copy, a few at a time, until it is aborted.
-async fn run(stage: Arc<Stage>, mut copies: mpsc::Receiver<Copied>) {
+async fn run(stage: Arc<Stage>, mut copies: mpsc::Receiver<RequestCopy>) {
     let mut asking = JoinSet::new();
     loop {
         tokio::select! {
@@ -158,10 +155,10 @@ impl Stage {
     fn count(&self, compared: Option<Comparison>) {
         let sameness = compared.map(|comparison| self.results().add(comparison));
         self.tap.count(match sameness {
-            Some(Sameness::Same) => 0,
-            Some(Sameness::Different) => 1,
-            Some(Sameness::Noise) => 2,
-            None => FAILED,
+            Some(Sameness::Same) => RehearsalResult::Same,
+            Some(Sameness::Different) => RehearsalResult::Different,
+            Some(Sameness::Noise) => RehearsalResult::Noise,
+            None => RehearsalResult::Failed,
         });
     }
 

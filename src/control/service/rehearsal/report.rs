@@ -2,11 +2,8 @@
 
 use crate::api::status::{Latency, Noise, RehearsalFinding, RehearsalReport, RehearsalStatus, RehearsedDifference};
 use crate::control::service::ServiceState;
-use crate::control::service::rehearsal::FAILED;
 use crate::domain::rehearsal::{Difference, DifferingRoute, Results};
-
-/// Index into [`crate::routing::REHEARSAL_RESULTS`].
-const DROPPED: usize = 4;
+use crate::routing::RehearsalResult;
 
 impl ServiceState {
     /// The line in the status; `None` while nothing is rehearsed.
@@ -48,8 +45,9 @@ impl ServiceState {
         let results = rehearsal.results();
         let (totals, counts) = (results.totals(), rehearsal.tap.counts());
         (report.compared, report.different, report.noise) = (totals.compared, totals.different, totals.noise);
-        report.failed = counts[FAILED] - rehearsal.before[FAILED];
-        report.dropped = counts[DROPPED] - rehearsal.before[DROPPED];
+        report.failed = counts[RehearsalResult::Failed as usize] - rehearsal.before[RehearsalResult::Failed as usize];
+        report.dropped =
+            counts[RehearsalResult::Dropped as usize] - rehearsal.before[RehearsalResult::Dropped as usize];
         report.latency = latency(&results);
         report.refuses = rehearsal.gate_of(&results).err();
         report.findings = results.findings().into_iter().map(finding).collect();

@@ -14,7 +14,7 @@ use crate::domain::Color;
 use crate::domain::verdict::CORROBORATED;
 use crate::domain::watch::{DetectorSummary, FaultReport, Outcomes, Stratum, WatchSummary, Wrong};
 use crate::ledger::redact::without_values;
-use crate::routing::{FailedRequest, Tally};
+use crate::routing::{FailedRequest, ReplayResult, Tally};
 
 /// See above.
 #[derive(Clone, Debug)]
@@ -37,7 +37,7 @@ pub(super) struct EvidenceReport {
     pub(super) replays: Replays,
     pub(super) synthetic: Option<SyntheticStatus>,
     pub(super) notes: Vec<WatchNote>,
-    /// The first ones, by [`crate::routing::Ill`].
+    /// The first ones, by [`crate::routing::Symptom`].
     pub(super) requests: [Vec<FailedRequest>; 2],
     /// The end of what its containers wrote, or why that is not known.
     pub(super) log: Result<Vec<String>, String>,
@@ -142,7 +142,7 @@ fn told(failed: &FailedRequest) -> Told<'_> {
         milliseconds: seconds(failed.took * 1000),
         upstream: &failed.upstream,
         request_id: &failed.request_id,
-        replay: failed.replay.unwrap_or("none"),
+        replay: failed.replay.map_or("none", ReplayResult::as_str),
         synthetic: failed.synthetic,
     }
 }
@@ -236,7 +236,7 @@ mod tests {
             took: std::time::Duration::from_micros(1_500),
             request_id: "id".into(),
             upstream: "127.0.0.1:8001".into(),
-            replay: Some("answered"),
+            replay: Some(ReplayResult::Answered),
             synthetic: false,
         };
         assert_eq!(

@@ -26,7 +26,7 @@ const LINES: usize = 50;
 
 /// What is still to come, and where it goes.
 pub(super) struct LateEvidence {
-    /// By [`crate::routing::Ill`].
+    /// By [`crate::routing::Symptom`].
     pub(super) failed: [mpsc::Receiver<FailedRequest>; 2],
     pub(super) path: PathBuf,
     pub(super) kept: mpsc::Sender<EvidenceResult>,

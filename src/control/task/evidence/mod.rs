@@ -30,7 +30,7 @@ pub(in crate::control) struct EvidenceResult {
 /// Where what failed or was slow under the watched epoch is left, and taken out.
 pub(in crate::control) struct FailureLog {
     pub(in crate::control) place: FailedRequests,
-    /// By [`crate::routing::Ill`].
+    /// By [`crate::routing::Symptom`].
     found: [mpsc::Receiver<FailedRequest>; 2],
 }
 
