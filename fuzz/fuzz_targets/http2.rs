@@ -5,9 +5,9 @@
 use std::task::Waker;
 use std::time::Instant;
 
-use cutover::http2::{CONNECTION_WINDOW, Limits, PREFACE, Read, Role, Session};
+use cutover::http2::{CONNECTION_WINDOW, SessionLimits, PREFACE, StreamRead, Role, Session};
 
-const LIMITS: Limits = Limits { streams: 8, head_bytes: 4096, resets: 100 };
+const LIMITS: SessionLimits = SessionLimits { streams: 8, head_bytes: 4096, resets: 100 };
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Some((&first, bytes)) = bytes.split_first() else { return };
@@ -37,7 +37,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         }
         for (at, text) in &mut texts {
             let mut room = [0; 512];
-            while let Read::Bytes(n) = session.read(*at, &mut room, Waker::noop()) {
+            while let StreamRead::Bytes(n) = session.read(*at, &mut room, Waker::noop()) {
                 text.extend_from_slice(&room[..n]);
             }
         }

@@ -18,18 +18,18 @@ pub struct BadFraming(pub &'static str);
 
 /// Reads one body. Clone it to look ahead.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decoder {
+pub enum BodyDecoder {
     /// `Content-Length`, with what is still to come; no body is a length of 0.
     Length(u64),
     /// `Transfer-Encoding: chunked`
-    Chunked(Chunked),
+    Chunked(ChunkState),
     /// Until the sender closes: only an answer may end so.
     UntilClose,
 }
 
 /// Where in a chunked body the decoder is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Chunked {
+pub enum ChunkState {
     /// Before a chunk-size line.
     Size,
     /// Within a chunk's data.
@@ -44,8 +44,8 @@ pub enum Chunked {
 
 /// What the first bytes of the input are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// `len` bytes of payload. The caller uses them and says so with [`Decoder::used`].
+pub enum DecodeStep {
+    /// `len` bytes of payload. The caller uses them and says so with [`BodyDecoder::used`].
     Payload(usize),
     /// `len` bytes of framing, to be dropped.
     Framing(usize),
@@ -57,102 +57,102 @@ pub enum Step {
     More,
 }
 
-impl Decoder {
+impl BodyDecoder {
     /// Whether the body is known to have ended.
     pub fn is_done(&self) -> bool {
-        matches!(self, Decoder::Length(0) | Decoder::Chunked(Chunked::Done))
+        matches!(self, BodyDecoder::Length(0) | BodyDecoder::Chunked(ChunkState::Done))
     }
 
     /// What the first bytes of `input` are. Framing and trailers count as used with this call, payload does not.
     ///
     /// # Errors
     /// [`BadFraming`]: nothing after this point can be trusted, the connection must be closed.
-    pub fn step(&mut self, input: &[u8]) -> Result<Step, BadFraming> {
+    pub fn step(&mut self, input: &[u8]) -> Result<DecodeStep, BadFraming> {
         match self {
-            Decoder::Length(0) | Decoder::Chunked(Chunked::Done) => Ok(Step::Done),
-            _ if input.is_empty() => Ok(Step::More),
-            Decoder::Length(left) | Decoder::Chunked(Chunked::Data(left)) => {
-                Ok(Step::Payload(usize::try_from(*left).unwrap_or(usize::MAX).min(input.len())))
+            BodyDecoder::Length(0) | BodyDecoder::Chunked(ChunkState::Done) => Ok(DecodeStep::Done),
+            _ if input.is_empty() => Ok(DecodeStep::More),
+            BodyDecoder::Length(left) | BodyDecoder::Chunked(ChunkState::Data(left)) => {
+                Ok(DecodeStep::Payload(usize::try_from(*left).unwrap_or(usize::MAX).min(input.len())))
             }
-            Decoder::UntilClose => Ok(Step::Payload(input.len())),
-            Decoder::Chunked(state) => state.step(input),
+            BodyDecoder::UntilClose => Ok(DecodeStep::Payload(input.len())),
+            BodyDecoder::Chunked(state) => state.step(input),
         }
     }
 
     /// `n` bytes of payload were used.
     pub fn used(&mut self, n: usize) {
         match self {
-            Decoder::Length(left) => *left -= n as u64,
-            Decoder::Chunked(state) => {
-                if let Chunked::Data(left) = state {
+            BodyDecoder::Length(left) => *left -= n as u64,
+            BodyDecoder::Chunked(state) => {
+                if let ChunkState::Data(left) = state {
                     *left -= n as u64;
                     if *left == 0 {
-                        *state = Chunked::DataEnd;
+                        *state = ChunkState::DataEnd;
                     }
                 }
             }
-            Decoder::UntilClose => {}
+            BodyDecoder::UntilClose => {}
         }
     }
 
     /// Checks all of `input` that belongs to this body, without using it.
     ///
     /// # Errors
-    /// [`BadFraming`] as [`Decoder::step`].
+    /// [`BadFraming`] as [`BodyDecoder::step`].
     pub fn check(&self, mut input: &[u8]) -> Result<(), BadFraming> {
         let mut ahead = self.clone();
         loop {
             match ahead.step(input)? {
-                Step::Payload(len) => {
+                DecodeStep::Payload(len) => {
                     ahead.used(len);
                     input = &input[len..];
                 }
-                Step::Framing(len) => input = &input[len..],
-                Step::Trailers(_) | Step::Done | Step::More => return Ok(()),
+                DecodeStep::Framing(len) => input = &input[len..],
+                DecodeStep::Trailers(_) | DecodeStep::Done | DecodeStep::More => return Ok(()),
             }
         }
     }
 }
 
-impl Chunked {
-    fn step(&mut self, input: &[u8]) -> Result<Step, BadFraming> {
+impl ChunkState {
+    fn step(&mut self, input: &[u8]) -> Result<DecodeStep, BadFraming> {
         match self {
-            Chunked::Size => {
+            ChunkState::Size => {
                 let Some(end) = line_end(input, CHUNK_LINE_MAX, "a chunk-size line is too long")? else {
-                    return Ok(Step::More);
+                    return Ok(DecodeStep::More);
                 };
                 *self = match chunk_size(&input[..end])? {
-                    0 => Chunked::Trailers,
-                    size => Chunked::Data(size),
+                    0 => ChunkState::Trailers,
+                    size => ChunkState::Data(size),
                 };
-                Ok(Step::Framing(end + 2))
+                Ok(DecodeStep::Framing(end + 2))
             }
-            Chunked::DataEnd => {
+            ChunkState::DataEnd => {
                 if input[0] != b'\r' || input.get(1).is_some_and(|&b| b != b'\n') {
                     return Err(BadFraming("a chunk is longer than its size"));
                 }
                 if input.len() < 2 {
-                    return Ok(Step::More);
+                    return Ok(DecodeStep::More);
                 }
-                *self = Chunked::Size;
-                Ok(Step::Framing(2))
+                *self = ChunkState::Size;
+                Ok(DecodeStep::Framing(2))
             }
-            Chunked::Trailers => {
+            ChunkState::Trailers => {
                 let mut at = 0;
                 while let Some(end) = line_end(&input[at..], TRAILERS_MAX, "a trailer line is too long")? {
                     at += end + 2;
                     if end == 0 {
                         trailers(&input[..at])?;
-                        *self = Chunked::Done;
-                        return Ok(Step::Trailers(at));
+                        *self = ChunkState::Done;
+                        return Ok(DecodeStep::Trailers(at));
                     }
                     if at > TRAILERS_MAX {
                         return Err(BadFraming("the trailers are too large"));
                     }
                 }
-                Ok(Step::More)
+                Ok(DecodeStep::More)
             }
-            Chunked::Data(_) | Chunked::Done => Ok(Step::Done), // handled by Decoder::step
+            ChunkState::Data(_) | ChunkState::Done => Ok(DecodeStep::Done), // handled by BodyDecoder::step
         }
     }
 }
@@ -214,20 +214,20 @@ mod tests {
 
     /// Decodes `wire` given in pieces of `piece` bytes: payload and trailer lines.
     fn decode(wire: &[u8], piece: usize) -> Result<(Vec<u8>, usize), BadFraming> {
-        let mut decoder = Decoder::Chunked(Chunked::Size);
+        let mut decoder = BodyDecoder::Chunked(ChunkState::Size);
         let (mut payload, mut at, mut seen) = (Vec::new(), 0, 0);
         loop {
             match decoder.step(&wire[at..seen])? {
-                Step::Payload(len) => {
+                DecodeStep::Payload(len) => {
                     payload.extend_from_slice(&wire[at..at + len]);
                     decoder.used(len);
                     at += len;
                 }
-                Step::Framing(len) => at += len,
-                Step::Trailers(len) => return Ok((payload, at + len)),
-                Step::Done => unreachable!(),
-                Step::More if seen == wire.len() => return Ok((payload, 0)),
-                Step::More => seen = (seen + piece).min(wire.len()),
+                DecodeStep::Framing(len) => at += len,
+                DecodeStep::Trailers(len) => return Ok((payload, at + len)),
+                DecodeStep::Done => unreachable!(),
+                DecodeStep::More if seen == wire.len() => return Ok((payload, 0)),
+                DecodeStep::More => seen = (seen + piece).min(wire.len()),
             }
         }
     }
@@ -274,9 +274,9 @@ mod tests {
 
     #[test]
     fn a_length_takes_no_byte_more() {
-        let mut decoder = Decoder::Length(3);
-        assert_eq!(decoder.step(b"abcdef"), Ok(Step::Payload(3)));
+        let mut decoder = BodyDecoder::Length(3);
+        assert_eq!(decoder.step(b"abcdef"), Ok(DecodeStep::Payload(3)));
         decoder.used(3);
-        assert_eq!(decoder.step(b"def"), Ok(Step::Done));
+        assert_eq!(decoder.step(b"def"), Ok(DecodeStep::Done));
     }
 }

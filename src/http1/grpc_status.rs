@@ -5,7 +5,7 @@ use crate::http1::body::trailers;
 
 /// A code that tells of a fault in the application: those that `google.rpc.Code` sets beside 5xx of HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum GrpcFailure {
     /// 2, what an exception that nobody has caught becomes; or no code at all, which clients take for the same.
     Unknown,
     /// 4
@@ -20,15 +20,15 @@ pub enum Failure {
     DataLoss,
 }
 
-impl Failure {
+impl GrpcFailure {
     fn of(code: &[u8]) -> Option<Self> {
         match code {
-            b"2" => Some(Failure::Unknown),
-            b"4" => Some(Failure::DeadlineExceeded),
-            b"12" => Some(Failure::Unimplemented),
-            b"13" => Some(Failure::Internal),
-            b"14" => Some(Failure::Unavailable),
-            b"15" => Some(Failure::DataLoss),
+            b"2" => Some(GrpcFailure::Unknown),
+            b"4" => Some(GrpcFailure::DeadlineExceeded),
+            b"12" => Some(GrpcFailure::Unimplemented),
+            b"13" => Some(GrpcFailure::Internal),
+            b"14" => Some(GrpcFailure::Unavailable),
+            b"15" => Some(GrpcFailure::DataLoss),
             _ => None,
         }
     }
@@ -36,52 +36,52 @@ impl Failure {
     /// For the access log and the evidence.
     pub fn word(self) -> &'static str {
         match self {
-            Failure::Unknown => "grpc_unknown",
-            Failure::DeadlineExceeded => "grpc_deadline_exceeded",
-            Failure::Unimplemented => "grpc_unimplemented",
-            Failure::Internal => "grpc_internal",
-            Failure::Unavailable => "grpc_unavailable",
-            Failure::DataLoss => "grpc_data_loss",
+            GrpcFailure::Unknown => "grpc_unknown",
+            GrpcFailure::DeadlineExceeded => "grpc_deadline_exceeded",
+            GrpcFailure::Unimplemented => "grpc_unimplemented",
+            GrpcFailure::Internal => "grpc_internal",
+            GrpcFailure::Unavailable => "grpc_unavailable",
+            GrpcFailure::DataLoss => "grpc_data_loss",
         }
     }
 }
 
 /// The answer to a call, until its code is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Call {
+pub enum GrpcStatus {
     /// It is no call, or nothing is known yet.
     #[default]
-    None,
+    NotACall,
     /// Its code comes behind the body.
-    UnderWay,
+    Pending,
     /// It failed.
-    Failed(Failure),
+    Failed(GrpcFailure),
 }
 
-impl Call {
+impl GrpcStatus {
     /// An answer's head, with its `grpc-status` if it has one.
     pub fn answered(code: Option<&[u8]>) -> Self {
-        code.map_or(Call::UnderWay, |code| Failure::of(code).map_or(Call::None, Call::Failed))
+        code.map_or(GrpcStatus::Pending, |code| GrpcFailure::of(code).map_or(GrpcStatus::NotACall, GrpcStatus::Failed))
     }
 
     /// The body is over; `section` is its trailers' lines, which were checked.
     pub fn end(&mut self, section: &[u8]) {
-        if *self != Call::UnderWay {
+        if *self != GrpcStatus::Pending {
             return;
         }
         let fields = trailers(section).unwrap_or_default();
         let code = fields.iter().find(|(name, _)| name.eq_ignore_ascii_case("grpc-status"));
-        *self = match code.map_or(Some(Failure::Unknown), |(_, code)| Failure::of(code)) {
-            Some(failure) => Call::Failed(failure),
-            None => Call::None,
+        *self = match code.map_or(Some(GrpcFailure::Unknown), |(_, code)| GrpcFailure::of(code)) {
+            Some(failure) => GrpcStatus::Failed(failure),
+            None => GrpcStatus::NotACall,
         };
     }
 
     /// How it failed.
-    pub fn failure(self) -> Option<Failure> {
+    pub fn failure(self) -> Option<GrpcFailure> {
         match self {
-            Call::Failed(failure) => Some(failure),
-            Call::None | Call::UnderWay => None,
+            GrpcStatus::Failed(failure) => Some(failure),
+            GrpcStatus::NotACall | GrpcStatus::Pending => None,
         }
     }
 }
@@ -91,8 +91,8 @@ mod tests {
     use crate::http1::grpc_status::*;
     use crate::http2::is_grpc;
 
-    fn ended(section: &[u8]) -> Option<Failure> {
-        let mut call = Call::answered(None);
+    fn ended(section: &[u8]) -> Option<GrpcFailure> {
+        let mut call = GrpcStatus::answered(None);
         assert_eq!(call.failure(), None, "not before its end");
         call.end(section);
         call.failure()
@@ -103,12 +103,12 @@ mod tests {
         for (code, want) in [
             ("0", None),
             ("1", None),
-            ("2", Some(Failure::Unknown)),
+            ("2", Some(GrpcFailure::Unknown)),
             ("3", None),
             ("5", None),
-            ("12", Some(Failure::Unimplemented)),
-            ("13", Some(Failure::Internal)),
-            ("14", Some(Failure::Unavailable)),
+            ("12", Some(GrpcFailure::Unimplemented)),
+            ("13", Some(GrpcFailure::Internal)),
+            ("14", Some(GrpcFailure::Unavailable)),
             ("16", None),
         ] {
             assert_eq!(
@@ -116,15 +116,15 @@ mod tests {
                 want,
                 "{code} behind the body"
             );
-            assert_eq!(Call::answered(Some(code.as_bytes())).failure(), want, "{code} in the head");
+            assert_eq!(GrpcStatus::answered(Some(code.as_bytes())).failure(), want, "{code} in the head");
         }
-        assert_eq!(ended(b"\r\n"), Some(Failure::Unknown), "no code");
-        assert_eq!(ended(b""), Some(Failure::Unknown), "no trailers");
+        assert_eq!(ended(b"\r\n"), Some(GrpcFailure::Unknown), "no code");
+        assert_eq!(ended(b""), Some(GrpcFailure::Unknown), "no trailers");
     }
 
     #[test]
     fn a_code_in_the_head_is_the_last_word() {
-        let mut call = Call::answered(Some(b"0"));
+        let mut call = GrpcStatus::answered(Some(b"0"));
         call.end(b"");
         assert_eq!(call.failure(), None);
     }

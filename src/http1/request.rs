@@ -5,7 +5,7 @@
 
 use std::mem::MaybeUninit;
 
-use crate::http1::body::{Chunked, Decoder};
+use crate::http1::body::{BodyDecoder, ChunkState};
 use crate::http1::buffer::Buffer;
 use crate::http1::header::Field;
 use crate::http1::target::{check_authority, split_port, split_target};
@@ -22,15 +22,15 @@ pub const FIELDS_MAX: usize = 100;
 const EMPTY_LINES_MAX: usize = 2;
 
 /// Room for the fields of one head, on the stack of whoever parses it.
-pub struct Space<'h> {
+pub struct HeaderStorage<'h> {
     pub(crate) headers: [MaybeUninit<httparse::Header<'h>>; FIELDS_MAX],
     pub(crate) meanings: [Field; FIELDS_MAX],
 }
 
-impl Space<'_> {
+impl HeaderStorage<'_> {
     /// Empty; costs nothing to make.
     pub fn new() -> Self {
-        Space { headers: [const { MaybeUninit::uninit() }; FIELDS_MAX], meanings: [Field::Other; FIELDS_MAX] }
+        HeaderStorage { headers: [const { MaybeUninit::uninit() }; FIELDS_MAX], meanings: [Field::Other; FIELDS_MAX] }
     }
 }
 
@@ -63,26 +63,26 @@ impl<'h> Fields<'h> {
 
 /// A line of a head ended with a bare LF.
 #[derive(Debug)]
-pub struct BareLf;
+pub struct BareLineFeed;
 
 /// Finds the end of a head while it arrives, without reading a byte twice.
 #[derive(Default)]
-pub struct Scan {
+pub struct HeadScanner {
     at: usize,
     line: usize,
     first_line: Option<usize>,
 }
 
-impl Scan {
+impl HeadScanner {
     /// The length of the head with its empty line, or `None` while it is incomplete. `input` is all that has arrived.
     ///
     /// # Errors
-    /// [`BareLf`]: RFC 9112 2.2 allows a recipient to take it for a line end, and some do not.
-    pub fn end(&mut self, input: &[u8]) -> Result<Option<usize>, BareLf> {
+    /// [`BareLineFeed`]: RFC 9112 2.2 allows a recipient to take it for a line end, and some do not.
+    pub fn end(&mut self, input: &[u8]) -> Result<Option<usize>, BareLineFeed> {
         while let Some(found) = memchr::memchr(b'\n', &input[self.at..]) {
             let end = self.at + found;
             if end == 0 || input[end - 1] != b'\r' {
-                return Err(BareLf);
+                return Err(BareLineFeed);
             }
             let is_empty = self.line + 1 == end;
             self.first_line.get_or_insert(end - 1);
@@ -143,7 +143,7 @@ pub struct Request<'h> {
     /// The fields as they came.
     pub fields: Fields<'h>,
     /// How the body is framed.
-    pub body: Decoder,
+    pub body: BodyDecoder,
     /// Whether a body, even an empty one, was announced.
     announced: bool,
     /// The client speaks HTTP/1.0.
@@ -168,7 +168,7 @@ impl<'h> Request<'h> {
     ///
     /// # Errors
     /// The [`Fault`] that answers it.
-    pub fn parse(head: &'h [u8], space: &'h mut Space<'h>) -> Result<Self, Fault> {
+    pub fn parse(head: &'h [u8], space: &'h mut HeaderStorage<'h>) -> Result<Self, Fault> {
         let mut parsed = httparse::Request::new(&mut []);
         match httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut parsed, head, &mut space.headers)
         {
@@ -375,12 +375,12 @@ impl<'h> Checks<'h> {
     }
 
     /// RFC 9112 6.1 and 6.3, without the leniency that smuggling lives on.
-    fn framing(&self, is_1_0: bool) -> Result<Decoder, Fault> {
+    fn framing(&self, is_1_0: bool) -> Result<BodyDecoder, Fault> {
         match (self.lengths, self.codings) {
-            (0, 0) => Ok(Decoder::Length(0)),
-            (1, 0) => Ok(Decoder::Length(self.length.unwrap_or(0))),
+            (0, 0) => Ok(BodyDecoder::Length(0)),
+            (1, 0) => Ok(BodyDecoder::Length(self.length.unwrap_or(0))),
             (0, 1) if is_1_0 => Err(Fault::BadRequest("Transfer-Encoding in HTTP/1.0")),
-            (0, 1) if self.chunked => Ok(Decoder::Chunked(Chunked::Size)),
+            (0, 1) if self.chunked => Ok(BodyDecoder::Chunked(ChunkState::Size)),
             (0, 1) if self.coded => Err(Fault::NotImplemented("a Transfer-Encoding other than chunked")),
             (0, _) => Err(Fault::BadRequest("a Transfer-Encoding other than chunked")),
             (_, 0) => Err(Fault::BadRequest("more than one Content-Length")),
@@ -451,9 +451,9 @@ pub fn write_head(out: &mut Buffer, request: &Request<'_>, origin: &Origin, requ
         }
     }
     match (&request.body, request.announced) {
-        (Decoder::Chunked(_), _) => out.put(b"Transfer-Encoding: chunked\r\n"),
-        (Decoder::Length(length), true) => put_length(out, *length),
-        (Decoder::Length(_) | Decoder::UntilClose, _) => {}
+        (BodyDecoder::Chunked(_), _) => out.put(b"Transfer-Encoding: chunked\r\n"),
+        (BodyDecoder::Length(length), true) => put_length(out, *length),
+        (BodyDecoder::Length(_) | BodyDecoder::UntilClose, _) => {}
     }
     match (request.upgrade, request.passes_te(origin.version)) {
         (Some(protocol), _) => {
@@ -567,7 +567,7 @@ mod tests {
     use crate::http1::request::*;
 
     fn parse<T>(head: &str, then: impl FnOnce(Result<&Request<'_>, Fault>) -> T) -> T {
-        let mut space = Space::new();
+        let mut space = HeaderStorage::new();
         then(Request::parse(head.as_bytes(), &mut space).as_ref().map_err(|fault| *fault))
     }
 
@@ -727,11 +727,11 @@ mod tests {
     #[test]
     fn a_head_is_found_however_it_arrives() {
         let wire = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nbody";
-        let mut scan = Scan::default();
+        let mut scan = HeadScanner::default();
         let ends: Vec<_> = (1..=wire.len()).map(|seen| scan.end(&wire[..seen]).expect("no bare LF")).collect();
         let first = ends.iter().position(Option::is_some);
         assert_eq!(first, Some(wire.len() - 5), "found with its last byte");
-        assert!(Scan::default().end(b"GET / HTTP/1.1\nHost: a\n\n").is_err());
+        assert!(HeadScanner::default().end(b"GET / HTTP/1.1\nHost: a\n\n").is_err());
     }
 
     #[test]

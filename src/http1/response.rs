@@ -3,11 +3,11 @@
 //! Pure: bytes in, bytes out. An answer whose end two parsers could see in different places is not passed on.
 
 use crate::domain::Color;
-use crate::http1::body::{Chunked, Decoder};
+use crate::http1::body::{BodyDecoder, ChunkState};
 use crate::http1::buffer::Buffer;
-use crate::http1::grpc_status::Call;
+use crate::http1::grpc_status::GrpcStatus;
 use crate::http1::header::Field;
-use crate::http1::request::{FIELDS_MAX, Fields, Space, list, put_field, put_length, text};
+use crate::http1::request::{FIELDS_MAX, Fields, HeaderStorage, list, put_field, put_length, text};
 use crate::http2::{is_grpc, length};
 use crate::proxy::connection::preview::{self, Note};
 use crate::proxy::fault::Fault;
@@ -17,7 +17,7 @@ pub const HSTS: &str = "Strict-Transport-Security";
 
 /// What must be known of the request to read its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct RequestInfo {
     /// `HEAD`: the answer has no body, whatever it says.
     pub head: bool,
     /// An upgrade was passed on.
@@ -30,7 +30,7 @@ pub struct Asked {
 
 /// Why another color answers than the one that serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Instead {
+pub enum ServedBy {
     /// That one failed: `X-Cutover-Replayed`.
     Replayed(Color),
     /// That one does not have the file: `X-Cutover-Skew`.
@@ -47,13 +47,13 @@ pub enum Encoding {
 }
 
 /// What the proxy adds to a final answer.
-pub struct Extra<'a> {
+pub struct Additions<'a> {
     /// Whether the client's connection is kept.
     pub keep_alive: bool,
     /// For an answer that has no `Date` (RFC 9110 6.6.1).
     pub date: &'a [u8],
     /// The color that answered in place of the one that serves.
-    pub instead: Option<Instead>,
+    pub served_by: Option<ServedBy>,
     /// `Strict-Transport-Security`, unless the application has its own.
     pub hsts: Option<&'a str>,
     /// `Via` (RFC 9110 7.6.3), where that is wanted.
@@ -61,13 +61,13 @@ pub struct Extra<'a> {
 }
 
 /// An answer head that passed every check.
-pub struct Answer<'h> {
+pub struct ResponseHead<'h> {
     /// 100 to 599.
     pub status: u16,
     reason: &'h str,
     fields: Fields<'h>,
     /// How the body is framed on the upstream's side.
-    pub body: Decoder,
+    pub body: BodyDecoder,
     /// How it goes to the client.
     pub encoding: Encoding,
     /// The upstream keeps its connection open.
@@ -85,12 +85,12 @@ pub fn lower_version(head: &mut [u8]) {
     }
 }
 
-impl<'h> Answer<'h> {
+impl<'h> ResponseHead<'h> {
     /// Parses and checks a complete head.
     ///
     /// # Errors
     /// [`Fault::AnswerUnreadable`]
-    pub fn parse(head: &'h [u8], space: &'h mut Space<'h>, asked: Asked) -> Result<Self, Fault> {
+    pub fn parse(head: &'h [u8], space: &'h mut HeaderStorage<'h>, asked: RequestInfo) -> Result<Self, Fault> {
         let mut parsed = httparse::Response::new(&mut []);
         let mut config = httparse::ParserConfig::default();
         // RFC 9112 5.1: removed by whoever passes it on.
@@ -103,11 +103,11 @@ impl<'h> Answer<'h> {
             return Err(Fault::AnswerUnreadable("the head is malformed"));
         };
         let fields = Fields::new(parsed.headers, &mut space.meanings);
-        let mut answer = Answer {
+        let mut answer = ResponseHead {
             status,
             reason: parsed.reason.unwrap_or(""),
             fields,
-            body: Decoder::UntilClose,
+            body: BodyDecoder::UntilClose,
             encoding: Encoding::Plain,
             keep_alive: version == 1,
             is_1_0: version == 0,
@@ -136,7 +136,7 @@ impl<'h> Answer<'h> {
     }
 
     /// RFC 9112 6.3.
-    fn frame(&mut self, asked: Asked) -> Result<(), Fault> {
+    fn frame(&mut self, asked: RequestInfo) -> Result<(), Fault> {
         const BAD_LENGTH: Fault =
             Fault::AnswerUnreadable("Content-Length is invalid or given twice with different values");
         if !(100..600).contains(&self.status) || (self.status == 101 && !asked.upgrade) {
@@ -165,26 +165,26 @@ impl<'h> Answer<'h> {
         let bodiless = asked.head || self.status < 200 || self.status == 204 || self.status == 304;
         let to_client = if asked.is_1_0 { Encoding::Plain } else { Encoding::Chunked };
         (self.body, self.encoding) = match (bodiless, chunked, self.length) {
-            (true, _, _) => (Decoder::Length(0), Encoding::Plain),
-            (false, true, _) => (Decoder::Chunked(Chunked::Size), to_client),
-            (false, false, Some(length)) => (Decoder::Length(length), Encoding::Plain),
-            (false, false, None) => (Decoder::UntilClose, to_client),
+            (true, _, _) => (BodyDecoder::Length(0), Encoding::Plain),
+            (false, true, _) => (BodyDecoder::Chunked(ChunkState::Size), to_client),
+            (false, false, Some(length)) => (BodyDecoder::Length(length), Encoding::Plain),
+            (false, false, None) => (BodyDecoder::UntilClose, to_client),
         };
         Ok(())
     }
 
     /// Whether only the close of the client's connection can end the body.
     pub fn ends_with_close(&self) -> bool {
-        self.encoding == Encoding::Plain && !matches!(self.body, Decoder::Length(_))
+        self.encoding == Encoding::Plain && !matches!(self.body, BodyDecoder::Length(_))
     }
 
     /// Whether it answers a call of gRPC, and how that ended if it is known already.
-    pub fn call(&self) -> Call {
+    pub fn call(&self) -> GrpcStatus {
         if !self.fields.values(Field::ContentType).any(is_grpc) {
-            return Call::None;
+            return GrpcStatus::NotACall;
         }
         let code = self.fields.iter().find(|(header, _)| header.name.eq_ignore_ascii_case("grpc-status"));
-        Call::answered(code.map(|(header, _)| header.value))
+        GrpcStatus::answered(code.map(|(header, _)| header.value))
     }
 
     /// Whether it is an event stream, which a client that closed its side does not read any more.
@@ -241,7 +241,7 @@ impl<'h> Answer<'h> {
     }
 
     /// Writes the final answer's head.
-    pub fn write_final(&self, out: &mut Buffer, asked: Asked, extra: &Extra<'_>) {
+    pub fn write_final(&self, out: &mut Buffer, asked: RequestInfo, extra: &Additions<'_>) {
         self.write_start(out, asked.preview);
         if !self.fields.iter().any(|(header, field)| field == Field::Date && !self.ends_here(header.name)) {
             put_field(out, "Date", extra.date);
@@ -249,9 +249,9 @@ impl<'h> Answer<'h> {
         if let Some(via) = extra.via {
             put_field(out, "Via", via.as_bytes());
         }
-        match extra.instead {
-            Some(Instead::Replayed(color)) => put_field(out, "X-Cutover-Replayed", color.as_str().as_bytes()),
-            Some(Instead::Skew(color)) => put_field(out, "X-Cutover-Skew", color.as_str().as_bytes()),
+        match extra.served_by {
+            Some(ServedBy::Replayed(color)) => put_field(out, "X-Cutover-Replayed", color.as_str().as_bytes()),
+            Some(ServedBy::Skew(color)) => put_field(out, "X-Cutover-Skew", color.as_str().as_bytes()),
             None => {}
         }
         if let Some(note) = asked.preview {
@@ -322,42 +322,47 @@ impl<'h> Answer<'h> {
 mod tests {
     use crate::http1::response::*;
 
-    const GET: Asked = Asked { head: false, upgrade: false, is_1_0: false, preview: None };
+    const GET: RequestInfo = RequestInfo { head: false, upgrade: false, is_1_0: false, preview: None };
 
-    fn framing(head: &str, asked: Asked) -> Result<(Decoder, Encoding), Fault> {
-        let mut space = Space::new();
-        Answer::parse(head.as_bytes(), &mut space, asked).map(|answer| (answer.body, answer.encoding))
+    fn framing(head: &str, asked: RequestInfo) -> Result<(BodyDecoder, Encoding), Fault> {
+        let mut space = HeaderStorage::new();
+        ResponseHead::parse(head.as_bytes(), &mut space, asked).map(|answer| (answer.body, answer.encoding))
     }
 
     #[test]
     fn the_end_of_an_answer_is_where_the_rfc_says() {
-        let chunked = Decoder::Chunked(Chunked::Size);
-        let old = Asked { is_1_0: true, ..GET };
+        let chunked = BodyDecoder::Chunked(ChunkState::Size);
+        let old = RequestInfo { is_1_0: true, ..GET };
         for (case, head, asked, want) in [
-            ("a length", "200 OK\r\nContent-Length: 5\r\n", GET, (Decoder::Length(5), Encoding::Plain)),
+            ("a length", "200 OK\r\nContent-Length: 5\r\n", GET, (BodyDecoder::Length(5), Encoding::Plain)),
             ("chunks", "200 OK\r\nTransfer-Encoding: chunked\r\n", GET, (chunked.clone(), Encoding::Chunked)),
             ("chunks for HTTP/1.0", "200 OK\r\nTransfer-Encoding: chunked\r\n", old, (chunked, Encoding::Plain)),
-            ("nothing said", "200 OK\r\n", GET, (Decoder::UntilClose, Encoding::Chunked)),
-            ("204 with a length", "204 No\r\nContent-Length: 5\r\n", GET, (Decoder::Length(0), Encoding::Plain)),
-            ("304 with a length", "304 No\r\nContent-Length: 5\r\n", GET, (Decoder::Length(0), Encoding::Plain)),
+            ("nothing said", "200 OK\r\n", GET, (BodyDecoder::UntilClose, Encoding::Chunked)),
+            ("204 with a length", "204 No\r\nContent-Length: 5\r\n", GET, (BodyDecoder::Length(0), Encoding::Plain)),
+            ("304 with a length", "304 No\r\nContent-Length: 5\r\n", GET, (BodyDecoder::Length(0), Encoding::Plain)),
             (
                 "HEAD",
                 "200 OK\r\nContent-Length: 5\r\n",
-                Asked { head: true, ..GET },
-                (Decoder::Length(0), Encoding::Plain),
+                RequestInfo { head: true, ..GET },
+                (BodyDecoder::Length(0), Encoding::Plain),
             ),
             (
                 "equal lengths",
                 "200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n",
                 GET,
-                (Decoder::Length(5), Encoding::Plain),
+                (BodyDecoder::Length(5), Encoding::Plain),
             ),
-            ("a list of one length", "200 OK\r\nContent-Length: 5, 5\r\n", GET, (Decoder::Length(5), Encoding::Plain)),
+            (
+                "a list of one length",
+                "200 OK\r\nContent-Length: 5, 5\r\n",
+                GET,
+                (BodyDecoder::Length(5), Encoding::Plain),
+            ),
             (
                 "a space before the colon",
                 "200 OK\r\nContent-Length : 5\r\n",
                 GET,
-                (Decoder::Length(5), Encoding::Plain),
+                (BodyDecoder::Length(5), Encoding::Plain),
             ),
         ] {
             assert_eq!(framing(&format!("HTTP/1.1 {head}\r\n"), asked), Ok(want), "{case}");
@@ -387,10 +392,10 @@ mod tests {
     #[test]
     fn the_head_is_rebuilt_without_what_is_about_the_connection() {
         let head = "HTTP/1.1 200 Fine\r\nConnection: X-Mine\r\nX-Mine: 1\r\nKeep-Alive: 5\r\nContent-Length: 5\r\nA: b\r\n\r\n";
-        let mut space = Space::new();
-        let answer = Answer::parse(head.as_bytes(), &mut space, GET).expect("a sound answer");
+        let mut space = HeaderStorage::new();
+        let answer = ResponseHead::parse(head.as_bytes(), &mut space, GET).expect("a sound answer");
         let mut out = Buffer::default();
-        let extra = Extra { keep_alive: false, date: b"now", instead: None, hsts: None, via: None };
+        let extra = Additions { keep_alive: false, date: b"now", served_by: None, hsts: None, via: None };
         answer.write_final(&mut out, GET, &extra);
         let want = "HTTP/1.1 200 Fine\r\nA: b\r\nDate: now\r\nContent-Length: 5\r\nConnection: close\r\n\r\n";
         assert_eq!(String::from_utf8_lossy(out.filled()), want);
@@ -399,9 +404,10 @@ mod tests {
     #[test]
     fn the_head_has_what_every_answer_has() {
         let final_head = |head: &str| {
-            let mut space = Space::new();
-            let answer = Answer::parse(head.as_bytes(), &mut space, GET).expect("a sound answer");
-            let extra = Extra { keep_alive: true, date: b"now", instead: None, hsts: None, via: Some("1.0 cutover") };
+            let mut space = HeaderStorage::new();
+            let answer = ResponseHead::parse(head.as_bytes(), &mut space, GET).expect("a sound answer");
+            let extra =
+                Additions { keep_alive: true, date: b"now", served_by: None, hsts: None, via: Some("1.0 cutover") };
             let mut out = Buffer::default();
             answer.write_final(&mut out, GET, &extra);
             String::from_utf8(out.filled().to_vec()).expect("text")

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// Points to spend.
-pub struct Budget {
+pub struct TokenBucket {
     left: u32,
     most: u32,
     /// For one point to come back.
@@ -12,10 +12,10 @@ pub struct Budget {
     filled: Instant,
 }
 
-impl Budget {
+impl TokenBucket {
     /// Full, with `most` points; `per_second` come back every second, at least 1.
     pub fn new(most: u32, per_second: u32, now: Instant) -> Self {
-        Budget { left: most, most, takes: Duration::from_secs(1) / per_second.max(1), filled: now }
+        TokenBucket { left: most, most, takes: Duration::from_secs(1) / per_second.max(1), filled: now }
     }
 
     /// Takes `cost` points; `false` when there are not so many.
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn a_bucket_is_emptied_and_fills_again() {
         let start = Instant::now();
-        let mut budget = Budget::new(10, 2, start);
+        let mut budget = TokenBucket::new(10, 2, start);
         assert_eq!((0..12).filter(|_| budget.spend(1, start)).count(), 10);
         assert!(!budget.spend(1, start + Duration::from_millis(400)));
         assert!(budget.spend(1, start + Duration::from_millis(600)));
@@ -69,12 +69,12 @@ mod tests {
     fn a_quiet_while_is_not_saved_up_and_parts_of_a_point_are_not_lost() {
         let start = Instant::now();
         for (case, first) in [("a full bucket", 0), ("one that is nearly full", 1)] {
-            let mut budget = Budget::new(10, 2, start);
+            let mut budget = TokenBucket::new(10, 2, start);
             assert!(budget.spend(first, start));
             let later = start + Duration::from_secs(60);
             assert_eq!((0..30).filter(|_| budget.spend(1, later)).count(), 10, "{case}");
         }
-        let mut budget = Budget::new(10, 2, start);
+        let mut budget = TokenBucket::new(10, 2, start);
         let spent = (0..100).filter(|&nth| budget.spend(1, start + Duration::from_millis(nth * 300))).count();
         assert_eq!(spent, 10 + 59, "two a second, whenever it is asked");
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Why a session ended before both sides had said all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum SessionEnd {
     /// The peer violated the protocol.
     Protocol,
     /// Too many frames that bring nothing: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA, unknown ones.
@@ -17,35 +17,36 @@ pub enum End {
     Stalled,
 }
 
-impl End {
+impl SessionEnd {
     /// Each of them, in the order of their numbers.
-    pub const ALL: [End; 5] = [End::Protocol, End::Frames, End::Resets, End::Headers, End::Stalled];
+    pub const ALL: [SessionEnd; 5] =
+        [SessionEnd::Protocol, SessionEnd::Frames, SessionEnd::Resets, SessionEnd::Headers, SessionEnd::Stalled];
 
     /// The word in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
-            End::Protocol => "protocol",
-            End::Frames => "frame_flood",
-            End::Resets => "reset_flood",
-            End::Headers => "header_flood",
-            End::Stalled => "stalled",
+            SessionEnd::Protocol => "protocol",
+            SessionEnd::Frames => "frame_flood",
+            SessionEnd::Resets => "reset_flood",
+            SessionEnd::Headers => "header_flood",
+            SessionEnd::Stalled => "stalled",
         }
     }
 }
 
 /// Counters of all workers.
 #[derive(Default)]
-pub struct Ends([AtomicU64; End::ALL.len()]);
+pub struct SessionEndCounts([AtomicU64; SessionEnd::ALL.len()]);
 
-impl Ends {
+impl SessionEndCounts {
     /// Counts one.
-    pub fn count(&self, end: End) {
+    pub fn count(&self, end: SessionEnd) {
         self.0[end as usize].fetch_add(1, Relaxed);
     }
 
     /// How often each of them happened.
-    pub fn counts(&self) -> Vec<(End, u64)> {
-        End::ALL.into_iter().map(|end| (end, self.0[end as usize].load(Relaxed))).collect()
+    pub fn counts(&self) -> Vec<(SessionEnd, u64)> {
+        SessionEnd::ALL.into_iter().map(|end| (end, self.0[end as usize].load(Relaxed))).collect()
     }
 }
 
@@ -55,6 +56,6 @@ mod tests {
 
     #[test]
     fn ends_are_counted_under_their_own_number() {
-        assert!(End::ALL.iter().enumerate().all(|(at, end)| *end as usize == at));
+        assert!(SessionEnd::ALL.iter().enumerate().all(|(at, end)| *end as usize == at));
     }
 }

@@ -34,7 +34,7 @@ pub enum Framing {
 
 /// Why fields could not be used; only the peer can have done it wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unusable {
+pub enum FieldError {
     /// Malformed (RFC 9113 8.1.1).
     Malformed,
     /// So much larger than allowed that it can only be an attack.
@@ -43,13 +43,13 @@ pub enum Unusable {
 
 /// Text that is put together, kept between messages for its memory.
 #[derive(Default)]
-pub struct Scratch {
+pub struct FieldScratch {
     pseudo: Vec<u8>,
     cookies: Vec<u8>,
 }
 
 /// What is common to the heads of requests and answers.
-struct Text<'a> {
+struct HeadWriter<'a> {
     out: &'a mut Vec<u8>,
     start: usize,
     text_max: usize,
@@ -58,9 +58,9 @@ struct Text<'a> {
     length: Option<u64>,
 }
 
-impl<'a> Text<'a> {
+impl<'a> HeadWriter<'a> {
     fn new(out: &'a mut Vec<u8>, text_max: usize) -> Self {
-        Text { start: out.len(), out, text_max, size: 0, malformed: false, length: None }
+        HeadWriter { start: out.len(), out, text_max, size: 0, malformed: false, length: None }
     }
 
     /// Whether it is longer than its reader takes. It stays without an end then, and that is how the reader finds it.
@@ -98,12 +98,12 @@ impl<'a> Text<'a> {
         }
     }
 
-    fn end(self) -> Result<(), Unusable> {
+    fn end(self) -> Result<(), FieldError> {
         if self.size > self.text_max.saturating_mul(BOMB) {
-            return Err(Unusable::Bomb);
+            return Err(FieldError::Bomb);
         }
         if self.malformed {
-            return Err(Unusable::Malformed);
+            return Err(FieldError::Malformed);
         }
         if !self.is_too_long() {
             self.out.extend_from_slice(b"\r\n");
@@ -112,9 +112,9 @@ impl<'a> Text<'a> {
     }
 }
 
-/// Where the pseudo-header fields of a request are in [`Scratch::pseudo`].
+/// Where the pseudo-header fields of a request are in [`FieldScratch::pseudo`].
 #[derive(Default)]
-struct Pseudo {
+struct PseudoFields {
     method: Option<(usize, usize)>,
     scheme: Option<(usize, usize)>,
     authority: Option<(usize, usize)>,
@@ -123,17 +123,17 @@ struct Pseudo {
 }
 
 /// A request's head while its fields come.
-pub struct RequestHead<'a> {
-    text: Text<'a>,
-    scratch: &'a mut Scratch,
-    pseudo: Pseudo,
+pub struct RequestFields<'a> {
+    text: HeadWriter<'a>,
+    scratch: &'a mut FieldScratch,
+    pseudo: PseudoFields,
     is_begun: bool,
     is_grpc: bool,
 }
 
 /// What a request is, as far as its answer and its body depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestKind {
+pub struct RequestSummary {
     /// How its body comes.
     pub framing: Framing,
     /// `HEAD`
@@ -142,13 +142,13 @@ pub struct RequestKind {
     pub is_grpc: bool,
 }
 
-impl<'a> RequestHead<'a> {
+impl<'a> RequestFields<'a> {
     /// Appends to `out`; of more than `text_max` bytes only so much is written that the reader finds it too long.
-    pub fn new(out: &'a mut Vec<u8>, scratch: &'a mut Scratch, text_max: usize) -> Self {
+    pub fn new(out: &'a mut Vec<u8>, scratch: &'a mut FieldScratch, text_max: usize) -> Self {
         scratch.pseudo.clear();
         scratch.cookies.clear();
-        let text = Text::new(out, text_max);
-        RequestHead { text, scratch, pseudo: Pseudo::default(), is_begun: false, is_grpc: false }
+        let text = HeadWriter::new(out, text_max);
+        RequestFields { text, scratch, pseudo: PseudoFields::default(), is_begun: false, is_grpc: false }
     }
 
     /// Takes one field.
@@ -250,8 +250,8 @@ impl<'a> RequestHead<'a> {
     /// Writes what comes last. `ends`: there is no body.
     ///
     /// # Errors
-    /// [`Unusable`]; what was written must be dropped.
-    pub fn finish(mut self, ends: bool) -> Result<RequestKind, Unusable> {
+    /// [`FieldError`]; what was written must be dropped.
+    pub fn finish(mut self, ends: bool) -> Result<RequestSummary, FieldError> {
         if !self.text.malformed {
             self.begin();
         }
@@ -288,30 +288,30 @@ impl<'a> RequestHead<'a> {
         }
         let is_grpc = self.is_grpc;
         self.text.end()?;
-        Ok(RequestKind { framing, is_head, is_grpc })
+        Ok(RequestSummary { framing, is_head, is_grpc })
     }
 }
 
 /// An answer's head while its fields come.
-pub struct AnswerHead<'a> {
-    text: Text<'a>,
+pub struct ResponseFields<'a> {
+    text: HeadWriter<'a>,
     status: Option<u16>,
     is_begun: bool,
 }
 
 /// What an answer is, as far as its body depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AnswerKind {
+pub struct ResponseSummary {
     /// How its body comes.
     pub framing: Framing,
     /// Another head follows.
     pub is_interim: bool,
 }
 
-impl<'a> AnswerHead<'a> {
-    /// As [`RequestHead::new`].
+impl<'a> ResponseFields<'a> {
+    /// As [`RequestFields::new`].
     pub fn new(out: &'a mut Vec<u8>, text_max: usize) -> Self {
-        AnswerHead { text: Text::new(out, text_max), status: None, is_begun: false }
+        ResponseFields { text: HeadWriter::new(out, text_max), status: None, is_begun: false }
     }
 
     /// Takes one field.
@@ -341,11 +341,11 @@ impl<'a> AnswerHead<'a> {
         }
     }
 
-    /// As [`RequestHead::finish`]. `keep_trailers`: the body has to come in chunks, so that trailers can follow it.
+    /// As [`RequestFields::finish`]. `keep_trailers`: the body has to come in chunks, so that trailers can follow it.
     ///
     /// # Errors
-    /// [`Unusable`]
-    pub fn finish(mut self, ends: bool, is_head: bool, keep_trailers: bool) -> Result<AnswerKind, Unusable> {
+    /// [`FieldError`]
+    pub fn finish(mut self, ends: bool, is_head: bool, keep_trailers: bool) -> Result<ResponseSummary, FieldError> {
         let status = self.status.unwrap_or(0);
         let is_interim = (100..200).contains(&status);
         // RFC 9113 8.6: an upgrade is none of HTTP/2. 8.1: an interim answer ends nothing.
@@ -367,19 +367,19 @@ impl<'a> AnswerHead<'a> {
             _ => self.text.put_framing(framing),
         }
         self.text.end()?;
-        Ok(AnswerKind { framing, is_interim })
+        Ok(ResponseSummary { framing, is_interim })
     }
 }
 
 /// Trailers while they come: written as the end of a chunked body, or only checked.
-pub struct Trailers<'a> {
-    text: Text<'a>,
+pub struct TrailerFields<'a> {
+    text: HeadWriter<'a>,
 }
 
-impl<'a> Trailers<'a> {
+impl<'a> TrailerFields<'a> {
     /// Appends to `out`, which has to end with the line of the last chunk.
     pub fn new(out: &'a mut Vec<u8>) -> Self {
-        Trailers { text: Text::new(out, TRAILERS_MAX) }
+        TrailerFields { text: HeadWriter::new(out, TRAILERS_MAX) }
     }
 
     /// Takes one field.
@@ -394,8 +394,8 @@ impl<'a> Trailers<'a> {
     /// Ends them.
     ///
     /// # Errors
-    /// [`Unusable`]; too many of them as well.
-    pub fn finish(mut self) -> Result<(), Unusable> {
+    /// [`FieldError`]; too many of them as well.
+    pub fn finish(mut self) -> Result<(), FieldError> {
         self.text.malformed |= self.text.is_too_long();
         self.text.end()
     }
@@ -467,17 +467,17 @@ mod tests {
 
     const GET: [(&str, &str); 4] = [(":method", "GET"), (":scheme", "https"), (":path", "/a"), (":authority", "h")];
 
-    fn request(fields: &[(&str, &str)], ends: bool) -> Result<(String, RequestKind), Unusable> {
-        let (mut out, mut scratch) = (Vec::new(), Scratch::default());
-        let mut head = RequestHead::new(&mut out, &mut scratch, 1000);
+    fn request(fields: &[(&str, &str)], ends: bool) -> Result<(String, RequestSummary), FieldError> {
+        let (mut out, mut scratch) = (Vec::new(), FieldScratch::default());
+        let mut head = RequestFields::new(&mut out, &mut scratch, 1000);
         fields.iter().for_each(|(name, value)| head.field(name.as_bytes(), value.as_bytes()));
         let kind = head.finish(ends)?;
         Ok((String::from_utf8(out).unwrap(), kind))
     }
 
-    fn answer(fields: &[(&str, &str)], ends: bool, is_head: bool) -> Result<(String, AnswerKind), Unusable> {
+    fn answer(fields: &[(&str, &str)], ends: bool, is_head: bool) -> Result<(String, ResponseSummary), FieldError> {
         let mut out = Vec::new();
-        let mut head = AnswerHead::new(&mut out, 1000);
+        let mut head = ResponseFields::new(&mut out, 1000);
         fields.iter().for_each(|(name, value)| head.field(name.as_bytes(), value.as_bytes()));
         let kind = head.finish(ends, is_head, false)?;
         Ok((String::from_utf8(out).unwrap(), kind))
@@ -591,7 +591,7 @@ mod tests {
             ("CONNECT with a path", [&[(":method", "CONNECT")], &GET[1..]].concat()),
             ("CONNECT without an authority", vec![(":method", "CONNECT")]),
         ] {
-            assert_eq!(request(&fields, true), Err(Unusable::Malformed), "{case}");
+            assert_eq!(request(&fields, true), Err(FieldError::Malformed), "{case}");
         }
     }
 
@@ -601,7 +601,7 @@ mod tests {
         let (text, _) = request(&[&GET[..], &[("a", &large), ("b", &large), ("c", &large)]].concat(), true).unwrap();
         assert!((1000..2000).contains(&text.len()) && !text.contains("\r\n\r\n"), "{}", text.len());
         let many: Vec<_> = GET.into_iter().chain(std::iter::repeat_n(("a", &*large), 10)).collect();
-        assert_eq!(request(&many, true), Err(Unusable::Bomb));
+        assert_eq!(request(&many, true), Err(FieldError::Bomb));
     }
 
     #[test]
@@ -645,7 +645,7 @@ mod tests {
             ("a length and nothing behind it", &[(":status", "200"), ("content-length", "1")], true),
             ("a request's pseudo-header field", &[(":status", "200"), (":path", "/")], true),
         ] {
-            assert_eq!(answer(fields, ends, false), Err(Unusable::Malformed), "{case}");
+            assert_eq!(answer(fields, ends, false), Err(FieldError::Malformed), "{case}");
         }
     }
 

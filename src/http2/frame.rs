@@ -4,13 +4,13 @@
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Bytes in front of every payload.
-pub const HEAD_LEN: usize = 9;
+pub const FRAME_HEADER_LEN: usize = 9;
 
 /// The largest payload that is taken, which is the least that may be announced.
 pub const PAYLOAD_MAX: usize = 16_384;
 
 /// The largest frame that is taken.
-pub const FRAME_MAX: usize = HEAD_LEN + PAYLOAD_MAX;
+pub const FRAME_MAX: usize = FRAME_HEADER_LEN + PAYLOAD_MAX;
 
 /// `END_STREAM` of DATA and HEADERS.
 pub const END_STREAM: u8 = 0x1;
@@ -25,7 +25,7 @@ pub const PRIORITY: u8 = 0x20;
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FrameType {
     /// Payload.
     Data,
     /// A header block, or its beginning.
@@ -50,41 +50,41 @@ pub enum Kind {
     Unknown,
 }
 
-impl Kind {
-    const ALL: [Kind; 10] = [
-        Kind::Data,
-        Kind::Headers,
-        Kind::Priority,
-        Kind::RstStream,
-        Kind::Settings,
-        Kind::PushPromise,
-        Kind::Ping,
-        Kind::GoAway,
-        Kind::WindowUpdate,
-        Kind::Continuation,
+impl FrameType {
+    const ALL: [FrameType; 10] = [
+        FrameType::Data,
+        FrameType::Headers,
+        FrameType::Priority,
+        FrameType::RstStream,
+        FrameType::Settings,
+        FrameType::PushPromise,
+        FrameType::Ping,
+        FrameType::GoAway,
+        FrameType::WindowUpdate,
+        FrameType::Continuation,
     ];
 }
 
 /// The first nine bytes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
+pub struct FrameHeader {
     /// Bytes of payload.
     pub length: usize,
     /// What it is.
-    pub kind: Kind,
+    pub kind: FrameType,
     /// As they came.
     pub flags: u8,
     /// 0 for the connection.
     pub stream: u32,
 }
 
-impl Head {
+impl FrameHeader {
     /// Reads one; `None` while it is incomplete.
-    pub fn read(input: &[u8]) -> Option<Head> {
+    pub fn read(input: &[u8]) -> Option<FrameHeader> {
         let &[a, b, c, kind, flags, s, t, u, v, ..] = input else { return None };
-        Some(Head {
+        Some(FrameHeader {
             length: usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c),
-            kind: Kind::ALL.get(usize::from(kind)).copied().unwrap_or(Kind::Unknown),
+            kind: FrameType::ALL.get(usize::from(kind)).copied().unwrap_or(FrameType::Unknown),
             flags,
             stream: u32::from_be_bytes([s & 0x7f, t, u, v]),
         })
@@ -97,7 +97,7 @@ impl Head {
 }
 
 /// Writes the head of a frame. Its payload has to follow.
-pub fn put_head(out: &mut Vec<u8>, length: usize, kind: Kind, flags: u8, stream: u32) {
+pub fn put_frame_header(out: &mut Vec<u8>, length: usize, kind: FrameType, flags: u8, stream: u32) {
     let [_, a, b, c] = (length as u32).to_be_bytes();
     let [s, t, u, v] = stream.to_be_bytes();
     out.extend_from_slice(&[a, b, c, kind as u8, flags, s, t, u, v]);
@@ -105,7 +105,7 @@ pub fn put_head(out: &mut Vec<u8>, length: usize, kind: Kind, flags: u8, stream:
 
 /// Why a stream or a connection ends (RFC 9113 7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum ErrorCode {
     /// All is well.
     NoError = 0,
     /// The protocol was violated in a way no other reason is for.
@@ -152,7 +152,7 @@ pub fn settings(payload: &[u8]) -> impl Iterator<Item = (u16, u32)> {
 
 /// Writes a SETTINGS frame.
 pub fn put_settings(out: &mut Vec<u8>, pairs: &[(Setting, u32)]) {
-    put_head(out, pairs.len() * 6, Kind::Settings, 0, 0);
+    put_frame_header(out, pairs.len() * 6, FrameType::Settings, 0, 0);
     for (setting, value) in pairs {
         out.extend_from_slice(&(*setting as u16).to_be_bytes());
         out.extend_from_slice(&value.to_be_bytes());

@@ -15,10 +15,10 @@ pub const ENTRY_OVERHEAD: usize = 32;
 
 /// The block cannot be read; the connection's state is lost with it (RFC 7541 2.3.3).
 #[derive(Debug, PartialEq, Eq)]
-pub struct BadBlock;
+pub struct CompressionError;
 
 /// Reads the blocks of one connection, in order.
-pub struct Decoder {
+pub struct HpackDecoder {
     entries: VecDeque<Entry>,
     size: usize,
     size_max: usize,
@@ -42,25 +42,31 @@ impl Entry {
     }
 }
 
-impl Default for Decoder {
+impl Default for HpackDecoder {
     fn default() -> Self {
-        Decoder { entries: VecDeque::new(), size: 0, size_max: TABLE_BYTES_MAX, name: Vec::new(), value: Vec::new() }
+        HpackDecoder {
+            entries: VecDeque::new(),
+            size: 0,
+            size_max: TABLE_BYTES_MAX,
+            name: Vec::new(),
+            value: Vec::new(),
+        }
     }
 }
 
-impl Decoder {
+impl HpackDecoder {
     /// Reads one whole block and gives each field, in order.
     ///
     /// # Errors
-    /// [`BadBlock`]; fields before the mistake have been given.
-    pub fn decode(&mut self, block: &[u8], mut each: impl FnMut(&[u8], &[u8])) -> Result<(), BadBlock> {
+    /// [`CompressionError`]; fields before the mistake have been given.
+    pub fn decode(&mut self, block: &[u8], mut each: impl FnMut(&[u8], &[u8])) -> Result<(), CompressionError> {
         let mut rest = block;
         let mut is_begun = false;
         while let Some(&first) = rest.first() {
             match first {
                 0x80.. => {
                     let index = integer(&mut rest, 7)?;
-                    let (name, value) = self.field(index).ok_or(BadBlock)?;
+                    let (name, value) = self.field(index).ok_or(CompressionError)?;
                     each(name, value);
                 }
                 0x40.. => {
@@ -73,7 +79,7 @@ impl Decoder {
                     // RFC 7541 4.2: only in front of the first field.
                     let size = integer(&mut rest, 5)?;
                     if is_begun || size > TABLE_BYTES_MAX {
-                        return Err(BadBlock);
+                        return Err(CompressionError);
                     }
                     self.size_max = size;
                     self.evict(0);
@@ -108,7 +114,7 @@ impl Decoder {
     }
 
     /// A literal that is to be remembered.
-    fn literal(&self, rest: &mut &[u8], prefix: u32) -> Result<Entry, BadBlock> {
+    fn literal(&self, rest: &mut &[u8], prefix: u32) -> Result<Entry, CompressionError> {
         let index = integer(rest, prefix)?;
         let mut text = Vec::new();
         self.read_name(index, rest, &mut text)?;
@@ -117,11 +123,11 @@ impl Decoder {
         Ok(Entry { text: text.into(), name_len })
     }
 
-    fn read_name(&self, index: usize, rest: &mut &[u8], name: &mut Vec<u8>) -> Result<(), BadBlock> {
+    fn read_name(&self, index: usize, rest: &mut &[u8], name: &mut Vec<u8>) -> Result<(), CompressionError> {
         if index == 0 {
             return string(rest, name);
         }
-        name.extend_from_slice(self.field(index).ok_or(BadBlock)?.0);
+        name.extend_from_slice(self.field(index).ok_or(CompressionError)?.0);
         Ok(())
     }
 
@@ -152,14 +158,14 @@ impl Decoder {
 }
 
 /// RFC 7541 5.1; more than fits into 28 bits is none that we could use.
-fn integer(rest: &mut &[u8], prefix: u32) -> Result<usize, BadBlock> {
-    let (&first, mut tail) = rest.split_first().ok_or(BadBlock)?;
+fn integer(rest: &mut &[u8], prefix: u32) -> Result<usize, CompressionError> {
+    let (&first, mut tail) = rest.split_first().ok_or(CompressionError)?;
     let mask = (1usize << prefix) - 1;
     let mut value = usize::from(first) & mask;
     if value == mask {
         let mut shift = 0;
         loop {
-            let (&byte, next) = tail.split_first().ok_or(BadBlock)?;
+            let (&byte, next) = tail.split_first().ok_or(CompressionError)?;
             value += (usize::from(byte) & 0x7f) << shift;
             tail = next;
             if byte & 0x80 == 0 {
@@ -167,7 +173,7 @@ fn integer(rest: &mut &[u8], prefix: u32) -> Result<usize, BadBlock> {
             }
             shift += 7;
             if shift > 21 {
-                return Err(BadBlock);
+                return Err(CompressionError);
             }
         }
     }
@@ -176,13 +182,13 @@ fn integer(rest: &mut &[u8], prefix: u32) -> Result<usize, BadBlock> {
 }
 
 /// RFC 7541 5.2
-fn string(rest: &mut &[u8], out: &mut Vec<u8>) -> Result<(), BadBlock> {
+fn string(rest: &mut &[u8], out: &mut Vec<u8>) -> Result<(), CompressionError> {
     let is_coded = rest.first().is_some_and(|first| first & 0x80 != 0);
     let length = integer(rest, 7)?;
-    let (text, tail) = rest.split_at_checked(length).ok_or(BadBlock)?;
+    let (text, tail) = rest.split_at_checked(length).ok_or(CompressionError)?;
     *rest = tail;
     if is_coded {
-        huffman::decode(text, out).ok_or(BadBlock)
+        huffman::decode(text, out).ok_or(CompressionError)
     } else {
         out.extend_from_slice(text);
         Ok(())
@@ -325,21 +331,21 @@ static STATIC: [(&str, &str); 61] = [
 mod tests {
     use super::*;
 
-    fn read(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<(String, String)>, BadBlock> {
+    fn read(decoder: &mut HpackDecoder, block: &[u8]) -> Result<Vec<(String, String)>, CompressionError> {
         let mut fields = Vec::new();
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         decoder.decode(block, |name, value| fields.push((text(name), text(value))))?;
         Ok(fields)
     }
 
-    fn fields(pairs: &[(&str, &str)]) -> Result<Vec<(String, String)>, BadBlock> {
+    fn fields(pairs: &[(&str, &str)]) -> Result<Vec<(String, String)>, CompressionError> {
         Ok(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
     }
 
     /// RFC 7541 C.4: three requests on one connection.
     #[test]
     fn reads_the_requests_of_the_rfc() {
-        let mut decoder = Decoder::default();
+        let mut decoder = HpackDecoder::default();
         let common = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "www.example.com")];
         let first = b"\x82\x86\x84\x41\x8c\xf1\xe3\xc2\xe5\xf2\x3a\x6b\xa0\xab\x90\xf4\xff";
         assert_eq!(read(&mut decoder, first), fields(&common));
@@ -374,7 +380,7 @@ mod tests {
             ("set-cookie", "b=c"),
             ("x-empty", ""),
         ];
-        assert_eq!(read(&mut Decoder::default(), &block), fields(&want));
+        assert_eq!(read(&mut HpackDecoder::default(), &block), fields(&want));
     }
 
     #[test]
@@ -388,7 +394,7 @@ mod tests {
 
     #[test]
     fn the_table_stays_as_small_as_it_was_announced() {
-        let mut decoder = Decoder::default();
+        let mut decoder = HpackDecoder::default();
         for round in 0..1000 {
             let mut block = vec![0x40];
             put_string(&mut block, format!("name-{round}").as_bytes());
@@ -412,7 +418,7 @@ mod tests {
             ("a string that is cut off", b"\x40\x05ab"),
             ("nothing behind a name", b"\x40\x01a"),
         ] {
-            assert_eq!(read(&mut Decoder::default(), block), Err(BadBlock), "{case}");
+            assert_eq!(read(&mut HpackDecoder::default(), block), Err(CompressionError), "{case}");
         }
     }
 }

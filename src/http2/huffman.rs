@@ -25,7 +25,7 @@ const LENGTHS: [u8; 257] = [
     30,
 ];
 
-struct Tables {
+struct HuffmanTables {
     /// Symbols by length, then by number.
     sorted: [u16; 257],
     /// The first code of each length, and how many symbols are shorter.
@@ -37,10 +37,10 @@ struct Tables {
     fast: [(u8, u8); 1 << FAST_BITS],
 }
 
-static TABLES: Tables = tables();
+static TABLES: HuffmanTables = tables();
 
-const fn tables() -> Tables {
-    let mut made = Tables {
+const fn tables() -> HuffmanTables {
+    let mut made = HuffmanTables {
         sorted: [0; 257],
         first: [0; LONGEST + 1],
         before: [0; LONGEST + 1],

@@ -5,14 +5,14 @@ use std::mem::MaybeUninit;
 use super::fields::Framing;
 use super::hpack;
 use super::session::Session;
-use super::streams::Broken;
+use super::streams::StreamError;
 
 /// Fields of a head that is written; the proxy passes on at most 100 and adds a few.
 const FIELDS_MAX: usize = 128;
 
 /// What follows a head that was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Follows {
+pub enum AfterHead {
     /// Another head: this one was interim.
     Head,
     /// A body, as the text has it. [`Framing::None`]: nothing, the message is complete.
@@ -23,16 +23,16 @@ impl Session {
     /// Writes the head of an answer.
     ///
     /// # Errors
-    /// [`Broken`], also where `head` is none.
-    pub fn put_answer(&mut self, at: usize, head: &[u8]) -> Result<Follows, Broken> {
+    /// [`StreamError`], also where `head` is none.
+    pub fn put_answer(&mut self, at: usize, head: &[u8]) -> Result<AfterHead, StreamError> {
         let mut space = [const { MaybeUninit::uninit() }; FIELDS_MAX];
         let mut parsed = httparse::Response::new(&mut []);
         let config = httparse::ParserConfig::default();
         match config.parse_response_with_uninit_headers(&mut parsed, head, &mut space) {
             Ok(httparse::Status::Complete(_)) => {}
-            Ok(httparse::Status::Partial) | Err(_) => return Err(Broken),
+            Ok(httparse::Status::Partial) | Err(_) => return Err(StreamError),
         }
-        let status = parsed.code.ok_or(Broken)?;
+        let status = parsed.code.ok_or(StreamError)?;
         let slot = &mut self.slots[at];
         let is_tunnel = status == 101 && slot.framing == Framing::Tunnel;
         let is_interim = status < 200 && !is_tunnel;
@@ -56,7 +56,7 @@ impl Session {
                 }
             }
         })?;
-        Ok(if is_interim { Follows::Head } else { Follows::Body(framing) })
+        Ok(if is_interim { AfterHead::Head } else { AfterHead::Body(framing) })
     }
 
     /// Ends a call of gRPC that failed, in its own words: with a code of gRPC and a text, which is ASCII without `%`.
@@ -82,15 +82,15 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::put_answer`].
-    pub fn put_request(&mut self, at: usize, head: &[u8]) -> Result<Follows, Broken> {
+    pub fn put_request(&mut self, at: usize, head: &[u8]) -> Result<AfterHead, StreamError> {
         let mut space = [const { MaybeUninit::uninit() }; FIELDS_MAX];
         let mut parsed = httparse::Request::new(&mut []);
         let config = httparse::ParserConfig::default();
         match config.parse_request_with_uninit_headers(&mut parsed, head, &mut space) {
             Ok(httparse::Status::Complete(_)) => {}
-            Ok(httparse::Status::Partial) | Err(_) => return Err(Broken),
+            Ok(httparse::Status::Partial) | Err(_) => return Err(StreamError),
         }
-        let (Some(method), Some(path)) = (parsed.method, parsed.path) else { return Err(Broken) };
+        let (Some(method), Some(path)) = (parsed.method, parsed.path) else { return Err(StreamError) };
         let framing = match of_fields(parsed.headers) {
             Framing::Length(0) => Framing::None,
             framing => framing,
@@ -113,17 +113,17 @@ impl Session {
             let others = parsed.headers.iter().filter(|header| is_passed_on(header.name) && !is(header, "host"));
             others.for_each(|header| hpack::put_field(out, header.name.as_bytes(), header.value));
         })?;
-        Ok(Follows::Body(framing))
+        Ok(AfterHead::Body(framing))
     }
 
     /// Ends a message with trailers; `section` is their lines with the empty one after them.
     ///
     /// # Errors
     /// As [`Session::put_answer`].
-    pub fn put_trailers(&mut self, at: usize, section: &[u8]) -> Result<(), Broken> {
+    pub fn put_trailers(&mut self, at: usize, section: &[u8]) -> Result<(), StreamError> {
         let mut space = [httparse::EMPTY_HEADER; FIELDS_MAX];
         let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(section, &mut space) else {
-            return Err(Broken);
+            return Err(StreamError);
         };
         self.put_headers(at, true, |out| {
             fields.iter().for_each(|field| hpack::put_field(out, field.name.as_bytes(), field.value));

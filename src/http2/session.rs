@@ -4,15 +4,15 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::Instant;
 
-use super::budget::Budget;
-use super::ends::End;
-use super::fields::{AnswerHead, RequestHead, Scratch, Trailers, Unusable};
+use super::budget::TokenBucket;
+use super::ends::SessionEnd;
+use super::fields::{FieldError, FieldScratch, RequestFields, ResponseFields, TrailerFields};
 use super::frame::{
-    ACK, END_HEADERS, END_STREAM, HEAD_LEN, Head, Kind, PADDED, PAYLOAD_MAX, PREFACE, PRIORITY, Reason, Setting,
-    number, put_head, put_settings, settings,
+    ACK, END_HEADERS, END_STREAM, ErrorCode, FRAME_HEADER_LEN, FrameHeader, FrameType, PADDED, PAYLOAD_MAX, PREFACE,
+    PRIORITY, Setting, number, put_frame_header, put_settings, settings,
 };
-use super::hpack::Decoder;
-use super::streams::{CONNECTION_WINDOW, STREAM_WINDOW, Slot};
+use super::hpack::HpackDecoder;
+use super::streams::{CONNECTION_WINDOW, STREAM_WINDOW, StreamSlot};
 
 /// A window before a setting says otherwise (RFC 9113 6.9.2).
 const WINDOW: u32 = 65_535;
@@ -47,7 +47,7 @@ pub enum Role {
 
 /// What a peer may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct SessionLimits {
     /// Streams at once.
     pub streams: u32,
     /// Bytes of a head as HTTP/1 has it.
@@ -59,24 +59,24 @@ pub struct Limits {
 
 /// The session cannot go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Over {
+pub struct ConnectionError {
     /// For the peer.
-    pub reason: Reason,
+    pub reason: ErrorCode,
     /// For us.
-    pub end: End,
+    pub end: SessionEnd,
 }
 
-const fn over(reason: Reason) -> Over {
-    Over { reason, end: End::Protocol }
+const fn over(reason: ErrorCode) -> ConnectionError {
+    ConnectionError { reason, end: SessionEnd::Protocol }
 }
 
-const PROTOCOL: Over = over(Reason::Protocol);
-const FRAME_SIZE: Over = over(Reason::FrameSize);
-const FLOW_CONTROL: Over = over(Reason::FlowControl);
+const PROTOCOL: ConnectionError = over(ErrorCode::Protocol);
+const FRAME_SIZE: ConnectionError = over(ErrorCode::FrameSize);
+const FLOW_CONTROL: ConnectionError = over(ErrorCode::FlowControl);
 
 /// What has to come next at the beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Greeting {
+enum PrefaceState {
     Preface,
     Settings,
     Done,
@@ -84,7 +84,7 @@ enum Greeting {
 
 /// How far the connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Door {
+pub(super) enum ConnectionState {
     /// Not at all.
     Open,
     /// The peer was told to open no more streams; those on their way are still served (RFC 9113 6.8).
@@ -94,7 +94,7 @@ pub(super) enum Door {
 }
 
 /// A header block that is not complete.
-struct Block {
+struct FieldBlock {
     stream: u32,
     ends: bool,
     depends_on_itself: bool,
@@ -104,13 +104,13 @@ struct Block {
 /// One HTTP/2 connection.
 pub struct Session {
     pub(super) role: Role,
-    pub(super) limits: Limits,
+    pub(super) limits: SessionLimits,
     /// Frames to be written, of which the first `sent` bytes are.
     pub(super) out: Vec<u8>,
     pub(super) sent: usize,
     /// The frame at the end of `out`: its stream, and where its flags are.
     pub(super) tail: Option<(u32, usize)>,
-    pub(super) slots: Vec<Slot>,
+    pub(super) slots: Vec<StreamSlot>,
     /// The streams of the slots, 0 for none; apart, so that they are looked through quickly.
     pub(super) ids: Vec<u32>,
     /// Slots that somebody works on.
@@ -118,7 +118,7 @@ pub struct Session {
     /// Streams opened by the peer that nobody works on yet.
     pub(super) fresh: Vec<usize>,
     pub(super) wakers: Wakers,
-    pub(super) door: Door,
+    pub(super) door: ConnectionState,
     pub(super) next_own: u32,
     /// How much the peer takes: of the connection, of a new stream, of streams, of a frame.
     pub(super) window: i64,
@@ -130,7 +130,7 @@ pub struct Session {
     /// What of it may still come on streams that we have given up, since the peer cannot know yet.
     pub(super) belated: i64,
     pub(super) credit: u32,
-    pub(super) useless: Budget,
+    pub(super) useless: TokenBucket,
     pub(super) has_said_no_table: bool,
     pub(super) served: u64,
     came_whole: u64,
@@ -143,11 +143,11 @@ pub struct Session {
     /// Of the peer's last 128 streams, from `last_peer` down, those that it has opened; it may have skipped some.
     opened: u128,
     forgotten: VecDeque<u32>,
-    greeting: Greeting,
-    block: Option<Block>,
-    pub(super) decoder: Decoder,
-    pub(super) scratch: Scratch,
-    resets: Budget,
+    greeting: PrefaceState,
+    block: Option<FieldBlock>,
+    pub(super) decoder: HpackDecoder,
+    pub(super) scratch: FieldScratch,
+    resets: TokenBucket,
 }
 
 /// Who is woken by what one side of the session does for the other.
@@ -161,7 +161,7 @@ pub(super) struct Wakers {
 
 impl Session {
     /// Begins: what is said first waits to be written.
-    pub fn new(role: Role, limits: Limits, now: Instant) -> Self {
+    pub fn new(role: Role, limits: SessionLimits, now: Instant) -> Self {
         let mut out = Vec::new();
         let [streams, head_bytes] = [limits.streams, u32::try_from(limits.head_bytes).unwrap_or(u32::MAX)];
         let common = [(Setting::InitialWindowSize, STREAM_WINDOW), (Setting::MaxHeaderListSize, head_bytes)];
@@ -180,7 +180,7 @@ impl Session {
             // Whoever is slow to read an answer must not hold up the others on the same connection.
             Role::Client => STREAM_WINDOW * streams,
         };
-        put_head(&mut out, 4, Kind::WindowUpdate, 0, 0);
+        put_frame_header(&mut out, 4, FrameType::WindowUpdate, 0, 0);
         out.extend_from_slice(&connection_window.saturating_sub(WINDOW).to_be_bytes());
         Session {
             role,
@@ -193,7 +193,7 @@ impl Session {
             busy: 0,
             fresh: Vec::new(),
             wakers: Wakers::default(),
-            door: Door::Open,
+            door: ConnectionState::Open,
             next_own: 1,
             window: i64::from(WINDOW),
             stream_window: i64::from(WINDOW),
@@ -202,7 +202,7 @@ impl Session {
             receive_window: i64::from(connection_window),
             belated: 0,
             credit: 0,
-            useless: Budget::new(USELESS_MAX, USELESS_PER_SECOND, now),
+            useless: TokenBucket::new(USELESS_MAX, USELESS_PER_SECOND, now),
             has_said_no_table: false,
             served: 0,
             came_whole: 0,
@@ -212,11 +212,11 @@ impl Session {
             last_said: u32::MAX >> 1,
             opened: 0,
             forgotten: VecDeque::new(),
-            greeting: if role == Role::Server { Greeting::Preface } else { Greeting::Settings },
+            greeting: if role == Role::Server { PrefaceState::Preface } else { PrefaceState::Settings },
             block: None,
-            decoder: Decoder::default(),
-            scratch: Scratch::default(),
-            resets: Budget::new(limits.resets, (limits.resets / 10).max(1), now),
+            decoder: HpackDecoder::default(),
+            scratch: FieldScratch::default(),
+            resets: TokenBucket::new(limits.resets, (limits.resets / 10).max(1), now),
         }
     }
 
@@ -224,10 +224,10 @@ impl Session {
     /// behind it.
     ///
     /// # Errors
-    /// [`Over`]: say so with [`Session::end`].
-    pub fn receive(&mut self, input: &[u8], now: Instant) -> Result<usize, Over> {
+    /// [`ConnectionError`]: say so with [`Session::end`].
+    pub fn receive(&mut self, input: &[u8], now: Instant) -> Result<usize, ConnectionError> {
         let mut at = 0;
-        if self.greeting == Greeting::Preface {
+        if self.greeting == PrefaceState::Preface {
             let len = input.len().min(PREFACE.len());
             if input[..len] != PREFACE[..len] {
                 return Err(PROTOCOL);
@@ -235,15 +235,15 @@ impl Session {
             if len < PREFACE.len() {
                 return Ok(0);
             }
-            self.greeting = Greeting::Settings;
+            self.greeting = PrefaceState::Settings;
             at = len;
         }
-        while let Some(head) = Head::read(&input[at..]) {
+        while let Some(head) = FrameHeader::read(&input[at..]) {
             self.check_order(&head)?;
-            let Some(payload) = input.get(at + HEAD_LEN..at + HEAD_LEN + head.length) else { break };
+            let Some(payload) = input.get(at + FRAME_HEADER_LEN..at + FRAME_HEADER_LEN + head.length) else { break };
             self.on_frame(&head, payload, now)?;
             self.came_whole += u64::from(self.block.is_none());
-            at += HEAD_LEN + head.length;
+            at += FRAME_HEADER_LEN + head.length;
         }
         Ok(at)
     }
@@ -251,8 +251,8 @@ impl Session {
     /// Whether something that has to come at once has begun and is not complete: the greeting, a header block, a frame
     /// other than DATA. `unused` is what [`Session::receive`] left.
     pub fn waits_for_more(&self, unused: &[u8]) -> bool {
-        let is_cut = !unused.is_empty() && Head::read(unused).is_none_or(|head| head.kind != Kind::Data);
-        is_cut || self.block.is_some() || self.greeting != Greeting::Done
+        let is_cut = !unused.is_empty() && FrameHeader::read(unused).is_none_or(|head| head.kind != FrameType::Data);
+        is_cut || self.block.is_some() || self.greeting != PrefaceState::Done
     }
 
     /// Frames and header blocks that came whole so far.
@@ -262,7 +262,7 @@ impl Session {
 
     /// Whether the peer has sent its settings.
     pub fn is_greeted(&self) -> bool {
-        self.greeting == Greeting::Done
+        self.greeting == PrefaceState::Done
     }
 
     /// Whether the peer was asked for a sign of life, and has not given one since.
@@ -273,69 +273,73 @@ impl Session {
     /// Asks the peer for a sign of life.
     pub(super) fn doubt(&mut self) {
         if !std::mem::replace(&mut self.is_doubted, true) {
-            self.put_frame(Kind::Ping, 0, 0, ANYBODY);
+            self.put_frame(FrameType::Ping, 0, 0, ANYBODY);
         }
     }
 
-    fn check_order(&mut self, head: &Head) -> Result<(), Over> {
-        if self.greeting == Greeting::Settings && (head.kind != Kind::Settings || head.has(ACK)) {
+    fn check_order(&mut self, head: &FrameHeader) -> Result<(), ConnectionError> {
+        if self.greeting == PrefaceState::Settings && (head.kind != FrameType::Settings || head.has(ACK)) {
             return Err(PROTOCOL); // RFC 9113 3.4
         }
         let expected = self.block.as_ref().map(|block| block.stream);
         match (expected, head.kind) {
-            (Some(stream), Kind::Continuation) if stream == head.stream => {}
-            (Some(_), _) | (None, Kind::Continuation) => return Err(PROTOCOL), // RFC 9113 4.3, 6.10
+            (Some(stream), FrameType::Continuation) if stream == head.stream => {}
+            (Some(_), _) | (None, FrameType::Continuation) => return Err(PROTOCOL), // RFC 9113 4.3, 6.10
             (None, _) => {}
         }
         if head.length > PAYLOAD_MAX { Err(FRAME_SIZE) } else { Ok(()) }
     }
 
-    fn on_frame(&mut self, head: &Head, payload: &[u8], now: Instant) -> Result<(), Over> {
-        (self.greeting, self.is_doubted) = (Greeting::Done, false);
+    fn on_frame(&mut self, head: &FrameHeader, payload: &[u8], now: Instant) -> Result<(), ConnectionError> {
+        (self.greeting, self.is_doubted) = (PrefaceState::Done, false);
         match head.kind {
-            Kind::Data => return self.on_data(head, payload, now),
-            Kind::Headers => return self.on_headers(head, payload, now),
-            Kind::Priority | Kind::Unknown | Kind::Continuation => self.charge(1, now)?,
-            Kind::RstStream | Kind::Settings | Kind::Ping | Kind::GoAway | Kind::WindowUpdate => self.charge(1, now)?,
-            Kind::PushPromise => return Err(PROTOCOL),
+            FrameType::Data => return self.on_data(head, payload, now),
+            FrameType::Headers => return self.on_headers(head, payload, now),
+            FrameType::Priority | FrameType::Unknown | FrameType::Continuation => self.charge(1, now)?,
+            FrameType::RstStream
+            | FrameType::Settings
+            | FrameType::Ping
+            | FrameType::GoAway
+            | FrameType::WindowUpdate => self.charge(1, now)?,
+            FrameType::PushPromise => return Err(PROTOCOL),
         }
         match (head.kind, head.stream) {
-            (Kind::Settings | Kind::Ping | Kind::GoAway, 1..) => Err(PROTOCOL),
-            (Kind::Priority | Kind::RstStream, 0) => Err(PROTOCOL),
-            (Kind::Settings, _) => self.on_settings(head, payload),
-            (Kind::Ping, _) => self.on_ping(head, payload),
-            (Kind::GoAway, _) => self.on_go_away(payload),
-            (Kind::Priority, stream) => {
+            (FrameType::Settings | FrameType::Ping | FrameType::GoAway, 1..) => Err(PROTOCOL),
+            (FrameType::Priority | FrameType::RstStream, 0) => Err(PROTOCOL),
+            (FrameType::Settings, _) => self.on_settings(head, payload),
+            (FrameType::Ping, _) => self.on_ping(head, payload),
+            (FrameType::GoAway, _) => self.on_go_away(payload),
+            (FrameType::Priority, stream) => {
                 let reason = match number(payload) {
                     Some(on) if payload.len() == 5 && on != stream => return Ok(()),
-                    Some(_) if payload.len() == 5 => Reason::Protocol,
-                    Some(_) | None => Reason::FrameSize,
+                    Some(_) if payload.len() == 5 => ErrorCode::Protocol,
+                    Some(_) | None => ErrorCode::FrameSize,
                 };
                 // A stream that was never opened cannot be reset.
                 if self.is_idle(stream) { Err(over(reason)) } else { self.refuse(stream, reason, now) }
             }
-            (Kind::RstStream, stream) => self.on_rst_stream(stream, payload, now),
-            (Kind::WindowUpdate, stream) => self.on_window_update(stream, payload, now),
-            (Kind::Continuation, _) => self.on_continuation(head, payload, now),
-            (Kind::Data | Kind::Headers | Kind::PushPromise | Kind::Unknown, _) => Ok(()),
+            (FrameType::RstStream, stream) => self.on_rst_stream(stream, payload, now),
+            (FrameType::WindowUpdate, stream) => self.on_window_update(stream, payload, now),
+            (FrameType::Continuation, _) => self.on_continuation(head, payload, now),
+            (FrameType::Data | FrameType::Headers | FrameType::PushPromise | FrameType::Unknown, _) => Ok(()),
         }
     }
 
     /// Takes points for a frame that makes work.
-    fn charge(&mut self, cost: u32, now: Instant) -> Result<(), Over> {
+    fn charge(&mut self, cost: u32, now: Instant) -> Result<(), ConnectionError> {
         if self.useless.spend(cost, now) {
             Ok(())
         } else {
-            Err(Over { reason: Reason::EnhanceYourCalm, end: End::Frames })
+            Err(ConnectionError { reason: ErrorCode::EnhanceYourCalm, end: SessionEnd::Frames })
         }
     }
 
     /// Takes a point for a stream that was reset. What an upstream resets is its own affair.
-    fn charge_reset(&mut self, now: Instant) -> Result<(), Over> {
+    fn charge_reset(&mut self, now: Instant) -> Result<(), ConnectionError> {
         if self.role == Role::Client || self.resets.spend(1, now) {
             Ok(())
         } else {
-            Err(Over { reason: Reason::EnhanceYourCalm, end: End::Resets })
+            Err(ConnectionError { reason: ErrorCode::EnhanceYourCalm, end: SessionEnd::Resets })
         }
     }
 
@@ -359,7 +363,7 @@ impl Session {
     }
 
     /// Resets a stream for a mistake of the peer's.
-    fn refuse(&mut self, stream: u32, reason: Reason, now: Instant) -> Result<(), Over> {
+    fn refuse(&mut self, stream: u32, reason: ErrorCode, now: Instant) -> Result<(), ConnectionError> {
         match self.find(stream) {
             Some(at) => self.reset(at, reason),
             None => {
@@ -370,8 +374,8 @@ impl Session {
         self.charge_reset(now)
     }
 
-    pub(super) fn put_reset(&mut self, stream: u32, reason: Reason) {
-        self.put_frame(Kind::RstStream, 0, stream, &(reason as u32).to_be_bytes());
+    pub(super) fn put_reset(&mut self, stream: u32, reason: ErrorCode) {
+        self.put_frame(FrameType::RstStream, 0, stream, &(reason as u32).to_be_bytes());
         if self.forgotten.len() == FORGOTTEN_MAX {
             self.forgotten.pop_front();
         }
@@ -379,14 +383,14 @@ impl Session {
     }
 
     /// Writes a frame that is neither DATA nor HEADERS.
-    pub(super) fn put_frame(&mut self, kind: Kind, flags: u8, stream: u32, payload: &[u8]) {
-        put_head(&mut self.out, payload.len(), kind, flags, stream);
+    pub(super) fn put_frame(&mut self, kind: FrameType, flags: u8, stream: u32, payload: &[u8]) {
+        put_frame_header(&mut self.out, payload.len(), kind, flags, stream);
         self.out.extend_from_slice(payload);
         self.tail = None;
         self.wake_driver();
     }
 
-    fn on_data(&mut self, head: &Head, payload: &[u8], now: Instant) -> Result<(), Over> {
+    fn on_data(&mut self, head: &FrameHeader, payload: &[u8], now: Instant) -> Result<(), ConnectionError> {
         if self.is_idle(head.stream) {
             return Err(PROTOCOL);
         }
@@ -405,7 +409,7 @@ impl Session {
                 self.belated -= head.length as i64;
                 return if self.belated < 0 { Err(FLOW_CONTROL) } else { Ok(()) };
             }
-            return self.refuse(head.stream, Reason::StreamClosed, now);
+            return self.refuse(head.stream, ErrorCode::StreamClosed, now);
         };
         if data.is_empty() && !ends {
             self.charge(1, now)?;
@@ -414,7 +418,7 @@ impl Session {
         }
         if self.role == Role::Client && !self.slots[at].is_answered {
             self.give_credit(None, head.length);
-            return self.refuse(head.stream, Reason::Protocol, now); // RFC 9113 8.1: a head comes first
+            return self.refuse(head.stream, ErrorCode::Protocol, now); // RFC 9113 8.1: a head comes first
         }
         match self.slots[at].take_data(data, head.length, ends) {
             Ok(()) => {
@@ -432,7 +436,7 @@ impl Session {
         }
     }
 
-    fn on_headers(&mut self, head: &Head, payload: &[u8], now: Instant) -> Result<(), Over> {
+    fn on_headers(&mut self, head: &FrameHeader, payload: &[u8], now: Instant) -> Result<(), ConnectionError> {
         if head.stream == 0 || (self.role == Role::Server && head.stream.is_multiple_of(2)) {
             return Err(PROTOCOL);
         }
@@ -448,15 +452,15 @@ impl Session {
             return self.on_block(head.stream, ends, depends_on_itself, block, now);
         }
         self.charge(1, now)?;
-        self.block = Some(Block { stream: head.stream, ends, depends_on_itself, bytes: block.to_vec() });
+        self.block = Some(FieldBlock { stream: head.stream, ends, depends_on_itself, bytes: block.to_vec() });
         Ok(())
     }
 
-    fn on_continuation(&mut self, head: &Head, payload: &[u8], now: Instant) -> Result<(), Over> {
+    fn on_continuation(&mut self, head: &FrameHeader, payload: &[u8], now: Instant) -> Result<(), ConnectionError> {
         let Some(mut block) = self.block.take() else { return Err(PROTOCOL) };
         // Compressed it is hardly ever larger than as text.
         if block.bytes.len() + payload.len() > self.limits.head_bytes + PAYLOAD_MAX {
-            return Err(Over { reason: Reason::EnhanceYourCalm, end: End::Headers });
+            return Err(ConnectionError { reason: ErrorCode::EnhanceYourCalm, end: SessionEnd::Headers });
         }
         block.bytes.extend_from_slice(payload);
         if head.has(END_HEADERS) {
@@ -467,7 +471,14 @@ impl Session {
     }
 
     /// A whole header block. It is read in any case: the next one may need what it leaves in the table.
-    fn on_block(&mut self, stream: u32, ends: bool, itself: bool, block: &[u8], now: Instant) -> Result<(), Over> {
+    fn on_block(
+        &mut self,
+        stream: u32,
+        ends: bool,
+        itself: bool,
+        block: &[u8],
+        now: Instant,
+    ) -> Result<(), ConnectionError> {
         if let Some(at) = self.find(stream) {
             return self.on_known(at, ends, block, now);
         }
@@ -484,23 +495,23 @@ impl Session {
             }
             let back = (self.last_peer - stream) / 2;
             let was_opened = back < 128 && self.opened >> back & 1 == 1;
-            return Err(over(if was_opened { Reason::StreamClosed } else { Reason::Protocol }));
+            return Err(over(if was_opened { ErrorCode::StreamClosed } else { ErrorCode::Protocol }));
         }
         let skipped = (stream - self.last_peer).div_ceil(2);
         self.opened = self.opened.checked_shl(skipped).unwrap_or(0) | 1;
         self.last_peer = stream;
-        if self.door == Door::Closed {
+        if self.door == ConnectionState::Closed {
             return self.skip(block);
         }
         if self.is_full() {
             self.skip(block)?;
-            return self.refuse(stream, Reason::RefusedStream, now);
+            return self.refuse(stream, ErrorCode::RefusedStream, now);
         }
         let at = self.free_slot();
         let slot = &mut self.slots[at];
-        let mut head = RequestHead::new(&mut slot.input, &mut self.scratch, self.limits.head_bytes);
+        let mut head = RequestFields::new(&mut slot.input, &mut self.scratch, self.limits.head_bytes);
         let read = self.decoder.decode(block, |name, value| head.field(name, value));
-        read.map_err(|_| over(Reason::Compression))?;
+        read.map_err(|_| over(ErrorCode::Compression))?;
         match head.finish(ends) {
             Ok(kind) if !itself => {
                 slot.begin(kind.framing, self.stream_window);
@@ -510,11 +521,13 @@ impl Session {
                 self.take_up(at);
                 if is_large { self.charge(LARGE_HEAD_COST, now) } else { Ok(()) }
             }
-            Ok(_) | Err(Unusable::Malformed) => {
+            Ok(_) | Err(FieldError::Malformed) => {
                 slot.input.clear();
-                self.refuse(stream, Reason::Protocol, now)
+                self.refuse(stream, ErrorCode::Protocol, now)
             }
-            Err(Unusable::Bomb) => Err(Over { reason: Reason::EnhanceYourCalm, end: End::Headers }),
+            Err(FieldError::Bomb) => {
+                Err(ConnectionError { reason: ErrorCode::EnhanceYourCalm, end: SessionEnd::Headers })
+            }
         }
     }
 
@@ -527,16 +540,16 @@ impl Session {
     }
 
     /// An answer's head, or trailers.
-    fn on_known(&mut self, at: usize, ends: bool, block: &[u8], now: Instant) -> Result<(), Over> {
+    fn on_known(&mut self, at: usize, ends: bool, block: &[u8], now: Instant) -> Result<(), ConnectionError> {
         let stream = self.ids[at];
         let slot = &mut self.slots[at];
         if slot.remote_ended {
             self.skip(block)?;
-            return self.refuse(stream, Reason::StreamClosed, now);
+            return self.refuse(stream, ErrorCode::StreamClosed, now);
         }
-        let compression = |_| over(Reason::Compression);
+        let compression = |_| over(ErrorCode::Compression);
         let read = if self.role == Role::Client && !slot.is_answered {
-            let mut head = AnswerHead::new(&mut slot.input, self.limits.head_bytes);
+            let mut head = ResponseFields::new(&mut slot.input, self.limits.head_bytes);
             self.decoder.decode(block, |name, value| head.field(name, value)).map_err(compression)?;
             let kind = head.finish(ends, slot.is_head, slot.trailers_welcome);
             kind.map(|kind| {
@@ -547,10 +560,10 @@ impl Session {
             let mut unread = Vec::new();
             let out = if slot.framing == super::Framing::Chunked { &mut slot.input } else { &mut unread };
             out.extend_from_slice(b"0\r\n");
-            let mut trailers = Trailers::new(out);
+            let mut trailers = TrailerFields::new(out);
             self.decoder.decode(block, |name, value| trailers.field(name, value)).map_err(compression)?;
             // RFC 9113 8.1: they end the stream, and come after all that was announced.
-            if ends && slot.left.unwrap_or(0) == 0 { trailers.finish() } else { Err(Unusable::Malformed) }
+            if ends && slot.left.unwrap_or(0) == 0 { trailers.finish() } else { Err(FieldError::Malformed) }
         };
         match read {
             Ok(()) => {
@@ -561,16 +574,18 @@ impl Session {
                 }
                 Ok(())
             }
-            Err(Unusable::Malformed) => self.refuse(stream, Reason::Protocol, now),
-            Err(Unusable::Bomb) => Err(Over { reason: Reason::EnhanceYourCalm, end: End::Headers }),
+            Err(FieldError::Malformed) => self.refuse(stream, ErrorCode::Protocol, now),
+            Err(FieldError::Bomb) => {
+                Err(ConnectionError { reason: ErrorCode::EnhanceYourCalm, end: SessionEnd::Headers })
+            }
         }
     }
 
-    fn skip(&mut self, block: &[u8]) -> Result<(), Over> {
-        self.decoder.decode(block, |_, _| {}).map_err(|_| over(Reason::Compression))
+    fn skip(&mut self, block: &[u8]) -> Result<(), ConnectionError> {
+        self.decoder.decode(block, |_, _| {}).map_err(|_| over(ErrorCode::Compression))
     }
 
-    fn on_rst_stream(&mut self, stream: u32, payload: &[u8], now: Instant) -> Result<(), Over> {
+    fn on_rst_stream(&mut self, stream: u32, payload: &[u8], now: Instant) -> Result<(), ConnectionError> {
         let &[a, b, c, d] = payload else { return Err(FRAME_SIZE) };
         if self.is_idle(stream) {
             return Err(PROTOCOL);
@@ -583,7 +598,7 @@ impl Session {
         self.charge_reset(now)
     }
 
-    fn on_settings(&mut self, head: &Head, payload: &[u8]) -> Result<(), Over> {
+    fn on_settings(&mut self, head: &FrameHeader, payload: &[u8]) -> Result<(), ConnectionError> {
         if head.has(ACK) {
             return if payload.is_empty() { Ok(()) } else { Err(FRAME_SIZE) };
         }
@@ -615,30 +630,30 @@ impl Session {
                 return Err(FLOW_CONTROL);
             }
         }
-        self.put_frame(Kind::Settings, ACK, 0, &[]);
+        self.put_frame(FrameType::Settings, ACK, 0, &[]);
         self.wake_blocked();
         Ok(())
     }
 
-    fn on_ping(&mut self, head: &Head, payload: &[u8]) -> Result<(), Over> {
+    fn on_ping(&mut self, head: &FrameHeader, payload: &[u8]) -> Result<(), ConnectionError> {
         if payload.len() != 8 {
             return Err(FRAME_SIZE);
         }
         if !head.has(ACK) {
-            self.put_frame(Kind::Ping, ACK, 0, payload);
+            self.put_frame(FrameType::Ping, ACK, 0, payload);
         } else if payload == LAST_CALL {
             self.close();
         }
         Ok(())
     }
 
-    fn on_go_away(&mut self, payload: &[u8]) -> Result<(), Over> {
+    fn on_go_away(&mut self, payload: &[u8]) -> Result<(), ConnectionError> {
         let (Some(last), 8..) = (number(payload), payload.len()) else { return Err(FRAME_SIZE) };
         if self.role == Role::Client {
-            self.door = Door::Closed;
+            self.door = ConnectionState::Closed;
             for at in 0..self.slots.len() {
                 if self.ids[at] > last || self.is_unnumbered(at) {
-                    self.was_reset(at, Reason::RefusedStream as u32);
+                    self.was_reset(at, ErrorCode::RefusedStream as u32);
                 }
             }
             self.wake_driver();
@@ -646,7 +661,7 @@ impl Session {
         Ok(())
     }
 
-    fn on_window_update(&mut self, stream: u32, payload: &[u8], now: Instant) -> Result<(), Over> {
+    fn on_window_update(&mut self, stream: u32, payload: &[u8], now: Instant) -> Result<(), ConnectionError> {
         let (Some(more), 4) = (number(payload), payload.len()) else { return Err(FRAME_SIZE) };
         if stream == 0 {
             self.window += i64::from(more);
@@ -663,13 +678,13 @@ impl Session {
             return Err(PROTOCOL);
         }
         if more == 0 && !self.ignores(stream, false) {
-            return self.refuse(stream, Reason::Protocol, now);
+            return self.refuse(stream, ErrorCode::Protocol, now);
         }
         let Some(at) = self.find(stream) else { return Ok(()) };
         let slot = &mut self.slots[at];
         slot.window += i64::from(more);
         if slot.window > WINDOW_MAX {
-            return self.refuse(stream, Reason::FlowControl, now);
+            return self.refuse(stream, ErrorCode::FlowControl, now);
         }
         if slot.is_blocked {
             slot.wake();
@@ -680,33 +695,33 @@ impl Session {
     /// Tells the peer to open no more streams, and goes on serving those that are on their way. The answer to a PING
     /// shows that they have arrived; then, or when the caller has waited long enough, [`Session::close`].
     pub fn close_softly(&mut self) {
-        if self.door == Door::Open {
-            self.door = Door::Closing;
-            self.put_go_away(u32::MAX >> 1, Reason::NoError);
-            self.put_frame(Kind::Ping, 0, 0, LAST_CALL);
+        if self.door == ConnectionState::Open {
+            self.door = ConnectionState::Closing;
+            self.put_go_away(u32::MAX >> 1, ErrorCode::NoError);
+            self.put_frame(FrameType::Ping, 0, 0, LAST_CALL);
         }
     }
 
     /// Serves no more streams than have been opened.
     pub fn close(&mut self) {
-        if self.door != Door::Closed {
-            self.door = Door::Closed;
-            self.put_go_away(self.last_peer, Reason::NoError);
+        if self.door != ConnectionState::Closed {
+            self.door = ConnectionState::Closed;
+            self.put_go_away(self.last_peer, ErrorCode::NoError);
         }
     }
 
     /// Ends it: every stream is over. What waits to be written ends with the reason for the peer.
-    pub fn end(&mut self, reason: Reason) {
+    pub fn end(&mut self, reason: ErrorCode) {
         self.put_go_away(self.last_peer, reason);
         self.break_off();
     }
 
     /// The connection is gone, and every stream with it.
     pub fn break_off(&mut self) {
-        self.door = Door::Closed;
+        self.door = ConnectionState::Closed;
         for at in 0..self.slots.len() {
             if self.ids[at] != 0 || self.slots[at].is_busy() {
-                self.was_reset(at, Reason::Cancel as u32);
+                self.was_reset(at, ErrorCode::Cancel as u32);
             }
             self.slots[at].wake();
         }
@@ -716,18 +731,18 @@ impl Session {
         }
     }
 
-    fn put_go_away(&mut self, last: u32, reason: Reason) {
+    fn put_go_away(&mut self, last: u32, reason: ErrorCode) {
         // RFC 9113 6.8: never more than was said before.
         self.last_said = self.last_said.min(last);
         let last = self.last_said;
         let [a, b, c, d] = last.to_be_bytes();
         let [e, f, g, h] = (reason as u32).to_be_bytes();
-        self.put_frame(Kind::GoAway, 0, 0, &[a, b, c, d, e, f, g, h]);
+        self.put_frame(FrameType::GoAway, 0, 0, &[a, b, c, d, e, f, g, h]);
     }
 }
 
 /// The payload without its padding (RFC 9113 6.1).
-fn unpadded<'p>(head: &Head, payload: &'p [u8]) -> Result<&'p [u8], Over> {
+fn unpadded<'p>(head: &FrameHeader, payload: &'p [u8]) -> Result<&'p [u8], ConnectionError> {
     if !head.has(PADDED) {
         return Ok(payload);
     }

@@ -2,10 +2,10 @@
 
 use std::task::Waker;
 
-use super::fields::{Framing, Scratch};
-use super::frame::{END_HEADERS, END_STREAM, HEAD_LEN, Kind, Reason, put_head};
+use super::fields::{FieldScratch, Framing};
+use super::frame::{END_HEADERS, END_STREAM, ErrorCode, FRAME_HEADER_LEN, FrameType, put_frame_header};
 use super::hpack;
-use super::session::{Door, Role, Session};
+use super::session::{ConnectionState, Role, Session};
 
 /// What a peer may send on one stream before it is read, in bytes.
 pub const STREAM_WINDOW: u32 = 256 * 1024;
@@ -28,7 +28,7 @@ const CRUMB: usize = 64;
 
 /// Who works on a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Worker {
+enum SlotOwner {
     None,
     /// Somebody who waits for the next stream.
     Waiting,
@@ -36,8 +36,8 @@ enum Worker {
 }
 
 /// A place for one stream after the other.
-pub(super) struct Slot {
-    worker: Worker,
+pub(super) struct StreamSlot {
+    worker: SlotOwner,
     /// What the peer has sent, as text, of which `at` bytes are read.
     pub(super) input: Vec<u8>,
     at: usize,
@@ -65,7 +65,7 @@ pub(super) struct Slot {
 
 /// What a read found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Read {
+pub enum StreamRead {
     /// So many bytes.
     Bytes(usize),
     /// Nothing yet.
@@ -78,12 +78,12 @@ pub enum Read {
 
 /// The stream broke off.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Broken;
+pub struct StreamError;
 
-impl Slot {
+impl StreamSlot {
     fn new() -> Self {
-        Slot {
-            worker: Worker::None,
+        StreamSlot {
+            worker: SlotOwner::None,
             input: Vec::new(),
             at: 0,
             held: 0,
@@ -127,7 +127,7 @@ impl Slot {
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        self.worker == Worker::Busy
+        self.worker == SlotOwner::Busy
     }
 
     pub(super) fn wake(&mut self) {
@@ -137,19 +137,19 @@ impl Slot {
     }
 
     /// Appends a DATA frame's payload; `length` is what it takes of the window.
-    pub(super) fn take_data(&mut self, data: &[u8], length: usize, ends: bool) -> Result<(), Reason> {
+    pub(super) fn take_data(&mut self, data: &[u8], length: usize, ends: bool) -> Result<(), ErrorCode> {
         self.receive_window -= length as i64;
         if self.receive_window < 0 {
-            return Err(Reason::FlowControl);
+            return Err(ErrorCode::FlowControl);
         }
         if self.remote_ended {
-            return Err(Reason::StreamClosed);
+            return Err(ErrorCode::StreamClosed);
         }
         if let Some(left) = &mut self.left {
             // RFC 9113 8.1.1: neither more nor less than was announced.
-            *left = left.checked_sub(data.len() as u64).ok_or(Reason::Protocol)?;
+            *left = left.checked_sub(data.len() as u64).ok_or(ErrorCode::Protocol)?;
             if ends && *left > 0 {
-                return Err(Reason::Protocol);
+                return Err(ErrorCode::Protocol);
             }
         }
         self.compact();
@@ -220,14 +220,14 @@ impl Session {
     /// Gives the memory of an idle connection back.
     pub fn shrink(&mut self) {
         self.out.shrink_to(0);
-        self.scratch = Scratch::default();
+        self.scratch = FieldScratch::default();
         self.decoder.shrink();
         for slot in &mut self.slots {
-            if slot.worker == Worker::Waiting {
+            if slot.worker == SlotOwner::Waiting {
                 slot.is_dismissed = true;
                 slot.wake();
             }
-            if slot.worker != Worker::Busy {
+            if slot.worker != SlotOwner::Busy {
                 slot.input = Vec::new();
             }
         }
@@ -279,17 +279,17 @@ impl Session {
 
     /// Whoever works or waits for work here.
     pub fn workers(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.worker != Worker::None).count()
+        self.slots.iter().filter(|slot| slot.worker != SlotOwner::None).count()
     }
 
     /// Whether no stream is opened any more.
     pub fn is_closed(&self) -> bool {
-        self.door == Door::Closed
+        self.door == ConnectionState::Closed
     }
 
     /// Whether the peer was told, or has told us, to open no more streams.
     pub fn is_closing(&self) -> bool {
-        self.door != Door::Open
+        self.door != ConnectionState::Open
     }
 
     /// Streams that have ended well.
@@ -303,11 +303,14 @@ impl Session {
 
     /// A slot for a new stream: best one with somebody who waits.
     pub(super) fn free_slot(&mut self) -> usize {
-        let is = |worker| move |slot: &Slot| slot.worker == worker && !slot.is_dismissed;
-        let found =
-            self.slots.iter().position(is(Worker::Waiting)).or_else(|| self.slots.iter().position(is(Worker::None)));
+        let is = |worker| move |slot: &StreamSlot| slot.worker == worker && !slot.is_dismissed;
+        let found = self
+            .slots
+            .iter()
+            .position(is(SlotOwner::Waiting))
+            .or_else(|| self.slots.iter().position(is(SlotOwner::None)));
         found.unwrap_or_else(|| {
-            self.slots.push(Slot::new());
+            self.slots.push(StreamSlot::new());
             self.ids.push(0);
             self.slots.len() - 1
         })
@@ -315,10 +318,10 @@ impl Session {
 
     /// Has somebody work on a slot.
     pub(super) fn take_up(&mut self, at: usize) {
-        match std::mem::replace(&mut self.slots[at].worker, Worker::Busy) {
-            Worker::None => self.fresh.push(at),
-            Worker::Waiting => self.slots[at].wake(),
-            Worker::Busy => unreachable!("a slot in use is not free"),
+        match std::mem::replace(&mut self.slots[at].worker, SlotOwner::Busy) {
+            SlotOwner::None => self.fresh.push(at),
+            SlotOwner::Waiting => self.slots[at].wake(),
+            SlotOwner::Busy => unreachable!("a slot in use is not free"),
         }
         self.busy += 1;
     }
@@ -327,14 +330,18 @@ impl Session {
     /// life. Its number is given by its first bytes. Call [`Session::release`] in the end.
     pub fn open(&mut self) -> Option<usize> {
         let limit = self.streams_max.min(self.limits.streams) as usize;
-        if self.door != Door::Open || self.is_doubted() || self.busy >= limit || self.next_own > u32::MAX >> 1 {
+        if self.door != ConnectionState::Open
+            || self.is_doubted()
+            || self.busy >= limit
+            || self.next_own > u32::MAX >> 1
+        {
             return None;
         }
         let at = self.free_slot();
         let window = self.stream_window;
         let slot = &mut self.slots[at];
         slot.begin(Framing::None, window);
-        slot.worker = Worker::Busy;
+        slot.worker = SlotOwner::Busy;
         self.busy += 1;
         Some(at)
     }
@@ -346,11 +353,11 @@ impl Session {
     }
 
     /// Reads text into `room`.
-    pub fn read(&mut self, at: usize, room: &mut [u8], waker: &Waker) -> Read {
+    pub fn read(&mut self, at: usize, room: &mut [u8], waker: &Waker) -> StreamRead {
         let (role, id) = (self.role, self.ids[at]);
         let slot = &mut self.slots[at];
         if slot.is_reset {
-            return Read::Broken;
+            return StreamRead::Broken;
         }
         if role == Role::Server && slot.local_ended && slot.framing != Framing::Tunnel && id != 0 {
             // The rest of the request is of no use any more. What is on its way may come, and be its end; who goes on
@@ -360,7 +367,7 @@ impl Session {
             slot.forget_input();
             slot.remember(waker);
             self.give_credit(None, held);
-            return if goes_on { Read::End } else { Read::Wait };
+            return if goes_on { StreamRead::End } else { StreamRead::Wait };
         }
         let text = slot.readable(role);
         let n = text.len().min(room.len());
@@ -374,26 +381,26 @@ impl Session {
                 slot.at = 0;
             }
             self.give_credit(Some(at), read);
-            return Read::Bytes(n);
+            return StreamRead::Bytes(n);
         }
         let is_over = match role {
             Role::Server if id == 0 => {
-                if slot.worker == Worker::Busy {
-                    slot.worker = Worker::Waiting;
+                if slot.worker == SlotOwner::Busy {
+                    slot.worker = SlotOwner::Waiting;
                     slot.forget_input();
                     self.busy -= 1;
                     self.wake_driver(); // it may be the last one waited for
                 }
-                self.slots[at].is_dismissed || self.door == Door::Closed
+                self.slots[at].is_dismissed || self.door == ConnectionState::Closed
             }
             Role::Server => slot.framing == Framing::Tunnel && slot.remote_ended,
             Role::Client => slot.remote_ended,
         };
         if is_over {
-            return Read::End;
+            return StreamRead::End;
         }
         self.slots[at].remember(waker);
-        Read::Wait
+        StreamRead::Wait
     }
 
     /// Whether the peer says that it did not look at the stream: it may be sent again, whatever it is.
@@ -408,7 +415,7 @@ impl Session {
         if self.credit >= STREAM_WINDOW / 2 {
             self.receive_window += i64::from(self.credit);
             let credit = std::mem::take(&mut self.credit);
-            self.put_frame(Kind::WindowUpdate, 0, 0, &credit.to_be_bytes());
+            self.put_frame(FrameType::WindowUpdate, 0, 0, &credit.to_be_bytes());
         }
         let Some(at) = at else { return };
         let slot = &mut self.slots[at];
@@ -416,7 +423,7 @@ impl Session {
         if slot.credit >= STREAM_WINDOW / 2 && !slot.remote_ended && !slot.is_reset && self.ids[at] != 0 {
             slot.receive_window += i64::from(slot.credit);
             let credit = std::mem::take(&mut slot.credit);
-            self.put_frame(Kind::WindowUpdate, 0, self.ids[at], &credit.to_be_bytes());
+            self.put_frame(FrameType::WindowUpdate, 0, self.ids[at], &credit.to_be_bytes());
         }
     }
 
@@ -434,16 +441,16 @@ impl Session {
     /// Writes HEADERS. `block` makes the header block; `ends`: nothing follows.
     ///
     /// # Errors
-    /// [`Broken`]
+    /// [`StreamError`]
     pub(super) fn put_headers(
         &mut self,
         at: usize,
         ends: bool,
         block: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<(), Broken> {
+    ) -> Result<(), StreamError> {
         let slot = &self.slots[at];
         if slot.is_reset || slot.local_ended {
-            return Err(Broken);
+            return Err(StreamError);
         }
         if self.ids[at] == 0 {
             self.ids[at] = self.next_own;
@@ -451,24 +458,24 @@ impl Session {
         }
         let id = self.ids[at];
         let start = self.out.len();
-        put_head(&mut self.out, 0, Kind::Headers, END_HEADERS, id);
+        put_frame_header(&mut self.out, 0, FrameType::Headers, END_HEADERS, id);
         if !std::mem::replace(&mut self.has_said_no_table, true) {
             hpack::put_no_table(&mut self.out);
         }
         block(&mut self.out);
-        let length = self.out.len() - start - HEAD_LEN;
+        let length = self.out.len() - start - FRAME_HEADER_LEN;
         if length <= self.frame_max {
             self.out[start..start + 3].copy_from_slice(&(length as u32).to_be_bytes()[1..]);
             self.tail = Some((id, start + 4));
         } else {
-            let block = self.out.split_off(start + HEAD_LEN);
+            let block = self.out.split_off(start + FRAME_HEADER_LEN);
             self.out.truncate(start);
             let last = block.chunks(self.frame_max).count() - 1;
             for (nth, part) in block.chunks(self.frame_max).enumerate() {
-                let kind = if nth == 0 { Kind::Headers } else { Kind::Continuation };
+                let kind = if nth == 0 { FrameType::Headers } else { FrameType::Continuation };
                 let flags = if nth == last { END_HEADERS } else { 0 };
                 let flags = if nth == 0 && ends { flags | END_STREAM } else { flags };
-                put_head(&mut self.out, part.len(), kind, flags, id);
+                put_frame_header(&mut self.out, part.len(), kind, flags, id);
                 self.out.extend_from_slice(part);
             }
             self.tail = None;
@@ -489,13 +496,13 @@ impl Session {
     /// `waker` is woken when it does.
     ///
     /// # Errors
-    /// [`Broken`]
-    pub fn write(&mut self, at: usize, data: &[u8], waker: &Waker) -> Result<usize, Broken> {
+    /// [`StreamError`]
+    pub fn write(&mut self, at: usize, data: &[u8], waker: &Waker) -> Result<usize, StreamError> {
         let id = self.ids[at];
         let room = OUT_MAX.saturating_sub(self.out.len() - self.sent);
         let slot = &mut self.slots[at];
         if slot.is_reset || slot.local_ended {
-            return Err(Broken);
+            return Err(StreamError);
         }
         let window = usize::try_from(slot.window.min(self.window)).unwrap_or(0);
         let n = data.len().min(window).min(room).min(TURN_MAX).min(self.frame_max);
@@ -510,7 +517,7 @@ impl Session {
             self.useless.earn(1);
         }
         let start = self.out.len();
-        put_head(&mut self.out, n, Kind::Data, 0, id);
+        put_frame_header(&mut self.out, n, FrameType::Data, 0, id);
         self.out.extend_from_slice(&data[..n]);
         self.tail = Some((id, start + 4));
         self.wake_driver();
@@ -527,7 +534,7 @@ impl Session {
             // Its last frame is still here: it is that one's flag.
             Some((stream, flags)) if stream == id && flags >= self.sent => self.out[flags] |= END_STREAM,
             Some(_) | None => {
-                put_head(&mut self.out, 0, Kind::Data, END_STREAM, id);
+                put_frame_header(&mut self.out, 0, FrameType::Data, END_STREAM, id);
                 self.tail = None;
             }
         }
@@ -552,7 +559,7 @@ impl Session {
     }
 
     /// Resets a stream of which somebody may still think it is open.
-    pub(super) fn reset(&mut self, at: usize, reason: Reason) {
+    pub(super) fn reset(&mut self, at: usize, reason: ErrorCode) {
         if !self.slots[at].remote_ended {
             self.belated += self.slots[at].receive_window;
         }
@@ -573,7 +580,7 @@ impl Session {
             self.ids[at] = 0;
             return slot.wake();
         }
-        let was_refused = self.role == Role::Client && reason == Reason::RefusedStream as u32 && !slot.is_answered;
+        let was_refused = self.role == Role::Client && reason == ErrorCode::RefusedStream as u32 && !slot.is_answered;
         slot.is_refused = was_refused || is_unnumbered;
         self.drop_stream(at);
     }
@@ -590,7 +597,7 @@ impl Session {
     /// Gives a stream up of which the peer takes nothing.
     pub fn stall(&mut self, at: usize) {
         if self.ids[at] != 0 {
-            self.reset(at, Reason::EnhanceYourCalm);
+            self.reset(at, ErrorCode::EnhanceYourCalm);
             self.has_stalled = true;
         }
     }
@@ -607,9 +614,9 @@ impl Session {
         if self.ids[at] != 0 && !is_complete {
             let reason = match (self.role, slot.local_ended) {
                 // RFC 9113 8.1: the answer is complete without the rest of the request.
-                (Role::Server, true) => Reason::NoError,
-                (Role::Server, false) if slot.framing != Framing::Tunnel => Reason::Internal,
-                (Role::Server, false) | (Role::Client, _) => Reason::Cancel,
+                (Role::Server, true) => ErrorCode::NoError,
+                (Role::Server, false) if slot.framing != Framing::Tunnel => ErrorCode::Internal,
+                (Role::Server, false) | (Role::Client, _) => ErrorCode::Cancel,
             };
             let is_unanswered = self.role == Role::Client && !slot.is_answered;
             self.reset(at, reason);
@@ -624,7 +631,7 @@ impl Session {
         let slot = &mut self.slots[at];
         let held = slot.held;
         slot.forget_input();
-        if std::mem::replace(&mut slot.worker, Worker::None) == Worker::Busy {
+        if std::mem::replace(&mut slot.worker, SlotOwner::None) == SlotOwner::Busy {
             self.busy -= 1;
         }
         slot.waker = None;
@@ -634,7 +641,7 @@ impl Session {
     }
 }
 
-impl Slot {
+impl StreamSlot {
     fn remember(&mut self, waker: &Waker) {
         if self.waker.as_ref().is_none_or(|known| !known.will_wake(waker)) {
             self.waker = Some(waker.clone());

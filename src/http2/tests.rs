@@ -3,10 +3,10 @@
 use std::task::Waker;
 use std::time::Instant;
 
-use super::frame::{END_HEADERS, END_STREAM, Kind, Setting, put_head, put_settings};
+use super::frame::{END_HEADERS, END_STREAM, FrameType, Setting, put_frame_header, put_settings};
 use super::*;
 
-const LIMITS: Limits = Limits { streams: 10, head_bytes: 4096, resets: 10 };
+const LIMITS: SessionLimits = SessionLimits { streams: 10, head_bytes: 4096, resets: 10 };
 
 /// A client's and a server's session, greeted.
 fn pair() -> (Session, Session) {
@@ -33,16 +33,16 @@ fn hand_over(from: &mut Session, to: &mut Session) {
 
 fn read(session: &mut Session, at: usize) -> String {
     let (mut text, mut room) = (Vec::new(), [0; 4096]);
-    while let Read::Bytes(n) = session.read(at, &mut room, Waker::noop()) {
+    while let StreamRead::Bytes(n) = session.read(at, &mut room, Waker::noop()) {
         text.extend_from_slice(&room[..n]);
     }
     String::from_utf8(text).unwrap()
 }
 
 /// A frame as bytes.
-fn frame(kind: Kind, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+fn frame(kind: FrameType, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    put_head(&mut out, payload.len(), kind, flags, stream);
+    put_frame_header(&mut out, payload.len(), kind, flags, stream);
     out.extend_from_slice(payload);
     out
 }
@@ -52,7 +52,7 @@ fn server() -> Session {
     server_with(LIMITS)
 }
 
-fn server_with(limits: Limits) -> Session {
+fn server_with(limits: SessionLimits) -> Session {
     let mut server = Session::new(Role::Server, limits, Instant::now());
     let mut hello = PREFACE.to_vec();
     put_settings(&mut hello, &[]);
@@ -69,7 +69,7 @@ fn a_request_and_its_answer_are_text_on_both_sides() {
     let (mut client, mut server) = pair();
     let asks = client.open().unwrap();
     let head = b"POST /a HTTP/1.1\r\nHost: h\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n\r\n";
-    assert_eq!(client.put_request(asks, head), Ok(Follows::Body(Framing::Chunked)));
+    assert_eq!(client.put_request(asks, head), Ok(AfterHead::Body(Framing::Chunked)));
     assert_eq!(client.write(asks, b"hello", Waker::noop()), Ok(5));
     client.put_trailers(asks, b"sum: 1\r\n\r\n").unwrap();
     exchange(&mut client, &mut server);
@@ -77,9 +77,9 @@ fn a_request_and_its_answer_are_text_on_both_sides() {
     let want = "POST /a HTTP/1.1\r\nHost: h\r\nte: trailers\r\nTransfer-Encoding: chunked\r\n\r\n\
                 5\r\nhello\r\n0\r\nsum: 1\r\n\r\n";
     assert_eq!(read(&mut server, serves), want);
-    assert_eq!(server.put_answer(serves, b"HTTP/1.1 103 Early\r\nA: b\r\n\r\n"), Ok(Follows::Head));
+    assert_eq!(server.put_answer(serves, b"HTTP/1.1 103 Early\r\nA: b\r\n\r\n"), Ok(AfterHead::Head));
     let head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n";
-    assert_eq!(server.put_answer(serves, head), Ok(Follows::Body(Framing::Length(2))));
+    assert_eq!(server.put_answer(serves, head), Ok(AfterHead::Body(Framing::Length(2))));
     assert_eq!(server.write(serves, b"ok", Waker::noop()), Ok(2));
     server.finish_writing(serves);
     exchange(&mut client, &mut server);
@@ -87,7 +87,7 @@ fn a_request_and_its_answer_are_text_on_both_sides() {
     assert_eq!(read(&mut client, asks), want, "in chunks, because trailers could follow");
     assert_eq!((client.served(), server.served()), (1, 1));
     client.release(asks);
-    assert!(matches!(server.read(serves, &mut [0; 9], Waker::noop()), Read::Wait));
+    assert!(matches!(server.read(serves, &mut [0; 9], Waker::noop()), StreamRead::Wait));
     assert_eq!((client.busy(), server.busy()), (0, 0), "both wait for the next one");
 }
 
@@ -133,25 +133,25 @@ fn windows_stop_the_writer_until_the_reader_has_read() {
 #[test]
 fn who_sends_past_a_window_is_told() {
     let now = Instant::now();
-    let data = |stream| frame(Kind::Data, 0, stream, &[0; 16_384]);
+    let data = |stream| frame(FrameType::Data, 0, stream, &[0; 16_384]);
     let mut one = server();
-    one.receive(&frame(Kind::Headers, END_HEADERS, 1, &POST), now).unwrap();
+    one.receive(&frame(FrameType::Headers, END_HEADERS, 1, &POST), now).unwrap();
     for _ in 0..STREAM_WINDOW / 16_384 {
         one.receive(&data(1), now).unwrap();
     }
     assert_eq!(one.unsent(), b"");
     one.receive(&data(1), now).unwrap();
-    let reset = frame(Kind::RstStream, 0, 1, &[0, 0, 0, Reason::FlowControl as u8]);
+    let reset = frame(FrameType::RstStream, 0, 1, &[0, 0, 0, ErrorCode::FlowControl as u8]);
     assert!(one.unsent().starts_with(&reset), "of one stream");
     let mut all = server();
     let fill = (0..CONNECTION_WINDOW / STREAM_WINDOW).try_for_each(|nth| {
-        all.receive(&frame(Kind::Headers, END_HEADERS, nth * 2 + 1, &POST), now)?;
+        all.receive(&frame(FrameType::Headers, END_HEADERS, nth * 2 + 1, &POST), now)?;
         (0..STREAM_WINDOW / 16_384).try_for_each(|_| all.receive(&data(nth * 2 + 1), now).map(drop))
     });
     assert_eq!(fill, Ok(()));
-    all.receive(&frame(Kind::Headers, END_HEADERS, 99, &POST), now).unwrap();
+    all.receive(&frame(FrameType::Headers, END_HEADERS, 99, &POST), now).unwrap();
     let over = all.receive(&data(99), now).unwrap_err();
-    assert_eq!((over.reason, over.end), (Reason::FlowControl, End::Protocol), "of the connection");
+    assert_eq!((over.reason, over.end), (ErrorCode::FlowControl, SessionEnd::Protocol), "of the connection");
 }
 
 #[test]
@@ -163,15 +163,15 @@ fn a_window_that_grows_is_that_of_open_streams() {
         out
     };
     let mut session = server();
-    let opens = |stream| frame(Kind::Headers, END_HEADERS | END_STREAM, stream, &POST);
-    let largest = |stream| frame(Kind::WindowUpdate, 0, stream, &(0x7fff_ffff - 65_536u32).to_be_bytes());
+    let opens = |stream| frame(FrameType::Headers, END_HEADERS | END_STREAM, stream, &POST);
+    let largest = |stream| frame(FrameType::WindowUpdate, 0, stream, &(0x7fff_ffff - 65_536u32).to_be_bytes());
     session.receive(&[opens(1), largest(1)].concat(), now).unwrap();
     let at = session.next_fresh().unwrap();
     session.put_answer(at, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
     session.receive(&grows(2), now).expect("the one with the large window is over");
     session.receive(&[grows(0), opens(3), largest(3), grows(1)].concat(), now).expect("as large as it may be");
     let over = session.receive(&grows(2), now).unwrap_err();
-    assert_eq!(over.reason, Reason::FlowControl);
+    assert_eq!(over.reason, ErrorCode::FlowControl);
 
     let (mut client, _) = pair();
     let at = client.open().unwrap();
@@ -186,13 +186,13 @@ fn a_stream_that_nobody_reads_gives_its_window_back() {
     let mut session = server();
     for nth in 0..100 {
         let stream = nth * 2 + 1;
-        session.receive(&frame(Kind::Headers, END_HEADERS, stream, &POST), now).unwrap();
+        session.receive(&frame(FrameType::Headers, END_HEADERS, stream, &POST), now).unwrap();
         let at = session.next_fresh().unwrap();
-        session.receive(&frame(Kind::Data, 0, stream, &[0; 16_384]), now).unwrap();
+        session.receive(&frame(FrameType::Data, 0, stream, &[0; 16_384]), now).unwrap();
         session.put_answer(at, b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n").unwrap();
         session.release(at);
         // What was on its way when the stream was reset counts as well.
-        session.receive(&frame(Kind::Data, END_STREAM, stream, &[0; 16_384]), now).unwrap();
+        session.receive(&frame(FrameType::Data, END_STREAM, stream, &[0; 16_384]), now).unwrap();
         session.sent(session.unsent().len());
     }
 }
@@ -200,8 +200,8 @@ fn a_stream_that_nobody_reads_gives_its_window_back() {
 #[test]
 fn a_stream_opened_by_the_bytes_that_end_the_session_is_nobody_s() {
     let mut session = server();
-    let opens = frame(Kind::Headers, END_HEADERS | END_STREAM, 1, &POST);
-    let ends = frame(Kind::Ping, 0, 1, &[0; 8]);
+    let opens = frame(FrameType::Headers, END_HEADERS | END_STREAM, 1, &POST);
+    let ends = frame(FrameType::Ping, 0, 1, &[0; 8]);
     let over = session.receive(&[opens, ends].concat(), Instant::now()).unwrap_err();
     assert_eq!(session.workers(), 1);
     session.end(over.reason);
@@ -212,12 +212,12 @@ fn a_stream_opened_by_the_bytes_that_end_the_session_is_nobody_s() {
 fn the_rest_of_an_answered_request_is_waited_for_unless_it_is_much() {
     let now = Instant::now();
     for (case, then, want) in [
-        ("its end", frame(Kind::Data, END_STREAM, 1, b"x"), Read::Wait),
-        ("a little", frame(Kind::Data, 0, 1, b"x"), Read::Wait),
-        ("much", frame(Kind::Data, 0, 1, &[0; 16_384]).repeat(9), Read::End),
+        ("its end", frame(FrameType::Data, END_STREAM, 1, b"x"), StreamRead::Wait),
+        ("a little", frame(FrameType::Data, 0, 1, b"x"), StreamRead::Wait),
+        ("much", frame(FrameType::Data, 0, 1, &[0; 16_384]).repeat(9), StreamRead::End),
     ] {
         let mut session = server();
-        session.receive(&frame(Kind::Headers, END_HEADERS, 1, &POST), now).unwrap();
+        session.receive(&frame(FrameType::Headers, END_HEADERS, 1, &POST), now).unwrap();
         let at = session.next_fresh().unwrap();
         read(&mut session, at);
         session.put_answer(at, b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n").unwrap();
@@ -227,7 +227,7 @@ fn the_rest_of_an_answered_request_is_waited_for_unless_it_is_much() {
         assert_eq!(session.read(at, &mut [0; 99], Waker::noop()), want, "{case}");
         let is_over = session.served() == 1;
         session.release(at);
-        let reset = frame(Kind::RstStream, 0, 1, &[0, 0, 0, Reason::NoError as u8]);
+        let reset = frame(FrameType::RstStream, 0, 1, &[0, 0, 0, ErrorCode::NoError as u8]);
         assert_eq!((session.unsent().ends_with(&reset), is_over), (case != "its end", case == "its end"), "{case}");
     }
 }
@@ -235,22 +235,22 @@ fn the_rest_of_an_answered_request_is_waited_for_unless_it_is_much() {
 #[test]
 fn a_stream_that_was_reset_leaves_its_place_at_once_and_not_without_end() {
     let now = Instant::now();
-    let mut session = server_with(Limits { streams: 4, ..LIMITS });
-    let opens = |nth: u32| frame(Kind::Headers, END_HEADERS, nth * 2 + 1, &POST);
-    let cancels = |nth: u32| frame(Kind::RstStream, 0, nth * 2 + 1, &[0, 0, 0, Reason::Cancel as u8]);
+    let mut session = server_with(SessionLimits { streams: 4, ..LIMITS });
+    let opens = |nth: u32| frame(FrameType::Headers, END_HEADERS, nth * 2 + 1, &POST);
+    let cancels = |nth: u32| frame(FrameType::RstStream, 0, nth * 2 + 1, &[0, 0, 0, ErrorCode::Cancel as u8]);
     session.receive(&(0..4).flat_map(opens).collect::<Vec<u8>>(), now).unwrap();
     for nth in 0..4 {
         session.receive(&[cancels(nth), opens(nth + 4)].concat(), now).unwrap();
         assert_eq!(session.unsent(), b"", "the fifth is one of four");
     }
     session.receive(&[cancels(4), opens(8)].concat(), now).unwrap();
-    assert_eq!(session.unsent(), frame(Kind::RstStream, 0, 17, &[0, 0, 0, Reason::RefusedStream as u8]));
+    assert_eq!(session.unsent(), frame(FrameType::RstStream, 0, 17, &[0, 0, 0, ErrorCode::RefusedStream as u8]));
     assert_eq!(session.workers(), 8, "nobody has noticed yet");
 }
 
 #[test]
 fn an_idle_connection_keeps_nothing_of_what_its_streams_took() {
-    let mut session = server_with(Limits { head_bytes: 100_000, ..LIMITS });
+    let mut session = server_with(SessionLimits { head_bytes: 100_000, ..LIMITS });
     let now = Instant::now();
     let large = "x".repeat(50_000);
     let opens = |nth: u32| {
@@ -258,11 +258,11 @@ fn an_idle_connection_keeps_nothing_of_what_its_streams_took() {
         hpack::put_field(&mut block, large.as_bytes(), b"1");
         hpack::put_field(&mut block, b"x", large.as_bytes());
         let (one, rest) = block.split_at(FRAME_MAX / 2);
-        let mut frames = frame(Kind::Headers, END_STREAM, nth * 2 + 1, one);
+        let mut frames = frame(FrameType::Headers, END_STREAM, nth * 2 + 1, one);
         let last = rest.chunks(FRAME_MAX / 2).count() - 1;
         for (nth_part, part) in rest.chunks(FRAME_MAX / 2).enumerate() {
             let flags = if nth_part == last { END_HEADERS } else { 0 };
-            frames.extend(frame(Kind::Continuation, flags, nth * 2 + 1, part));
+            frames.extend(frame(FrameType::Continuation, flags, nth * 2 + 1, part));
         }
         frames
     };
@@ -272,12 +272,12 @@ fn an_idle_connection_keeps_nothing_of_what_its_streams_took() {
     while let Some(at) = session.next_fresh() {
         read(&mut session, at);
         session.put_answer(at, b"HTTP/1.1 431 No\r\nContent-Length: 0\r\n\r\n").unwrap();
-        assert_eq!(session.read(at, &mut [0; 9], Waker::noop()), Read::Wait, "for the next one");
+        assert_eq!(session.read(at, &mut [0; 9], Waker::noop()), StreamRead::Wait, "for the next one");
     }
     session.sent(session.unsent().len());
     session.shrink();
     for at in 0..session.slots.len() {
-        assert_eq!(session.read(at, &mut [0; 9], Waker::noop()), Read::End, "nobody waits here any more");
+        assert_eq!(session.read(at, &mut [0; 9], Waker::noop()), StreamRead::End, "nobody waits here any more");
         session.release(at);
     }
     let inputs: usize = session.slots.iter().map(|slot| slot.input.capacity()).sum();
@@ -286,7 +286,7 @@ fn an_idle_connection_keeps_nothing_of_what_its_streams_took() {
 
 /// What an upstream says last: it serves no stream after this one.
 fn goes_away(last: u8) -> Vec<u8> {
-    frame(Kind::GoAway, 0, 0, &[0, 0, 0, last, 0, 0, 0, 0])
+    frame(FrameType::GoAway, 0, 0, &[0, 0, 0, last, 0, 0, 0, 0])
 }
 
 #[test]
@@ -296,8 +296,12 @@ fn a_stream_that_waits_for_its_number_when_the_peer_goes_is_sent_elsewhere() {
     client.put_request(first, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
     client.receive(&goes_away(1), Instant::now()).unwrap();
     assert!(client.is_refused(waits) && !client.is_refused(first));
-    assert_eq!(client.put_request(waits, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"), Err(Broken), "nobody would hear it");
-    assert_eq!(client.read(first, &mut [0; 9], Waker::noop()), Read::Wait, "this one is still served");
+    assert_eq!(
+        client.put_request(waits, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"),
+        Err(StreamError),
+        "nobody would hear it"
+    );
+    assert_eq!(client.read(first, &mut [0; 9], Waker::noop()), StreamRead::Wait, "this one is still served");
 }
 
 #[test]
@@ -307,10 +311,10 @@ fn a_stream_that_was_reset_is_not_refused_by_what_follows() {
         let (mut client, _) = pair();
         let at = client.open().unwrap();
         client.put_request(at, POST).unwrap();
-        let failed = frame(Kind::RstStream, 0, 1, &[0, 0, 0, Reason::Internal as u8]);
+        let failed = frame(FrameType::RstStream, 0, 1, &[0, 0, 0, ErrorCode::Internal as u8]);
         client.receive(&[failed, then].concat(), Instant::now()).unwrap();
         client.break_off();
-        assert_eq!(client.read(at, &mut [0; 9], Waker::noop()), Read::Broken);
+        assert_eq!(client.read(at, &mut [0; 9], Waker::noop()), StreamRead::Broken);
         assert!(!client.is_refused(at), "{case}: it may have been done");
     }
 }
@@ -320,9 +324,9 @@ fn frames_may_come_byte_by_byte() {
     let (now, mut session) = (Instant::now(), Session::new(Role::Server, LIMITS, Instant::now()));
     let mut said = PREFACE.to_vec();
     put_settings(&mut said, &[]);
-    said.extend(frame(Kind::Headers, 0, 1, &POST[..1]));
-    said.extend(frame(Kind::Continuation, END_HEADERS, 1, &POST[1..]));
-    said.extend(frame(Kind::Data, END_STREAM, 1, b"hello"));
+    said.extend(frame(FrameType::Headers, 0, 1, &POST[..1]));
+    said.extend(frame(FrameType::Continuation, END_HEADERS, 1, &POST[1..]));
+    said.extend(frame(FrameType::Data, END_STREAM, 1, b"hello"));
     let mut unused = Vec::new();
     for byte in said {
         unused.push(byte);
@@ -335,13 +339,13 @@ fn frames_may_come_byte_by_byte() {
 
 #[test]
 fn a_large_head_takes_more_than_one_frame() {
-    let limits = Limits { head_bytes: 100_000, ..LIMITS };
+    let limits = SessionLimits { head_bytes: 100_000, ..LIMITS };
     let (mut client, mut server) =
         (Session::new(Role::Client, limits, Instant::now()), Session::new(Role::Server, limits, Instant::now()));
     exchange(&mut client, &mut server);
     let asks = client.open().unwrap();
     let head = format!("GET / HTTP/1.1\r\nHost: h\r\nX-Large: {}\r\n\r\n", "x".repeat(40_000));
-    assert_eq!(client.put_request(asks, head.as_bytes()), Ok(Follows::Body(Framing::None)));
+    assert_eq!(client.put_request(asks, head.as_bytes()), Ok(AfterHead::Body(Framing::None)));
     exchange(&mut client, &mut server);
     let serves = server.next_fresh().unwrap();
     assert_eq!(read(&mut server, serves).len(), head.len());

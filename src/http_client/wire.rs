@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::http_client::Protocol;
-use crate::http2::{Follows, Framing, Limits, Read, Role, Session};
+use crate::http2::{AfterHead, Framing, Role, Session, SessionLimits, StreamRead};
 
 /// An answer's head at most, as the proxy takes it.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -51,7 +51,7 @@ enum Writing {
 
 impl OneStream {
     fn new(io: TcpStream) -> Self {
-        let limits = Limits { streams: 1, head_bytes: HEAD_BYTES_MAX, resets: 1 };
+        let limits = SessionLimits { streams: 1, head_bytes: HEAD_BYTES_MAX, resets: 1 };
         let mut session = Session::new(Role::Client, limits, Instant::now());
         let at = session.open().expect("the first stream of a connection");
         OneStream { io, session, at, input: Vec::new(), writing: Writing::Head(Vec::new()) }
@@ -77,9 +77,9 @@ impl OneStream {
                 let follows = self.session.put_request(self.at, &head[..end + 4]).map_err(broken)?;
                 let used = end + 4 - held;
                 self.writing = match follows {
-                    Follows::Body(Framing::None) => Writing::Done,
-                    Follows::Body(Framing::Length(length)) => Writing::Body(length),
-                    Follows::Head | Follows::Body(Framing::Chunked | Framing::Tunnel) => {
+                    AfterHead::Body(Framing::None) => Writing::Done,
+                    AfterHead::Body(Framing::Length(length)) => Writing::Body(length),
+                    AfterHead::Head | AfterHead::Body(Framing::Chunked | Framing::Tunnel) => {
                         return Err(io::Error::new(io::ErrorKind::Unsupported, "a request of unknown length"));
                     }
                 };
@@ -109,13 +109,13 @@ impl AsyncRead for OneStream {
                 return Poll::Ready(Err(error));
             }
             match this.session.read(this.at, room.initialize_unfilled(), cx.waker()) {
-                Read::Bytes(n) => {
+                StreamRead::Bytes(n) => {
                     room.advance(n);
                     return Poll::Ready(Ok(()));
                 }
-                Read::End => return Poll::Ready(Ok(())),
-                Read::Broken => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-                Read::Wait => {}
+                StreamRead::End => return Poll::Ready(Ok(())),
+                StreamRead::Broken => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+                StreamRead::Wait => {}
             }
             let mut bytes = [0; 4096];
             let mut fresh = ReadBuf::new(&mut bytes);

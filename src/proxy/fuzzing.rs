@@ -1,17 +1,17 @@
 //! Doors for the fuzzer to what is private here: each takes any bytes, and panics when a promise is broken.
 
 use super::connection::Version;
-use crate::http1::body::{Chunked, Decoder, Step, TRAILERS_MAX};
+use crate::http1::body::{BodyDecoder, ChunkState, DecodeStep, TRAILERS_MAX};
 use crate::http1::boundary::Boundary;
 use crate::http1::buffer::Buffer;
-use crate::http1::request::{self, Origin, Request, Scan, Space};
-use crate::http1::response::{Answer, Asked, Extra};
+use crate::http1::request::{self, HeadScanner, HeaderStorage, Origin, Request};
+use crate::http1::response::{Additions, RequestInfo, ResponseHead};
 
 /// A request head that is accepted is rebuilt into one that means the same to a second parser, and to this one again.
 pub fn request(head: &[u8]) {
     let Some(end) = head_end(head) else { return };
     let head = &head[..end];
-    let mut space = Space::new();
+    let mut space = HeaderStorage::new();
     let Ok(parsed) = Request::parse(head, &mut space) else { return };
     let origin = Origin {
         ip: "192.0.2.1".into(),
@@ -35,7 +35,7 @@ pub fn request(head: &[u8]) {
     let target = format!("{root}{}", parsed.path);
     assert_eq!((second.method, second.path, second.version), (Some(parsed.method), Some(&*target), Some(1)));
     if second.headers.len() <= request::FIELDS_MAX {
-        let mut space = Space::new();
+        let mut space = HeaderStorage::new();
         let again = Request::parse(out.filled(), &mut space).expect("it accepts what it sends");
         assert_eq!(again.body, parsed.body, "the body ends where it did");
     }
@@ -44,17 +44,22 @@ pub fn request(head: &[u8]) {
 /// An answer head that is accepted is rebuilt into one with the same status and one framing.
 pub fn answer(head: &[u8]) {
     let Some(end) = head_end(head) else { return };
-    let asked = Asked {
+    let asked = RequestInfo {
         head: head.len().is_multiple_of(3),
         upgrade: head.len().is_multiple_of(2),
         is_1_0: head.len().is_multiple_of(5),
         preview: None,
     };
-    let mut space = Space::new();
-    let Ok(parsed) = Answer::parse(&head[..end], &mut space, asked) else { return };
+    let mut space = HeaderStorage::new();
+    let Ok(parsed) = ResponseHead::parse(&head[..end], &mut space, asked) else { return };
     let mut out = Buffer::default();
-    let extra =
-        Extra { keep_alive: true, date: b"now", instead: None, hsts: Some("max-age=1"), via: Some("1.1 cutover") };
+    let extra = Additions {
+        keep_alive: true,
+        date: b"now",
+        served_by: None,
+        hsts: Some("max-age=1"),
+        via: Some("1.1 cutover"),
+    };
     if parsed.status < 200 {
         parsed.write_interim(&mut out);
     } else {
@@ -82,22 +87,22 @@ pub fn body(input: &[u8]) {
 
 /// Payload and length of a chunked body that arrives in pieces of `size`; `None`: it is malformed or incomplete.
 fn payload(input: &[u8], size: usize) -> Option<(Vec<u8>, usize)> {
-    let (mut decoder, mut payload, mut at, mut arrived) = (Decoder::Chunked(Chunked::Size), Vec::new(), 0, 0);
+    let (mut decoder, mut payload, mut at, mut arrived) = (BodyDecoder::Chunked(ChunkState::Size), Vec::new(), 0, 0);
     loop {
         match decoder.step(&input[at..arrived]).ok()? {
-            Step::Payload(len) => {
+            DecodeStep::Payload(len) => {
                 payload.extend_from_slice(&input[at..at + len]);
                 decoder.used(len);
                 at += len;
             }
-            Step::Framing(len) => at += len,
-            Step::Trailers(len) => {
+            DecodeStep::Framing(len) => at += len,
+            DecodeStep::Trailers(len) => {
                 assert!(len <= 2 * TRAILERS_MAX + 2);
                 return Some((payload, at + len));
             }
-            Step::Done => return Some((payload, at)),
-            Step::More if arrived == input.len() => return None,
-            Step::More => arrived = (arrived + size).min(input.len()),
+            DecodeStep::Done => return Some((payload, at)),
+            DecodeStep::More if arrived == input.len() => return None,
+            DecodeStep::More => arrived = (arrived + size).min(input.len()),
         }
     }
 }
@@ -125,8 +130,8 @@ pub fn boundary(input: &[u8]) {
 
 /// Where a head ends that arrives byte by byte: there, where it ends as a whole.
 fn head_end(head: &[u8]) -> Option<usize> {
-    let whole = Scan::default().end(head).ok()?;
-    let mut scan = Scan::default();
+    let whole = HeadScanner::default().end(head).ok()?;
+    let mut scan = HeadScanner::default();
     let pieces = (1..=head.len()).find_map(|len| scan.end(&head[..len]).ok().flatten());
     assert_eq!(pieces, whole);
     whole

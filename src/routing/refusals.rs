@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::http2::Ends;
+use crate::http2::SessionEndCounts;
 
 /// The limit or mistake that ended it. TLS and HTTP/2 have counters of their own beside these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl RefusalCounts {
 #[derive(Default)]
 pub struct ClientTerminations {
     /// HTTP/2 sessions that the proxy ended.
-    pub http2: Ends,
+    pub http2: SessionEndCounts,
     /// All other refusals.
     pub refusals: RefusalCounts,
 }

@@ -22,7 +22,7 @@ use crate::proxy::alarm::Alarm;
 use crate::proxy::connection::client::Client;
 use crate::proxy::connection::{self, Version, http2};
 use crate::proxy::context::WorkerContext;
-use crate::proxy::exchange::body_copy::Wire;
+use crate::proxy::exchange::body_copy::BufferedIo;
 use crate::proxy::fault::Fault;
 use crate::proxy::shutdown::Shutdown;
 use crate::proxy::transport::Transport;
@@ -78,7 +78,7 @@ pub async fn serve(stream: TcpStream, client: Client, worker: Rc<WorkerContext>,
                 }
                 // Boxed, so that a connection of HTTP/1 does not take the memory of one of HTTP/2.
                 Version::Http2 => {
-                    Box::pin(http2::serve(Wire::new(stream), client, alarm, worker)).await;
+                    Box::pin(http2::serve(BufferedIo::new(stream), client, alarm, worker)).await;
                 }
             }
         }

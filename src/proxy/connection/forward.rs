@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 
 use crate::config::Protocol;
 use crate::domain::Color;
-use crate::http1::body::Decoder;
-use crate::http1::grpc_status::Failure;
-use crate::http1::response::{Encoding, Instead};
+use crate::http1::body::BodyDecoder;
+use crate::http1::grpc_status::GrpcFailure;
+use crate::http1::response::{Encoding, ServedBy};
 use crate::os::clock;
 use crate::proxy::connection::{Accepted, Connection, Next, Tell, hsts};
 use crate::proxy::connection::{preview, rehearsal, static_fallback};
 use crate::proxy::context::WorkerContext;
-use crate::proxy::exchange::body_copy::Pump;
-use crate::proxy::exchange::min_rate::Patience;
+use crate::proxy::exchange::body_copy::BodyCopier;
+use crate::proxy::exchange::min_rate::RateLimits;
 use crate::proxy::exchange::tunnel;
-use crate::proxy::exchange::{Done, Exchange, Limits, Replaceable, Seen, answer_pump};
+use crate::proxy::exchange::{Completion, Exchange, ExchangeLimits, ExchangeProgress, Replaceable, response_copier};
 use crate::proxy::fault::Fault;
 use crate::proxy::transport::Transport;
 use crate::proxy::upstream::pool::{self, Share};
@@ -25,14 +25,14 @@ use crate::routing::{FailedRequest, METHODS, Outcome, ReplayResult, Standby, Sym
 
 /// A request and its answer on their way.
 pub(in crate::proxy) struct Way {
-    up: Pump,
-    pub(in crate::proxy) down: Pump,
+    up: BodyCopier,
+    pub(in crate::proxy) down: BodyCopier,
 }
 
 /// How it went on one color.
 pub(in crate::proxy) struct Trial {
-    pub(in crate::proxy) result: Result<Done, Fault>,
-    pub(in crate::proxy) seen: Seen,
+    pub(in crate::proxy) result: Result<Completion, Fault>,
+    pub(in crate::proxy) progress: ExchangeProgress,
     keep_client: bool,
     /// The connection, while it may be used on.
     held: Option<Held>,
@@ -61,12 +61,13 @@ impl<S: Transport> Connection<S> {
     /// Runs the request: on the active color, and where that fails and a watch runs, once on the other.
     pub(in crate::proxy) async fn forward(&mut self, mut accepted: Accepted) -> Next {
         let worker = Rc::clone(&self.worker);
-        let encoding = if matches!(accepted.body, Decoder::Chunked(_)) { Encoding::Chunked } else { Encoding::Plain };
+        let encoding =
+            if matches!(accepted.body, BodyDecoder::Chunked(_)) { Encoding::Chunked } else { Encoding::Plain };
         rehearsal::offer(&accepted);
         let head = std::mem::take(&mut accepted.head);
         let mut way = Way {
-            up: Pump::new(accepted.body.clone(), encoding, head, worker.proxy.max_body_bytes),
-            down: answer_pump(),
+            up: BodyCopier::new(accepted.body.clone(), encoding, head, worker.proxy.max_body_bytes),
+            down: response_copier(),
         };
         way.up.hops = std::mem::take(&mut accepted.hops);
         let upstreams = Arc::clone(accepted.lease.upstreams());
@@ -74,11 +75,11 @@ impl<S: Transport> Connection<S> {
         let replaceable = Replaceable { from, missing: static_fallback::may_miss(&accepted) };
         let mut trial = self.try_color(&mut accepted, &mut way, &upstreams, replaceable, None).await;
         let mut replayed = None;
-        if trial.result == Ok(Done::Failed(404)) {
+        if trial.result == Ok(Completion::Failed(404)) {
             (trial, replayed) = self.ask_other(&mut accepted, &mut way, trial).await;
         } else if accepted.lease.has_standby() && way.is_replayable(&trial, accepted.replayable) {
             (trial, replayed) = self.replay(&mut accepted, &mut way, trial).await;
-        } else if matches!(trial.result, Ok(Done::Failed(_))) {
+        } else if matches!(trial.result, Ok(Completion::Failed(_))) {
             trial = self.go_on(&accepted, &mut way, trial).await; // the watch has just ended
         }
         let next = self.settle(&mut accepted, &mut way, trial, replayed).await;
@@ -95,7 +96,7 @@ impl<S: Transport> Connection<S> {
         way: &mut Way,
         upstreams: &[Arc<Upstream>],
         replaceable: Replaceable,
-        instead: Option<Instead>,
+        served_by: Option<ServedBy>,
     ) -> Trial {
         let mut dial = Dial::default();
         loop {
@@ -104,7 +105,7 @@ impl<S: Transport> Connection<S> {
                 Err(fault) => {
                     return Trial {
                         result: Err(fault),
-                        seen: Seen::default(),
+                        progress: ExchangeProgress::default(),
                         keep_client: accepted.keep_alive,
                         held: None,
                     };
@@ -113,7 +114,7 @@ impl<S: Transport> Connection<S> {
             if let Some(line) = &mut accepted.line {
                 line.upstream = share.upstream.address.to_string();
             }
-            let trial = self.run_on(accepted, way, (share, connection), replaceable, instead).await;
+            let trial = self.run_on(accepted, way, (share, connection), replaceable, served_by).await;
             // A kept connection that died with our request on it: the upstream closed it while it was idle, or it
             // crashed. The request goes out once more, on a new connection, if that can do no harm.
             if trial.result == Err(Fault::AnswerMissing)
@@ -138,36 +139,36 @@ impl<S: Transport> Connection<S> {
         way: &mut Way,
         mut held: Held,
         replaceable: Replaceable,
-        instead: Option<Instead>,
+        served_by: Option<ServedBy>,
     ) -> Trial {
         let mut exchange = Exchange {
             client: &mut self.client,
             upstream: &mut held.1.wire,
             up: &mut way.up,
             down: &mut way.down,
-            asked: accepted.asked,
+            request: accepted.request,
             keep_client: accepted.keep_alive,
             replaceable,
-            instead,
+            served_by,
             hsts: hsts(self.security.as_ref()),
-            limits: Limits {
-                body: Patience {
+            limits: ExchangeLimits {
+                body: RateLimits {
                     silence: self.worker.proxy.body_timeout,
                     rate: if accepted.is_call { 0 } else { self.worker.proxy.min_body_rate },
                 },
-                answer: Patience::of(accepted.lease.route().service.upstream.response_timeout),
-                read: Patience { silence: self.worker.proxy.idle_timeout, rate: self.worker.proxy.min_read_rate },
+                answer: RateLimits::of(accepted.lease.route().service.upstream.response_timeout),
+                read: RateLimits { silence: self.worker.proxy.idle_timeout, rate: self.worker.proxy.min_read_rate },
             },
             pace: None,
             permit: &mut self.permit,
             lease: &accepted.lease,
             worker: &self.worker,
             alarm: &self.alarm,
-            seen: Seen::default(),
+            progress: ExchangeProgress::default(),
         };
         let result = exchange.run().await;
-        let Exchange { seen, keep_client, .. } = exchange;
-        Trial { result, seen, keep_client, held: Some(held) }
+        let Exchange { progress, keep_client, .. } = exchange;
+        Trial { result, progress, keep_client, held: Some(held) }
     }
 
     /// A connection to the next upstream worth trying.
@@ -217,8 +218,8 @@ impl<S: Transport> Connection<S> {
     /// anybody sees it. If the standby cannot be reached either, the first answer, where there was one, is passed on.
     async fn replay(&mut self, accepted: &mut Accepted, way: &mut Way, failed: Trial) -> (Trial, Option<Replayed>) {
         let status = match failed.result {
-            Ok(Done::Failed(status)) => Some(status),
-            Ok(Done::Answered | Done::Tunnel) => failed.seen.status,
+            Ok(Completion::Failed(status)) => Some(status),
+            Ok(Completion::Answered | Completion::Tunnel) => failed.progress.status,
             Err(fault) => fault.answer().map(|(status, _)| status),
         };
         let outcome = failed.result.err().map_or(Outcome::Bad, Fault::outcome);
@@ -236,9 +237,10 @@ impl<S: Transport> Connection<S> {
         }
         way.start_again(&self.worker);
         let began = Instant::now();
-        let instead = Some(Instead::Replayed(standby.color));
-        let again = self.try_color(accepted, way, &standby.upstreams, Replaceable::NOTHING, instead).await;
-        let answered = matches!(again.result, Ok(Done::Answered)) && again.seen.status.is_some_and(|code| code < 500);
+        let served_by = Some(ServedBy::Replayed(standby.color));
+        let again = self.try_color(accepted, way, &standby.upstreams, Replaceable::NOTHING, served_by).await;
+        let answered =
+            matches!(again.result, Ok(Completion::Answered)) && again.progress.status.is_some_and(|code| code < 500);
         let result = if answered { ReplayResult::Answered } else { ReplayResult::Failed };
         accepted.lease.route().count_replay(result);
         accepted.leave(description, Some(result));
@@ -252,7 +254,7 @@ impl<S: Transport> Connection<S> {
     /// Passes on the failed answer after all.
     pub(in crate::proxy) async fn go_on(&mut self, accepted: &Accepted, way: &mut Way, failed: Trial) -> Trial {
         match failed {
-            Trial { result: Ok(Done::Failed(_)), held: Some(held), .. } => {
+            Trial { result: Ok(Completion::Failed(_)), held: Some(held), .. } => {
                 way.up.skip_to_end();
                 self.run_on(accepted, way, held, Replaceable::NOTHING, None).await
             }
@@ -270,17 +272,17 @@ impl<S: Transport> Connection<S> {
     ) -> Next {
         let description = accepted.describe(&trial);
         accepted.leave(description, None);
-        let Trial { result, mut seen, keep_client, held } = trial;
+        let Trial { result, mut progress, keep_client, held } = trial;
         let (next, end) = match result {
-            Ok(Done::Tunnel) => {
+            Ok(Completion::Tunnel) => {
                 self.alarm.clear();
-                accepted.lease.set_kind(seen.tunnel);
+                accepted.lease.set_kind(progress.tunnel);
                 let end = match held {
                     Some((_, mut connection)) => {
                         let sides = (&mut self.client, &mut connection.wire);
                         tunnel::run(
                             sides,
-                            seen.tunnel,
+                            progress.tunnel,
                             &accepted.lease,
                             &self.alarm,
                             &self.worker.buffers,
@@ -292,8 +294,8 @@ impl<S: Transport> Connection<S> {
                 };
                 (Next::Cut, end.map(|()| "tunnel"))
             }
-            Ok(Done::Answered | Done::Failed(_)) => {
-                if let Some((share, connection)) = held.filter(|_| seen.keep_upstream) {
+            Ok(Completion::Answered | Completion::Failed(_)) => {
+                if let Some((share, connection)) = held.filter(|_| progress.keep_upstream) {
                     self.keep(accepted, &share, connection, way.up.written);
                 }
                 let next = if keep_client && !self.has_no_more() && !self.worker.shutdown.is_stopping() {
@@ -303,7 +305,7 @@ impl<S: Transport> Connection<S> {
                 } else {
                     Next::Linger
                 };
-                let word = match (&replayed, seen.failure) {
+                let word = match (&replayed, progress.failure) {
                     (Some(replayed), _) => replayed.word,
                     (None, Some(failure)) => failure.word(),
                     (None, None) if accepted.lease.is_preview() => "preview",
@@ -311,15 +313,15 @@ impl<S: Transport> Connection<S> {
                 };
                 (next, Ok(word))
             }
-            Err(fault) => (self.end_badly(fault, accepted, way, &mut seen).await, Err(fault)),
+            Err(fault) => (self.end_badly(fault, accepted, way, &mut progress).await, Err(fault)),
         };
         if let Some(Replayed { color, began, .. }) = &replayed {
-            accepted.lease.record_standby(seen.status, accepted.method_index, began.elapsed());
+            accepted.lease.record_standby(progress.status, accepted.method_index, began.elapsed());
             if let Some(line) = &mut accepted.line {
                 line.color = color.as_str();
             }
         }
-        self.record(accepted, end, &seen, way.down.payload);
+        self.record(accepted, end, &progress, way.down.payload);
         next
     }
 
@@ -337,7 +339,13 @@ impl<S: Transport> Connection<S> {
 
     /// Ends an exchange without a complete answer: says so while that is possible, and otherwise cuts, so that the
     /// client never takes a part for the whole.
-    async fn end_badly(&mut self, fault: Fault, accepted: &Accepted, way: &mut Way, seen: &mut Seen) -> Next {
+    async fn end_badly(
+        &mut self,
+        fault: Fault,
+        accepted: &Accepted,
+        way: &mut Way,
+        progress: &mut ExchangeProgress,
+    ) -> Next {
         self.permit = None;
         if fault == Fault::Stopped {
             self.worker.shutdown.count_cut();
@@ -346,13 +354,13 @@ impl<S: Transport> Connection<S> {
             self.client.io.give_up();
         }
         if self.client.io.fail_call(fault.grpc_code(), fault.hint()) {
-            seen.status = seen.status.or(fault.answer().map(|(status, _)| status));
+            progress.status = progress.status.or(fault.answer().map(|(status, _)| status));
             return Next::Cut;
         }
         let down = &mut way.down;
-        if seen.status.is_some() && down.written > 0 {
+        if progress.status.is_some() && down.written > 0 {
             // Megabytes may wait in the kernel for a client that does not read them.
-            if seen.ends_with_close || matches!(fault, Fault::ClientStalled | Fault::ReadTooSlow) {
+            if progress.ends_with_close || matches!(fault, Fault::ClientStalled | Fault::ReadTooSlow) {
                 self.client.io.reset_on_close();
             }
             return Next::Cut;
@@ -361,15 +369,15 @@ impl<S: Transport> Connection<S> {
             way.forget_answer(&self.worker);
         }
         let Some((status, _)) = fault.answer() else { return Next::Close };
-        seen.status = Some(status);
+        progress.status = Some(status);
         if matches!(fault, Fault::BadRequest(_) | Fault::BodyTooLarge) {
             self.worker.client_log.request_refused(self.peer, status, fault.hint());
         }
         let keep =
             accepted.keep_alive && way.up.has_all() && !self.has_no_more() && !self.worker.shutdown.is_stopping();
-        let note = accepted.asked.preview.map(|note| (preview::HEADER, note.as_str().to_owned()));
+        let note = accepted.request.preview.map(|note| (preview::HEADER, note.as_str().to_owned()));
         let fields: Vec<_> = note.into_iter().collect();
-        let (is_head, request_id) = (accepted.asked.head, &*accepted.request_id);
+        let (is_head, request_id) = (accepted.request.head, &*accepted.request_id);
         let tell = Tell { fault, is_head, keep, request_id, fields: &fields, proof: None };
         tell.write(&mut way.down.pending, &self.worker.date(), hsts(self.security.as_ref()));
         match self.send(&mut way.down).await {
@@ -380,8 +388,14 @@ impl<S: Transport> Connection<S> {
     }
 
     /// Counts and logs an exchange that took a lease.
-    fn record(&self, accepted: &mut Accepted, end: Result<&'static str, Fault>, seen: &Seen, bytes: u64) {
-        let status = seen.status;
+    fn record(
+        &self,
+        accepted: &mut Accepted,
+        end: Result<&'static str, Fault>,
+        progress: &ExchangeProgress,
+        bytes: u64,
+    ) {
+        let status = progress.status;
         if end == Err(Fault::Drained) {
             accepted.lease.count_cut();
         }
@@ -390,7 +404,7 @@ impl<S: Transport> Connection<S> {
         }
         let duration: Duration = accepted.began.elapsed();
         let outcome = match end {
-            Ok(_) if status.is_some_and(|code| code >= 500) || seen.failure.is_some() => Outcome::Bad,
+            Ok(_) if status.is_some_and(|code| code >= 500) || progress.failure.is_some() => Outcome::Bad,
             Ok(_) => Outcome::Good,
             Err(fault) => fault.outcome(),
         };
@@ -408,18 +422,20 @@ impl Accepted {
     fn describe(&mut self, trial: &Trial) -> Option<(Symptom, FailedRequest)> {
         let mut ill = Symptom::Failed;
         let (status, fault) = match trial.result {
-            Ok(Done::Failed(status)) => (Some(status), None),
-            Ok(Done::Answered) if trial.seen.status.is_some_and(|code| code >= 500) => (trial.seen.status, None),
-            Ok(Done::Answered) if trial.seen.failure.is_some() => {
-                (trial.seen.status, trial.seen.failure.map(Failure::word))
+            Ok(Completion::Failed(status)) => (Some(status), None),
+            Ok(Completion::Answered) if trial.progress.status.is_some_and(|code| code >= 500) => {
+                (trial.progress.status, None)
             }
-            Ok(Done::Answered) if self.lease.is_slow() => {
+            Ok(Completion::Answered) if trial.progress.failure.is_some() => {
+                (trial.progress.status, trial.progress.failure.map(GrpcFailure::word))
+            }
+            Ok(Completion::Answered) if self.lease.is_slow() => {
                 ill = Symptom::Slow;
-                (trial.seen.status, None)
+                (trial.progress.status, None)
             }
-            Ok(Done::Answered | Done::Tunnel) => return None,
+            Ok(Completion::Answered | Completion::Tunnel) => return None,
             Err(fault) => match fault.outcome() {
-                Outcome::Bad | Outcome::Refused => (trial.seen.status, Some(fault.word())),
+                Outcome::Bad | Outcome::Refused => (trial.progress.status, Some(fault.word())),
                 Outcome::Good | Outcome::Void => return None,
             },
         };
@@ -461,8 +477,8 @@ impl Way {
     /// and repeating it does no harm.
     fn is_replayable(&self, trial: &Trial, may_repeat: bool) -> bool {
         let failed = match trial.result {
-            Ok(Done::Failed(_)) => true,
-            Ok(Done::Answered | Done::Tunnel) => false,
+            Ok(Completion::Failed(_)) => true,
+            Ok(Completion::Answered | Completion::Tunnel) => false,
             Err(Fault::ConnectFailed) => return self.up.intact && self.down.written == 0,
             Err(fault) => fault.outcome() == Outcome::Bad, // refused is said above
         };
@@ -476,7 +492,7 @@ impl Way {
 
     /// Drops what was to be sent of an answer; none of it has left.
     fn forget_answer(&mut self, worker: &WorkerContext) {
-        let unsent = std::mem::replace(&mut self.down, answer_pump());
+        let unsent = std::mem::replace(&mut self.down, response_copier());
         worker.buffers.give_back(unsent.pending);
     }
 }

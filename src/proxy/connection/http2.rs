@@ -10,12 +10,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::http2::{End, Limits, Over, Reason, Role, Session};
+use crate::http2::{ConnectionError, ErrorCode, Role, Session, SessionEnd, SessionLimits};
 use crate::proxy::alarm::Alarm;
 use crate::proxy::connection;
 use crate::proxy::connection::client::{Admission, Client};
 use crate::proxy::context::WorkerContext;
-use crate::proxy::exchange::body_copy::Wire;
+use crate::proxy::exchange::body_copy::BufferedIo;
 use crate::proxy::http2::driver::{Driver, Stopped};
 use crate::proxy::http2::{Shared, Stream};
 use crate::proxy::transport::Transport;
@@ -32,7 +32,7 @@ const LINGER_BYTES_MAX: usize = 256 * 1024;
 const REST: Duration = Duration::from_secs(2);
 
 /// The client does not read, or does not go on with what it began.
-const STALLED: Over = Over { reason: Reason::EnhanceYourCalm, end: End::Stalled };
+const STALLED: ConnectionError = ConnectionError { reason: ErrorCode::EnhanceYourCalm, end: SessionEnd::Stalled };
 
 /// What the connection's own time-out is for. Streams have theirs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +62,8 @@ struct Connection<S> {
 }
 
 /// Serves a connection to its end. `wire` may hold what was read of it already.
-pub async fn serve<S: Transport>(wire: Wire<S>, client: Client, alarm: Rc<Alarm>, worker: Rc<WorkerContext>) {
-    let limits = Limits {
+pub async fn serve<S: Transport>(wire: BufferedIo<S>, client: Client, alarm: Rc<Alarm>, worker: Rc<WorkerContext>) {
+    let limits = SessionLimits {
         streams: worker.proxy.http2.max_streams,
         head_bytes: worker.proxy.max_header_bytes,
         resets: worker.proxy.http2.max_resets,
@@ -75,7 +75,9 @@ pub async fn serve<S: Transport>(wire: Wire<S>, client: Client, alarm: Rc<Alarm>
     let stopped = match admission {
         Admission::Served => poll_fn(|cx| connection.poll(cx)).await,
         // Nothing was looked at: the client may try again.
-        Admission::Refused => Stopped::Over(Over { reason: Reason::NoError, end: End::Protocol }),
+        Admission::Refused => {
+            Stopped::ConnectionError(ConnectionError { reason: ErrorCode::NoError, end: SessionEnd::Protocol })
+        }
     };
     connection.end(stopped, admission).await;
 }
@@ -112,7 +114,7 @@ impl<S: Transport> Connection<S> {
             return Poll::Ready(stopped);
         }
         if session.borrow().is_stalled() {
-            return Poll::Ready(Stopped::Over(STALLED));
+            return Poll::Ready(Stopped::ConnectionError(STALLED));
         }
         if session.borrow().is_closed() && session.borrow().busy() == 0 && !self.driver.is_blocked() {
             return Poll::Ready(Stopped::Gone);
@@ -127,7 +129,7 @@ impl<S: Transport> Connection<S> {
         let mut session = self.driver.session.borrow_mut();
         match waited {
             Waiting::More(_) if !session.waits_for_more(self.driver.wire.filled()) => {}
-            Waiting::Write | Waiting::More(_) => return Some(Stopped::Over(STALLED)),
+            Waiting::Write | Waiting::More(_) => return Some(Stopped::ConnectionError(STALLED)),
             Waiting::LastCall => session.close(),
             Waiting::Rest => {
                 self.has_rested = true;
@@ -180,7 +182,7 @@ impl<S: Transport> Connection<S> {
             let mut session = self.driver.session.borrow_mut();
             match stopped {
                 Stopped::Gone => session.break_off(),
-                Stopped::Over(over) => {
+                Stopped::ConnectionError(over) => {
                     session.end(over.reason);
                     if admission == Admission::Served {
                         self.worker.client_ends.http2.count(over.end);

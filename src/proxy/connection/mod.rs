@@ -18,21 +18,21 @@ use std::time::{Duration, Instant};
 
 use super::access_log::Line;
 use super::alarm::Alarm;
-use super::exchange::answer_pump;
+use super::exchange::response_copier;
 use super::fault::Fault;
 use crate::config;
-use crate::http1::body::{Decoder, Step};
+use crate::http1::body::{BodyDecoder, DecodeStep};
 use crate::http1::buffer::{Buffer, SMALL};
 use crate::http1::header::Field;
-use crate::http1::request::{self, BareLf, Origin, Request, Scan, Space};
-use crate::http1::response::{Asked, Encoding, HSTS};
+use crate::http1::request::{self, BareLineFeed, HeadScanner, HeaderStorage, Origin, Request};
+use crate::http1::response::{Encoding, HSTS, RequestInfo};
 use crate::http2::{PREFACE, is_grpc};
 use crate::os::clock;
 use crate::proxy::admission::{Permit, QueuePlace};
 use crate::proxy::connection::client::{Admission, Client};
 use crate::proxy::connection::preview::Note;
 use crate::proxy::context::WorkerContext;
-use crate::proxy::exchange::body_copy::{Pump, Wire};
+use crate::proxy::exchange::body_copy::{BodyCopier, BufferedIo};
 use crate::proxy::transport::Transport;
 use crate::routing::{Access, FreezeQueue, Lease, RequestSource, TARGET_BYTES_MAX};
 use crate::tls::Current;
@@ -65,7 +65,7 @@ pub async fn serve<S: Transport>(
     client: Client,
     alarm: Rc<Alarm>,
     worker: Rc<WorkerContext>,
-) -> Option<Wire<S>> {
+) -> Option<BufferedIo<S>> {
     let admission = client.admission;
     let mut connection = Connection::new(stream, client, alarm, worker);
     let next = match admission {
@@ -102,7 +102,7 @@ pub(super) enum Next {
 }
 
 pub(super) struct Connection<S> {
-    pub(super) client: Wire<S>,
+    pub(super) client: BufferedIo<S>,
     pub(super) peer: SocketAddr,
     pub(super) local: SocketAddr,
     pub(super) origin: Origin,
@@ -162,14 +162,14 @@ impl Refused {
 /// A request that was accepted: leased, and rebuilt for the upstream.
 pub(super) struct Accepted {
     pub(super) lease: Lease,
-    pub(super) asked: Asked,
+    pub(super) request: RequestInfo,
     pub(super) method_index: usize,
     /// It may be sent again on a new connection when a kept one died.
     pub(super) idempotent: bool,
     /// It may be answered by the standby when the active color failed.
     pub(super) replayable: bool,
     pub(super) keep_alive: bool,
-    pub(super) body: Decoder,
+    pub(super) body: BodyDecoder,
     /// It is a call of gRPC.
     pub(super) is_call: bool,
     pub(super) expects_continue: bool,
@@ -196,7 +196,7 @@ impl<S: Transport> Connection<S> {
             version,
         };
         Connection {
-            client: Wire::new(stream),
+            client: BufferedIo::new(stream),
             peer,
             local,
             origin,
@@ -245,7 +245,7 @@ impl<S: Transport> Connection<S> {
             },
         };
         if let Err(fault) = self.first_chunk(&accepted).await {
-            let is_head = accepted.asked.head;
+            let is_head = accepted.request.head;
             drop(accepted);
             return self.refuse(Refused { is_head, ..Refused::with(fault) }).await;
         }
@@ -262,7 +262,7 @@ impl<S: Transport> Connection<S> {
     /// Waits for a complete head. `None`: the client left, was idle for too long, or the proxy is stopping.
     async fn read_head(&mut self) -> Result<Option<usize>, Fault> {
         let head_max = self.worker.proxy.max_header_bytes;
-        let mut scan = Scan::default();
+        let mut scan = HeadScanner::default();
         let mut empty_lines = 0;
         let mut version_checked = false;
         let mut begun = false;
@@ -273,12 +273,13 @@ impl<S: Transport> Connection<S> {
                 let more = request::empty_lines(self.client.filled(), empty_lines)?;
                 empty_lines += more;
                 self.client.consume(more);
-                scan = Scan::default();
+                scan = HeadScanner::default();
             }
             let input = self.client.filled();
             if input.len() > 1 || input.first().is_some_and(|&b| b != b'\r') {
-                let end =
-                    scan.end(input).map_err(|BareLf| Fault::BadRequest("a line of the request ends with a bare LF"))?;
+                let end = scan
+                    .end(input)
+                    .map_err(|BareLineFeed| Fault::BadRequest("a line of the request ends with a bare LF"))?;
                 if let (Some(line_end), false) = (scan.first_line(), version_checked) {
                     request::check_version(&input[..line_end])?;
                     version_checked = true;
@@ -339,7 +340,7 @@ impl<S: Transport> Connection<S> {
     /// Checks the head, finds the service, takes a lease and rebuilds the head. Uses the head's bytes.
     pub(super) fn accept(&mut self, end: usize) -> Result<Accepted, Unaccepted> {
         let head = &self.client.filled()[..end];
-        let mut space = Space::new();
+        let mut space = HeaderStorage::new();
         let mut request = Request::parse(head, &mut space).map_err(|fault| Refused::unread(fault, head))?;
         let is_head = request.method == "HEAD";
         let refused = |fault| Refused { is_head, ..Refused::with(fault) };
@@ -351,7 +352,7 @@ impl<S: Transport> Connection<S> {
             return Err(Refused { fields: vec![("Location", location)], ..refused(Fault::Redirected) }.into());
         }
         let body_max = self.worker.proxy.max_body_bytes;
-        if matches!(request.body, Decoder::Length(length) if body_max > 0 && length > body_max) {
+        if matches!(request.body, BodyDecoder::Length(length) if body_max > 0 && length > body_max) {
             return Err(refused(Fault::BodyTooLarge).into());
         }
         let began = Instant::now();
@@ -366,11 +367,11 @@ impl<S: Transport> Connection<S> {
         };
         let mut rebuilt = self.worker.buffers.tiny();
         request::write_head(&mut rebuilt, &request, &self.origin, request_id.as_bytes(), self.worker.proxy.via);
-        let trails = matches!(request.body, Decoder::Chunked(_)) && !request.named_hops().is_empty();
+        let trails = matches!(request.body, BodyDecoder::Chunked(_)) && !request.named_hops().is_empty();
         let hops = if trails { request.named_hops().iter().map(|&name| name.to_owned()).collect() } else { Vec::new() };
         let accepted = Accepted {
             hops,
-            asked: Asked { head: is_head, upgrade: request.upgrade.is_some(), is_1_0: request.is_1_0, preview },
+            request: RequestInfo { head: is_head, upgrade: request.upgrade.is_some(), is_1_0: request.is_1_0, preview },
             method_index: request.method_index,
             idempotent: request.is_idempotent(),
             replayable: may_replay(&request, lease.route().service.replay),
@@ -380,7 +381,7 @@ impl<S: Transport> Connection<S> {
             target: lease.failed().map(|_| told_target(request.path)),
             lease,
             // A stream of calls, which may pause.
-            is_call: matches!(request.body, Decoder::Chunked(_))
+            is_call: matches!(request.body, BodyDecoder::Chunked(_))
                 && request.fields.values(Field::ContentType).any(is_grpc),
             body: request.body,
             head: rebuilt,
@@ -446,13 +447,13 @@ impl<S: Transport> Connection<S> {
     /// Waits a moment for the first chunk of a chunked body and checks what has come of the body.
     async fn first_chunk(&mut self, accepted: &Accepted) -> Result<(), Fault> {
         // Of HTTP/2 the chunks are our own.
-        if !matches!(accepted.body, Decoder::Chunked(_)) || self.origin.version == Version::Http2 {
+        if !matches!(accepted.body, BodyDecoder::Chunked(_)) || self.origin.version == Version::Http2 {
             return Ok(());
         }
         self.alarm.set(Instant::now() + FIRST_CHUNK);
         loop {
             let first = accepted.body.clone().step(self.client.filled()).map_err(|why| Fault::BadRequest(why.0))?;
-            if first != Step::More || accepted.expects_continue || self.client.is_full(0) {
+            if first != DecodeStep::More || accepted.expects_continue || self.client.is_full(0) {
                 return accepted.body.check(self.client.filled()).map_err(|why| Fault::BadRequest(why.0));
             }
             let (client, worker, alarm) = (&mut self.client, &self.worker, &self.alarm);
@@ -488,7 +489,7 @@ impl<S: Transport> Connection<S> {
         if self.client.io.fail_call(fault.grpc_code(), fault.hint()) {
             return Next::Cut;
         }
-        let mut down = answer_pump();
+        let mut down = response_copier();
         let (fields, proof) = (&*fields, proof.as_deref());
         let tell = Tell { fault, is_head, keep: false, request_id: &request_id, fields, proof };
         tell.write(&mut down.pending, &self.worker.date(), hsts(self.security.as_ref()));
@@ -498,10 +499,10 @@ impl<S: Transport> Connection<S> {
     }
 
     /// Writes what a pump holds.
-    pub(super) async fn send(&mut self, down: &mut Pump) -> Result<(), ()> {
+    pub(super) async fn send(&mut self, down: &mut BodyCopier) -> Result<(), ()> {
         self.alarm.set(Instant::now() + self.worker.proxy.idle_timeout);
-        down.frame(Decoder::Length(0), Encoding::Plain);
-        let mut nothing = Wire::new(tokio::io::empty());
+        down.frame(BodyDecoder::Length(0), Encoding::Plain);
+        let mut nothing = BufferedIo::new(tokio::io::empty());
         let (client, alarm, buffers) = (&mut self.client, &self.alarm, &self.worker.buffers);
         poll_fn(|cx| match down.poll(cx, &mut nothing, &mut client.io, buffers, &mut false) {
             Poll::Pending if alarm.is_late() => {

@@ -4,10 +4,10 @@ use crate::http1::request::path_of;
 use crate::proxy::connection::Accepted;
 use crate::routing::METHODS;
 
-/// Leaves a copy of `accepted`, if one is wanted. Call it before the head is used up.
+/// Leaves a copy of `accepted`, if one is wanted. GrpcStatus it before the head is used up.
 pub(in crate::proxy) fn offer(accepted: &Accepted) {
     let tap = &accepted.lease.route().service.tap;
-    if !tap.is_open() || accepted.lease.is_preview() || accepted.asked.upgrade || !accepted.body.is_done() {
+    if !tap.is_open() || accepted.lease.is_preview() || accepted.request.upgrade || !accepted.body.is_done() {
         return;
     }
     if !matches!(METHODS[accepted.method_index], "GET" | "HEAD") {

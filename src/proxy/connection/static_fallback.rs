@@ -6,10 +6,10 @@
 use std::time::Instant;
 
 use crate::http1::request::path_of;
-use crate::http1::response::Instead;
+use crate::http1::response::ServedBy;
 use crate::proxy::connection::forward::{Replayed, Trial, Way};
 use crate::proxy::connection::{Accepted, Connection};
-use crate::proxy::exchange::{Done, Replaceable};
+use crate::proxy::exchange::{Completion, Replaceable};
 use crate::proxy::transport::Transport;
 use crate::routing::{Lease, METHODS, Standby};
 
@@ -18,7 +18,7 @@ pub(in crate::proxy) fn may_miss(accepted: &Accepted) -> bool {
     matches!(METHODS[accepted.method_index], "GET" | "HEAD")
         && accepted.lease.route().service.shield.is_some()
         && !accepted.lease.is_preview()
-        && !accepted.asked.upgrade
+        && !accepted.request.upgrade
 }
 
 /// Whether the other color is to be asked for what `head`, a request's, asks for; takes that out of the budget.
@@ -43,10 +43,10 @@ impl<S: Transport> Connection<S> {
         let first_upstream = accepted.line.as_ref().map(|line| line.upstream.clone());
         way.start_again(&self.worker);
         let began = Instant::now();
-        let instead = Some(Instead::Skew(other.color));
-        let again = self.try_color(accepted, way, &other.upstreams, Replaceable::from(400), instead).await;
-        if way.down.written == 0 && again.result != Ok(Done::Answered) {
-            if let Ok(Done::Failed(status)) = again.result {
+        let served_by = Some(ServedBy::Skew(other.color));
+        let again = self.try_color(accepted, way, &other.upstreams, Replaceable::from(400), served_by).await;
+        if way.down.written == 0 && again.result != Ok(Completion::Answered) {
+            if let Ok(Completion::Failed(status)) = again.result {
                 accepted.lease.record_standby(Some(status), accepted.method_index, began.elapsed());
             }
             accepted.lease.end_standby();
@@ -59,7 +59,7 @@ impl<S: Transport> Connection<S> {
         // Its 404 is what the first color said of it; what comes of the other one's answer is not its doing.
         let good = crate::routing::Outcome::Good;
         accepted.lease.record(good, Some(404), accepted.method_index, first_took);
-        if again.seen.status.is_some_and(|status| status < 400) {
+        if again.progress.status.is_some_and(|status| status < 400) {
             other.count_skew_answer();
         }
         (again, Some(Replayed { color: other.color, began, word: "skew" }))

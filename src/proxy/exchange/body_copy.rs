@@ -6,10 +6,10 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::http1::body::{BadFraming, Decoder, Step, trailers};
+use crate::http1::body::{BadFraming, BodyDecoder, DecodeStep, trailers};
 use crate::http1::boundary::{Boundary, WEBSOCKET_CLOSE};
 use crate::http1::buffer::{Buffer, Buffers, SMALL};
-use crate::http1::grpc_status::Call;
+use crate::http1::grpc_status::GrpcStatus;
 use crate::http1::header::Field;
 use crate::http1::request::put_field;
 use crate::http1::response::Encoding;
@@ -22,7 +22,7 @@ const COPY_MAX: usize = 4 * 1024;
 const PENDING_MAX: usize = SMALL - COPY_MAX;
 
 /// One connection with what was read from it and not yet used.
-pub struct Wire<S> {
+pub struct BufferedIo<S> {
     /// The connection.
     pub io: S,
     buffer: Option<Buffer>,
@@ -30,10 +30,10 @@ pub struct Wire<S> {
     pub eof: bool,
 }
 
-impl<S> Wire<S> {
+impl<S> BufferedIo<S> {
     /// A connection nothing was read from.
     pub fn new(io: S) -> Self {
-        Wire { io, buffer: None, eof: false }
+        BufferedIo { io, buffer: None, eof: false }
     }
 
     /// The bytes read and not yet used.
@@ -78,7 +78,7 @@ impl<S> Wire<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> Wire<S> {
+impl<S: AsyncRead + Unpin> BufferedIo<S> {
     /// Reads once into what room there is; 0 bytes mean the other side has sent its last one. Holds no buffer while
     /// it waits with nothing in it.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, buffers: &Buffers, large: bool) -> Poll<io::Result<usize>> {
@@ -107,7 +107,7 @@ impl<S: AsyncRead + Unpin> Wire<S> {
 
 /// Why a body could not be moved to its end.
 #[derive(Debug)]
-pub enum Stop {
+pub enum CopyError {
     /// The source ended within the body, or failed.
     Source,
     /// The source's framing is wrong.
@@ -119,8 +119,8 @@ pub enum Stop {
 }
 
 /// One body on its way.
-pub struct Pump {
-    decoder: Decoder,
+pub struct BodyCopier {
+    decoder: BodyDecoder,
     encoding: Encoding,
     /// Written before more payload: a head, chunk lines, small payload.
     pub pending: Buffer,
@@ -144,13 +144,13 @@ pub struct Pump {
     /// It ends at the next boundary.
     leaving: bool,
     /// Whether it answers a call of gRPC, and how that ended.
-    pub call: Call,
+    pub call: GrpcStatus,
 }
 
-impl Pump {
+impl BodyCopier {
     /// A body that follows what `pending` holds (a head). `payload_max` 0 is no limit.
-    pub fn new(decoder: Decoder, encoding: Encoding, pending: Buffer, payload_max: u64) -> Self {
-        Pump {
+    pub fn new(decoder: BodyDecoder, encoding: Encoding, pending: Buffer, payload_max: u64) -> Self {
+        BodyCopier {
             decoder,
             encoding,
             pending,
@@ -165,7 +165,7 @@ impl Pump {
             hops: Vec::new(),
             boundary: None,
             leaving: false,
-            call: Call::None,
+            call: GrpcStatus::NotACall,
         }
     }
 
@@ -186,7 +186,7 @@ impl Pump {
     }
 
     /// Says how the body that follows is framed; nothing of it has been read yet.
-    pub fn frame(&mut self, decoder: Decoder, encoding: Encoding) {
+    pub fn frame(&mut self, decoder: BodyDecoder, encoding: Encoding) {
         (self.decoder, self.encoding, self.ended) = (decoder, encoding, false);
     }
 
@@ -205,12 +205,12 @@ impl Pump {
         self.written == 0 && self.pending.is_empty()
     }
 
-    /// Starts again from the first byte. Only while [`Pump::intact`].
+    /// Starts again from the first byte. Only while [`BodyCopier::intact`].
     pub fn rewind(&mut self) {
         (self.sent, self.written) = (0, 0);
     }
 
-    /// Takes all of it as written, after a rewind that was for nothing. Only while [`Pump::intact`].
+    /// Takes all of it as written, after a rewind that was for nothing. Only while [`BodyCopier::intact`].
     pub fn skip_to_end(&mut self) {
         self.sent = self.pending.filled().len();
         self.written = self.sent as u64;
@@ -220,11 +220,11 @@ impl Pump {
     pub fn poll<R, W>(
         &mut self,
         cx: &mut Context<'_>,
-        source: &mut Wire<R>,
+        source: &mut BufferedIo<R>,
         sink: &mut W,
         buffers: &Buffers,
-        progress: &mut bool,
-    ) -> Poll<Result<(), Stop>>
+        moved: &mut bool,
+    ) -> Poll<Result<(), CopyError>>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
@@ -232,36 +232,36 @@ impl Pump {
         loop {
             self.gather(source)?;
             if self.sent < self.pending.filled().len() || self.direct > 0 {
-                ready!(self.poll_write(cx, source, sink)).map_err(|_| Stop::Sink)?;
-                (self.unflushed, *progress) = (true, true);
+                ready!(self.poll_write(cx, source, sink)).map_err(|_| CopyError::Sink)?;
+                (self.unflushed, *moved) = (true, true);
                 continue;
             }
             if self.unflushed {
-                ready!(Pin::new(&mut *sink).poll_flush(cx)).map_err(|_| Stop::Sink)?;
+                ready!(Pin::new(&mut *sink).poll_flush(cx)).map_err(|_| CopyError::Sink)?;
                 self.unflushed = false;
             }
             if self.ended {
                 return Poll::Ready(Ok(()));
             }
             if source.eof {
-                if self.decoder != Decoder::UntilClose {
-                    return Poll::Ready(Err(Stop::Source));
+                if self.decoder != BodyDecoder::UntilClose {
+                    return Poll::Ready(Err(CopyError::Source));
                 }
                 self.make_room();
-                self.end(b"").map_err(Stop::Framing)?;
+                self.end(b"").map_err(CopyError::Framing)?;
                 continue;
             }
             let large =
-                self.payload > SMALL as u64 || matches!(self.decoder, Decoder::Length(left) if left > SMALL as u64);
+                self.payload > SMALL as u64 || matches!(self.decoder, BodyDecoder::Length(left) if left > SMALL as u64);
             match ready!(source.poll_fill(cx, buffers, large)) {
-                Ok(_) => *progress = true,
-                Err(_) => return Poll::Ready(Err(Stop::Source)),
+                Ok(_) => *moved = true,
+                Err(_) => return Poll::Ready(Err(CopyError::Source)),
             }
         }
     }
 
     /// Decodes what the source's buffer holds, until something should be written.
-    fn gather<R>(&mut self, source: &mut Wire<R>) -> Result<(), Stop> {
+    fn gather<R>(&mut self, source: &mut BufferedIo<R>) -> Result<(), CopyError> {
         // A body that is over ends at once, however long its head is: nothing has to be written to make room for it.
         let has_room = |pump: &Self| pump.pending.filled().len() - pump.sent < PENDING_MAX || pump.decoder.is_done();
         while !self.ended && self.direct == 0 && has_room(self) {
@@ -270,16 +270,16 @@ impl Pump {
                 if matches!(self.boundary.as_deref(), Some(Boundary::Message(_))) {
                     self.pending.put(WEBSOCKET_CLOSE);
                 }
-                return self.end(b"").map_err(Stop::Framing);
+                return self.end(b"").map_err(CopyError::Framing);
             }
             let input = source.filled();
-            match self.decoder.step(input).map_err(Stop::Framing)? {
-                Step::Payload(len) => {
+            match self.decoder.step(input).map_err(CopyError::Framing)? {
+                DecodeStep::Payload(len) => {
                     let len =
                         self.boundary.as_mut().map_or(len, |boundary| boundary.follow(&input[..len], self.leaving));
                     self.payload += len as u64;
                     if self.payload > self.payload_max {
-                        return Err(Stop::TooLarge);
+                        return Err(CopyError::TooLarge);
                     }
                     self.make_room();
                     if self.encoding == Encoding::Chunked {
@@ -294,20 +294,22 @@ impl Pump {
                     source.consume(len);
                     self.end_chunk();
                 }
-                Step::Framing(len) => source.consume(len),
-                Step::Trailers(len) => {
+                DecodeStep::Framing(len) => source.consume(len),
+                DecodeStep::Trailers(len) => {
                     self.make_room();
-                    self.end(&input[..len]).map_err(Stop::Framing)?;
+                    self.end(&input[..len]).map_err(CopyError::Framing)?;
                     source.consume(len);
                 }
-                Step::Done => {
+                DecodeStep::Done => {
                     self.make_room();
-                    self.end(b"").map_err(Stop::Framing)?;
+                    self.end(b"").map_err(CopyError::Framing)?;
                 }
-                Step::More if source.is_full(0) => {
-                    return Err(Stop::Framing(BadFraming("a line of a chunked body does not fit into the buffer")));
+                DecodeStep::More if source.is_full(0) => {
+                    return Err(CopyError::Framing(BadFraming(
+                        "a line of a chunked body does not fit into the buffer",
+                    )));
                 }
-                Step::More => return Ok(()),
+                DecodeStep::More => return Ok(()),
             }
         }
         Ok(())
@@ -346,7 +348,12 @@ impl Pump {
         Ok(())
     }
 
-    fn poll_write<R, W>(&mut self, cx: &mut Context<'_>, source: &mut Wire<R>, sink: &mut W) -> Poll<io::Result<()>>
+    fn poll_write<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut BufferedIo<R>,
+        sink: &mut W,
+    ) -> Poll<io::Result<()>>
     where
         W: AsyncWrite + Unpin,
     {
@@ -419,8 +426,8 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_held_back_while_more_is_waited_for_nor_at_the_end() {
         let (mut far, near) = tokio::io::duplex(64);
-        let (buffers, mut source, mut sink) = (Buffers::default(), Wire::new(near), Holding::default());
-        let mut pump = Pump::new(Decoder::Length(6), Encoding::Plain, buffers.tiny(), 0);
+        let (buffers, mut source, mut sink) = (Buffers::default(), BufferedIo::new(near), Holding::default());
+        let mut pump = BodyCopier::new(BodyDecoder::Length(6), Encoding::Plain, buffers.tiny(), 0);
         for (sent, so_far, is_over) in [("abc", "abc", false), ("def", "abcdef", true)] {
             far.write_all(sent.as_bytes()).await.expect("it is read");
             let polled = poll_fn(|cx| Poll::Ready(pump.poll(cx, &mut source, &mut sink, &buffers, &mut false))).await;
@@ -432,15 +439,15 @@ mod tests {
     #[tokio::test]
     async fn payload_that_waits_in_the_source_is_not_taken_yet() {
         let (mut far, near) = tokio::io::duplex(SMALL);
-        let (buffers, mut source) = (Buffers::default(), Wire::new(near));
+        let (buffers, mut source) = (Buffers::default(), BufferedIo::new(near));
         let (mut sink, taker) = tokio::io::duplex(100);
-        let mut pump = Pump::new(Decoder::Length(COPY_MAX as u64 + 1), Encoding::Plain, buffers.tiny(), 0);
+        let mut pump = BodyCopier::new(BodyDecoder::Length(COPY_MAX as u64 + 1), Encoding::Plain, buffers.tiny(), 0);
         far.write_all(&[b'x'; COPY_MAX + 1]).await.expect("it is read");
         let polled = poll_fn(|cx| Poll::Ready(pump.poll(cx, &mut source, &mut sink, &buffers, &mut false))).await;
         assert!(polled.is_pending() && !source.filled().is_empty());
         assert!(!pump.has_all(), "what is left there would be read as the next request");
         drop(taker);
         let polled = poll_fn(|cx| pump.poll(cx, &mut source, &mut sink, &buffers, &mut false)).await;
-        assert!(matches!(polled, Err(Stop::Sink)) && !pump.has_all());
+        assert!(matches!(polled, Err(CopyError::Sink)) && !pump.has_all());
     }
 }

@@ -15,17 +15,17 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::alarm::Alarm;
 use super::fault::Fault;
-use crate::http1::body::Decoder;
+use crate::http1::body::BodyDecoder;
 use crate::http1::boundary::Boundary;
 use crate::http1::buffer::{Buffer, SMALL};
-use crate::http1::grpc_status::Failure;
-use crate::http1::request::{BareLf, Scan, Space};
-use crate::http1::response::{Answer, Asked, Encoding, Extra, Instead, lower_version};
+use crate::http1::grpc_status::GrpcFailure;
+use crate::http1::request::{BareLineFeed, HeadScanner, HeaderStorage};
+use crate::http1::response::{Additions, Encoding, RequestInfo, ResponseHead, ServedBy, lower_version};
 use crate::proxy::admission::Permit;
 use crate::proxy::connection::static_fallback;
 use crate::proxy::context::WorkerContext;
-use crate::proxy::exchange::body_copy::{Pump, Stop, Wire};
-use crate::proxy::exchange::min_rate::{Late, Pace, Patience};
+use crate::proxy::exchange::body_copy::{BodyCopier, BufferedIo, CopyError};
+use crate::proxy::exchange::min_rate::{RateGuard, RateLimits, Violation};
 use crate::proxy::upstream::pool::Io;
 use crate::routing::{Lease, LeaseKind};
 
@@ -37,18 +37,18 @@ const INTERIM_MAX: u32 = 64;
 
 /// The time-outs of one exchange.
 #[derive(Clone, Copy)]
-pub struct Limits {
+pub struct ExchangeLimits {
     /// The client's body.
-    pub body: Patience,
+    pub body: RateLimits,
     /// The upstream.
-    pub answer: Patience,
+    pub answer: RateLimits,
     /// The client's reading.
-    pub read: Patience,
+    pub read: RateLimits,
 }
 
 /// How an exchange that brought a complete answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Done {
+pub enum Completion {
     /// The answer is complete.
     Answered,
     /// `101`: from here on the bytes belong to another protocol.
@@ -79,11 +79,11 @@ impl Replaceable {
 
 /// Who is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waiting {
+pub enum AwaitedSide {
     /// The client, for its body.
     Body,
     /// The upstream.
-    Answer,
+    Response,
     /// The client, that it reads.
     Read,
 }
@@ -91,27 +91,27 @@ pub enum Waiting {
 /// One exchange under way.
 pub struct Exchange<'a, S> {
     /// The client.
-    pub client: &'a mut Wire<S>,
+    pub client: &'a mut BufferedIo<S>,
     /// The upstream.
-    pub upstream: &'a mut Wire<Io>,
+    pub upstream: &'a mut BufferedIo<Io>,
     /// The request on its way up: its head, then its body.
-    pub up: &'a mut Pump,
+    pub up: &'a mut BodyCopier,
     /// The answer on its way down: interim heads, its head, its body.
-    pub down: &'a mut Pump,
+    pub down: &'a mut BodyCopier,
     /// The request, as far as the answer depends on it.
-    pub asked: Asked,
+    pub request: RequestInfo,
     /// Whether the client's connection may be kept; the answer's head says so, and it is cleared where it may not.
     pub keep_client: bool,
     /// What may be replaced by another color's answer.
     pub replaceable: Replaceable,
     /// The color that answers in place of another, which the answer then says.
-    pub instead: Option<Instead>,
+    pub served_by: Option<ServedBy>,
     /// `Strict-Transport-Security`, where the client came over TLS.
     pub hsts: Option<&'a str>,
     /// Time-outs.
-    pub limits: Limits,
+    pub limits: ExchangeLimits,
     /// How the one who is waited for does.
-    pub pace: Option<Pace<Waiting>>,
+    pub pace: Option<RateGuard<AwaitedSide>>,
     /// Of the request, until its answer has begun.
     pub permit: &'a mut Option<Permit>,
     /// The lease; the exchange ends when it is cut.
@@ -121,12 +121,12 @@ pub struct Exchange<'a, S> {
     /// The connection's time-out.
     pub alarm: &'a Alarm,
     /// What is known of it so far.
-    pub seen: Seen,
+    pub progress: ExchangeProgress,
 }
 
 /// What is known of an exchange, complete or not.
 #[derive(Default)]
-pub struct Seen {
+pub struct ExchangeProgress {
     /// The final status, once its head has been read.
     pub status: Option<u16>,
     /// A byte of an answer came from the upstream.
@@ -136,7 +136,7 @@ pub struct Seen {
     /// Only the end of the connection tells the client where the answer ends.
     pub ends_with_close: bool,
     /// How a call of gRPC failed that was answered.
-    pub failure: Option<Failure>,
+    pub failure: Option<GrpcFailure>,
     /// What a tunnel is for.
     pub tunnel: LeaseKind,
     up_over: bool,
@@ -145,7 +145,7 @@ pub struct Seen {
     /// When an event stream says goodbye, of those that do; from 0 to 1.
     turn: f64,
     interim: u32,
-    scan: Scan,
+    scan: HeadScanner,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
@@ -153,19 +153,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
     ///
     /// # Errors
     /// Why there is no complete answer.
-    pub async fn run(&mut self) -> Result<Done, Fault> {
+    pub async fn run(&mut self) -> Result<Completion, Fault> {
         self.set_alarm();
         poll_fn(|cx| self.poll(cx)).await
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Done, Fault>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Completion, Fault>> {
         if self.lease.is_cut() {
             return Poll::Ready(Err(Fault::Drained));
         }
         if self.worker.shutdown.is_cutting() {
             return Poll::Ready(Err(Fault::Stopped));
         }
-        if self.seen.event_stream {
+        if self.progress.event_stream {
             self.say_goodbye();
         }
         if self.alarm.is_late()
@@ -173,28 +173,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
         {
             return Poll::Ready(Err(fault));
         }
-        let mut progress = false;
-        self.poll_up(cx, &mut progress)?;
-        let done = self.poll_down(cx, &mut progress);
-        if progress && done.is_pending() {
+        let mut moved = false;
+        self.poll_up(cx, &mut moved)?;
+        let done = self.poll_down(cx, &mut moved);
+        if moved && done.is_pending() {
             self.set_alarm();
         }
         done
     }
 
     /// The request's way up, and after it an eye on the client.
-    fn poll_up(&mut self, cx: &mut Context<'_>, progress: &mut bool) -> Result<(), Fault> {
-        if self.seen.up_over {
+    fn poll_up(&mut self, cx: &mut Context<'_>, moved: &mut bool) -> Result<(), Fault> {
+        if self.progress.up_over {
             return self.watch_client(cx);
         }
-        match self.up.poll(cx, self.client, &mut self.upstream.io, &self.worker.buffers, progress) {
+        match self.up.poll(cx, self.client, &mut self.upstream.io, &self.worker.buffers, moved) {
             Poll::Pending => return Ok(()),
-            Poll::Ready(Ok(())) => self.seen.up_over = true,
+            Poll::Ready(Ok(())) => self.progress.up_over = true,
             // The upstream may have answered before it stopped reading: the answer, or its absence, decides.
-            Poll::Ready(Err(Stop::Sink)) => (self.seen.up_over, self.seen.up_failed) = (true, true),
-            Poll::Ready(Err(Stop::Source)) => return Err(Fault::ClientGone),
-            Poll::Ready(Err(Stop::Framing(why))) => return Err(Fault::BadRequest(why.0)),
-            Poll::Ready(Err(Stop::TooLarge)) => return Err(Fault::BodyTooLarge),
+            Poll::Ready(Err(CopyError::Sink)) => (self.progress.up_over, self.progress.up_failed) = (true, true),
+            Poll::Ready(Err(CopyError::Source)) => return Err(Fault::ClientGone),
+            Poll::Ready(Err(CopyError::Framing(why))) => return Err(Fault::BadRequest(why.0)),
+            Poll::Ready(Err(CopyError::TooLarge)) => return Err(Fault::BodyTooLarge),
         }
         self.watch_client(cx)
     }
@@ -209,58 +209,58 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
                 Poll::Ready(Err(_)) => return Err(Fault::ClientGone),
             }
         }
-        if self.client.eof && self.seen.event_stream { Err(Fault::ClientGone) } else { Ok(()) }
+        if self.client.eof && self.progress.event_stream { Err(Fault::ClientGone) } else { Ok(()) }
     }
 
-    fn poll_down(&mut self, cx: &mut Context<'_>, progress: &mut bool) -> Poll<Result<Done, Fault>> {
+    fn poll_down(&mut self, cx: &mut Context<'_>, moved: &mut bool) -> Poll<Result<Completion, Fault>> {
         loop {
-            if self.seen.status.is_none() {
-                match self.poll_head(cx, progress) {
+            if self.progress.status.is_none() {
+                match self.poll_head(cx, moved) {
                     Poll::Pending => {
                         // Interim answers go out while the final one is waited for.
                         if self.down.is_blocked() {
-                            ready!(self.flush_interim(cx, progress))?;
+                            ready!(self.flush_interim(cx, moved))?;
                         }
                         return Poll::Pending;
                     }
                     Poll::Ready(Ok(None)) => {}
-                    Poll::Ready(Ok(Some(status))) => return Poll::Ready(Ok(Done::Failed(status))),
+                    Poll::Ready(Ok(Some(status))) => return Poll::Ready(Ok(Completion::Failed(status))),
                     Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
                 }
             }
-            let pumped = self.down.poll(cx, self.upstream, &mut self.client.io, &self.worker.buffers, progress);
+            let pumped = self.down.poll(cx, self.upstream, &mut self.client.io, &self.worker.buffers, moved);
             match ready!(pumped) {
-                Ok(()) if self.seen.status == Some(101) => return Poll::Ready(Ok(Done::Tunnel)),
-                Ok(()) if self.seen.status.is_some() => {
-                    let whole = self.seen.up_over && !self.seen.up_failed && !self.down.has_left();
-                    self.seen.keep_upstream &= whole && self.upstream.filled().is_empty();
-                    self.seen.failure = self.down.call.failure();
+                Ok(()) if self.progress.status == Some(101) => return Poll::Ready(Ok(Completion::Tunnel)),
+                Ok(()) if self.progress.status.is_some() => {
+                    let whole = self.progress.up_over && !self.progress.up_failed && !self.down.has_left();
+                    self.progress.keep_upstream &= whole && self.upstream.filled().is_empty();
+                    self.progress.failure = self.down.call.failure();
                     if self.down.has_left() {
                         self.lease.count_closed();
                     }
-                    return Poll::Ready(Ok(Done::Answered));
+                    return Poll::Ready(Ok(Completion::Answered));
                 }
                 Ok(()) => {}
-                Err(Stop::Sink) => return Poll::Ready(Err(Fault::ClientGone)),
-                Err(Stop::Source) => return Poll::Ready(Err(Fault::AnswerCut)),
-                Err(Stop::Framing(why)) => return Poll::Ready(Err(Fault::AnswerUnreadable(why.0))),
-                Err(Stop::TooLarge) => return Poll::Ready(Err(Fault::AnswerUnreadable("too large"))),
+                Err(CopyError::Sink) => return Poll::Ready(Err(Fault::ClientGone)),
+                Err(CopyError::Source) => return Poll::Ready(Err(Fault::AnswerCut)),
+                Err(CopyError::Framing(why)) => return Poll::Ready(Err(Fault::AnswerUnreadable(why.0))),
+                Err(CopyError::TooLarge) => return Poll::Ready(Err(Fault::AnswerUnreadable("too large"))),
             }
         }
     }
 
-    fn flush_interim(&mut self, cx: &mut Context<'_>, progress: &mut bool) -> Poll<Result<(), Fault>> {
-        let pumped = self.down.poll(cx, self.upstream, &mut self.client.io, &self.worker.buffers, progress);
+    fn flush_interim(&mut self, cx: &mut Context<'_>, moved: &mut bool) -> Poll<Result<(), Fault>> {
+        let pumped = self.down.poll(cx, self.upstream, &mut self.client.io, &self.worker.buffers, moved);
         pumped.map_err(|_| Fault::ClientGone)
     }
 
     /// Reads until an answer head, final or interim, is ready to be sent; or gives the status of one that had better be
     /// replaced.
-    fn poll_head(&mut self, cx: &mut Context<'_>, progress: &mut bool) -> Poll<Result<Option<u16>, Fault>> {
+    fn poll_head(&mut self, cx: &mut Context<'_>, moved: &mut bool) -> Poll<Result<Option<u16>, Fault>> {
         loop {
-            let end = self.seen.scan.end(self.upstream.filled());
+            let end = self.progress.scan.end(self.upstream.filled());
             if let Some(end) =
-                end.map_err(|BareLf| Fault::AnswerUnreadable("a line of the head ends with a bare LF"))?
+                end.map_err(|BareLineFeed| Fault::AnswerUnreadable("a line of the head ends with a bare LF"))?
             {
                 return Poll::Ready(self.take_head(end));
             }
@@ -269,10 +269,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
             }
             self.upstream.make_room(ANSWER_HEAD_MAX);
             match ready!(self.upstream.poll_fill(cx, &self.worker.buffers, false)) {
-                Ok(0) if self.seen.answered_a_byte => return Poll::Ready(Err(Fault::AnswerCut)),
+                Ok(0) if self.progress.answered_a_byte => return Poll::Ready(Err(Fault::AnswerCut)),
                 Ok(0) => return Poll::Ready(Err(Fault::AnswerMissing)),
-                Ok(_) => (self.seen.answered_a_byte, *progress) = (true, true),
-                Err(_) if self.seen.answered_a_byte => return Poll::Ready(Err(Fault::AnswerCut)),
+                Ok(_) => (self.progress.answered_a_byte, *moved) = (true, true),
+                Err(_) if self.progress.answered_a_byte => return Poll::Ready(Err(Fault::AnswerCut)),
                 Err(_) => return Poll::Ready(Err(Fault::AnswerMissing)),
             }
         }
@@ -280,8 +280,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
 
     fn take_head(&mut self, end: usize) -> Result<Option<u16>, Fault> {
         lower_version(&mut self.upstream.filled_mut()[..end]);
-        let mut space = Space::new();
-        let answer = Answer::parse(&self.upstream.filled()[..end], &mut space, self.asked)?;
+        let mut space = HeaderStorage::new();
+        let answer = ResponseHead::parse(&self.upstream.filled()[..end], &mut space, self.request)?;
         if self.down.pending.size() == 0 {
             self.down.pending = self.worker.buffers.tiny();
         }
@@ -291,21 +291,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
             }
             101 => {
                 answer.write_interim(&mut self.down.pending);
-                self.seen.status = Some(101);
+                self.progress.status = Some(101);
                 *self.permit = None;
-                self.seen.tunnel = if answer.is_websocket() { LeaseKind::WebSocket } else { LeaseKind::Tunnel };
+                self.progress.tunnel = if answer.is_websocket() { LeaseKind::WebSocket } else { LeaseKind::Tunnel };
             }
             100..200 => {
-                self.seen.interim += 1;
-                if self.seen.interim > INTERIM_MAX {
+                self.progress.interim += 1;
+                if self.progress.interim > INTERIM_MAX {
                     return Err(Fault::AnswerUnreadable("too many interim answers"));
                 }
-                if !self.asked.is_1_0 {
+                if !self.request.is_1_0 {
                     answer.write_interim(&mut self.down.pending);
                 }
             }
             status @ 400.. if self.is_replaceable(status) => {
-                self.seen.scan = Scan::default();
+                self.progress.scan = HeadScanner::default();
                 self.lease.answered();
                 return Ok(Some(status));
             }
@@ -313,33 +313,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
                 // An answer before the end of the request: the rest of the request is not read.
                 self.keep_client &=
                     self.up.has_all() && !answer.ends_with_close() && !self.worker.shutdown.is_stopping();
-                let extra = Extra {
+                let extra = Additions {
                     keep_alive: self.keep_client,
                     date: &self.worker.date(),
-                    instead: self.instead,
+                    served_by: self.served_by,
                     hsts: self.hsts,
                     via: self.worker.proxy.via.then(|| via(&self.upstream.io, answer.is_1_0)),
                 };
-                answer.write_final(&mut self.down.pending, self.asked, &extra);
-                begin_answer(&answer, self.down, &mut self.seen);
+                answer.write_final(&mut self.down.pending, self.request, &extra);
+                begin_answer(&answer, self.down, &mut self.progress);
                 *self.permit = None;
-                if self.instead.is_none() {
+                if self.served_by.is_none() {
                     self.lease.answered();
                 }
-                if self.seen.event_stream {
+                if self.progress.event_stream {
                     self.lease.set_kind(LeaseKind::EventStream);
                 }
             }
         }
         self.upstream.consume(end);
-        self.seen.scan = Scan::default();
+        self.progress.scan = HeadScanner::default();
         Ok(None)
     }
 
     fn is_replaceable(&self, status: u16) -> bool {
         let Replaceable { from, missing } = self.replaceable;
         // With a part of it unsent the connection would take the next request for the rest.
-        let is_sent = self.seen.up_over && !self.seen.up_failed;
+        let is_sent = self.progress.up_over && !self.progress.up_failed;
         let can_be_sent_again = || is_sent && self.up.has_all() && self.up.intact && self.down.is_unused();
         let is_missing =
             || status == 404 && missing && static_fallback::take_search(self.lease, self.up.pending.filled());
@@ -347,27 +347,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
     }
 
     /// Who is being waited for, how patiently, and what has moved there.
-    fn waiting_for(&self) -> (Waiting, Patience, u64) {
+    fn waiting_for(&self) -> (AwaitedSide, RateLimits, u64) {
         if self.down.is_blocked() {
-            (Waiting::Read, self.limits.read, self.down.written)
-        } else if !self.seen.up_over && !self.up.is_blocked() && self.seen.status.is_none() {
-            (Waiting::Body, self.limits.body, self.up.payload)
+            (AwaitedSide::Read, self.limits.read, self.down.written)
+        } else if !self.progress.up_over && !self.up.is_blocked() && self.progress.status.is_none() {
+            (AwaitedSide::Body, self.limits.body, self.up.payload)
         } else {
-            (Waiting::Answer, self.limits.answer, 0)
+            (AwaitedSide::Response, self.limits.answer, 0)
         }
     }
 
     /// The fault that ends the wait, unless it goes on.
     fn look_at_pace(&mut self) -> Option<Fault> {
         let (waiting, patience, moved) = self.waiting_for();
-        let late = self.pace.as_mut().map_or(Late::Silent, |pace| pace.judge(patience, moved, Instant::now()));
+        let late = self.pace.as_mut().map_or(Violation::Silent, |pace| pace.judge(patience, moved, Instant::now()));
         match (late, waiting) {
-            (Late::Silent, Waiting::Body) => Some(Fault::BodyTimedOut),
-            (Late::Slow, Waiting::Body) => Some(Fault::BodyTooSlow),
-            (Late::Silent, Waiting::Read) => Some(Fault::ClientStalled),
-            (Late::Slow, Waiting::Read) => Some(Fault::ReadTooSlow),
-            (Late::Silent | Late::Slow, Waiting::Answer) => Some(Fault::AnswerTimedOut),
-            (Late::No, _) => {
+            (Violation::Silent, AwaitedSide::Body) => Some(Fault::BodyTimedOut),
+            (Violation::Slow, AwaitedSide::Body) => Some(Fault::BodyTooSlow),
+            (Violation::Silent, AwaitedSide::Read) => Some(Fault::ClientStalled),
+            (Violation::Slow, AwaitedSide::Read) => Some(Fault::ReadTooSlow),
+            (Violation::Silent | Violation::Slow, AwaitedSide::Response) => Some(Fault::AnswerTimedOut),
+            (Violation::No, _) => {
                 self.set_alarm();
                 None
             }
@@ -388,13 +388,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
     }
 
     fn close_at(&self) -> Option<Instant> {
-        let has_turn = self.seen.event_stream && self.down.boundary.is_some() && !self.down.is_leaving();
-        if has_turn { self.worker.shutdown.close_at(self.lease, self.seen.turn) } else { None }
+        let has_turn = self.progress.event_stream && self.down.boundary.is_some() && !self.down.is_leaving();
+        if has_turn { self.worker.shutdown.close_at(self.lease, self.progress.turn) } else { None }
     }
 
     fn set_alarm(&mut self) {
         let (waiting, patience, moved) = self.waiting_for();
-        let pace = Pace::follow(self.pace, waiting, patience, moved, Instant::now());
+        let pace = RateGuard::follow(self.pace, waiting, patience, moved, Instant::now());
         self.pace = Some(pace);
         self.alarm.set(pace.due(patience));
         if let Some(at) = self.close_at() {
@@ -404,16 +404,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
 }
 
 /// The final answer has begun: what its head says of what follows.
-fn begin_answer(answer: &Answer<'_>, down: &mut Pump, seen: &mut Seen) {
+fn begin_answer(answer: &ResponseHead<'_>, down: &mut BodyCopier, progress: &mut ExchangeProgress) {
     down.frame(answer.body.clone(), answer.encoding);
     down.hops = answer.named_hops().iter().map(|&name| name.to_owned()).collect();
     down.call = answer.call();
-    seen.status = Some(answer.status);
-    seen.keep_upstream = answer.keep_alive && answer.body != Decoder::UntilClose;
-    seen.ends_with_close = answer.ends_with_close();
-    seen.event_stream = answer.is_event_stream();
-    if seen.event_stream {
-        seen.turn = fastrand::f64();
+    progress.status = Some(answer.status);
+    progress.keep_upstream = answer.keep_alive && answer.body != BodyDecoder::UntilClose;
+    progress.ends_with_close = answer.ends_with_close();
+    progress.event_stream = answer.is_event_stream();
+    if progress.event_stream {
+        progress.turn = fastrand::f64();
         // An announced length leaves no way to end before it, a compression none to see where.
         if !answer.is_encoded() && (answer.encoding == Encoding::Chunked || answer.ends_with_close()) {
             down.boundary = Some(Boundary::of_events());
@@ -432,8 +432,8 @@ fn via(upstream: &Io, is_1_0: bool) -> &'static str {
 
 /// A pump for answers: interim heads and the final one are put into its buffer, which it has from its first head on.
 /// Until then, which is most of the time, a request in flight holds one buffer and not two.
-pub fn answer_pump() -> Pump {
-    Pump::new(Decoder::Length(0), Encoding::Plain, Buffer::default(), 0)
+pub fn response_copier() -> BodyCopier {
+    BodyCopier::new(BodyDecoder::Length(0), Encoding::Plain, Buffer::default(), 0)
 }
 
 const _: () = assert!(SMALL < ANSWER_HEAD_MAX);

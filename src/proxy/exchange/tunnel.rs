@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::http1::body::Decoder;
+use crate::http1::body::BodyDecoder;
 use crate::http1::boundary::Boundary;
 use crate::http1::buffer::Buffers;
 use crate::http1::response::Encoding;
 use crate::proxy::alarm::Alarm;
-use crate::proxy::exchange::body_copy::{Pump, Stop, Wire};
+use crate::proxy::exchange::body_copy::{BodyCopier, BufferedIo, CopyError};
 use crate::proxy::fault::Fault;
 use crate::proxy::shutdown::Shutdown;
 use crate::proxy::upstream::pool::Io;
@@ -33,7 +33,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// # Errors
 /// [`Fault::Drained`] or [`Fault::Stopped`] when it was cut. A side that breaks off just ends it.
 pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
-    (client, upstream): (&mut Wire<S>, &mut Wire<Io>),
+    (client, upstream): (&mut BufferedIo<S>, &mut BufferedIo<Io>),
     kind: LeaseKind,
     lease: &Lease,
     alarm: &Alarm,
@@ -61,11 +61,11 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
             }
         }
         let mut ups = up.poll(cx, client, &mut upstream.io, buffers);
-        is_deaf |= matches!(ups, Poll::Ready(Err(Stop::Sink)));
+        is_deaf |= matches!(ups, Poll::Ready(Err(CopyError::Sink)));
         if is_deaf {
             // What it said before still reaches the client, who may read only while we do.
             let gone = matches!(discard(cx, client, buffers), Poll::Ready(Err(_)));
-            ups = Poll::Ready(if gone { Err(Stop::Source) } else { Ok(()) });
+            ups = Poll::Ready(if gone { Err(CopyError::Source) } else { Ok(()) });
         }
         if is_parting {
             return part(cx, ups, upstream, alarm, buffers);
@@ -94,8 +94,8 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
 /// is read and dropped until it ends.
 fn part(
     cx: &mut Context<'_>,
-    ups: Poll<Result<(), Stop>>,
-    upstream: &mut Wire<Io>,
+    ups: Poll<Result<(), CopyError>>,
+    upstream: &mut BufferedIo<Io>,
     alarm: &Alarm,
     buffers: &Buffers,
 ) -> Poll<Result<(), Fault>> {
@@ -106,7 +106,11 @@ fn part(
 }
 
 /// Reads and drops what still comes, to its end.
-fn discard<R: AsyncRead + Unpin>(cx: &mut Context<'_>, from: &mut Wire<R>, buffers: &Buffers) -> Poll<io::Result<()>> {
+fn discard<R: AsyncRead + Unpin>(
+    cx: &mut Context<'_>,
+    from: &mut BufferedIo<R>,
+    buffers: &Buffers,
+) -> Poll<io::Result<()>> {
     loop {
         let n = from.filled().len();
         from.consume(n);
@@ -119,13 +123,13 @@ fn discard<R: AsyncRead + Unpin>(cx: &mut Context<'_>, from: &mut Wire<R>, buffe
 
 /// One direction: bytes, then the end of them.
 struct Direction {
-    pump: Pump,
+    pump: BodyCopier,
     ended: bool,
 }
 
 impl Direction {
     fn new(kind: LeaseKind, buffers: &Buffers) -> Self {
-        let mut pump = Pump::new(Decoder::UntilClose, Encoding::Plain, buffers.tiny(), 0);
+        let mut pump = BodyCopier::new(BodyDecoder::UntilClose, Encoding::Plain, buffers.tiny(), 0);
         pump.boundary = (kind == LeaseKind::WebSocket).then(Boundary::of_messages);
         Direction { pump, ended: false }
     }
@@ -138,10 +142,10 @@ impl Direction {
     fn poll<R, W>(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut Wire<R>,
+        from: &mut BufferedIo<R>,
         to: &mut W,
         buffers: &Buffers,
-    ) -> Poll<Result<(), Stop>>
+    ) -> Poll<Result<(), CopyError>>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
@@ -149,7 +153,7 @@ impl Direction {
         if !self.ended {
             ready!(self.pump.poll(cx, from, to, buffers, &mut false))?;
             if !self.pump.has_left() {
-                ready!(Pin::new(to).poll_shutdown(cx)).map_err(|_| Stop::Sink)?;
+                ready!(Pin::new(to).poll_shutdown(cx)).map_err(|_| CopyError::Sink)?;
             }
             self.ended = true;
         }

@@ -9,13 +9,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Shared;
 use crate::http1::buffer::Buffers;
-use crate::http2::{FRAME_MAX, OUT_MAX, Over};
-use crate::proxy::exchange::body_copy::Wire;
+use crate::http2::{ConnectionError, FRAME_MAX, OUT_MAX};
+use crate::proxy::exchange::body_copy::BufferedIo;
 
 /// A socket and its session.
 pub struct Driver<S> {
     /// The socket, with what was read and is no whole frame yet.
-    pub wire: Wire<S>,
+    pub wire: BufferedIo<S>,
     /// The session.
     pub session: Shared,
     unflushed: bool,
@@ -27,7 +27,7 @@ pub enum Stopped {
     /// The other side is gone.
     Gone,
     /// The session cannot go on.
-    Over(Over),
+    ConnectionError(ConnectionError),
 }
 
 impl From<io::Error> for Stopped {
@@ -38,7 +38,7 @@ impl From<io::Error> for Stopped {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Drives `session` on `wire`.
-    pub fn new(wire: Wire<S>, session: Shared) -> Self {
+    pub fn new(wire: BufferedIo<S>, session: Shared) -> Self {
         Driver { wire, session, unflushed: false }
     }
 
@@ -57,7 +57,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 let received = self.session.borrow_mut().receive(self.wire.filled(), Instant::now());
                 match received {
                     Ok(used) => self.wire.consume(used),
-                    Err(over) => return Poll::Ready(Stopped::Over(over)),
+                    Err(over) => return Poll::Ready(Stopped::ConnectionError(over)),
                 }
                 fresh();
             }

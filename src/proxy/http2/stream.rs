@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Shared;
-use crate::http1::body::{BadFraming, Chunked, Decoder, Step};
-use crate::http2::{Broken, Follows, Framing, Read, Role};
+use crate::http1::body::{BadFraming, BodyDecoder, ChunkState, DecodeStep};
+use crate::http2::{AfterHead, Framing, Role, StreamError, StreamRead};
 use crate::proxy::transport::Transport;
 
 /// A stream after the other (of a client), or one (to an upstream).
@@ -22,7 +22,7 @@ pub struct Stream {
 /// What the next bytes written are.
 enum Writing {
     Head,
-    Body(Decoder),
+    Body(BodyDecoder),
     Tunnel,
 }
 
@@ -38,7 +38,7 @@ impl Stream {
     }
 
     /// Writes what it can of `bytes`. `Err` also where they are not the text that was expected.
-    fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<usize, Broken> {
+    fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<usize, StreamError> {
         let session = &mut *self.session.borrow_mut();
         let mut used = 0;
         while used < bytes.len() {
@@ -49,21 +49,21 @@ impl Stream {
                         break;
                     }
                     // A head is always put into one buffer, and so comes whole.
-                    let end = memchr::memmem::find(rest, b"\r\n\r\n").ok_or(Broken)? + 4;
+                    let end = memchr::memmem::find(rest, b"\r\n\r\n").ok_or(StreamError)? + 4;
                     let follows = match self.role {
                         Role::Server => session.put_answer(self.at, &rest[..end])?,
                         Role::Client => session.put_request(self.at, &rest[..end])?,
                     };
                     used += end;
                     self.writing = match follows {
-                        Follows::Head | Follows::Body(Framing::None) => Writing::Head,
-                        Follows::Body(Framing::Length(length)) => Writing::Body(Decoder::Length(length)),
-                        Follows::Body(Framing::Chunked) => Writing::Body(Decoder::Chunked(Chunked::Size)),
-                        Follows::Body(Framing::Tunnel) => Writing::Tunnel,
+                        AfterHead::Head | AfterHead::Body(Framing::None) => Writing::Head,
+                        AfterHead::Body(Framing::Length(length)) => Writing::Body(BodyDecoder::Length(length)),
+                        AfterHead::Body(Framing::Chunked) => Writing::Body(BodyDecoder::Chunked(ChunkState::Size)),
+                        AfterHead::Body(Framing::Tunnel) => Writing::Tunnel,
                     };
                 }
-                Writing::Body(decoder) => match decoder.step(rest).map_err(|BadFraming(_)| Broken)? {
-                    Step::Payload(len) => {
+                Writing::Body(decoder) => match decoder.step(rest).map_err(|BadFraming(_)| StreamError)? {
+                    DecodeStep::Payload(len) => {
                         let n = session.write(self.at, &rest[..len], cx.waker())?;
                         if n == 0 {
                             break;
@@ -75,8 +75,8 @@ impl Stream {
                             self.writing = Writing::Head;
                         }
                     }
-                    Step::Framing(len) => used += len,
-                    Step::Trailers(len) => {
+                    DecodeStep::Framing(len) => used += len,
+                    DecodeStep::Trailers(len) => {
                         if len > 2 {
                             session.put_trailers(self.at, &rest[..len])?;
                         } else {
@@ -85,7 +85,7 @@ impl Stream {
                         used += len;
                         self.writing = Writing::Head;
                     }
-                    Step::Done | Step::More => return Err(Broken),
+                    DecodeStep::Done | DecodeStep::More => return Err(StreamError),
                 },
                 Writing::Tunnel => match session.write(self.at, rest, cx.waker())? {
                     0 => break,
@@ -107,13 +107,13 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let read = self.session.borrow_mut().read(self.at, room.initialize_unfilled(), cx.waker());
         match read {
-            Read::Bytes(n) => {
+            StreamRead::Bytes(n) => {
                 room.advance(n);
                 Poll::Ready(Ok(()))
             }
-            Read::End => Poll::Ready(Ok(())),
-            Read::Wait => Poll::Pending,
-            Read::Broken => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            StreamRead::End => Poll::Ready(Ok(())),
+            StreamRead::Wait => Poll::Pending,
+            StreamRead::Broken => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
         }
     }
 }
@@ -123,7 +123,7 @@ impl AsyncWrite for Stream {
         match self.write(cx, bytes) {
             Ok(0) if !bytes.is_empty() => Poll::Pending,
             Ok(n) => Poll::Ready(Ok(n)),
-            Err(Broken) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            Err(StreamError) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
 

@@ -12,9 +12,9 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
 use crate::http1::buffer::Buffers;
-use crate::http2::{Limits, Reason, Role, Session};
+use crate::http2::{ErrorCode, Role, Session, SessionLimits};
 use crate::proxy::alarm::{Alarm, Alarms};
-use crate::proxy::exchange::body_copy::Wire;
+use crate::proxy::exchange::body_copy::BufferedIo;
 use crate::proxy::http2::Stream;
 use crate::proxy::http2::driver::{Driver, Stopped};
 use crate::proxy::shutdown::Shutdown;
@@ -93,9 +93,9 @@ pub async fn open(
     if let Some(opened) = shared.stream(|_| false) {
         return Ok(opened);
     }
-    let limits = Limits { streams: STREAMS_MAX, head_bytes: HEAD_MAX, resets: u32::MAX };
+    let limits = SessionLimits { streams: STREAMS_MAX, head_bytes: HEAD_MAX, resets: u32::MAX };
     let session = Rc::new(RefCell::new(Session::new(Role::Client, limits, Instant::now())));
-    let driver = Driver::new(Wire::new(dial.await?), Rc::clone(&session));
+    let driver = Driver::new(BufferedIo::new(dial.await?), Rc::clone(&session));
     let greeted = Rc::new(tokio::sync::Notify::new());
     let task = Upstream { driver, context: context.clone(), idle_timeout, greeted: Rc::clone(&greeted) };
     tokio::task::spawn_local(task.run());
@@ -131,8 +131,8 @@ impl Upstream {
         {
             let mut session = self.driver.session.borrow_mut();
             match stopped {
-                Stopped::Gone => session.end(Reason::NoError),
-                Stopped::Over(over) => session.end(over.reason),
+                Stopped::Gone => session.end(ErrorCode::NoError),
+                Stopped::ConnectionError(over) => session.end(over.reason),
             }
         }
         self.greeted.notify_one();

@@ -19,7 +19,7 @@ use super::http2;
 use crate::http1::buffer::Buffers;
 use crate::os::resource_shortage::is_local_shortage;
 use crate::proxy::alarm::{Alarm, Alarms};
-use crate::proxy::exchange::body_copy::Wire;
+use crate::proxy::exchange::body_copy::BufferedIo;
 use crate::proxy::fault::Fault;
 use crate::proxy::http2::Stream;
 use crate::proxy::shutdown::Shutdown;
@@ -88,7 +88,7 @@ impl AsyncWrite for Io {
 /// A connection to an upstream, and what was sent on it.
 pub struct Connection {
     /// The connection with what was read from it.
-    pub wire: Wire<Io>,
+    pub wire: BufferedIo<Io>,
     /// Bytes of the requests before this one; all were answered, so the peer has acknowledged them.
     pub sent_before: u64,
     /// Bytes in front of its first request, which say whose it is.
@@ -211,7 +211,13 @@ impl Pool {
             // driver has seen something arrive.
             let quiet = matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock);
             if quiet && now.duration_since(since) < idle_timeout && !is_stale(&share.upstream, opened, now) {
-                return Some(Connection { wire: Wire::new(Io::Tcp(stream)), sent_before, announced: 0, opened, whose });
+                return Some(Connection {
+                    wire: BufferedIo::new(Io::Tcp(stream)),
+                    sent_before,
+                    announced: 0,
+                    opened,
+                    whose,
+                });
             }
         }
         None
@@ -269,7 +275,7 @@ pub async fn connect(
     });
     match dialled.await {
         Ok(stream) => Ok(Connection {
-            wire: Wire::new(Io::Tcp(stream)),
+            wire: BufferedIo::new(Io::Tcp(stream)),
             sent_before: 0,
             announced: header.len() as u64,
             opened: Instant::now(),
@@ -319,7 +325,7 @@ pub async fn stream(
     match opened {
         // What was sent before is not known of a stream, only that there was something.
         Ok(opened) => Ok(Connection {
-            wire: Wire::new(Io::Stream(opened.stream)),
+            wire: BufferedIo::new(Io::Stream(opened.stream)),
             sent_before: opened.is_reused.into(),
             announced: 0,
             opened: Instant::now(),
@@ -357,8 +363,13 @@ mod tests {
             let share = pool.choose(&[Arc::clone(&upstream)], &[]).unwrap();
             let opened = Instant::now();
             let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-            let mut connection =
-                Connection { wire: Wire::new(Io::Tcp(stream)), sent_before: 0, announced: 0, opened, whose: None };
+            let mut connection = Connection {
+                wire: BufferedIo::new(Io::Tcp(stream)),
+                sent_before: 0,
+                announced: 0,
+                opened,
+                whose: None,
+            };
             let mut now = opened;
             let used = loop {
                 pool.keep(&share, connection, 1, now, idle_timeout);
