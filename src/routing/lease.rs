@@ -9,33 +9,41 @@ use crate::domain::watch::{Stratum, WatchMode};
 use crate::routing::freeze_queue::WriteToken;
 use crate::routing::graceful_close::DrainState;
 use crate::routing::lease_tracker::LeaseToken;
-use crate::routing::standby::StandbyLease;
+use crate::routing::standby::{Standby, StandbyLease};
+use crate::routing::worker_route::WorkerRoute;
 use crate::routing::{
-    FailedRequests, KindCounts, LeaseKind, Outcome, RequestSource, Side, Upstream, WorkerRoute, answer_bucket,
+    Counter, FailedRequests, KindCounts, LeaseKind, Outcome, RequestSource, Side, Upstream, answer_bucket,
 };
+
+/// Requests of one worker under one epoch that the standby may be asked at most, beside [`BUDGET_SHARE`] of the
+/// worker's requests. The standby carries no traffic, and a release that fails all at once must not bring it down too.
+const BUDGET_BURST: u64 = 256;
+
+/// One request for so many begun.
+const BUDGET_SHARE: u64 = 10;
 
 /// One request (or tunnel) in flight on one color. It ends when this is dropped, which is after the last byte.
 ///
 /// The lease owns a clone of the worker's route, and with it a token of the color's [`crate::routing::LeaseTracker`].
 /// So the count of leases *is* the number of references, and a drain cannot miss one.
 pub struct Lease {
-    pub(super) route: Arc<WorkerRoute>,
+    route: Arc<WorkerRoute>,
     _write: Option<Arc<WriteToken>>,
     recorded: bool,
-    pub(super) kind: Cell<LeaseKind>,
+    kind: Cell<LeaseKind>,
     began: Instant,
     /// Whether the head of a response has come.
     answered: Cell<bool>,
     /// Set while a watch runs.
     watched: Option<Watched>,
-    pub(super) audience: Audience,
+    audience: Audience,
     /// Set while the standby answers in place of the color that the lease is on.
-    pub(super) standby: Option<StandbyLease>,
+    standby: Option<StandbyLease>,
 }
 
 /// Whose request it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Audience {
+enum Audience {
     /// Somebody with a preview pass, on the idle color.
     Preview,
     /// Anybody else.
@@ -177,7 +185,7 @@ impl Lease {
     }
 
     /// Notes that what [`Lease::set_kind`] named is over.
-    pub(super) fn end_kind(&self) {
+    fn end_kind(&self) {
         if self.kind.get() != LeaseKind::Request {
             self.kind_counts().ended.add(1);
             self.kind.set(LeaseKind::Request);
@@ -209,6 +217,58 @@ impl Lease {
     fn drains(&self) -> impl Iterator<Item = &DrainState> {
         let standby = self.standby.as_ref().map(|standby| &standby.token);
         [Some(&self.route.token), standby].into_iter().flatten().map(LeaseToken::drain)
+    }
+
+    /// Returns the color that does not serve the request.
+    pub fn standby(&self) -> &Standby {
+        &self.route.standby
+    }
+
+    /// Begins to ask the standby in place of the color that the lease is on; the drain of either waits for the lease
+    /// then. Returns `false` if the standby was drained since the lease began: it may have been stopped.
+    pub fn begin_standby(&mut self) -> bool {
+        let Standby { stats, token, .. } = &self.route.standby;
+        let lease = token.upgrade().map(|token| StandbyLease { stats: Arc::clone(stats), token });
+        if let Some(lease) = &lease {
+            lease.stats.begun.add(1);
+            lease.token.begin();
+        }
+        self.standby = lease;
+        self.standby.is_some()
+    }
+
+    /// Counts what the standby answered.
+    pub fn record_standby(&self, status: Option<u16>, method: usize, duration: Duration) {
+        let Some(StandbyLease { stats, .. }) = &self.standby else { return };
+        stats.count(status, method, duration);
+        if status.is_none_or(|code| code >= 500) {
+            stats.errors.add(1);
+        }
+    }
+
+    /// Ends the request on the standby: the color that the lease is on answers after all.
+    pub fn end_standby(&mut self) {
+        self.end_kind();
+        self.standby = None;
+    }
+
+    /// Takes one replay out of the budget of 256 and a tenth of this worker's requests; `false` where nothing is left.
+    pub fn take_replay(&self) -> bool {
+        self.take_of(&self.route.counts.replays)
+    }
+
+    /// Takes one file to look for out of a budget of the same size beside that of replays: whoever looks for files that
+    /// are nowhere must not double the load of both colors.
+    pub fn take_search(&self) -> bool {
+        self.take_of(&self.route.counts.searches)
+    }
+
+    fn take_of(&self, taken: &Counter) -> bool {
+        let is_left = taken.get() < BUDGET_BURST + self.route.counts.begun.get() / BUDGET_SHARE;
+        if is_left {
+            taken.add(1);
+        }
+        is_left
     }
 
     /// Records how the request ended; `status` is `None` when none was sent, `method` an index into

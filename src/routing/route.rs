@@ -1,65 +1,18 @@
-//! The route of a service: what is published, what a worker takes of it, and the control plane's end of it.
+//! The route of a service: what is published, and the control plane's end of it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
-use crate::config;
 use crate::domain::Color;
 use crate::domain::freeze::What;
 use crate::domain::watch::WatchMode;
 use crate::routing::epoch_counts::EpochCounts;
 use crate::routing::freeze_queue::WriteToken;
-use crate::routing::lease_tracker::LeaseToken;
-use crate::routing::{
-    Access, CohortCount, FailedRequests, FreezeQueue, Lease, ModeCell, PreviewGate, RehearsalTap, Shard, Side,
-    SkewShield, SlowLimits, Standby, Tally, Upstream,
-};
-
-/// What does not change about a service until the next reload.
-#[derive(Debug)]
-pub struct ServiceInfo {
-    /// The service's name in config, API and metrics.
-    pub name: String,
-    /// Time-outs towards its upstreams.
-    pub upstream: config::Upstream,
-    /// Which requests may be replayed.
-    pub replay: config::Replay,
-    /// Where copies of its requests are left for a rehearsal.
-    pub tap: Arc<RehearsalTap>,
-    /// Who is let through to the idle color; `None` lets nobody.
-    pub preview: Option<PreviewGate>,
-    /// Which files are asked of the other color when one does not have them; `None` asks for none.
-    pub shield: Option<SkewShield>,
-}
-
-/// One worker's route to one color: upstreams and counters, and the token that its leases hold.
-#[repr(align(128))]
-pub struct WorkerRoute {
-    /// The service this route belongs to.
-    pub service: Arc<ServiceInfo>,
-    /// The color that serves: the active one, or ([`Side::Old`]) the other.
-    pub color: Color,
-    /// The epoch under which a request is served.
-    pub epoch: u64,
-    /// Where requests go; at least one.
-    pub upstreams: Arc<[Arc<Upstream>]>,
-    /// This worker's lasting counters for the color.
-    pub stats: Arc<Shard>,
-    pub(super) side: Side,
-    pub(super) token: LeaseToken,
-    pub(super) standby: Standby,
-    pub(super) mode: Arc<ModeCell>,
-    pub(super) counts: Arc<EpochCounts>,
-    pub(super) failure_bell: Arc<Notify>,
-    /// Set while a watch runs.
-    pub(super) failed: Option<FailedRequests>,
-    pub(super) _over: mpsc::Sender<Infallible>,
-    pub(super) _ended: watch::Sender<()>,
-}
+use crate::routing::{Access, CohortCount, FreezeQueue, Lease, ModeCell, Side, SlowLimits, Tally, WorkerRoute};
 
 /// What is published for one service: who takes its requests. It is replaced whole, never changed.
 pub struct Route {
