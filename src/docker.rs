@@ -50,7 +50,7 @@ impl Containers {
     pub async fn look(&self) -> Result<Vec<Container>, String> {
         let found = self.find().await?;
         if found.is_empty() {
-            return Err(format!("there is no {self}; is it up? See `docker compose ls`"));
+            return Err(format!("there is no {self}; is it running? See `docker compose ls`"));
         }
         Ok(found)
     }
@@ -148,7 +148,7 @@ fn parse_usage(json: &str) -> Result<Usage, String> {
         #[serde(rename = "MemPerc")]
         share: String,
     }
-    let not_understood = |error: &dyn std::fmt::Display| format!("docker stats says what is not understood: {error}");
+    let not_understood = |error: &dyn std::fmt::Display| format!("cannot parse the output of docker stats: {error}");
     let Stats { name, cpu, memory, share } = serde_json::from_str(json).map_err(|error| not_understood(&error))?;
     let percent: f64 = share.trim_end_matches('%').parse().map_err(|error| not_understood(&error))?;
     Ok(Usage { name, cpu, memory, memory_share: percent / 100.0 })
@@ -181,7 +181,9 @@ async fn docker(args: &[&str]) -> Result<Said, String> {
     let output = match timeout(ANSWER_TIMEOUT, command.output()).await {
         Ok(Ok(output)) => output,
         Ok(Err(error)) => return Err(format!("{} could not be run: {error}; is Docker installed?", asked())),
-        Err(_) => return Err(format!("{} did not answer within {ANSWER_TIMEOUT:?}; is the engine well?", asked())),
+        Err(_) => {
+            return Err(format!("{} did not respond within {ANSWER_TIMEOUT:?}; is its engine running?", asked()));
+        }
     };
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     if !output.status.success() {
@@ -213,7 +215,7 @@ fn parse(json: &str, now: jiff::Timestamp) -> Result<Vec<Container>, String> {
         status: String,
     }
     let inspected: Vec<Inspected> =
-        serde_json::from_str(json).map_err(|error| format!("docker inspect says what is not understood: {error}"))?;
+        serde_json::from_str(json).map_err(|error| format!("cannot parse the output of docker inspect: {error}"))?;
     let container = |inspected: Inspected| Container {
         id: inspected.id,
         name: inspected.name.trim_start_matches('/').to_owned(),

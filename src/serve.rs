@@ -179,7 +179,7 @@ fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartErr
     let stops: Arc<StopSignals> = Arc::default();
     // Before anything is served: a TERM in the first millisecond is a stop like any other.
     let signals = SignalHandler { asked: ask.clone(), stops: Arc::clone(&stops), handle: handle.clone() };
-    signals.open().map_err(|error| StartError(format!("cannot hear signals: {error}")))?;
+    signals.open().map_err(|error| StartError(format!("cannot install signal handlers: {error}")))?;
     let token = config.admin.token.clone();
     let ordered = config.tls.acme.clone().zip(terminator.clone());
     let control = std::thread::Builder::new()
@@ -196,10 +196,10 @@ fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartErr
     say_what_is_served(config);
     if let (Some(successor), Some(link)) = (predecessor, inherited.link.take()) {
         let heard = follow_predecessor(link, successor, handle.clone());
-        heard.map_err(|error| StartError(format!("the process before this one is gone: {error}")))?;
+        heard.map_err(|error| StartError(format!("the previous process is gone: {error}")))?;
     }
     if let Err(error) = notify_ready() {
-        tracing::warn!("systemd does not hear that we serve: {error}");
+        tracing::warn!("cannot tell systemd that the proxy serves: {error}");
     }
     Ok(Running { plane, log, control, stop_control, asked, stops, handle, sockets, socket_file, launcher })
 }
@@ -216,7 +216,7 @@ fn bind_sockets(config: &Config, inherited: &mut Inherited) -> Result<BoundSocke
     let listeners = bind(config, inherited)?;
     let admin = admin::bind(&config.admin, inherited).map_err(|error| StartError(error.to_string()))?;
     for left in inherited.left() {
-        tracing::warn!("the socket at {left} was given to us, and nothing in the config listens there: it is closed");
+        tracing::warn!("the inherited socket at {left} is closed: nothing in the config listens there");
     }
     let sockets = duplicates(&listeners, &admin)
         .map_err(|error| StartError(format!("cannot keep the sockets for an upgrade: {error}")))?;
@@ -262,9 +262,9 @@ impl Running {
         let _ = self.control.join();
         self.log.finish();
         match (stopped.cut, self.stops.again()) {
-            (0, _) => tracing::info!("stopped: all done"),
-            (cut, false) => tracing::warn!(cut, "stopped: deadline, {cut} cut"),
-            (cut, true) => tracing::warn!(cut, "stopped: second signal, {cut} cut"),
+            (0, _) => tracing::info!("stopped: all requests are done"),
+            (cut, false) => tracing::warn!(cut, "stopped at the deadline: {cut} cut"),
+            (cut, true) => tracing::warn!(cut, "stopped by a second signal: {cut} cut"),
         }
         code
     }
@@ -273,14 +273,16 @@ impl Running {
     fn upgrade(&self) -> Option<RunningSuccessor> {
         let start = |launcher: &Launcher| {
             if std::process::id() == 1 {
-                return Err("this is the first process of its container, which ends with it: start a new one".into());
+                return Err(
+                    "this is the first process of its container, which ends with it; start a new container".into()
+                );
             }
             tracing::info!(program = %launcher.program().display(), "upgrading in place");
             launcher.start(&self.sockets, || self.handle.hand_over_blocking(), || self.stops.any())
         };
         let started = match &self.launcher {
             Ok(launcher) => start(launcher),
-            Err(error) => Err(format!("the program that this is cannot be found: {error}")),
+            Err(error) => Err(format!("cannot find the program of this process: {error}")),
         };
         let outcome = match &started {
             Ok(started) => Ok(Upgraded { from_pid: std::process::id(), to_pid: started.pid }),
@@ -297,7 +299,7 @@ impl Running {
     /// Finishes what is in flight while the successor serves, and tells it what that adds to the counters.
     fn leave(self, started: RunningSuccessor, limit: Duration) -> ExitCode {
         let RunningSuccessor { pid, mut link } = started;
-        tracing::info!(pid, limit = ?limit, "another process serves now: requests in flight may finish");
+        tracing::info!(pid, limit = ?limit, "the new process serves: requests in flight here may finish");
         let observed = self.handle.observe_blocking();
         let last = observed.map(|observed| observed.stats);
         drop(self.sockets);
@@ -322,18 +324,18 @@ impl Running {
         report();
         let _ = self.control.join();
         self.log.finish();
-        tracing::info!(cut = stopped.cut, "left: {pid} serves");
+        tracing::info!(cut = stopped.cut, "stopped: process {pid} serves");
         ExitCode::SUCCESS
     }
 }
 
 /// Says that config, state and sockets are in order, and takes what was counted so far.
 fn take_over(link: &mut UpgradeLink, control: &mut Control) -> Result<control::InheritedCounters, StartError> {
-    let failed = |error| StartError(format!("the process before this one does not hand over: {error}"));
+    let failed = |error| StartError(format!("the previous process does not hand over: {error}"));
     link.say(&UpgradeMessage::Ready).map_err(failed)?;
     let state = match link.hear::<UpgradeState>(Some(UPGRADE_STATE_LIMIT)) {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            tracing::warn!(%error, "what was counted so far is not understood, and left out");
+            tracing::warn!(%error, "the previous process's counters are not understood, and left out");
             UpgradeState { version: UPGRADE_STATE_VERSION, ..UpgradeState::default() }
         }
         state => state.map_err(failed)?,
@@ -357,7 +359,7 @@ fn follow_predecessor(mut link: UpgradeLink, successor: control::InheritedCounte
             }
         }
         successor.end();
-        tracing::info!("the process before this one has ended");
+        tracing::info!("the previous process has ended");
         handle.be_alone();
     };
     std::thread::Builder::new().name("predecessor".into()).spawn(hear).map(drop)

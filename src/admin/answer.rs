@@ -48,7 +48,7 @@ impl Failure {
     }
 
     pub(super) fn not_found(path: &str) -> Self {
-        Failure::new(StatusCode::NOT_FOUND, "not_found", format!("there is no {path} here; GET /v1/status is a start"))
+        Failure::new(StatusCode::NOT_FOUND, "not_found", format!("there is no {path} here; try GET /v1/status"))
     }
 
     pub(super) fn wrong_method(allow: &'static str) -> Self {
@@ -57,7 +57,7 @@ impl Failure {
     }
 
     pub(super) fn not_json() -> Self {
-        let message = "a body is JSON here: send Content-Type: application/json";
+        let message = "a body must be JSON: send Content-Type: application/json";
         Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
     }
 
@@ -67,11 +67,11 @@ impl Failure {
     }
 
     pub(super) fn too_slow() -> Self {
-        Failure::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body did not come in time")
+        Failure::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body did not arrive in time")
     }
 
     pub(super) fn too_many_readers(max: usize) -> Self {
-        let message = format!("{max} clients read events already; read GET /v1/status instead");
+        let message = format!("{max} clients already read events; poll GET /v1/status instead");
         Failure::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_readers", message)
     }
 

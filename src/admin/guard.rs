@@ -77,15 +77,15 @@ pub(super) fn check_origin(headers: &HeaderMap) -> Result<(), Failure> {
         let authority = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
         if authority.is_none() || authority != host.as_deref() {
             return Err(Failure::foreign_origin(
-                "a page of another origin may not ask; use the dashboard, the CLI or curl",
+                "a page of another origin may not use the API; use the dashboard, the CLI or curl",
             ));
         }
     }
     // Ports are other origins as well ("same-site"): the proxied application itself may be on the same host.
     match headers.get("sec-fetch-site").map(|site| site.as_bytes()) {
-        Some(b"cross-site" | b"same-site") => {
-            Err(Failure::foreign_origin("a page of another site may not ask; use the dashboard, the CLI or curl"))
-        }
+        Some(b"cross-site" | b"same-site") => Err(Failure::foreign_origin(
+            "a page of another site may not use the API; use the dashboard, the CLI or curl",
+        )),
         Some(_) | None => Ok(()),
     }
 }

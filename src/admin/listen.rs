@@ -98,9 +98,7 @@ pub fn bind(admin: &config::Admin, inherited: &mut Inherited) -> Result<Bound, B
         inherited.tcp(admin.listen).map_or_else(|| bind_tcp(admin.listen), adopt).map_err(|source| BindError {
             door: format!("admin.listen {}", admin.listen),
             hint: match source.kind() {
-                io::ErrorKind::AddrInUse => {
-                    "is another cutover running? Stop it, or give this one an address of its own"
-                }
+                io::ErrorKind::AddrInUse => "is another cutover running? Stop it, or give this one its own address",
                 io::ErrorKind::AddrNotAvailable => "name an address of this machine",
                 io::ErrorKind::PermissionDenied => "ports under 1024 need a privilege; take a higher one",
                 _ => "give it another address",
@@ -116,7 +114,7 @@ pub fn bind(admin: &config::Admin, inherited: &mut Inherited) -> Result<Bound, B
     let socket = match adopted {
         Some(socket) => socket.set_nonblocking(true).map(|()| socket).map_err(|source| BindError {
             door: format!("admin.socket {}", path.display()),
-            hint: "what was handed over is no socket that listens",
+            hint: "the inherited descriptor is not a listening socket",
             source,
         })?,
         None => bind_socket(path)?,
@@ -135,15 +133,15 @@ fn bind_socket(path: &Path) -> Result<UnixListener, BindError> {
     let failed = |hint, source| BindError { door: format!("admin.socket {}", path.display()), hint, source };
     if let Ok(metadata) = std::fs::symlink_metadata(path) {
         if !metadata.file_type().is_socket() {
-            let source = io::Error::new(io::ErrorKind::AlreadyExists, "there is something else, not a socket");
+            let source = io::Error::new(io::ErrorKind::AlreadyExists, "it exists and is not a socket");
             return Err(failed("move it away, or name another path", source));
         }
         if is_answered(path) {
-            let source = io::Error::new(io::ErrorKind::AddrInUse, "somebody listens on it");
-            return Err(failed("is another cutover running? Stop it, or give this one a socket of its own", source));
+            let source = io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it");
+            return Err(failed("is another cutover running? Stop it, or give this one its own socket", source));
         }
         std::fs::remove_file(path)
-            .map_err(|source| failed("the socket of a process that is gone cannot be removed", source))?;
+            .map_err(|source| failed("the socket that an ended process left cannot be removed", source))?;
     }
     listen_privately(path).map_err(|source| {
         let hint = match source.kind() {
@@ -220,7 +218,7 @@ mod tests {
             .err()
             .expect("somebody is there")
             .to_string();
-        assert!(error.contains("admin.sock: somebody listens on it"), "{error}");
+        assert!(error.contains("admin.sock: another process listens on it"), "{error}");
         assert!(path.exists(), "the live one keeps its file");
         drop(live);
     }

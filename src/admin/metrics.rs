@@ -43,14 +43,14 @@ fn traffic(observed: &StatusSnapshot) -> [MetricFamily; 8] {
         requests(observed),
         family(
             "request_duration_seconds",
-            "From a request's first byte to its answer's last.",
+            "From the complete request head to the last byte of the response.",
             MetricType::HISTOGRAM,
             durations,
         ),
         replays(observed),
         family(
             "skew_answers_total",
-            "Static files that this color had and the one that was asked first had not.",
+            "Static files that this color had and the color that was asked first did not.",
             MetricType::COUNTER,
             skew,
         ),
@@ -76,7 +76,7 @@ fn requests(observed: &StatusSnapshot) -> MetricFamily {
             (count > 0).then(|| counter(&labels, count))
         })
     });
-    family("requests_total", "Requests that ended, to their last byte.", MetricType::COUNTER, counts)
+    family("requests_total", "Requests that ended.", MetricType::COUNTER, counts)
 }
 
 fn replays(observed: &StatusSnapshot) -> MetricFamily {
@@ -87,7 +87,7 @@ fn replays(observed: &StatusSnapshot) -> MetricFamily {
         let metric = |result: ReplayResult| counter(&[("service", name), ("result", result.as_str())], count(result));
         ReplayResult::ALL.map(metric)
     });
-    let help = "Failures of a watched color that the other one was asked to answer.";
+    let help = "Failures of a watched color that were sent on to the other color.";
     family("replays_total", help, MetricType::COUNTER, counts)
 }
 
@@ -96,7 +96,7 @@ fn rehearsals(observed: &StatusSnapshot) -> MetricFamily {
         RehearsalResult::ALL
             .map(|result| counter(&[("service", name), ("result", result.as_str())], counts[result as usize]))
     });
-    let help = "Requests copied to the idle color, by how the answers compare.";
+    let help = "Requests copied to the idle color, by how the responses compare.";
     family("rehearsals_total", help, MetricType::COUNTER, counts)
 }
 
@@ -108,7 +108,7 @@ fn long_lived(observed: &StatusSnapshot) -> MetricFamily {
             gauge(&[service, color, ("kind", kind.as_str())], stats.open(kind) as f64)
         })
     });
-    family("long_lived", "Those of them that have no end of their own.", MetricType::GAUGE, open)
+    family("long_lived", "Requests and tunnels in flight that do not end by themselves.", MetricType::GAUGE, open)
 }
 
 fn drain_ends(observed: &StatusSnapshot) -> MetricFamily {
@@ -121,7 +121,7 @@ fn drain_ends(observed: &StatusSnapshot) -> MetricFamily {
                 .map(|(end, count)| counter(&[service, color, ("kind", kind.as_str()), ("end", end)], count))
         })
     });
-    let help = "What the proxy ended because its color was left: with a goodbye, or cut at the deadline.";
+    let help = "What the proxy ended because its color was left: closed politely, or cut at the deadline.";
     family("drain_ends_total", help, MetricType::COUNTER, counts)
 }
 
@@ -172,12 +172,12 @@ fn cutover(observed: &StatusSnapshot) -> [MetricFamily; 7] {
     [
         family("active", "1 for the color that takes new requests.", MetricType::GAUGE, active),
         family("epoch", "Grows by one at every flip or rollback.", MetricType::GAUGE, epoch),
-        family("flips_total", "Flips and rollbacks made, by why.", MetricType::COUNTER, flips),
+        family("flips_total", "Flips and rollbacks, by reason.", MetricType::COUNTER, flips),
         family("watch_state", "1 for the phase that the service is in.", MetricType::GAUGE, state),
         family("watch_ends_total", "Watches that ended without taking traffic back.", MetricType::COUNTER, ends),
         family(
             "watch_evidence",
-            "0: nothing speaks against the new color; 1: it is taken back.",
+            "From 0, nothing speaks against the new color, to 1: it is taken back.",
             MetricType::GAUGE,
             evidence,
         ),
@@ -203,7 +203,12 @@ fn held(observed: &StatusSnapshot) -> [MetricFamily; 3] {
     [
         family("frozen", "1 for what a freeze in force holds.", MetricType::GAUGE, frozen),
         family("held_requests", "Requests that a freeze holds now.", MetricType::GAUGE, now),
-        family("held_requests_ended_total", "Requests that a freeze held, by how it ended.", MetricType::COUNTER, ends),
+        family(
+            "held_requests_ended_total",
+            "Requests that a freeze held, by how the wait ended.",
+            MetricType::COUNTER,
+            ends,
+        ),
     ]
 }
 
@@ -234,24 +239,24 @@ fn proxy(observed: &StatusSnapshot) -> [MetricFamily; 9] {
     [
         family("config_reloads_total", "Reloads of the config.", MetricType::COUNTER, reloads),
         family("connections", "Client connections open now.", MetricType::GAUGE, connections),
-        family("ledger_ok", "1 when the ledger's last line got to the disk.", MetricType::GAUGE, ledger),
-        family("problems", "What the status complains of now.", MetricType::GAUGE, problems),
+        family("ledger_ok", "1 when the ledger's last line reached the disk.", MetricType::GAUGE, ledger),
+        family("problems", "Problems that the status lists now.", MetricType::GAUGE, problems),
         family(
             "certificate_expiry_timestamp_seconds",
             "Unix time of a certificate's last second.",
             MetricType::GAUGE,
             certificates,
         ),
-        family("tls_handshakes_total", "TLS handshakes that ended, by how.", MetricType::COUNTER, handshakes),
+        family("tls_handshakes_total", "TLS handshakes, by result.", MetricType::COUNTER, handshakes),
         family(
             "http2_connections_ended_total",
-            "HTTP/2 connections ended for what the client did, by why.",
+            "HTTP/2 connections ended for what the client did, by reason.",
             MetricType::COUNTER,
             http2_ends,
         ),
         family(
             "refused_total",
-            "Clients refused or ended by a limit, or for a mistake of theirs, by why.",
+            "Clients refused or cut off by a limit or for a malformed request, by reason.",
             MetricType::COUNTER,
             refusals,
         ),

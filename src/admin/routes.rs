@@ -286,11 +286,12 @@ struct PreviewRequest {
 async fn preview(context: &Context, name: &str, headers: &HeaderMap, body: Incoming) -> Result<Answer, No> {
     let PreviewRequest { for_seconds, by } = read(context, headers, body).await?;
     if guard::if_match(headers)?.is_some() {
-        return Err(Failure::bad_request("preview takes no If-Match: a pass is for whichever color is idle").into());
+        return Err(Failure::bad_request("a preview takes no If-Match: a pass is for whichever color is idle").into());
     }
     let lasting = Duration::from_secs(for_seconds.unwrap_or(PASS.as_secs()));
     if lasting.is_zero() || lasting > PASS_MAX {
-        let message = format!("a pass is good for 1 s to 30 days: \"for_seconds\" is from 1 to {}", PASS_MAX.as_secs());
+        let message =
+            format!("a pass is valid for 1 s to 30 days: \"for_seconds\" is from 1 to {}", PASS_MAX.as_secs());
         return Err(Failure::bad_request(message).into());
     }
     check_text(&by)?;
@@ -308,7 +309,7 @@ struct ByRequest {
 async fn asker(context: &Context, headers: &HeaderMap, body: Incoming) -> Result<String, No> {
     let request: ByRequest = read(context, headers, body).await?;
     if guard::if_match(headers)?.is_some() {
-        return Err(Failure::bad_request("this takes no If-Match: an epoch is of one service").into());
+        return Err(Failure::bad_request("this takes no If-Match: an epoch belongs to one service").into());
     }
     check_text(&request.by)?;
     Ok(request.by.unwrap_or_else(|| "api".into()))

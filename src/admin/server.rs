@@ -78,7 +78,7 @@ pub(super) async fn serve_within(
     let names = names(address, token.as_deref());
     let context = Arc::new(Context { handle, token, names, readers: Arc::new(routes::readers()), limits, stop });
     if let Err(error) = serve_doors(&context, address, tcp, socket).await {
-        tracing::error!("admin: the runtime does not take the listeners: {error}");
+        tracing::error!("admin: the runtime did not accept the listeners: {error}");
     }
 }
 

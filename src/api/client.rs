@@ -100,7 +100,7 @@ impl fmt::Display for ClientError {
                 write!(f, "{message}; does this config name the token_file that the proxy was started with?")
             }
             ClientError::Strange { address, what } => {
-                write!(f, "{address} does not answer like a cutover: {what}; is something else listening there?")
+                write!(f, "{address} does not respond like a cutover: {what}; is something else listening there?")
             }
         }
     }
@@ -280,7 +280,7 @@ impl Client {
             request = request.header(IF_MATCH, format!("\"{epoch}\""));
         }
         let request = request.header(CONTENT_TYPE, "application/json").body(Full::from(body));
-        let request = request.map_err(|error| self.no_answer(format!("this cannot be asked: {error}")))?;
+        let request = request.map_err(|error| self.no_answer(format!("this request cannot be made: {error}")))?;
         let (status, body) = self.exchange(request, limit).await.map_err(|source| self.no_answer(source))?;
         self.understand(status, &body)
     }

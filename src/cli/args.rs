@@ -26,7 +26,7 @@ Exit codes:
 
 Example: cutover check && cutover serve, and then: cutover flip green";
 
-/// Blue/green reverse proxy: flips in one atomic store, watches the new color, takes traffic back
+/// Blue/green reverse proxy that flips in one atomic store, watches the new color, and takes bad releases back
 #[derive(Debug, Parser)]
 #[command(name = "cutover", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub(super) struct Cli {
@@ -44,10 +44,10 @@ pub(super) struct Cli {
 pub(super) enum Verb {
     /// Run the proxy
     #[command(after_help = "Example: cutover serve --config /etc/cutover/cutover.toml\n\
-                            HUP reloads the config, as `cutover reload` does; USR2 is `cutover upgrade`.\n\
-                            TERM lets requests finish, a second TERM stops now.")]
+                            HUP reloads the config, as `cutover reload` does. USR2 upgrades, as `cutover upgrade`\n\
+                            does. TERM lets requests in flight finish; a second TERM stops now.")]
     Serve,
-    /// Check the config: what it would serve, or everything that is wrong with it
+    /// Check the config, and print what it would serve or every problem in it
     #[command(after_help = "Example: cutover check && cutover reload")]
     Check,
     /// Show colors, health, traffic and the last releases
@@ -65,7 +65,7 @@ pub(super) enum Verb {
         after_help = "Example: cutover flip green, or with several services: cutover flip recall green"
     )]
     Flip {
-        /// The service (may be left out when there is one) and the color
+        /// The service (not needed if there is only one) and the color
         #[arg(required = true, num_args = 1..=2, value_name = "[SERVICE] COLOR")]
         target: Vec<String>,
         #[command(flatten)]
@@ -73,10 +73,10 @@ pub(super) enum Verb {
     },
     /// Go back to the color before this one, or to an image tag
     #[command(after_help = "Example: cutover rollback, or: cutover rollback --to-tag sha-1f2e3d4\n\
-                            With --to-tag, a tag that still runs in the idle color is one flip away; another one is\n\
-                            brought up there first, through the gates of a deploy, without a migration.")]
+                            With --to-tag, this is one flip if the tag still runs in the idle color. Otherwise it is\n\
+                            brought up there first, and passes the gates of a deploy, without a migration.")]
     Rollback {
-        /// The service; may be left out when there is one
+        /// The service; not needed if there is only one
         service: Option<String>,
         /// Go back to this release
         #[arg(long, value_name = "TAG", value_parser = deploy::tag, conflicts_with_all = ["force", "no_wait"])]
@@ -84,12 +84,12 @@ pub(super) enum Verb {
         #[command(flatten)]
         how: How,
     },
-    /// Bring a release into production: up in the idle color, proven, flipped to, watched, kept or taken back
+    /// Bring a release into production: start it in the idle color, check it, flip, watch, keep it or take it back
     #[command(after_help = "Example: cutover deploy --image-tag sha-1f2e3d4\n\
-                            A deploy that was killed is taken up again by the next one: with the same tag it goes on,\n\
-                            with another one it is undone first.")]
+                            The next deploy takes up one that was killed: with the same tag it continues it, with\n\
+                            another tag it undoes it first.")]
     Deploy {
-        /// The service; may be left out when there is one
+        /// The service; not needed if there is only one
         service: Option<String>,
         /// The release: an immutable tag of the service's image
         #[arg(long, value_name = "TAG", value_parser = deploy::tag)]
@@ -97,64 +97,64 @@ pub(super) enum Verb {
         /// blue-green or recreate [default: deploy.strategy of the service]
         #[arg(long, value_parser = deploy::strategy)]
         strategy: Option<Strategy>,
-        /// Print the plan with its exact commands and change nothing
+        /// Print the plan with its exact commands, and change nothing
         #[arg(long)]
         dry_run: bool,
     },
-    /// Show how the idle color answers copies of live requests, beside the active one
+    /// Compare the responses of both colors to copies of live requests
     #[command(after_help = "Example: cutover rehearsal recall --json\n\
                             It runs while the idle color is ready and rehearse.share is above 0.")]
     Rehearsal {
-        /// The service; may be left out when there is one
+        /// The service; not needed if there is only one
         service: Option<String>,
     },
-    /// Make a pass: whoever has it is answered by the idle color, under the real host name
+    /// Make a pass that leads a tester to the idle color, under the real host name
     #[command(after_help = "Example: cutover preview --for 30m\n\
                             It needs enabled = true in [service.NAME.preview]. Live traffic stays where it is.")]
     Preview {
-        /// The service; may be left out when there is one
+        /// The service; not needed if there is only one
         service: Option<String>,
-        /// How long it is good, at most 30 days
+        /// How long the pass is valid, at most 30 days
         #[arg(long = "for", default_value = "1h", value_name = "DURATION", value_parser = duration)]
         lasting: Duration,
-        /// Where clients reach the service, if not where the config says: https://shop.example.com
+        /// Where clients reach the service, if the config does not say so: https://shop.example.com
         #[arg(long, value_name = "URL")]
         url: Option<String>,
     },
-    /// Wait until the idle color holds no request, so that it may be stopped
+    /// Wait until the idle color has no request in flight, so that it can be stopped
     #[command(after_help = "Example: cutover flip green --no-wait && cutover drain")]
     Drain {
-        /// The service; may be left out when there is one
+        /// The service; not needed if there is only one
         service: Option<String>,
-        /// Say what would be waited for
+        /// Say what it would wait for, and change nothing
         #[arg(long)]
         dry_run: bool,
     },
-    /// Hold requests instead of forwarding them, until `cutover thaw` or the end of the time
+    /// Hold requests instead of forwarding them, for a given time or until `cutover thaw`
     #[command(after_help = "Example: cutover freeze --for 60s --why 'moving the disk'\n\
-                            Each request waits for at most freeze.hold, then it is answered 503. Repeated, it begins anew.")]
+                            A request waits for at most freeze.hold, and then gets 503. Run it again for a new end.")]
     Freeze {
-        /// The service; may be left out when there is one
+        /// The service; not needed if there is only one
         service: Option<String>,
-        /// For so long, at most freeze.max [default: freeze.max]
+        /// How long, at most freeze.max [default: freeze.max]
         #[arg(long = "for", value_name = "DURATION")]
         lasts: Option<String>,
-        /// writes or all
+        /// What to hold: writes or all
         #[arg(long, default_value = "writes", value_parser = what)]
         what: What,
-        /// For the ledger and the status
+        /// The reason, for the ledger and the status
         #[arg(long, value_name = "TEXT")]
         why: Option<String>,
-        /// Say whether it could be and change nothing
+        /// Say whether it would be accepted, and change nothing
         #[arg(long)]
         dry_run: bool,
     },
     /// Let held requests go, in the order in which they came
     #[command(after_help = "Example: cutover thaw")]
     Thaw {
-        /// The service; may be left out when there is one
+        /// The service; not needed if there is only one
         service: Option<String>,
-        /// Say what would be let go and change nothing
+        /// Say what would be let go, and change nothing
         #[arg(long)]
         dry_run: bool,
     },
@@ -167,46 +167,46 @@ pub(super) enum Verb {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Start the binary anew in place: the new process takes over the sockets, no connection is refused or dropped
+    /// Replace the running proxy with the installed binary; no connection is refused or dropped
     #[command(after_help = "Example: cutover upgrade, after install -m 755 cutover /usr/local/bin/\n\
-                            USR2 to the proxy does the same. If the new binary cannot start, the old one goes on\n\
-                            and the reason is said.")]
+                            USR2 to the proxy does the same. If the new binary cannot start, the old process\n\
+                            goes on and the command says why.")]
     Upgrade {
-        /// Only let the binary check the config
+        /// Only check the config
         #[arg(long)]
         dry_run: bool,
     },
     /// Show the last flips, refusals, drains and verdicts, or find lines that were edited, removed or inserted
     #[command(after_help = "Example: cutover ledger -n 100, cutover ledger --service recall, cutover ledger verify")]
     Ledger {
-        /// How many, from the file's last 64 KiB
+        /// How many lines, from the file's last 64 KiB
         #[arg(short = 'n', long, default_value_t = 20, value_name = "LINES")]
         lines: usize,
-        /// Those of one service
+        /// Only lines of this service
         #[arg(long, value_name = "SERVICE")]
         service: Option<String>,
         #[command(subcommand)]
         job: Option<LedgerJob>,
     },
-    /// Go through the monitoring checklist: errors, resources, dependencies, alerts; exit code 1 where one is not well
+    /// Check errors, resources, dependencies and alerts; exit with 1 if anything is wrong
     #[command(after_help = "Example: cutover monitor --over 30s\n\
-                            [service.NAME.monitor] says which dependencies and which Prometheus are asked.")]
+                            [service.NAME.monitor] says which dependencies and which Prometheus to check.")]
     Monitor {
-        /// Which service; all of them when left out
+        /// Only this service
         service: Option<String>,
-        /// How long requests are counted
+        /// How long to count requests
         #[arg(long, default_value = "5s", value_name = "DURATION", value_parser = duration)]
         over: Duration,
     },
-    /// Ask a color whether it is ready, what it is, and whether its containers are well
+    /// Check a color directly: it is ready, it is the right version, its containers are well
     #[command(after_help = "Example: cutover smoke http://127.0.0.1:8001 --expect-version sha-abcdef\n\
-                            Where the port is that of a color whose env_file names a COMPOSE_PROJECT_NAME, its\n\
-                            containers are looked at as well. The outcome is appended to the ledger.")]
+                            If the port is that of a color in the config, and its env_file names a\n\
+                            COMPOSE_PROJECT_NAME, its containers are checked as well. The ledger gets the outcome.")]
     Smoke(SmokeArgs),
-    /// Show it all on two sample apps: a good release, and a bad one that is taken back
+    /// Show it all with two sample apps: a good release, and a bad one that is taken back
     #[command(after_help = "Example: cutover demo --stay")]
     Demo {
-        /// Leave everything up to play with, until Ctrl-C
+        /// Leave everything running to play with, until Ctrl-C
         #[arg(long)]
         stay: bool,
     },
@@ -221,7 +221,7 @@ pub(super) enum Verb {
 /// What is done with the ledger instead of showing it.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum LedgerJob {
-    /// Find lines that were edited, removed, put in or torn; exit code 1 names them
+    /// Find lines that were edited, removed, inserted or torn; exit with 1 if there are any
     Verify,
 }
 
@@ -239,27 +239,27 @@ pub(super) enum SampleJob {
 /// What a smoke test is of, and what it expects.
 #[derive(Debug, Args)]
 pub(super) struct SmokeArgs {
-    /// The color itself, such as http://127.0.0.1:8001; h2c:// asks it over HTTP/2, grpc:// by gRPC's health check
+    /// The color's own address, such as http://127.0.0.1:8001; h2c:// uses HTTP/2, grpc:// gRPC's health check
     pub(super) url: Base,
-    /// What /version must say
+    /// The version that /version must report
     #[arg(long, value_name = "VERSION")]
     pub(super) expect_version: Option<String>,
-    /// The name that the service must give itself in /version
+    /// The service name that /version must report
     #[arg(long, value_name = "NAME")]
     pub(super) expect_service: Option<String>,
     /// How long to wait for /readyz, and then for a container's health
     #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = duration)]
     pub(super) timeout: Duration,
-    /// The container to look at
+    /// The container to check
     #[arg(long, value_name = "NAME", group = "which")]
     pub(super) container: Option<String>,
-    /// The Compose project whose `api` to look at
+    /// The Compose project whose `api` to check
     #[arg(long, value_name = "PROJECT", group = "which")]
     pub(super) project: Option<String>,
-    /// Look at no container
+    /// Check no container
     #[arg(long, group = "which")]
     pub(super) no_container: bool,
-    /// How many errors a container may have logged within the last minute
+    /// How many error lines a container may have logged in the last minute
     #[arg(long, default_value_t = smoke::ERROR_LINES_MAX, value_name = "LINES")]
     pub(super) max_errors: usize,
 }
@@ -275,13 +275,13 @@ fn what(text: &str) -> Result<What, &'static str> {
 /// How a change is made.
 #[derive(Debug, Args)]
 pub(super) struct How {
-    /// Do it although the color is not ready or failed its rehearsal; the ledger says so
+    /// Do it even if the color is not ready or failed its rehearsal; the ledger records it
     #[arg(long)]
     pub(super) force: bool,
-    /// Return at once, not when the old color is drained
+    /// Return at once, without waiting for the old color to drain
     #[arg(long)]
     pub(super) no_wait: bool,
-    /// Say what would happen and change nothing
+    /// Say what would happen, and change nothing
     #[arg(long)]
     pub(super) dry_run: bool,
 }

@@ -148,7 +148,7 @@ fn strategy(section: &Section<'_, '_>, colors: &[ColorConfig; 2]) -> Strategy {
     if let Some(value) = section.get("strategy")
         && value.get_ref().as_str() == Some("blue-green")
     {
-        let help = "write blue = { env_file = \"deploy/.env.blue\" }, and green so as well";
+        let help = "write blue = { env_file = \"deploy/.env.blue\" }, and the same for green";
         section.problem("strategy", value, "needs both colors to have an env_file", help);
     }
     Strategy::Recreate

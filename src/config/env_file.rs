@@ -136,11 +136,11 @@ fn way_out(error: &std::io::Error, path: &Path) -> String {
         std::io::ErrorKind::PermissionDenied => {
             let path = path.display();
             format!(
-                "the proxy's user and whoever deploys read it, and nobody else should. With a group for both, here \
-                 cutover: chgrp cutover {path} && chmod 640 {path}"
+                "the proxy's user and whoever deploys must be able to read it, and nobody else. With \
+                 a group for both, here cutover: chgrp cutover {path} && chmod 640 {path}"
             )
         }
-        _ => "it has to be a text file of KEY=value lines".into(),
+        _ => "it must be a text file of KEY=value lines".into(),
     }
 }
 

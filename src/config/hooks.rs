@@ -54,7 +54,7 @@ fn required(section: &Section<'_, '_>) -> Option<Vec<Moment>> {
     let moment = |(word, value)| {
         let found = known.into_iter().find(|moment| moment.as_str() == word);
         if found.is_none() {
-            let help = "announce, confirm_backup and freeze come before anything was changed, and may stop it";
+            let help = "announce, confirm_backup and freeze run before anything is changed, and can stop a deploy";
             section.problem("required", value, "is none of the hooks that can stop a deploy", help);
         }
         found

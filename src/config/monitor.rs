@@ -56,7 +56,7 @@ fn prometheus(section: &Section<'_, '_>) -> Option<String> {
         section.problem(
             "prometheus",
             value,
-            "is no http:// URL",
+            "is not an http:// URL",
             "for example `prometheus = \"http://127.0.0.1:9090\"`",
         );
     }

@@ -131,7 +131,7 @@ fn redirect_to_tls(section: &Section<'_, '_>, listen_tls: &[SocketAddr]) -> Opti
     };
     if listen_tls.is_empty() {
         let help = "set proxy.listen_tls and tls.certificates";
-        section.problem(KEY, value, "leads to nowhere: there is no TLS listener", help);
+        section.problem(KEY, value, "redirects to nowhere: there is no TLS listener", help);
     }
     port
 }
@@ -155,7 +155,7 @@ fn addresses(section: &Section<'_, '_>, key: &'static str, example: &str) -> Opt
     for (text, value) in &list {
         match text.parse::<SocketAddr>() {
             Ok(address) if address.port() != 0 && addresses.contains(&address) => {
-                section.problem(key, value, "has this address twice", "leave one of them out");
+                section.problem(key, value, "has this address twice", "remove one of them");
             }
             Ok(address) => addresses.push(address),
             Err(_) => section.problem(
@@ -288,7 +288,7 @@ fn services(top: &Section<'_, '_>, proxy: &Proxy) -> Vec<Service> {
             if let Some(other) = seen.insert((host.clone(), service.path_prefix.clone()), name.to_owned()) {
                 let whose = if host.is_empty() { "every other host" } else { &host };
                 let message =
-                    format!("service.{name} and service.{other} both want {whose} with {}", service.path_prefix);
+                    format!("service.{name} and service.{other} both claim {whose} with {}", service.path_prefix);
                 top.source.problem(place.clone(), message, "give one of them other hosts or another path_prefix");
             }
         }
@@ -398,7 +398,7 @@ fn check(section: &Section<'_, '_>, of_requests: Protocol) -> Check {
     };
     match (&check, service) {
         (Check::Http(_), Some((_, value))) => {
-            section.problem("service", value, "is of use with grpc only", "set health.protocol = \"grpc\" as well");
+            section.problem("service", value, "is used with grpc only", "set health.protocol = \"grpc\" as well");
         }
         (Check::Grpc(name), Some((_, value))) if name.len() > SERVICE_BYTES_MAX => {
             section.problem("service", value, "is longer than 127 bytes", "for example \"package.Service\"");
@@ -417,13 +417,13 @@ fn spoken(section: &Section<'_, '_>) -> (Protocol, Option<ProxyProtocol>) {
         "v1" => Some(ProxyProtocol::V1),
         "v2" => Some(ProxyProtocol::V2),
         _ => {
-            section.problem(KEY, value, "is none of v1, v2", "without the key none is written");
+            section.problem(KEY, value, "is none of v1, v2", "leave out the key to send none");
             None
         }
     };
     if protocol == Protocol::H2c {
-        let message = "names one client, and with h2c many share a connection";
-        section.problem(KEY, value, message, "leave out one of both");
+        let message = "names one client, but with h2c many clients share a connection";
+        section.problem(KEY, value, message, "remove one of the two");
     }
     (protocol, version)
 }
@@ -445,7 +445,7 @@ fn rehearse(section: &Section<'_, '_>) -> Rehearse {
 pub(super) fn globs(section: &Section<'_, '_>, key: &'static str, example: &str) -> Vec<String> {
     let glob = |(text, value): (&str, &Value<'_>)| {
         if !text.starts_with(['/', '*']) {
-            section.problem(key, value, "has a glob that no path begins like", "begin it with / or **: \"/admin/**\"");
+            section.problem(key, value, "has a glob that no path can match", "begin it with / or **: \"/admin/**\"");
         } else if let Err(error) = globset::Glob::new(text) {
             let help = "* and ? stay within a segment, ** does not: \"/admin/**\", \"/*.png\"";
             section.problem(key, value, &format!("is not a glob: {}", error.kind()), help);
@@ -460,7 +460,7 @@ fn header_names(section: &Section<'_, '_>, default: Vec<String>) -> Vec<String> 
     let name = |(text, value): (&str, &Value<'_>)| {
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         if text.is_empty() || !text.bytes().all(is_name) {
-            section.problem(KEY, value, "has something that is not a header's name", "for example \"content-type\"");
+            section.problem(KEY, value, "has an entry that is not a header name", "for example \"content-type\"");
         }
         text.to_ascii_lowercase()
     };
@@ -475,7 +475,7 @@ fn hosts(section: &Section<'_, '_>) -> Vec<String> {
         let is_name = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
         if name.is_empty() || !(is_name || name.parse::<IpAddr>().is_ok()) {
             let help = "a name without scheme, port and path: \"recall.example.com\", \"*.example.com\"";
-            section.problem("hosts", value, "has something that is not a host name", help);
+            section.problem("hosts", value, "has an entry that is not a host name", help);
         }
         host
     };
@@ -516,7 +516,7 @@ fn color(section: &Section<'_, '_>, key: &'static str, place: &Range<usize>) -> 
             let mut sorted: Vec<_> = color.upstreams.iter().collect();
             sorted.sort();
             if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
-                section.problem(key, value, "has an address twice", "leave one of them out");
+                section.problem(key, value, "has an address twice", "remove one of them");
             }
         }
         DeValue::Array(_) => section.problem(key, value, "has no address", HELP),

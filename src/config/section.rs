@@ -80,7 +80,7 @@ impl<'a, 'i> Section<'a, 'i> {
         let table = match value.get_ref() {
             DeValue::Table(table) => Some(table),
             other => {
-                let message = format!("{name} is {}, and must be a table", kind(other));
+                let message = format!("{name} is {}, but must be a table", kind(other));
                 self.source.problem(value.span(), message, format!("write [{name}] and its keys below it"));
                 None
             }
@@ -111,7 +111,7 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     fn wrong_kind(&self, key: &str, value: &Value<'_>, wanted: &str, example: &str) {
-        let message = format!("is {}, and must be {wanted}", kind(value.get_ref()));
+        let message = format!("is {}, but must be {wanted}", kind(value.get_ref()));
         self.problem(key, value, &message, format!("for example `{key} = {example}`"));
     }
 

@@ -158,7 +158,7 @@ fn each_problem_has_its_place() {
             "[service.a]\nblue = 1\ngreen = 2\ndeploy.version = 3\n",
             4,
             18,
-            "service.a.deploy.version is a number, and must be a string",
+            "service.a.deploy.version is a number, but must be a string",
         ),
         (
             "[service.a]\nblue = 1\ngreen = 2\ndeploy.backup.keep = 0\n",
@@ -184,7 +184,7 @@ fn each_problem_has_its_place() {
             "[service.a]\nblue = 1\ngreen = 2\nhosts = [\"http://a\"]\n",
             4,
             10,
-            "service.a.hosts has something that is not a host name",
+            "service.a.hosts has an entry that is not a host name",
         ),
         ("[service.a]\nblue = 1\ngreen = 2\nhealth.interval = 5\n", 4, 19, "service.a.health.interval has no unit"),
         (
@@ -221,14 +221,14 @@ fn each_problem_has_its_place() {
             "[service.a]\nblue = 1\ngreen = 2\nwatch.min_effect = \"1 %\"\n",
             4,
             20,
-            "service.a.watch.min_effect is a string, and must be a number",
+            "service.a.watch.min_effect is a string, but must be a number",
         ),
-        ("[service.a]\nblue = 1\ngreen = 2\nhealth = 1\n", 4, 10, "service.a.health is a number, and must be a table"),
+        ("[service.a]\nblue = 1\ngreen = 2\nhealth = 1\n", 4, 10, "service.a.health is a number, but must be a table"),
         (
             "[service.a]\nblue = 1\ngreen = 2\n[service.b]\nblue = 3\ngreen = 4\n",
             4,
             10,
-            "service.b and service.a both want every other host with /",
+            "service.b and service.a both claim every other host with /",
         ),
         ("[proxy]\nlisten = \"8080\"\n[service.a]\nblue = 1\ngreen = 2\n", 2, 10, "proxy.listen is not an address"),
         (
@@ -259,7 +259,7 @@ fn each_problem_has_its_place() {
             "[service.a]\nblue = 1\ngreen = 2\n[service.a.upstream]\nproxy_protocol = \"v2\"\nprotocol = \"h2c\"\n",
             5,
             18,
-            "service.a.upstream.proxy_protocol names one client, and with h2c many share a connection",
+            "service.a.upstream.proxy_protocol names one client, but with h2c many clients share a connection",
         ),
         (
             "[proxy]\nlisten_tls = [\"0.0.0.0:9\"]\n[service.a]\nblue = 1\ngreen = 2\n",
@@ -289,7 +289,7 @@ fn each_problem_has_its_place() {
             "[proxy]\nvia = 1\n[service.a]\nblue = 1\ngreen = 2\n",
             2,
             7,
-            "proxy.via is a number, and must be true or false",
+            "proxy.via is a number, but must be true or false",
         ),
         (
             "[admin]\nlisten = \"0.0.0.0:9\"\n[service.a]\nblue = 1\ngreen = 2\n",
@@ -427,14 +427,14 @@ fn what_is_wrong_with_a_rehearsal_is_said() {
     for (line, message) in [
         ("share = 1.5", "service.recall.rehearse.share must be from 0 to 1"),
         ("share = nan", "service.recall.rehearse.share must be from 0 to 1"),
-        ("share = \"5%\"", "service.recall.rehearse.share is a string, and must be a number"),
+        ("share = \"5%\"", "service.recall.rehearse.share is a string, but must be a number"),
         ("max_differences = -1", "service.recall.rehearse.max_differences must be from 0 to 1"),
         ("rate = 0", "service.recall.rehearse.rate must be from 1 to 1000"),
         ("timeout = \"0s\"", "service.recall.rehearse.timeout must be more than zero"),
         ("min_requests = 0", "service.recall.rehearse.min_requests must be from 1 to 1000000"),
-        ("deny = [\"logout\"]", "service.recall.rehearse.deny has a glob that no path begins like"),
+        ("deny = [\"logout\"]", "service.recall.rehearse.deny has a glob that no path can match"),
         ("allow = [\"/a/[z\"]", "service.recall.rehearse.allow is not a glob: unclosed character class; missing ']'"),
-        ("headers = [\"a b\"]", "service.recall.rehearse.headers has something that is not a header's name"),
+        ("headers = [\"a b\"]", "service.recall.rehearse.headers has an entry that is not a header name"),
         ("percent = 5", "unknown key service.recall.rehearse.percent"),
     ] {
         let found = problems(&format!("{MINIMAL}[service.recall.rehearse]\n{line}\n"));
@@ -454,8 +454,8 @@ fn what_the_idle_color_may_answer_is_said_by_two_sections() {
     assert_eq!(service.skew_shield.paths, ["/a/**"]);
     for (section, line, want) in [
         ("preview", "header = \"X-Mine\"", "unknown key service.recall.preview.header"),
-        ("preview", "enabled = 1", "service.recall.preview.enabled is a number, and must be true or false"),
-        ("skew_shield", "paths = [\"a\"]", "service.recall.skew_shield.paths has a glob that no path begins like"),
+        ("preview", "enabled = 1", "service.recall.preview.enabled is a number, but must be true or false"),
+        ("skew_shield", "paths = [\"a\"]", "service.recall.skew_shield.paths has a glob that no path can match"),
     ] {
         let found = problems(&format!("{MINIMAL}[service.recall.{section}]\n{line}\n"));
         assert!(found[0].2.starts_with(want), "{line}: {found:?}");

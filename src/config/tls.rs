@@ -55,7 +55,7 @@ fn acme(section: &Section<'_, '_>, has_listener: bool, state: &Path) -> Option<A
     };
     for (name, value) in &domains {
         if name.starts_with("*.") {
-            let help = "name the hosts one by one; a wildcard needs a proof by DNS, and a certificate from elsewhere";
+            let help = "name the hosts one by one; a wildcard needs a proof by DNS, which cutover does not offer";
             section.problem("domains", value, "has a wildcard", help);
         } else if !is_name(name) {
             section.problem("domains", value, "has no host name", format!("for example `domains = {EXAMPLE}`"));
@@ -69,7 +69,7 @@ fn acme(section: &Section<'_, '_>, has_listener: bool, state: &Path) -> Option<A
         url if url.starts_with("https://") => url,
         _ => {
             let help = "letsencrypt, letsencrypt-staging, or the https URL of a server's directory";
-            section.problem("directory", value, "is no directory", help);
+            section.problem("directory", value, "is not a directory URL", help);
             LETS_ENCRYPT
         }
     });
@@ -96,7 +96,7 @@ fn identities(section: &Section<'_, '_>) -> Vec<Identity> {
     const KEY: &str = "certificates";
     let Some(value) = section.get(KEY) else { return Vec::new() };
     let DeValue::Array(list) = value.get_ref() else {
-        let message = format!("is {}, and must be a list", kind(value.get_ref()));
+        let message = format!("is {}, but must be a list", kind(value.get_ref()));
         section.problem(KEY, value, &message, format!("certificates = [{CERTIFICATE}]"));
         return Vec::new();
     };
@@ -104,7 +104,7 @@ fn identities(section: &Section<'_, '_>) -> Vec<Identity> {
     for value in list {
         let Some(identity) = identity(section, KEY, value) else { continue };
         if identities.iter().any(|other| other.cert == identity.cert) {
-            section.problem(KEY, value, "has this certificate twice", "leave one of them out");
+            section.problem(KEY, value, "has this certificate twice", "remove one of them");
         }
         identities.push(identity);
     }
@@ -113,7 +113,7 @@ fn identities(section: &Section<'_, '_>) -> Vec<Identity> {
 
 fn identity(section: &Section<'_, '_>, key: &str, value: &Value<'_>) -> Option<Identity> {
     if !matches!(value.get_ref(), DeValue::Table(_)) {
-        let message = format!("has {}, and must have tables", kind(value.get_ref()));
+        let message = format!("has {}, but must have tables", kind(value.get_ref()));
         section.problem(key, value, &message, format!("write {CERTIFICATE}"));
         return None;
     }
@@ -122,7 +122,7 @@ fn identity(section: &Section<'_, '_>, key: &str, value: &Value<'_>) -> Option<I
     pair.refuse_unknown();
     let (Some(cert), Some(secret)) = (cert, secret) else {
         if pair.get("cert").is_none() || pair.get("key").is_none() {
-            section.problem(key, value, "has one without `cert` or `key`", format!("write {CERTIFICATE}"));
+            section.problem(key, value, "has an entry without `cert` or `key`", format!("write {CERTIFICATE}"));
         }
         return None;
     };

@@ -48,7 +48,7 @@ pub async fn keep(acme: Acme, terminator: Arc<Terminator>, reload: impl AsyncFn(
             match outcome {
                 Ok(()) => {
                     terminator.note_order(domain, None);
-                    tracing::info!(domain, "there is a new certificate");
+                    tracing::info!(domain, "a new certificate was issued");
                     reload().await;
                 }
                 Err(why) => {
@@ -85,16 +85,16 @@ async fn order(acme: &Acme, domain: &str, challenges: &Challenges) -> Result<(),
         Challenge::Http01 => 80,
         Challenge::TlsAlpn01 => 443,
     };
-    let help = format!("; does {domain} lead to this machine, and is its port {port} open to the world?");
+    let help = format!("; does {domain} resolve to this machine, and is port {port} reachable from the Internet?");
     let names = [Identifier::Dns(domain.to_owned())];
     let mut order = account.new_order(&NewOrder::new(&names)).await.map_err(failed("the order was not accepted"))?;
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
-        let mut authorization = authorization.map_err(failed("the order has no proof to give"))?;
+        let mut authorization = authorization.map_err(failed("the order has nothing to prove"))?;
         match authorization.status {
             AuthorizationStatus::Valid => continue,
             AuthorizationStatus::Pending => {}
-            status => return Err(format!("the server says that the proof is {status:?} before it was given")),
+            status => return Err(format!("the server reports the proof as {status:?} before it was given")),
         }
         let wanted = match acme.challenge {
             Challenge::Http01 => ChallengeType::Http01,
@@ -112,7 +112,7 @@ async fn order(acme: &Acme, domain: &str, challenges: &Challenges) -> Result<(),
         return Err(refusal(&mut order).await + &help);
     }
     let key = order.finalize().await.map_err(failed("the certificate was refused"))?;
-    let chain = order.poll_certificate(&patience).await.map_err(failed("the certificate did not come"))?;
+    let chain = order.poll_certificate(&patience).await.map_err(failed("the certificate was not issued"))?;
     let (cert_file, key_file) = acme.files(domain);
     let kept = write(&key_file, &key).and_then(|()| write(&cert_file, &chain));
     kept.map_err(|error| format!("{}: {error}", cert_file.display()))
@@ -173,7 +173,7 @@ async fn account(acme: &Acme) -> Result<Account, String> {
             let contact: Vec<_> = contact.iter().map(String::as_str).collect();
             let new = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
             let created = builder()?.create(&new, acme.directory.clone(), None).await;
-            let (account, credentials) = created.map_err(failed("the server gives no account"))?;
+            let (account, credentials) = created.map_err(failed("the server did not give an account"))?;
             let text = serde_json::to_string(&credentials).map_err(|error| unusable(&error))?;
             write(&file, &text).map_err(|error| unusable(&error))?;
             Ok(account)

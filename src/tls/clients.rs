@@ -40,7 +40,7 @@ impl Clients {
     pub fn load(ca: &Path, certificates: ClientCertificates) -> Result<Self, Unusable> {
         let roots = identity::chain(ca)?;
         let unusable = |what: String| {
-            let help = "write the certificates of the authorities into it that sign your clients' ones, in PEM";
+            let help = "write the certificates of the authorities that sign your clients' certificates into it, in PEM";
             Unusable { file: ca.to_owned(), what, help: help.into() }
         };
         let mut store = RootCertStore::empty();

@@ -58,7 +58,7 @@ impl Identity {
             rustls::Error::InconsistentKeys(_) => unusable(
                 key,
                 format!("is not the key of the first certificate in {}", cert.display()),
-                "renew both together, and put the server's own certificate first; the one of its issuer follows",
+                "renew both together, and put the server's own certificate first, before its issuer's",
             ),
             error => unusable(
                 key,
@@ -79,7 +79,7 @@ impl Identity {
     pub(super) fn out_of_time(&self, now: i64) -> Option<String> {
         let cert = self.cert.display();
         if now > self.not_after {
-            let help = "clients refuse it; put a renewed one in its place, it is read at once";
+            let help = "clients refuse it; put a renewed one in its place, and it is loaded at once";
             Some(format!("certificate {cert} expired on {}: {help}", day(self.not_after)))
         } else if now < self.not_before {
             let help = "clients refuse it until then; is the clock right?";
@@ -141,7 +141,7 @@ fn describe(cert: &CertificateDer<'_>) -> Result<(Vec<String>, i64, i64), String
 
 /// RFC 3339 in UTC.
 fn day(unix: i64) -> String {
-    jiff::Timestamp::from_second(unix).map_or_else(|_| format!("unix time {unix}"), |time| time.to_string())
+    jiff::Timestamp::from_second(unix).map_or_else(|_| format!("Unix time {unix}"), |time| time.to_string())
 }
 
 #[cfg(test)]

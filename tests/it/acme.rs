@@ -94,7 +94,7 @@ green = 8001
     assert!(output.status.success(), "{output:?}\n{}\n{}", log("cutover.log"), log("caddy.log"));
     assert!(said.contains("redirect 308\n") && said.contains("unknown token 308\n"), "{said}");
     assert!(said.contains("certificate state/acme/app.test/cert.pem: app.test, until 20"), "{said}");
-    let help = "does other.test lead to this machine";
+    let help = "does other.test resolve to this machine";
     assert!(said.contains("problem: no certificate for other.test: ") && said.contains(help), "{said}");
     for file in
         ["600 account-https---ca-test-14000-acme-local-directory.json", "600 app.test/cert.pem", "600 app.test/key.pem"]

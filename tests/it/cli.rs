@@ -85,7 +85,7 @@ green = 9000
             ("admin without a token", "admin.listen = '0.0.0.0:9900'\nservice.shop = {blue = 1, green = 2}", "token"),
             ("a color that is none", "[service.shop]\nblue = 1\ngreen = 2\nactive = 'red'", "blue"),
             ("no such env file", "[service.shop]\nblue = {env_file = 'gone.env'}\ngreen = 2", "gone.env"),
-            ("two for one host", "[service.a]\nblue = 1\ngreen = 2\n[service.b]\nblue = 3\ngreen = 4", "both want"),
+            ("two for one host", "[service.a]\nblue = 1\ngreen = 2\n[service.b]\nblue = 3\ngreen = 4", "both claim"),
         ] {
             let (code, said) = with_config(text, &["check"]);
             assert_eq!(code, 2, "{case}: {said}");

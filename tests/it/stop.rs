@@ -49,7 +49,7 @@ fn requests_in_flight_finish() {
     assert_eq!(answer.header("connection"), Some("close"));
     assert_eq!(busy.rest(), (Vec::new(), End::Closed));
     assert_eq!(cutover.ended().code(), Some(0));
-    assert!(cutover.log().contains("all done"), "{}", cutover.log());
+    assert!(cutover.log().contains("stopped: all requests are done"), "{}", cutover.log());
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn the_deadline_cuts_and_says_how_many() {
     for client in &mut busy {
         assert!(client.try_answer(false).map_or(true, |answer| answer.status == 503), "no answer of the application");
     }
-    assert!(cutover.log().contains("deadline, 3 cut"), "{}", cutover.log());
+    assert!(cutover.log().contains("stopped at the deadline: 3 cut"), "{}", cutover.log());
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn a_second_term_is_obeyed_at_once() {
     assert!(cutover.is_running());
     cutover.signal(libc::SIGTERM);
     cutover.ended();
-    assert!(cutover.log().contains("second signal, 1 cut"), "{}", cutover.log());
+    assert!(cutover.log().contains("stopped by a second signal: 1 cut"), "{}", cutover.log());
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn int_is_term() {
     let mut cutover = Setup::of(&blue, &green).start();
     cutover.signal(libc::SIGINT);
     assert_eq!(cutover.ended().code(), Some(0));
-    assert!(cutover.log().contains("all done"), "{}", cutover.log());
+    assert!(cutover.log().contains("stopped: all requests are done"), "{}", cutover.log());
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_download_in_flight_gets_its_last_byte() {
     eventually("it is stopping", || cutover.log().contains("stopping"));
     assert_eq!(client.exactly(SIZE).unwrap().len(), SIZE);
     assert_eq!(cutover.ended().code(), Some(0));
-    assert!(cutover.log().contains("all done"), "{}", cutover.log());
+    assert!(cutover.log().contains("stopped: all requests are done"), "{}", cutover.log());
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn upgrade(cutover: &Cutover) -> Successor {
 
 /// Waits until the predecessor has ended, which its successor hears.
 fn alone(cutover: &Cutover) {
-    eventually("the process before has ended", || cutover.log().contains("the process before this one has ended"));
+    eventually("the process before has ended", || cutover.log().contains("the previous process has ended"));
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn a_stop_is_heard_while_a_successor_is_waited_for() {
     cutover.signal(libc::SIGTERM);
     assert_eq!(cutover.ended().code(), Some(0));
     let log = cutover.log();
-    assert!(log.contains("a stop was asked for meanwhile") && log.contains("stopped: all done"), "{log}");
+    assert!(log.contains("a stop was asked for meanwhile") && log.contains("stopped: all requests are done"), "{log}");
 }
 
 #[test]

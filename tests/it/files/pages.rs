@@ -179,7 +179,10 @@ fn metrics_are_those_of_a_running_proxy() {
     let (setup, ..) = Setup::of(&blue, &green).with_tls();
     let cutover = setup.start();
     assert_eq!(cutover.get("/").status, 200);
-    let have = cutover.admin_with("GET", "/metrics", "", "").text().to_owned();
+    let scrape = || cutover.admin_with("GET", "/metrics", "", "").text().to_owned();
+    // A request is counted when it has ended, which may be after its last byte was read.
+    eventually("the request is counted", || scrape().contains("cutover_requests_total{"));
+    let have = scrape();
     let types: Vec<_> = have.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
     let page = text("docs/metrics.md");
     let documented = metrics_of_the_page(&page);
