@@ -66,7 +66,11 @@ fn have_images() -> bool {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let built = Command::new("bash").arg("tests/images/build.sh").current_dir(root).output().expect("bash starts");
+        let built = Command::new("bash")
+            .args(["tests/images/build.sh", env!("CARGO_BIN_EXE_cutover")])
+            .current_dir(root)
+            .output()
+            .expect("bash starts");
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
         let folder = tempfile::tempdir().unwrap();
         for (tag, behavior, migration) in RELEASES {
