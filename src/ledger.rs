@@ -415,21 +415,6 @@ mod tests {
     }
 
     #[test]
-    fn begun_by_root_belongs_to_its_folder_s_owner() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("releases.log");
-        if std::os::unix::fs::chown(folder.path(), Some(12_345), Some(12_346)).is_err() {
-            return eprintln!("skipped: not root");
-        }
-        append(&alone(&path), &Line::new("smoke")).unwrap();
-        let owner = |path: &Path| std::fs::metadata(path).map(|file| (file.uid(), file.gid())).unwrap();
-        assert_eq!(owner(&path), (12_345, 12_346));
-        std::os::unix::fs::chown(&path, Some(0), Some(0)).unwrap();
-        append(&alone(&path), &Line::new("smoke")).unwrap();
-        assert_eq!(owner(&path), (0, 0), "one that is there is left alone");
-    }
-
-    #[test]
     fn a_line_that_did_not_get_there_waits_and_one_that_cannot_wait_is_told_of() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deploy/releases.log");

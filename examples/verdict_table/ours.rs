@@ -7,7 +7,7 @@ use cutover::domain::watch::{
     Baseline, Decision, Outcomes, SOURCES, Stratum, Watch, WatchConfig, WatchMode, WatchSample,
 };
 
-use crate::stream::{Stream, WINDOW};
+use super::stream::{Stream, WINDOW};
 
 /// How often the watch looks when no failure wakes it.
 const TICK: Duration = Duration::from_millis(100);

@@ -2,7 +2,7 @@
 //! new color is given up, or `None`. They are given all they could wish for: every request goes to the new color, every
 //! failure is told at once, and what they do once they have decided takes no time.
 
-use crate::stream::Stream;
+use super::stream::Stream;
 
 /// Flagger's `request-success-rate` of at least 99 in each `interval` of one minute (the values of its documentation);
 /// a release is given up at the `failed`-th check that fails. Its examples wait for 5 or 10; 1 is the fastest there is.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use cutover::domain::verdict::DetectorConfig;
 use cutover::domain::watch::Decision;
 
-use crate::ours::Trial;
-use crate::stream::{Recipe, Stream};
+use super::ours::Trial;
+use super::stream::{Recipe, Stream};
 
 /// What is drawn: the share of failures that is added to 0.1 %, its name and its color.
 const RELEASES: [(f64, &str, &str); 3] =

@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Command;
 
-use super::harness::have;
+use super::harness::{have, have_root};
 
 /// What runs in the namespaces; `$CHALLENGE` and `$CUTOVER` come from the test.
 const SCRIPT: &str = r#"
@@ -51,8 +51,7 @@ https://ca.test:14000 {
 ";
 
 fn ordered_by(challenge: &str) {
-    let is_root = || fs::read_to_string("/proc/self/status").is_ok_and(|status| status.contains("\nUid:\t0\t"));
-    if !["caddy", "unshare", "ip", "curl"].iter().all(|tool| have(tool)) || !is_root() {
+    if !["caddy", "unshare", "ip", "curl"].iter().all(|tool| have(tool)) || !have_root() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -299,14 +299,36 @@ mod metrics {
         assert_eq!((&blue["requests"], &blue["errors"]), (&json!(1), &json!(1)));
     }
 
+    /// A proxy whose page has a sample of each kind.
+    fn with_every_metric() -> Cutover {
+        let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
+        let setup = Setup::of(&blue, &green).set("service.app.rehearse.share", "1.0");
+        let cutover = setup.with_tls().0.start();
+        cutover.get("/");
+        cutover.must_flip("green");
+        green.behave(|conn| conn.answer_all(&super::super::harness::plain("500 No", "")));
+        green.stop_connections();
+        assert_eq!(cutover.get("/").text(), "blue", "it is replayed");
+        cutover
+    }
+
+    #[test]
+    fn have_the_names_that_are_documented() {
+        let page = page(&with_every_metric());
+        let named: std::collections::BTreeSet<_> =
+            page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        let documented = include_str!("../../docs/metrics.md").lines();
+        let documented = documented.filter_map(|line| line.strip_prefix("| `cutover_")?.split('`').next());
+        let documented: Vec<_> = documented.map(|name| format!("cutover_{name}")).collect();
+        assert_eq!(named, documented.iter().map(String::as_str).collect());
+    }
+
     #[test]
     fn please_promtool() {
         if !have("promtool") {
             return;
         }
-        let (cutover, _blue, _green) = start(|setup| setup);
-        cutover.get("/");
-        cutover.must_flip("green");
+        let cutover = with_every_metric();
         let mut promtool = Command::new("promtool");
         promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = promtool.stderr(Stdio::piped()).spawn().unwrap();

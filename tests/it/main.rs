@@ -39,5 +39,10 @@ mod stop;
 mod tidy;
 mod tls;
 mod upgrade;
+// The tests of the example run here, since cargo would run them after these: the last lines of a run are to be those about
+// skipped tests.
+#[allow(dead_code)] // its `main`
+#[path = "../../examples/verdict_table/main.rs"]
+mod verdict_table;
 mod watch;
 mod websockets;

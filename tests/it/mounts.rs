@@ -1,16 +1,14 @@
 //! What the machine takes away and gives back: a state folder that is read-only, a full disk, an address, the right
 //! time. The proxy has a mount namespace of its own for it, so nothing of the machine is touched.
 
-use std::fs;
 use std::net::UdpSocket;
 
 use serde_json::{Value, json};
 
-use super::harness::{Cutover, Load, Setup, Upstream, eventually, have};
+use super::harness::{Cutover, Load, Setup, Upstream, eventually, have, have_root};
 
 fn can_mount() -> bool {
-    let is_root = || fs::read_to_string("/proc/self/status").is_ok_and(|status| status.contains("\nUid:\t0\t"));
-    ["unshare", "nsenter", "mount"].iter().all(|tool| have(tool)) && is_root()
+    ["unshare", "nsenter", "mount"].iter().all(|tool| have(tool)) && have_root()
 }
 
 fn pair() -> (Upstream, Upstream) {

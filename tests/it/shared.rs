@@ -7,17 +7,12 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use super::harness::{Setup, Upstream, free_port, have};
+use super::harness::{Setup, Upstream, free_port, have, have_root};
 
 const GROUP: u32 = 12_300;
 const DEPLOYER: u32 = 12_301;
 const PROXY: u32 = 12_302;
 const STRANGER: u32 = 12_303;
-
-fn is_root() -> bool {
-    // SAFETY: it takes nothing and cannot fail.
-    unsafe { libc::geteuid() == 0 }
-}
 
 /// Runs a verb in `folder` as somebody else, with the usual umask. Who may not even see where it was built has it
 /// there.
@@ -42,8 +37,8 @@ fn share(folder: &Path) {
 
 #[test]
 fn ledger_and_lock_are_for_all_of_the_group() {
-    if !is_root() {
-        return eprintln!("skipped: not root");
+    if !have_root() {
+        return;
     }
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -72,8 +67,8 @@ fn ledger_and_lock_are_for_all_of_the_group() {
 
 #[test]
 fn journal_that_somebody_may_not_read_keeps_them_from_flipping() {
-    if !is_root() {
-        return eprintln!("skipped: not root");
+    if !have_root() {
+        return;
     }
     let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
     let cutover = Setup::of(&blue, &green).set("service.app.watch.window", "'0s'").start();
@@ -90,8 +85,8 @@ fn journal_that_somebody_may_not_read_keeps_them_from_flipping() {
 
 #[test]
 fn env_file_that_is_deployed_stays_the_group_s_whose_proxy_reads_it() {
-    if !is_root() || !have("setpriv") {
-        return eprintln!("skipped: not root, or without setpriv");
+    if !have_root() || !have("setpriv") {
+        return;
     }
     let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
     let env = |color: &str, port| format!("COMPOSE_PROJECT_NAME=a_{color}\nHOST_PORT={port}\nIMAGE_TAG=sha-1\n");
@@ -125,4 +120,23 @@ fn env_file_that_is_deployed_stays_the_group_s_whose_proxy_reads_it() {
     command.env("PATH", format!("{}:/usr/bin:/bin", cutover.path("bin").display())).env_remove("CUTOVER_CONFIG");
     let output = command.output().unwrap();
     assert_eq!(cutover.file("deploy/seen"), format!("{GROUP}:640\n"), "{output:?}");
+}
+
+#[test]
+fn a_ledger_begun_by_root_belongs_to_its_folder_s_owner() {
+    if !have_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (deploy, url) = (folder.path().join("deploy"), format!("http://127.0.0.1:{}", free_port()));
+    fs::create_dir(&deploy).unwrap();
+    chown(&deploy, Some(DEPLOYER), Some(GROUP)).unwrap();
+    let owner = || {
+        let args = ["smoke", &url, "--no-container", "--timeout", "1ms"];
+        Command::new(env!("CARGO_BIN_EXE_cutover")).args(args).current_dir(folder.path()).output().unwrap();
+        fs::metadata(deploy.join("releases.log")).map(|about| (about.uid(), about.gid())).unwrap()
+    };
+    assert_eq!(owner(), (DEPLOYER, GROUP));
+    chown(deploy.join("releases.log"), Some(0), Some(0)).unwrap();
+    assert_eq!(owner(), (0, 0), "one that is there is left alone");
 }

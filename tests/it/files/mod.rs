@@ -19,7 +19,9 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::harness::{Client, Setup, Upstream, docker, eventually, free_port, have, have_docker, test_api_image};
+use super::harness::{
+    Client, Setup, Upstream, docker, eventually, free_port, have, have_docker, have_root, test_api_image,
+};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_cutover");
 const COMPOSE: &str = "deploy/docker-compose.yml";

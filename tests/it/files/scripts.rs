@@ -89,9 +89,7 @@ fn find_the_binary_and_pass_everything_on() {
 
 #[test]
 fn take_the_server_s_config_before_the_example_of_the_repository() {
-    // SAFETY: geteuid has no preconditions.
-    let is_root = unsafe { libc::geteuid() } == 0;
-    if !have("unshare") || !is_root {
+    if !have("unshare") || !have_root() {
         return;
     }
     let tree = tree("target/release/cutover");

@@ -129,9 +129,7 @@ impl Drop for Sshd {
 
 #[test]
 fn deploys_over_a_real_ssh_and_not_to_an_impostor() {
-    // SAFETY: geteuid has no preconditions.
-    let is_root = unsafe { libc::geteuid() } == 0;
-    if !have("sshd") || !have("ssh") || !is_root {
+    if !have("sshd") || !have("ssh") || !have_root() {
         return;
     }
     let sshd = Sshd::start();

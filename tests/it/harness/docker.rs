@@ -9,34 +9,22 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-use super::have;
+use super::needs::{have, skipped_for};
 
 /// The image of [`box_image`].
 const IMAGE: &str = "cutover-test-box:1";
 /// The image of [`test_api_image`].
 const API_IMAGE: &str = "cutover-test-api:sha-1";
 
-/// Whether a Docker engine answers, and Compose v2 is there. It is said when not, and with `CUTOVER_REQUIRE_ALL` in
-/// the environment that is a failure.
+/// Whether a Docker engine answers, and Compose v2 is there. The calling test is noted as skipped when not.
+#[track_caller]
 pub fn have_docker() -> bool {
-    if !have("docker") {
-        return false;
-    }
-    static ANSWERS: OnceLock<Result<(), String>> = OnceLock::new();
-    let answers = ANSWERS.get_or_init(|| {
-        for args in [&["version"][..], &["compose", "version"]] {
-            let output = Command::new("docker").args(args).output().expect("docker starts");
-            if !output.status.success() {
-                return Err(format!("docker {args:?}: {}", String::from_utf8_lossy(&output.stderr).trim()));
-            }
-        }
-        Ok(())
-    });
-    if let Err(why) = answers {
-        eprintln!("skipped: {why}");
-        assert!(std::env::var_os("CUTOVER_REQUIRE_ALL").is_none(), "a Docker engine is required: {why}");
-    }
-    answers.is_ok()
+    static ANSWERS: OnceLock<bool> = OnceLock::new();
+    let answers =
+        |args: &[&str]| Command::new("docker").args(args).output().is_ok_and(|output| output.status.success());
+    have("docker")
+        && (*ANSWERS.get_or_init(|| answers(&["version"]) && answers(&["compose", "version"]))
+            || skipped_for("a Docker engine with Compose v2"))
 }
 
 /// Runs `docker` in `folder`, which must succeed; its standard output.

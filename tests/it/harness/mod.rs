@@ -5,6 +5,7 @@ mod client;
 mod cutover;
 mod docker;
 mod load;
+mod needs;
 mod tls;
 mod upstream;
 
@@ -12,11 +13,12 @@ pub use client::{Answer, Client, End};
 pub use cutover::{Cutover, Setup};
 pub use docker::{Project, box_image, docker, have_docker, test_api_image, try_docker};
 pub use load::Load;
+pub use needs::{have, have_root, python_with};
 pub use tls::{Authority, Secured, secured, secured_over};
 pub use upstream::{Conn, Request, Upstream, plain};
 
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -48,33 +50,6 @@ pub fn free_port() -> u16 {
         }
     }
     panic!("no free port");
-}
-
-/// Whether a program that a test needs beside it is there. It is said when it is not, and with `CUTOVER_REQUIRE_ALL`
-/// in the environment that is a failure.
-pub fn have(program: &str) -> bool {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let mut folders = path.split(':').chain(["/usr/sbin", "/sbin"]);
-    let found = folders.any(|folder| std::path::Path::new(folder).join(program).is_file());
-    if !found {
-        eprintln!("skipped: {program} not found");
-        assert!(std::env::var_os("CUTOVER_REQUIRE_ALL").is_none(), "{program} is required and not installed");
-    }
-    found
-}
-
-/// A Python that has these modules: the one that `CUTOVER_TEST_PYTHON` names, or the system's. It is said when there is
-/// none, and with `CUTOVER_REQUIRE_ALL` in the environment that is a failure.
-pub fn python_with(modules: &str) -> Option<Command> {
-    let python = std::env::var("CUTOVER_TEST_PYTHON").unwrap_or_else(|_| "python3".into());
-    let mut check = Command::new(&python);
-    check.args(["-c", &format!("import {modules}")]).stdin(Stdio::null()).stderr(Stdio::null());
-    if check.status().is_ok_and(|status| status.success()) {
-        return Some(Command::new(python));
-    }
-    eprintln!("skipped: {python} has not all of {modules}");
-    assert!(std::env::var_os("CUTOVER_REQUIRE_ALL").is_none(), "{modules} are required and not installed");
-    None
 }
 
 /// What a program said, on both of its outputs.
