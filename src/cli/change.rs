@@ -83,14 +83,14 @@ fn refuse_unproven(config: &Config, service: &str, to: Option<Color>, active: Co
         (Ok(journal), _) => journal,
         (Err(trouble), Some(_)) => {
             let message = format!(
-                "{service}: nobody can tell whether a deploy has left something unproven in {target}, so nothing was \
-                 changed: {trouble} To change color all the same, use --force"
+                "{service}: cannot tell whether a deploy has left an unproven release in {target}, so nothing was \
+                 changed: {trouble} To change color anyway, use --force"
             );
             return refuse(RefusalCode::NotReady, message);
         }
         // Nothing must keep anybody from the way back.
         (Err(trouble), None) => {
-            complain(&format!("cutover: whether a deploy is under way is not known: {trouble}\n"));
+            complain(&format!("cutover: cannot tell whether a deploy is under way: {trouble}\n"));
             None
         }
     };
@@ -99,8 +99,8 @@ fn refuse_unproven(config: &Config, service: &str, to: Option<Color>, active: Co
     };
     let (tag, reached) = (&journal.tag, journal.reached);
     let message = format!(
-        "{service}: a deploy of {tag} to {target} is under way, at {reached}: what runs there has not passed its gates. \
-         Wait for it; if it was killed, `cutover deploy` goes on or undoes it; or use --force"
+        "{service}: a deploy of {tag} to {target} is under way, at {reached}: what runs there has not passed its \
+         gates. Wait for it; if it was killed, `cutover deploy` continues or undoes it; or use --force"
     );
     refuse(RefusalCode::CutoverUnderWay, message)
 }
@@ -133,7 +133,7 @@ async fn look(
     loop {
         tokio::time::sleep(LOOK).await;
         let Some(service) = client.status().await?.services.remove(&changed.service) else {
-            let message = format!("{}: a reload has removed it while it was drained", changed.service);
+            let message = format!("{}: a reload removed the service while it was drained", changed.service);
             return Err(Failure::Failed(message));
         };
         if let Some(end) = ended_early(&service, changed.epoch) {
@@ -176,7 +176,7 @@ pub(super) async fn drain(client: &Client, service: Option<&str>, dry_run: bool,
                 print_json(&json!({ "service": service, "color": idle, "in_flight": held, "dry_run": true }));
             }
             Form::Text if held == 0 => {
-                print(&format!("{service}: {idle} holds nothing; there is nothing to wait for\n"))
+                print(&format!("{service}: {idle} has nothing in flight; there is nothing to wait for\n"))
             }
             Form::Text => print(&format!("{service}: would wait until {idle} has finished {}\n", requests(held))),
         }
@@ -256,7 +256,7 @@ fn sentence(changed: &Changed, end: Option<&End>) -> String {
 
 fn waiting(color: Color, held: u64, left: Option<Duration>) -> String {
     let left = left.map_or(String::new(), |left| format!(", {}s left", left.as_secs()));
-    format!("{color} still holds {}{left}", requests(held))
+    format!("{color} still has {} in flight{left}", requests(held))
 }
 
 fn how_drained(color: Color, drained: Drained) -> String {
@@ -304,8 +304,11 @@ mod tests {
 
     #[test]
     fn a_wait_says_for_what_and_how_long() {
-        assert_eq!(waiting(Color::Blue, 3, Some(Duration::from_secs(12))), "blue still holds 3 requests, 12s left");
-        assert_eq!(waiting(Color::Blue, 1, None), "blue still holds 1 request");
+        assert_eq!(
+            waiting(Color::Blue, 3, Some(Duration::from_secs(12))),
+            "blue still has 3 requests in flight, 12s left"
+        );
+        assert_eq!(waiting(Color::Blue, 1, None), "blue still has 1 request in flight");
     }
 
     #[test]

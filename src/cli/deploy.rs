@@ -80,7 +80,7 @@ pub(super) fn bring_back(
     let tag = match strategy {
         // What lies in the other color is what was left, or was never flipped to: nobody is sent there unasked.
         Strategy::BlueGreen if !has_way_back => {
-            let help = "; an older release comes back with `cutover rollback --to-tag`";
+            let help = "; to bring back an older release, use `cutover rollback --to-tag`";
             return refused(Refusal { message: refusal.message + help, ..refusal });
         }
         Strategy::BlueGreen => match in_runtime(async { Ok(site.runs(active.other()).await) })? {
@@ -88,7 +88,7 @@ pub(super) fn bring_back(
             // What ran in it last is what its env file says: a deploy that was not kept has put that back.
             Ok(false) => site.tag(active.other()).ok().flatten(),
             Err(why) => {
-                let message = format!("{}; whether it runs at all is not known: {why}", refusal.message);
+                let message = format!("{}; cannot tell whether it runs at all: {why}", refusal.message);
                 return refused(Refusal { message, ..refusal });
             }
         },
@@ -96,7 +96,7 @@ pub(super) fn bring_back(
         Strategy::Recreate => site.check_env_file(active).ok().and_then(|()| site.tag_before(active)),
     };
     let Some(tag) = tag else { return refused(refusal) };
-    complain(&format!("{name}: the release before does not run; bringing it up again: {tag}\n"));
+    complain(&format!("{name}: the previous release is not running; bringing it up again: {tag}\n"));
     deploy(path, Some(&name), Intent::Rollback, Some(strategy), tag, dry_run, form)
 }
 

@@ -51,7 +51,7 @@ fn frozen_sentence(frozen: &Frozen) -> String {
     }
     let in_flight = match quiet {
         Some(true) => "; none is in flight any more",
-        Some(false) => "; some that were in flight before go on",
+        Some(false) => "; some that were in flight before are not done yet",
         None => "",
     };
     format!("{service}: {whose} are held for {for_seconds}s, or until `cutover thaw`{in_flight}\n")
@@ -59,7 +59,7 @@ fn frozen_sentence(frozen: &Frozen) -> String {
 
 fn thawed_sentence(thawed: &Thawed) -> String {
     match thawed {
-        Thawed { service, was_frozen: false, .. } => format!("{service}: is not frozen; nothing was changed\n"),
+        Thawed { service, was_frozen: false, .. } => format!("{service}: not frozen; nothing was changed\n"),
         Thawed { service, held, dry_run: true, .. } => format!("{service}: would let {held} held requests go\n"),
         Thawed { service, held, .. } => format!("{service}: thawed, {held} held requests are let go in turn\n"),
     }
@@ -80,6 +80,6 @@ mod tests {
         let thawed = Thawed { service: "app".into(), was_frozen: true, held: 3, dry_run: false };
         assert_eq!(thawed_sentence(&thawed), "app: thawed, 3 held requests are let go in turn\n");
         let thawed = Thawed { was_frozen: false, held: 0, ..thawed };
-        assert_eq!(thawed_sentence(&thawed), "app: is not frozen; nothing was changed\n");
+        assert_eq!(thawed_sentence(&thawed), "app: not frozen; nothing was changed\n");
     }
 }

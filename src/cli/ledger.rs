@@ -13,14 +13,15 @@ use crate::ledger::{self, Place, Verified, without_chain};
 pub fn show(config: &Config, lines: usize, service: Option<&str>, form: Form) -> Result<(), Failure> {
     let path = &config.state.ledger;
     let found = ledger::tail(path, if service.is_some() { usize::MAX } else { lines });
-    let found =
-        found.map_err(|error| Failure::Failed(format!("the ledger {}: {error}; may you read it?", path.display())))?;
+    let found = found.map_err(|error| {
+        Failure::Failed(format!("cannot read the ledger {}: {error}; may this user read it?", path.display()))
+    })?;
     let is_of = |line: &String| service.is_none_or(|service| ledger::service_of(line) == Some(service));
     let found: Vec<_> = found.into_iter().filter(is_of).collect();
     let last = &found[found.len().saturating_sub(lines)..];
     match form {
         Form::Json => print_json(&json!({ "ledger": path, "lines": last })),
-        Form::Text if last.is_empty() => complain(&format!("{} holds nothing of it yet\n", path.display())),
+        Form::Text if last.is_empty() => complain(&format!("{} has no such lines yet\n", path.display())),
         Form::Text => print(&last.iter().map(|line| format!("{}\n", without_chain(line))).collect::<String>()),
     }
     Ok(())
@@ -31,7 +32,7 @@ pub fn verify(config: &Config, form: Form) -> Result<ExitCode, Failure> {
     let place = Place::new(&config.state.ledger, &config.state.dir);
     let path = place.path.display();
     let verified = ledger::verify_file(&place)
-        .map_err(|error| Failure::Failed(format!("the ledger {path}: {error}; may you read it?")))?;
+        .map_err(|error| Failure::Failed(format!("cannot read the ledger {path}: {error}; may this user read it?")))?;
     match form {
         Form::Json => {
             print_json(&json!({ "ledger": place.path, "whole": verified.faults.is_empty(), "found": verified }))
@@ -53,8 +54,8 @@ fn said(place: &Place, verified: &Verified) -> String {
     };
     let verdict = match faults.len() {
         0 => "none was changed since it was written".to_owned(),
-        1 => "one thing is not as it was written".to_owned(),
-        n => format!("{n} things are not as they were written"),
+        1 => "1 fault found".to_owned(),
+        n => format!("{n} faults found"),
     };
     format!("{}{}{path}: {chain}; {verdict}\n", each("", faults), each("note: ", remarks))
 }

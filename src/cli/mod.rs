@@ -144,7 +144,7 @@ fn reach(path: &Path) -> Result<Config, Failure> {
     let (config, problems) = Config::load_for_client(path)?;
     if let Some(problems) = problems {
         complain(&format!(
-            "cutover: the config is not valid, going on with its [admin] and [state]; see `cutover check`\n{problems}\n"
+            "cutover: the config is not valid; going on with its [admin] and [state]. See `cutover check`\n{problems}\n"
         ));
     }
     Ok(config)
@@ -157,7 +157,7 @@ fn client(path: &Path) -> Result<Client, Failure> {
 fn in_runtime<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(work),
-        Err(error) => Err(Failure::Failed(format!("no runtime: {error}; are too many files open?"))),
+        Err(error) => Err(Failure::Failed(format!("cannot start the runtime: {error}; are too many files open?"))),
     }
 }
 

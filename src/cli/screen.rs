@@ -115,7 +115,7 @@ fn write_watch(out: &mut String, watch: &WatchStatus, paint: Paint) {
     });
     line!(out, "    {standing}; {:.2} % are tolerated{keeps}{old}", tolerated * 100.0);
     for what in &watch.set_aside {
-        line!(out, "    one {what} is set aside: its requests are judged no more");
+        line!(out, "    one {what} is set aside: its requests no longer count");
     }
     let Replays { answered, failed, over_budget } = watch.replays;
     if answered + failed + over_budget > 0 {
@@ -145,7 +145,7 @@ fn rehearsed(rehearsal: &RehearsalStatus) -> String {
     let RehearsalStatus { compared, different, latency_ratio, refuses } = rehearsal;
     let latency = latency_ratio.map_or(String::new(), |ratio| format!(", {ratio} times the latency"));
     let gate = if refuses.is_some() { "; a flip would be refused, see `cutover rehearsal`" } else { "" };
-    format!("{} of {} answers differ{latency}{gate}", grouped(*different), grouped(*compared))
+    format!("{} of {} responses differ{latency}{gate}", grouped(*different), grouped(*compared))
 }
 
 /// What `cutover rehearsal` prints.
@@ -156,7 +156,7 @@ pub(super) fn rehearsal(report: &RehearsalReport) -> String {
         line!(out, "{service}: {idle} is not being rehearsed: {why_not}");
         return out;
     }
-    line!(out, "{service}: {idle} is asked what {active} is asked");
+    line!(out, "{service}: {idle} gets copies of the requests to {active}");
     line!(
         out,
         "  {} compared, {} differ, {} only in noise; {} could not be compared, {} dropped",
@@ -409,7 +409,7 @@ recall  green is active, epoch 2, watching
   FROZEN (writes) for 1m 1s by cli:ann (a test): 1,204 held, 9s left unless it is renewed
   watch: 14m 3s left, 3 of 1,245 failed, evidence [###.......] 31 %
     doubted; 0.20 % are tolerated, it keeps one request in 5, the old color failed 1 of 1,200
-    one client is set aside: its requests are judged no more
+    one client is set aside: its requests no longer count
     replays: 2 answered by the old color, 1 failed there too, 0 over budget
     synthetic /search?q=a: 2 of 60 failed, on the old color 0 of 61
     2026-01-01T00:01:00Z doubted: 3 of 40 requests failed

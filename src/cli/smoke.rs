@@ -21,7 +21,7 @@ use crate::ledger::{self, Place};
 /// Tests a color.
 pub(super) async fn smoke(args: SmokeArgs, config: Option<&Path>, form: Form) -> Result<ExitCode, Failure> {
     if args.url.scheme() == Scheme::Grpc && (args.expect_version.is_some() || args.expect_service.is_some()) {
-        let why = format!("{}: gRPC has no /version to expect something of; leave it out", args.url);
+        let why = format!("{}: gRPC has no /version; leave out --expect-version and --expect-service", args.url);
         return Err(Failure::Usage(why));
     }
     let config = match (config, config::find(config)) {
@@ -58,7 +58,9 @@ pub(super) async fn smoke(args: SmokeArgs, config: Option<&Path>, form: Form) ->
     let place = config.map_or_else(alone, |config| Place::new(&config.state.ledger, &config.state.dir));
     if let Err(error) = ledger::append(&place, &line(&test.base, &outcome, &who())) {
         let path = place.path.display();
-        complain(&format!("cutover: the outcome is not in the ledger {path}: {error}; may you write there?\n"));
+        complain(&format!(
+            "cutover: cannot write the outcome to the ledger {path}: {error}; may this user write there?\n"
+        ));
     }
     if form == Form::Json {
         print_json(&summary(&test.base, &outcome));

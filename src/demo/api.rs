@@ -86,6 +86,6 @@ async fn ask(
     match answer.await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(Trouble::Admin(asked, error.to_string())),
-        Err(_) => Err(Trouble::Admin(asked, format!("no answer within {PATIENCE:?}"))),
+        Err(_) => Err(Trouble::Admin(asked, format!("no response within {PATIENCE:?}"))),
     }
 }

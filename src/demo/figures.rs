@@ -50,7 +50,7 @@ impl std::fmt::Display for End {
             End::Answered(status) => write!(f, "answered {status}"),
             End::NoConnection => f.write_str("could not connect"),
             End::Broken => f.write_str("connection broke"),
-            End::TimedOut => f.write_str("no answer in time"),
+            End::TimedOut => f.write_str("no response in time"),
         }
     }
 }

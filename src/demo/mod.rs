@@ -36,7 +36,7 @@ pub fn run(options: Options) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("cutover demo: no runtime: {error}; are too many files open?");
+            eprintln!("cutover demo: cannot start the runtime: {error}; are too many files open?");
             return ExitCode::FAILURE;
         }
     };

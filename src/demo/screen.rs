@@ -114,7 +114,7 @@ impl Screen {
         self.say(&row("all together", &verdict.total));
         let work = WORK.as_millis();
         self.say(&format!(
-            "  in milliseconds, from outside, through the proxy; each answer takes the app {work} ms of that"
+            "  in milliseconds, from outside, through the proxy; each response takes the app {work} ms of that"
         ));
         self.head("What was promised");
         for check in &verdict.checks {
@@ -128,8 +128,8 @@ impl Screen {
             "1",
             &match verdict.held {
                 true => format!(
-                    "The promise held: the good release cost no request, the bad one cost {} (and {} more that v2 answered \
-                     in its place), and nobody had to do anything.",
+                    "The promise held: the good release cost no request, the bad one cost {} (and {} more that v2 \
+                     answered in its place), and nobody had to do anything.",
                     bad.failed, bad.replayed
                 ),
                 false => "The promise did NOT hold; see above for what was seen instead.".into(),

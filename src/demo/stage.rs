@@ -59,7 +59,7 @@ impl fmt::Display for Trouble {
             Trouble::Spawn(error) => write!(f, "cannot run this binary as the proxy: {error}"),
             Trouble::ProxyEnded(status, log) => write!(f, "the proxy ended ({status}); the end of its log:\n{log}"),
             Trouble::Admin(asked, answer) => write!(f, "the admin API did not {asked}: {answer}"),
-            Trouble::Late(what, log) => write!(f, "waited in vain until {what}; the end of the proxy's log:\n{log}"),
+            Trouble::Late(what, log) => write!(f, "waited too long until {what}; the end of the proxy's log:\n{log}"),
         }
     }
 }

@@ -74,7 +74,7 @@ impl Played {
         let exe = std::env::current_exe().map_err(Trouble::Spawn)?;
         let (exe, config) = (exe.display(), stage.config());
         let config = config.display();
-        screen.head("Everything stays up until Ctrl-C");
+        screen.head("Everything keeps running until Ctrl-C");
         screen.say(&format!("  the service    http://{}/", stage.proxy));
         screen.say(&format!("  the dashboard  http://{}/", stage.admin));
         screen.say(&format!("  the metrics    http://{}/metrics", stage.admin));

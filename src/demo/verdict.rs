@@ -109,7 +109,7 @@ fn only_the_bad_release_failed(records: &[Record]) -> Check {
     let others = failures().filter(|r| !of_v3(r)).count();
     let first = failures().find(|r| !of_v3(r)).map(|r| format!(", the first at {:.1?}: {}", r.begun, r.end));
     Check {
-        promise: "no request fails but by the bad release's own answers",
+        promise: "no request fails, except by the bad release's own responses",
         held: others == 0 && !records.is_empty(),
         seen: format!("{others} of {} failed otherwise{}", records.len(), first.unwrap_or_default()),
     }
@@ -120,7 +120,7 @@ fn the_flip_was_real(records: &[Record], told: &Told) -> Check {
     let after = answers(records, 2, told.v1_drained..Duration::MAX);
     let late = answers(records, 1, told.v1_drained..Duration::MAX);
     Check {
-        promise: "after the flip v2 answers, and v1 no more",
+        promise: "after the flip v2 answers, and v1 no longer",
         held: before > 0 && after > 0 && late == 0,
         seen: format!("v1 answered {before} requests before its drain and {late} after; v2 answered {after} after"),
     }
@@ -138,8 +138,8 @@ fn the_bad_release_was_taken_back(records: &[Record], told: &Told) -> Check {
         promise,
         held: answered > 0 && failed + replayed > 0 && late == 0 && good > 0,
         seen: format!(
-            "v3 answered {answered} requests, {failed} of them with a 500; v2 answered {replayed} more that v3 had failed; after \
-             the rollback v3 answered {late}, and v2 {good}"
+            "v3 answered {answered} requests, {failed} of them with a 500; v2 answered {replayed} more that v3 had \
+             failed; after the rollback v3 answered {late}, and v2 {good}"
         ),
     }
 }

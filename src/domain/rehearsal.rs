@@ -279,7 +279,7 @@ impl Results {
         let (Totals { compared, different, .. }, share) = (totals, percent(totals.share()));
         let allowed = percent(max_differences);
         let first = first.unwrap_or_default();
-        Err(format!("{different} of {compared} compared answers differ ({share}, allowed are {allowed}){first}"))
+        Err(format!("{different} of {compared} compared responses differ ({share}, {allowed} allowed){first}"))
     }
 }
 
@@ -362,7 +362,7 @@ mod tests {
         let why = results.gate(4, 0.4).unwrap_err();
         assert_eq!(
             why,
-            "2 of 4 compared answers differ (50%, allowed are 40%); the first is GET /b?q=*: status was 200, is 500"
+            "2 of 4 compared responses differ (50%, 40% allowed); the first is GET /b?q=*: status was 200, is 500"
         );
     }
 

@@ -73,13 +73,13 @@ impl Strategy {
     pub fn phase_beginning_with(self, step: Step) -> Option<&'static str> {
         let phases: &[_] = match self {
             Strategy::BlueGreen => &[
-                (Step::Candidate, "T-10  the new image comes up and is proved"),
+                (Step::Candidate, "T-10  the new image comes up and is checked"),
                 (Step::Flip, "T-0   traffic goes to it, and it is watched"),
-                (Step::Drain, "T+15  the old color goes"),
+                (Step::Drain, "T+15  the old color is stopped"),
             ],
             Strategy::Recreate => &[
-                (Step::Candidate, "T-10  the new image is fetched, the data are kept"),
-                (Step::Up, "T-0   it replaces what is there, and is proved"),
+                (Step::Candidate, "T-10  the new image is fetched, and the data is saved"),
+                (Step::Up, "T-0   it replaces what is there, and is checked"),
             ],
         };
         phases.iter().find(|(first, _)| *first == step).map(|(_, phase)| *phase)
@@ -377,7 +377,8 @@ pub fn hurt(before: Answers, after: Answers) -> Option<String> {
     // Twice the share of errors that it had before, and one of a hundred more.
     let usual = if before.requests == 0 { 0.0 } else { before.errors as f64 / before.requests as f64 };
     let is_worse = requests > 0 && errors as f64 / requests as f64 > usual * 2.0 + 0.01;
-    (errors >= ERRORS_MIN && is_worse).then(|| format!("{errors} of its {requests} answers since the migration failed"))
+    (errors >= ERRORS_MIN && is_worse)
+        .then(|| format!("{errors} of its {requests} requests since the migration failed"))
 }
 
 #[cfg(test)]

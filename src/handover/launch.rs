@@ -104,7 +104,7 @@ fn converse(
 ) -> Result<(), String> {
     expect(link, &UpgradeMessage::Ready, unwanted)?;
     let state = state()?;
-    link.say(&state).map_err(|error| format!("it does not take what was counted so far: {error}"))?;
+    link.say(&state).map_err(|error| format!("it does not accept the state of this process: {error}"))?;
     expect(link, &UpgradeMessage::Serving, unwanted)
 }
 
@@ -113,21 +113,21 @@ fn expect(link: &mut UpgradeLink, wanted: &UpgradeMessage, unwanted: &impl Fn() 
     loop {
         match link.is_said(LOOK) {
             Ok(true) => break,
-            Ok(false) if unwanted() => return Err("a stop was asked for meanwhile".into()),
+            Ok(false) if unwanted() => return Err("a stop was requested meanwhile".into()),
             Ok(false) if Instant::now() < deadline => {}
-            Ok(false) => return Err(format!("it said nothing for {LIMIT:?}")),
-            Err(error) => return Err(format!("it cannot be heard: {error}")),
+            Ok(false) => return Err(format!("it was silent for {LIMIT:?}")),
+            Err(error) => return Err(format!("the link to it broke: {error}")),
         }
     }
     match link.hear::<UpgradeMessage>(Some(LIMIT)) {
         Ok(word) if word == *wanted => Ok(()),
         Ok(UpgradeMessage::Failed(why)) => Err(why),
         Ok(word @ (UpgradeMessage::Ready | UpgradeMessage::Serving)) => {
-            Err(format!("it says {word:?} where {wanted:?} is due"))
+            Err(format!("it sent {word:?} where {wanted:?} was expected"))
         }
-        Err(error) if error.kind() == io::ErrorKind::TimedOut => Err("it stopped within a word".into()),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err("it does not speak as a cutover does".into()),
-        Err(_) => Err("it ended before it served; its own words are in the log".into()),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Err("it stopped in the middle of a message".into()),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err("what it sent is not from a cutover".into()),
+        Err(_) => Err("it exited before it served; its output is in the log".into()),
     }
 }
 
@@ -143,7 +143,7 @@ fn end(child: &mut Child) -> String {
     // It is our own child and was not waited for: its number is nobody else's.
     let _ = child.kill();
     match child.wait() {
-        Ok(status) => format!("ended by us: {status}"),
-        Err(error) => format!("and it cannot be ended: {error}"),
+        Ok(status) => format!("killed: {status}"),
+        Err(error) => format!("and it cannot be killed: {error}"),
     }
 }

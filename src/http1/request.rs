@@ -110,7 +110,7 @@ pub fn empty_lines(input: &[u8], before: usize) -> Result<usize, Fault> {
     while input[at..].starts_with(b"\r\n") {
         at += 2;
         if before + at > EMPTY_LINES_MAX * 2 {
-            return Err(Fault::BadRequest("empty lines instead of a request"));
+            return Err(Fault::BadRequest("too many empty lines before a request"));
         }
     }
     Ok(at)

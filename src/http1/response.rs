@@ -140,7 +140,7 @@ impl<'h> ResponseHead<'h> {
         const BAD_LENGTH: Fault =
             Fault::AnswerUnreadable("Content-Length is invalid or given twice with different values");
         if !(100..600).contains(&self.status) || (self.status == 101 && !asked.upgrade) {
-            return Err(Fault::AnswerUnreadable("the status is not one that was asked for"));
+            return Err(Fault::AnswerUnreadable("the status is not one that was requested"));
         }
         // A list of one length is that length.
         let lengths = self.fields.values(Field::ContentLength).flat_map(|value| value.split(|&byte| byte == b','));

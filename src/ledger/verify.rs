@@ -96,8 +96,7 @@ fn order(found: &mut Verified, chained: &[Chained<'_>], places: &BTreeMap<u64, V
     let number = link.number;
     let Some(before) = at.checked_sub(1).map(|before| chained[before].link.number) else {
         if number > 1 {
-            let what =
-                format!("the chain goes on from number {} of a file before this one, or lines are gone", number - 1);
+            let what = format!("the chain continues from number {} of an earlier file, or lines are gone", number - 1);
             found.remarks.push(Finding { line: *line, what });
         }
         return;
@@ -105,8 +104,8 @@ fn order(found: &mut Verified, chained: &[Chained<'_>], places: &BTreeMap<u64, V
     if number <= before {
         let twin = places[&number].iter().map(|at| chained[*at].line).find(|other| other != line);
         let what = match twin {
-            Some(twin) => format!("number {number} stands in line {twin} as well: one of them was put in"),
-            None => format!("number {number} stands behind number {before}: the lines are not in their order"),
+            Some(twin) => format!("number {number} is in line {twin} as well: one of them was inserted"),
+            None => format!("number {number} comes after number {before}: the lines are out of order"),
         };
         return found.faults.push(Finding { line: *line, what });
     }
@@ -116,7 +115,7 @@ fn order(found: &mut Verified, chained: &[Chained<'_>], places: &BTreeMap<u64, V
     if missing > 0 {
         let (lines, are) = if missing == 1 { ("line", "is") } else { ("lines", "are") };
         let first = absent().next().unwrap_or(before + 1);
-        let what = format!("{missing} {lines} before it {are} gone: number {first} follows number {before} nowhere");
+        let what = format!("{missing} {lines} before it {are} gone, beginning with number {first}");
         found.faults.push(Finding { line: *line, what });
     }
 }
@@ -128,13 +127,12 @@ fn content_of(found: &mut Verified, line: &Chained<'_>, before: &[Option<&Link>]
     let is_foreign = is_next && !between.is_empty();
     if is_next && follows(between) {
         if is_foreign && before != [None] {
-            let what =
-                "not chained: torn by a crash, or by somebody else. It is as it was when the next line was written";
+            let what = "not chained: torn by a crash, or written by something else. It has not changed since then";
             found.remarks.push(Finding { line: *between_line, what: what.into() });
         }
     } else if follows(b"") {
         if is_foreign {
-            let what = "put in since the next line was written".into();
+            let what = "inserted after the next line was written".into();
             found.faults.push(Finding { line: *between_line, what });
         }
     } else {
@@ -149,9 +147,9 @@ fn rest(found: &mut Verified, content: &[u8], (offset, line): (usize, usize)) {
     let behind = &content[offset..];
     if !content.is_empty() && !content.ends_with(b"\n") {
         let what = if behind.is_empty() {
-            "its newline is missing; the next line that is written puts it there"
+            "its newline is missing; the next line that is written adds it"
         } else {
-            "torn: it has no end. A crash does that; the next line that is written ends it and says so"
+            "torn: it has no end. A crash does that; the next line that is written ends it, and the ledger says so"
         };
         return found.faults.push(Finding { line: found.lines, what: what.into() });
     }
@@ -161,7 +159,7 @@ fn rest(found: &mut Verified, content: &[u8], (offset, line): (usize, usize)) {
             found.remarks.push(Finding { line: found.lines, what: what.into() });
         }
     } else if !behind.is_empty() {
-        let what = "not chained: put in by something else than cutover. The next line will cover it, as it is then";
+        let what = "not chained: inserted by something other than cutover. The next line will cover it as it is then";
         found.faults.push(Finding { line, what: what.into() });
     }
 }
@@ -173,13 +171,13 @@ fn against_head(found: &mut Verified, chained: &[Chained<'_>], head: Option<&Lin
     let fault = match chained.iter().find(|line| line.link.number == head.number) {
         Some(known) if known.link == *head => None,
         Some(other) => {
-            let what = format!("number {} is not the one that was written: the chain was computed anew", head.number);
+            let what = format!("number {} is not the one that was written: the chain was recomputed", head.number);
             Some(Finding { line: other.line, what })
         }
         None => match (chained.first(), chained.last()) {
             (Some(_), Some(last)) if last.link.number < head.number => {
                 let what = format!(
-                    "lines behind it are gone: it is number {}, and number {} was written",
+                    "lines after it are gone: it is number {}, and number {} was written",
                     last.link.number, head.number
                 );
                 Some(Finding { line: last.line, what })
@@ -188,7 +186,7 @@ fn against_head(found: &mut Verified, chained: &[Chained<'_>], head: Option<&Lin
             (Some(_), Some(_)) => None,
             _ => {
                 let what = format!(
-                    "number {} was written, and is not here; after a rotation the next line goes on from it",
+                    "number {} was written, but is not here; after a rotation the next line continues from it",
                     head.number
                 );
                 Some(Finding { line, what })

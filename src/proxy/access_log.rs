@@ -90,7 +90,7 @@ impl AccessLog {
         let (_, lines) = self.0.as_ref()?;
         let place = config.access_file.as_ref().map_or("standard output".into(), |path| path.display().to_string());
         let why = lines.problem()?;
-        Some(format!("access log {place}: {why}; lines that do not fit in memory are lost, trying again"))
+        Some(format!("access log {place}: {why}; lines that do not fit in memory are lost; trying again"))
     }
 
     /// Waits until every line is written.

@@ -114,10 +114,10 @@ fn is_proved_to_be_whole_or_the_line_that_is_not_is_named() {
             "put in",
             [&lines[..2], &["[2026-01-01T00:00:00Z] flip app: forged".into()], &lines[2..]].concat(),
             3,
-            "put in",
+            "inserted",
         ),
-        ("in another order", swapped(), 4, "not in their order"),
-        ("twice", [&lines[..3], &lines[2..]].concat(), 4, "stands in line"),
+        ("in another order", swapped(), 4, "out of order"),
+        ("twice", [&lines[..3], &lines[2..]].concat(), 4, "is in line"),
         ("cut off at the end", lines[..last].to_vec(), last, "gone"),
     ] {
         write(&lines);
@@ -155,5 +155,5 @@ fn is_shown_without_its_chain_and_by_service() {
     assert!(code == 0 && said.lines().count() == 2 && !said.contains("chain="), "{said}");
     assert!(lines.iter().all(|line| line.contains(" chain=")), "{lines:#?}");
     let (_, said) = cutover.cli_code(&["ledger", "--service", "other"]);
-    assert!(said.contains("holds nothing of it yet"), "{said}");
+    assert!(said.contains("has no such lines yet"), "{said}");
 }

@@ -181,7 +181,11 @@ fn that_cannot_be_written_down_says_so() {
     let (app, folder) = (good(), folder());
     fs::write(folder.path().join("deploy"), "not a folder").unwrap();
     let ran = smoke(folder.path(), &[&url(&app)]);
-    assert!(ran.code == 0 && ran.errors.contains("not in the ledger deploy/releases.log"), "{}", ran.errors);
+    assert!(
+        ran.code == 0 && ran.errors.contains("cannot write the outcome to the ledger deploy/releases.log"),
+        "{}",
+        ran.errors
+    );
 }
 
 #[test]

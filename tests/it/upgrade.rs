@@ -197,7 +197,7 @@ fn a_binary_that_cannot_start_changes_nothing() {
     replace("#!/bin/sh\nkill -SEGV $$\n");
     fails(&cutover, "signal: 11");
     replace("not a program");
-    fails(&cutover, "it ended before it served");
+    fails(&cutover, "it exited before it served");
     fs::remove_file(&program).unwrap();
     fails(&cutover, "No such file");
     own_binary(&cutover);
@@ -228,7 +228,7 @@ fn a_stop_is_heard_while_a_successor_is_waited_for() {
     cutover.signal(libc::SIGTERM);
     assert_eq!(cutover.ended().code(), Some(0));
     let log = cutover.log();
-    assert!(log.contains("a stop was asked for meanwhile") && log.contains("stopped: all requests are done"), "{log}");
+    assert!(log.contains("a stop was requested meanwhile") && log.contains("stopped: all requests are done"), "{log}");
 }
 
 #[test]

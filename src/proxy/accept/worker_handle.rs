@@ -80,7 +80,7 @@ impl WorkerHandle {
     pub fn join(&self) -> u64 {
         let stuck = self.open();
         if stuck > 0 {
-            tracing::error!(connections = stuck, "connections did not end when they were told to");
+            tracing::error!(connections = stuck, "connections did not end when told to");
             return stuck as u64;
         }
         let thread = self.thread.lock().ok().and_then(|mut thread| thread.take());

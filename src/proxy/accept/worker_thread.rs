@@ -184,7 +184,7 @@ impl Worker {
                     tls_handshake::serve(stream, client, context, &terminator).await;
                 });
             }
-            (Scheme::Https, None) => tracing::error!("a connection for TLS, and nothing to meet it with"),
+            (Scheme::Https, None) => tracing::error!("a TLS connection, and no certificate to serve it with"),
         }
     }
 

@@ -287,7 +287,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
         }
         match answer.status {
             101 if !answer.is_upgrade_of(self.up.pending.filled()) => {
-                return Err(Fault::AnswerUnreadable("a change to a protocol that was not asked for"));
+                return Err(Fault::AnswerUnreadable("a switch to a protocol that was not requested"));
             }
             101 => {
                 answer.write_interim(&mut self.down.pending);
@@ -298,7 +298,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
             100..200 => {
                 self.progress.interim += 1;
                 if self.progress.interim > INTERIM_MAX {
-                    return Err(Fault::AnswerUnreadable("too many interim answers"));
+                    return Err(Fault::AnswerUnreadable("too many interim responses"));
                 }
                 if !self.request.is_1_0 {
                     answer.write_interim(&mut self.down.pending);

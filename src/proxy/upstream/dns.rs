@@ -28,7 +28,7 @@ impl Lookup {
         match running.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(Ok(addresses))) => Ok(Rc::clone(addresses)),
             Ok(Some(Err(error))) => Err(once_more(error)),
-            Ok(None) | Err(_) => Err(io::Error::other("the lookup ended without a word")),
+            Ok(None) | Err(_) => Err(io::Error::other("the lookup ended without a result")),
         }
     }
 
