@@ -1,7 +1,7 @@
 //! `[service.NAME.preview]` and `[service.NAME.skew_shield]`: what the idle color answers beside the active one.
 
-use super::read::globs;
 use super::section::Section;
+use super::values::globs;
 
 /// `[service.NAME.preview]`: whoever has a pass is answered by the idle color.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

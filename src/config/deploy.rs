@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::ColorConfig;
+use super::color::ColorConfig;
 use super::hooks::{Hooks, hooks};
-use super::read::{path, seconds};
 use super::section::Section;
+use super::values::{path, seconds, words_of};
 use crate::domain::release::Strategy;
 
 /// `[service.NAME.deploy]`
@@ -156,16 +156,4 @@ fn strategy(section: &Section<'_, '_>, colors: &[ColorConfig; 2]) -> Strategy {
 
 fn command(section: &Section<'_, '_>, example: &str) -> Option<Vec<String>> {
     words_of(section, "command", example)
-}
-
-/// A program and its arguments.
-pub(super) fn words_of(section: &Section<'_, '_>, key: &'static str, example: &str) -> Option<Vec<String>> {
-    let words = section.strings(key, example)?;
-    if let [(only, value)] = words[..]
-        && only.contains(' ')
-    {
-        let help = format!("a program and its arguments: {example}; for a shell: [\"sh\", \"-c\", {only:?}]");
-        section.problem(key, value, "is one word with spaces", help);
-    }
-    Some(words.into_iter().map(|(word, _)| word.to_owned()).collect())
 }

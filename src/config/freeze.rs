@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::read::seconds;
 use super::section::Section;
+use super::values::seconds;
 
 /// `[service.NAME.freeze]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

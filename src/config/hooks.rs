@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::deploy::words_of;
-use super::read::seconds;
 use super::section::Section;
+use super::values::{seconds, words_of};
 use crate::domain::release::Moment;
 
 /// `[service.NAME.deploy.hooks]`

@@ -1,6 +1,10 @@
 //! Facts about what is accepted, and where problems are seen.
 
+use std::path::Path;
+use std::time::Duration;
+
 use super::*;
+use crate::domain::Color;
 
 const MINIMAL: &str = "[service.recall]\nblue = 8000\ngreen = 8001\n";
 

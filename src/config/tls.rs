@@ -4,8 +4,8 @@ use std::path::Path;
 
 use toml::de::DeValue;
 
-use super::read::{path, seconds};
 use super::section::{Reader, Section, Value, kind};
+use super::values::{path, seconds};
 use crate::tls::{Acme, Challenge, ClientCertificates, Clients, Identity, Settings, UnknownName, Unusable};
 
 /// How one certificate is written.
