@@ -11,6 +11,7 @@ The floor is a proxy without features (benches/floor). Peers that are not instal
 import argparse
 import os
 import resource
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -79,16 +80,17 @@ def parse():
 
 
 def choose(parser, options, peers):
-    """Who takes part: as asked for, or all that are there. Between two builds, only they."""
-    alone = ["floor", "cutover"] if not options.base else ["cutover", "base"]
-    known = ["floor", *alone, *PEERS]
-    if not options.who:
-        return alone + ([] if options.base else list(peers))
-    who = options.who.split(",")
-    unknown = [name for name in who if name not in known]
-    if unknown or "cutover" not in who:
-        parser.error(f"--who needs cutover and takes {', '.join(dict.fromkeys(known))}; got {options.who}")
-    return [name for name in dict.fromkeys(known) if name in who and (name not in PEERS or name in peers)]
+    """Who takes part: as asked for, or all that are there; between two builds, only they."""
+    builds = ["cutover", "base"] if options.base else ["cutover"]
+    known = ["floor", *builds, *PEERS]
+    default = builds if options.base else known
+    who = options.who.split(",") if options.who else default
+    if "cutover" not in who or not set(who) <= set(known):
+        parser.error(f"--who needs cutover, and takes {', '.join(known)}")
+    for name in PEERS:
+        if name in who:
+            print(f"{name}: {version(peers[name])}, {peers[name]}" if name in peers else f"{name}: not here, left out")
+    return [name for name in known if name in who and (name not in PEERS or name in peers)]
 
 
 def check_machine(options, binaries):
@@ -109,22 +111,19 @@ def check_machine(options, binaries):
 
 def main():
     sys.stdout.reconfigure(line_buffering=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     parser, options = parse()
     binaries = {"cutover": options.bin} | ({"base": options.base} if options.base else {})
     check_machine(options, binaries.values())
     peers = find_peers(options.peers)
     options.who = choose(parser, options, peers)
-    for name in PEERS:
-        if name in options.who:
-            print(f"{name}: {version(peers[name])}, {peers[name]}")
-        elif name not in peers:
-            print(f"{name}: not installed, left out")
     extra = Path(options.add_config).read_text() if options.add_config else ""
     with tempfile.TemporaryDirectory(prefix="cutover-bench.") as folder:
         # The upstream's worker may run as another user, and has to read its files.
         os.chmod(folder, 0o755)
         stage = Stage(Path(folder), options.nice)
         try:
+            stage.set_up()
             binaries = {name: os.path.abspath(path) for name, path in binaries.items()}
             bench = cases.Bench(stage, Proxies(stage, binaries, peers, extra), options)
             for name in options.work:

@@ -98,7 +98,7 @@ class Bench:
                 if self.options.latency and turn == 0:
                     results.latencies = {lane.label: self.latencies(lane, work) for lane in lanes}
                 before_end(lanes)
-            self.stage.end(lane.proxy.process for lane in lanes)
+            self.stage.end(process for lane in lanes for process in (lane.proxy.process, lane.load.process))
         self.failed |= any(label.startswith("cutover") for label in results.failures)
         return results
 

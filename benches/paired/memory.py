@@ -25,6 +25,7 @@ H2_REQUEST += frame(1, 5, 1, b"\x82\x87\x84\x41" + bytes((len(host(0)),)) + host
 BODY = b"ok"
 ANSWER_SECONDS_MAX = 20
 FIRST_CONNECTIONS = 100
+PAGE_KIB = 4
 H2_SETTINGS_SEEN = frame(4, 1, 0)
 
 
@@ -74,7 +75,8 @@ def compare_idle(bench, kind):
                 before = resident_kib(proxy.process.pid)
                 with idle_connections(proxy, options.idle, kind):
                     time.sleep(1)
-                    taken.append((resident_kib(proxy.process.pid) - before) / options.idle)
+                    added = resident_kib(proxy.process.pid) - before
+                    taken.append(max(added, PAGE_KIB) / options.idle)
             bench.stage.end([proxy.process])
     print(f"\n{kind}: memory of a kept connection on which nothing happens ({options.idle} connections)")
     kib = {name: statistics.median(taken) for name, taken in figures.items()}

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -39,7 +40,10 @@ class Stage:
         self.folder, self.nice = folder, nice
         self.processes = []
         self.questions = 0
-        www = folder / "www"
+
+    def set_up(self):
+        """The certificate, the files and the upstream."""
+        www = self.folder / "www"
         www.mkdir()
         (www / "64k").write_bytes(b"a" * (64 << 10))
         (www / "1m").write_bytes(b"a" * (1 << 20))
@@ -125,16 +129,16 @@ class Stage:
             with contextlib.suppress(FileNotFoundError):
                 Path("/proc/self/autogroup").write_text(str(self.nice))
 
-        return subprocess.Popen(
+        process = subprocess.Popen(
             ["taskset", "-c", core, *command], stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, text=True,
             start_new_session=True, preexec_fn=take_precedence if self.nice else None, **options,
         )
+        self.processes.append(process)
+        return process
 
     def start(self, name, core, command, **environment):
         with open(self.folder / f"{name}.out", "w") as log:
-            process = self.spawn(core, command, stdout=log, env={**os.environ, **environment})
-        self.processes.append(process)
-        return process
+            return self.spawn(core, command, stdout=log, env={**os.environ, **environment})
 
     def requests_so_far(self):
         """What the upstream was asked by others, as its stub_status page has it: accepted, handled, requests."""
@@ -161,6 +165,8 @@ class Stage:
         ending = list(processes if processes is not None else self.processes)
         for process in ending:
             process.terminate()
+            # A load may be stopped.
+            process.send_signal(signal.SIGCONT)
         for process in ending:
             try:
                 process.wait(5)
