@@ -1,7 +1,10 @@
-//! What Docker says of the containers of a Compose project: the `docker` command, asked and read.
+//! Reads the state of a Compose project's containers from the `docker` command.
 //!
-//! The command and not the socket: it follows `DOCKER_HOST`, contexts and credentials as the operator's own does.
+//! It runs the command instead of speaking to the engine's socket, because the command follows `DOCKER_HOST`, contexts
+//! and credentials exactly as the operator's own shell does.
 
+use std::fmt;
+use std::io;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -9,64 +12,120 @@ use serde::Deserialize;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-/// For one question.
+/// How long one `docker` command may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// The Compose service whose containers are a color.
+/// The Compose service whose containers make up a color.
 pub const SERVICE: &str = "api";
 
-/// Which containers are meant.
+/// Selects containers by name or by Compose project.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Containers {
-    /// One, by its name or id.
+pub enum ContainerSelector {
+    /// One container, by its name or id.
     Named(String),
-    /// Those of the service `api` of a Compose project.
+    /// The containers of the service `api` of a Compose project.
     Project(String),
-    /// All of a Compose project.
+    /// All containers of a Compose project.
     All(String),
 }
 
-/// What `docker inspect` says of one container.
+/// The state of one container, as `docker inspect` reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Container {
-    /// Its full id.
+    /// The full id.
     pub id: String,
-    /// Its name, without the slash.
+    /// The name, without the leading slash of `docker inspect`.
     pub name: String,
     /// `running`, `restarting`, `exited` and so on.
     pub state: String,
     /// `healthy`, `unhealthy` or `starting`; none where it has no health check.
     pub health: Option<String>,
-    /// How often Docker started it again by itself, since it was made.
+    /// How often the engine has restarted it by itself since it was created.
     pub restarts: u64,
-    /// Since its last start; none where the engine's clock is not readable.
+    /// The time since its last start; `None` where the engine's time stamp cannot be parsed.
     pub up: Option<Duration>,
 }
 
-impl Containers {
-    /// Looks at each of them; at least one.
+/// Explains why nothing is known of a container.
+#[derive(Debug)]
+pub enum DockerError {
+    /// The `docker` command could not be started.
+    Start {
+        /// The subcommand, such as `inspect`.
+        verb: String,
+        /// The error of the operating system.
+        error: io::Error,
+    },
+    /// The command did not end within 15 s.
+    Timeout {
+        /// The subcommand.
+        verb: String,
+    },
+    /// The command failed.
+    Failed {
+        /// The subcommand.
+        verb: String,
+        /// Its standard error.
+        stderr: String,
+    },
+    /// The output is not what the subcommand prints.
+    Unparsed {
+        /// The subcommand.
+        verb: String,
+        /// The parser's message.
+        error: String,
+    },
+    /// No container is selected.
+    NoContainer(ContainerSelector),
+}
+
+impl fmt::Display for DockerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DockerError::Start { verb, error } => {
+                write!(f, "docker {verb} could not be run: {error}; is Docker installed?")
+            }
+            DockerError::Timeout { verb } => {
+                write!(f, "docker {verb} did not respond within {ANSWER_TIMEOUT:?}; is its engine running?")
+            }
+            DockerError::Failed { verb, stderr } => write!(f, "docker {verb} failed: {stderr}"),
+            DockerError::Unparsed { verb, error } => {
+                write!(f, "cannot parse the output of docker {verb}: {error}")
+            }
+            DockerError::NoContainer(selector) => {
+                write!(f, "there is no {selector}; is it running? See `docker compose ls`")
+            }
+        }
+    }
+}
+
+impl std::error::Error for DockerError {}
+
+impl ContainerSelector {
+    /// Inspects each selected container, of which there must be at least one.
     ///
     /// # Errors
-    /// There is none, or Docker does not answer within 15 s; the sentence says which.
-    pub async fn look(&self) -> Result<Vec<Container>, String> {
+    /// [`DockerError`], with [`DockerError::NoContainer`] where nothing is selected.
+    pub async fn inspect(&self) -> Result<Vec<Container>, DockerError> {
         let found = self.find().await?;
         if found.is_empty() {
-            return Err(format!("there is no {self}; is it running? See `docker compose ls`"));
+            return Err(DockerError::NoContainer(self.clone()));
         }
         Ok(found)
     }
 
-    /// Looks at each of them, also where there is none. One that is named must be there.
+    /// Inspects each selected container; the list is empty where a project has none. A container selected by name must
+    /// exist.
     ///
     /// # Errors
-    /// Docker does not answer within 15 s.
-    pub async fn find(&self) -> Result<Vec<Container>, String> {
+    /// [`DockerError`]
+    pub async fn find(&self) -> Result<Vec<Container>, DockerError> {
         let ids = match self {
-            Containers::Named(name) => vec![name.clone()],
-            Containers::Project(project) | Containers::All(project) => {
+            ContainerSelector::Named(name) => vec![name.clone()],
+            ContainerSelector::Project(project) | ContainerSelector::All(project) => {
                 let project = format!("label=com.docker.compose.project={project}");
                 let service = format!("label=com.docker.compose.service={SERVICE}");
                 let mut filters = vec!["ps", "--all", "--quiet", "--no-trunc", "--filter", &project];
-                if matches!(self, Containers::Project(_)) {
+                if matches!(self, ContainerSelector::Project(_)) {
                     filters.extend(["--filter", &service]);
                 }
                 docker(&filters).await?.stdout.lines().map(str::to_owned).collect()
@@ -81,64 +140,64 @@ impl Containers {
     }
 }
 
-impl std::fmt::Display for Containers {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for ContainerSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Containers::Named(name) => write!(f, "container {name}"),
-            Containers::Project(project) => write!(f, "container of {SERVICE} in the Compose project {project}"),
-            Containers::All(project) => write!(f, "container in the Compose project {project}"),
+            ContainerSelector::Named(name) => write!(f, "container {name}"),
+            ContainerSelector::Project(project) => write!(f, "container of {SERVICE} in the Compose project {project}"),
+            ContainerSelector::All(project) => write!(f, "container in the Compose project {project}"),
         }
     }
 }
 
 impl Container {
-    /// What it wrote to both of its outputs within the last `since`, whole lines.
+    /// Returns the whole lines that it wrote to either output within the last `since`.
     ///
     /// # Errors
-    /// Docker does not answer within 15 s.
-    pub async fn log(&self, since: Duration) -> Result<String, String> {
-        docker(&["logs", "--since", &format!("{}s", since.as_secs()), "--", &self.id]).await.map(Said::both)
+    /// [`DockerError`]
+    pub async fn log(&self, since: Duration) -> Result<String, DockerError> {
+        docker(&["logs", "--since", &format!("{}s", since.as_secs()), "--", &self.id]).await.map(DockerOutput::both)
     }
 
-    /// The last `lines` that it wrote to both of its outputs together, oldest first, each after the time it was written
-    /// at. A container that has stopped still has them.
+    /// Returns the last `lines` of both outputs together, oldest first, each behind its time stamp. A stopped container
+    /// still has its log.
     ///
     /// # Errors
-    /// Docker does not answer within 15 s.
-    pub async fn tail(&self, lines: usize) -> Result<Vec<String>, String> {
+    /// [`DockerError`]
+    pub async fn tail(&self, lines: usize) -> Result<Vec<String>, DockerError> {
         let both = docker(&["logs", "--timestamps", "--tail", &lines.to_string(), "--", &self.id]).await?.both();
         let mut both: Vec<_> = both.lines().map(str::to_owned).collect();
-        // One output after the other; the times are of one length, and put them into one order.
+        // Docker prints one output after the other. The time stamps have one length, so sorting by them merges the two.
         both.sort_by(|a, b| time_of(a).cmp(time_of(b)));
         Ok(both.split_off(both.len().saturating_sub(lines)))
     }
 }
 
-/// What a running container uses now, in the engine's own words.
+/// The resources that a running container uses now, as the engine formats them.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Usage {
-    /// The container's.
+pub struct ContainerUsage {
+    /// The container's name.
     pub name: String,
-    /// `3.07%`, of one core.
+    /// The share of one core, such as `3.07%`.
     pub cpu: String,
-    /// `120MiB / 1GiB`
+    /// Used and allowed memory, such as `120MiB / 1GiB`.
     pub memory: String,
-    /// Of its limit, from 0 to 1.
+    /// The used share of the memory limit, from 0 to 1.
     pub memory_share: f64,
 }
 
-/// Asks what each of these containers uses.
+/// Measures what each of these containers uses.
 ///
 /// # Errors
-/// Docker does not answer within 15 s.
-pub async fn usage(ids: &[&str]) -> Result<Vec<Usage>, String> {
+/// [`DockerError`]
+pub async fn usage(ids: &[&str]) -> Result<Vec<ContainerUsage>, DockerError> {
     let args = [&["stats", "--no-stream", "--format", "{{json .}}", "--"][..], ids].concat();
     docker(&args).await?.stdout.lines().map(parse_usage).collect()
 }
 
-fn parse_usage(json: &str) -> Result<Usage, String> {
+fn parse_usage(json: &str) -> Result<ContainerUsage, DockerError> {
     #[derive(Deserialize)]
-    struct Stats {
+    struct StatsJson {
         #[serde(rename = "Name")]
         name: String,
         #[serde(rename = "CPUPerc")]
@@ -148,79 +207,77 @@ fn parse_usage(json: &str) -> Result<Usage, String> {
         #[serde(rename = "MemPerc")]
         share: String,
     }
-    let not_understood = |error: &dyn std::fmt::Display| format!("cannot parse the output of docker stats: {error}");
-    let Stats { name, cpu, memory, share } = serde_json::from_str(json).map_err(|error| not_understood(&error))?;
-    let percent: f64 = share.trim_end_matches('%').parse().map_err(|error| not_understood(&error))?;
-    Ok(Usage { name, cpu, memory, memory_share: percent / 100.0 })
+    let unparsed = |error: &dyn fmt::Display| DockerError::Unparsed { verb: "stats".into(), error: error.to_string() };
+    let StatsJson { name, cpu, memory, share } = serde_json::from_str(json).map_err(|error| unparsed(&error))?;
+    let percent: f64 = share.trim_end_matches('%').parse().map_err(|error| unparsed(&error))?;
+    Ok(ContainerUsage { name, cpu, memory, memory_share: percent / 100.0 })
 }
 
 fn time_of(line: &str) -> &str {
     line.split(' ').next().unwrap_or_default()
 }
 
-/// What `docker` said.
-struct Said {
-    /// Its answer.
+/// Both outputs of a `docker` command that succeeded.
+struct DockerOutput {
     stdout: String,
-    /// Warnings (a config that it may not read, an old API), and for `logs` what the container wrote there.
+    /// Warnings, such as a config that may not be read; for `logs`, what the container wrote to its standard error.
     stderr: String,
 }
 
-impl Said {
-    /// One after the other.
+impl DockerOutput {
+    /// Joins the two, one behind the other.
     fn both(self) -> String {
         self.stdout + &self.stderr
     }
 }
 
-/// Runs `docker`.
-async fn docker(args: &[&str]) -> Result<Said, String> {
+/// Runs one `docker` command to its end.
+async fn docker(args: &[&str]) -> Result<DockerOutput, DockerError> {
     let mut command = Command::new("docker");
     command.args(args).stdin(Stdio::null()).kill_on_drop(true);
-    let asked = || format!("docker {}", args[0]);
+    let verb = || args[0].to_owned();
     let output = match timeout(ANSWER_TIMEOUT, command.output()).await {
         Ok(Ok(output)) => output,
-        Ok(Err(error)) => return Err(format!("{} could not be run: {error}; is Docker installed?", asked())),
-        Err(_) => {
-            return Err(format!("{} did not respond within {ANSWER_TIMEOUT:?}; is its engine running?", asked()));
-        }
+        Ok(Err(error)) => return Err(DockerError::Start { verb: verb(), error }),
+        Err(_) => return Err(DockerError::Timeout { verb: verb() }),
     };
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     if !output.status.success() {
-        return Err(format!("{} failed: {}", asked(), stderr.trim()));
+        return Err(DockerError::Failed { verb: verb(), stderr: stderr.trim().to_owned() });
     }
-    Ok(Said { stdout: String::from_utf8_lossy(&output.stdout).into_owned(), stderr })
+    Ok(DockerOutput { stdout: String::from_utf8_lossy(&output.stdout).into_owned(), stderr })
 }
 
-/// Reads the answer of `docker inspect`.
-fn parse(json: &str, now: jiff::Timestamp) -> Result<Vec<Container>, String> {
+/// Parses the output of `docker inspect`.
+fn parse(json: &str, now: jiff::Timestamp) -> Result<Vec<Container>, DockerError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Inspected {
+    struct InspectJson {
         id: String,
         name: String,
-        state: State,
+        state: StateJson,
         restart_count: u64,
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct State {
+    struct StateJson {
         status: String,
         started_at: String,
-        health: Option<Health>,
+        health: Option<HealthJson>,
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Health {
+    struct HealthJson {
         status: String,
     }
-    let inspected: Vec<Inspected> =
-        serde_json::from_str(json).map_err(|error| format!("cannot parse the output of docker inspect: {error}"))?;
-    let container = |inspected: Inspected| Container {
+    let unparsed =
+        |error: serde_json::Error| DockerError::Unparsed { verb: "inspect".into(), error: error.to_string() };
+    let inspected: Vec<InspectJson> = serde_json::from_str(json).map_err(unparsed)?;
+    let container = |inspected: InspectJson| Container {
         id: inspected.id,
         name: inspected.name.trim_start_matches('/').to_owned(),
         state: inspected.state.status,
-        // An image may switch its parent's check off: that is "none".
+        // An image that switches its parent's health check off is reported as "none".
         health: inspected.state.health.map(|health| health.status).filter(|status| status != "none"),
         restarts: inspected.restart_count,
         up: inspected.state.started_at.parse().ok().and_then(|started: jiff::Timestamp| {

@@ -1,4 +1,4 @@
-//! `cutover`: a blue/green reverse proxy and the runbook around it, in one binary.
+//! `cutover`: a blue/green reverse proxy and the deploys around it, in one binary.
 //!
 //! The folders are layers (`docs/architecture.md`); `tests/it/tidy.rs` keeps them so.
 
@@ -8,8 +8,8 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod demo;
-pub mod deploy;
-pub mod docker;
+mod deploy;
+mod docker;
 pub mod domain;
 pub mod handover;
 pub mod http1;

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use super::deploy;
 use crate::api::status::ChangeRequest;
 use crate::config;
-use crate::deploy::http::Base;
+use crate::deploy::base_url::BaseUrl;
 use crate::deploy::smoke;
 use crate::domain::Color;
 use crate::domain::freeze::What;
@@ -240,7 +240,7 @@ pub(super) enum SampleJob {
 #[derive(Debug, Args)]
 pub(super) struct SmokeArgs {
     /// The color's own address, such as http://127.0.0.1:8001; h2c:// uses HTTP/2, grpc:// gRPC's health check
-    pub(super) url: Base,
+    pub(super) url: BaseUrl,
     /// The version that /version must report
     #[arg(long, value_name = "VERSION")]
     pub(super) expect_version: Option<String>,

@@ -23,14 +23,14 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Between two lines about it where they cannot be drawn over.
 const LINE: Duration = Duration::from_secs(2);
 /// A flip to a color, or (without one) a rollback.
-pub(super) struct What {
+pub(super) struct ChangeOptions {
     pub(super) to: Option<Color>,
     pub(super) how: How,
 }
 
 /// How the wait for a drain ended.
 #[derive(Debug, PartialEq)]
-enum End {
+enum WaitEnd {
     Drained(Drained),
     /// The watch took the traffic back; its sentence.
     TakenBack(String),
@@ -42,7 +42,7 @@ enum End {
 pub(super) async fn change(
     config: &Config,
     service: Option<&str>,
-    what: &What,
+    what: &ChangeOptions,
     form: Form,
 ) -> Result<ExitCode, Failure> {
     let client = Client::new(&config.admin);
@@ -63,14 +63,14 @@ pub(super) async fn change(
     }
     let drain = config.services.iter().find(|known| known.name == service).map(|known| known.drain.timeout);
     let end = follow(&client, &changed, drain).await?;
-    if let End::Drained(drained) = end {
+    if let WaitEnd::Drained(drained) = end {
         changed.drain = Some(drained);
     }
     say(&changed, Some(&end), form);
     Ok(match end {
-        End::Drained(_) => ExitCode::SUCCESS,
-        End::TakenBack(_) => ExitCode::from(ROLLED_BACK),
-        End::Overtaken(_) => ExitCode::from(UNDER_WAY),
+        WaitEnd::Drained(_) => ExitCode::SUCCESS,
+        WaitEnd::TakenBack(_) => ExitCode::from(ROLLED_BACK),
+        WaitEnd::Overtaken(_) => ExitCode::from(UNDER_WAY),
     })
 }
 
@@ -106,7 +106,7 @@ fn refuse_unproven(config: &Config, service: &str, to: Option<Color>, active: Co
 }
 
 /// Waits for the drain. `limit` is the configured one, for the display only.
-async fn follow(client: &Client, changed: &Changed, limit: Option<Duration>) -> Result<End, Failure> {
+async fn follow(client: &Client, changed: &Changed, limit: Option<Duration>) -> Result<WaitEnd, Failure> {
     let mut progress = Progress::new();
     let drained = tokio::select! {
         drained = client.drain(&changed.service) => drained,
@@ -116,7 +116,7 @@ async fn follow(client: &Client, changed: &Changed, limit: Option<Duration>) -> 
         }
     };
     progress.clear();
-    let drained = End::Drained(drained?);
+    let drained = WaitEnd::Drained(drained?);
     // The traffic may have been taken back between the last look and the end of the drain.
     let service = client.status().await?.services.remove(&changed.service);
     Ok(service.and_then(|service| ended_early(&service, changed.epoch)).unwrap_or(drained))
@@ -128,7 +128,7 @@ async fn look(
     changed: &Changed,
     limit: Option<Duration>,
     progress: &mut Progress,
-) -> Result<End, Failure> {
+) -> Result<WaitEnd, Failure> {
     let began = Instant::now();
     loop {
         tokio::time::sleep(LOOK).await;
@@ -148,14 +148,14 @@ async fn look(
 }
 
 /// Whether another epoch has begun, and why.
-fn ended_early(service: &ServiceStatus, epoch: u64) -> Option<End> {
+fn ended_early(service: &ServiceStatus, epoch: u64) -> Option<WaitEnd> {
     if service.epoch == epoch {
         return None;
     }
     let summary = service.summary.clone();
     Some(match service.phase {
-        Phase::RolledBack => End::TakenBack(service.last_verdict.clone().unwrap_or(summary)),
-        Phase::Steady | Phase::Draining | Phase::Watching => End::Overtaken(summary),
+        Phase::RolledBack => WaitEnd::TakenBack(service.last_verdict.clone().unwrap_or(summary)),
+        Phase::Steady | Phase::Draining | Phase::Watching => WaitEnd::Overtaken(summary),
     })
 }
 
@@ -225,22 +225,22 @@ impl Progress {
     }
 }
 
-fn say(changed: &Changed, end: Option<&End>, form: Form) {
+fn say(changed: &Changed, end: Option<&WaitEnd>, form: Form) {
     match form {
         Form::Text => print(&sentence(changed, end)),
         Form::Json => {
             let mut value = serde_json::to_value(changed).expect("our own types have a JSON form");
             match end {
-                Some(End::TakenBack(why)) => value["rolled_back"] = json!(why),
-                Some(End::Overtaken(why)) => value["overtaken"] = json!(why),
-                Some(End::Drained(_)) | None => {}
+                Some(WaitEnd::TakenBack(why)) => value["rolled_back"] = json!(why),
+                Some(WaitEnd::Overtaken(why)) => value["overtaken"] = json!(why),
+                Some(WaitEnd::Drained(_)) | None => {}
             }
             print_json(&value);
         }
     }
 }
 
-fn sentence(changed: &Changed, end: Option<&End>) -> String {
+fn sentence(changed: &Changed, end: Option<&WaitEnd>) -> String {
     let Changed { service, from, to, epoch, dry_run, drain: _ } = changed;
     if *dry_run {
         return format!("{service}: would go {from} -> {to} (epoch {epoch}); nothing was changed\n");
@@ -248,9 +248,9 @@ fn sentence(changed: &Changed, end: Option<&End>) -> String {
     let made = format!("{service}: {from} -> {to} (epoch {epoch})");
     match end {
         None => format!("{made}, not waiting for {from} to drain\n"),
-        Some(End::Drained(drained)) => format!("{made}, {}\n", how_drained(*from, *drained)),
-        Some(End::TakenBack(why)) => format!("{made}, and back: {to} was judged bad\n  {why}\n"),
-        Some(End::Overtaken(why)) => format!("{made}, but somebody else has changed it since\n  {why}\n"),
+        Some(WaitEnd::Drained(drained)) => format!("{made}, {}\n", how_drained(*from, *drained)),
+        Some(WaitEnd::TakenBack(why)) => format!("{made}, and back: {to} was judged bad\n  {why}\n"),
+        Some(WaitEnd::Overtaken(why)) => format!("{made}, but somebody else has changed it since\n  {why}\n"),
     }
 }
 
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn every_end_has_its_sentence() {
-        let drained = |seconds, cut| Some(End::Drained(Drained { seconds, cut }));
+        let drained = |seconds, cut| Some(WaitEnd::Drained(Drained { seconds, cut }));
         for (dry_run, end, want) in [
             (true, None, "recall: would go blue -> green (epoch 2); nothing was changed\n"),
             (false, None, "recall: blue -> green (epoch 2), not waiting for blue to drain\n"),
@@ -294,7 +294,7 @@ mod tests {
             ),
             (
                 false,
-                Some(End::TakenBack("9 of 10 answers failed".into())),
+                Some(WaitEnd::TakenBack("9 of 10 answers failed".into())),
                 "recall: blue -> green (epoch 2), and back: green was judged bad\n  9 of 10 answers failed\n",
             ),
         ] {
@@ -327,7 +327,7 @@ mod tests {
             colors: [].into(),
         };
         assert_eq!(ended_early(&service(2, Phase::Watching), 2), None);
-        assert_eq!(ended_early(&service(3, Phase::RolledBack), 2), Some(End::TakenBack("a verdict".into())));
-        assert_eq!(ended_early(&service(3, Phase::Watching), 2), Some(End::Overtaken("a summary".into())));
+        assert_eq!(ended_early(&service(3, Phase::RolledBack), 2), Some(WaitEnd::TakenBack("a verdict".into())));
+        assert_eq!(ended_early(&service(3, Phase::Watching), 2), Some(WaitEnd::Overtaken("a summary".into())));
     }
 }

@@ -1,4 +1,4 @@
-//! `deploy`, and `rollback --to-tag`: finds the service, runs the runbook, shows how it ended.
+//! Runs `cutover deploy` and `cutover rollback --to-tag`: finds the service, deploys, and shows the outcome.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -8,46 +8,59 @@ use super::failure::Failure;
 use super::{Form, complain, in_runtime};
 use crate::api::client::{Client, ClientError};
 use crate::api::status::{Refusal, RefusalCode};
-use crate::config::Config;
-use crate::deploy::deploy::{self, Ended, Order};
+use crate::config::{Config, Service};
 use crate::deploy::journal::Intent;
-use crate::deploy::show::Show;
-use crate::deploy::site::Site;
+use crate::deploy::outcome::Outcome;
+use crate::deploy::progress::Progress;
+use crate::deploy::start::{self, DeployRequest, Mode};
+use crate::deploy::target::DeployTarget;
+use crate::domain::Color;
 use crate::domain::release::Strategy;
 use crate::ledger::without_secrets;
 
-/// Brings `tag` into production.
-pub(super) fn deploy(
-    path: &Path,
-    service: Option<&str>,
-    intent: Intent,
-    strategy: Option<Strategy>,
-    tag: String,
-    dry_run: bool,
-    form: Form,
-) -> Result<ExitCode, Failure> {
-    let config = Config::load(path)?;
-    let known: Vec<_> = config.services.iter().map(|service| service.name.as_str()).collect();
-    let name = pick(service, &known).map_err(Failure::Usage)?;
-    let service = config.services.iter().find(|service| service.name == name).expect("it was picked from them");
-    let strategy = strategy.unwrap_or(service.deploy.strategy);
-    let order = Order { intent, strategy, tag, dry_run, by: who() };
-    let mut show = Show::new(form == Form::Json);
-    let (ended, sentence) = in_runtime(async { Ok(deploy::run(&config, service, &order, &mut show).await) })?;
-    show.clear();
-    match (ended, form) {
-        (Ended::Kept, _) | (_, Form::Json) => show.outcome(ended.as_str(), &sentence),
-        (_, Form::Text) => complain(&format!("cutover: {}\n", without_secrets(&sentence))),
-    }
-    Ok(ExitCode::from(ended.exit_code()))
+/// What was typed behind `deploy` or `rollback --to-tag`.
+pub(super) struct DeployArgs<'a> {
+    pub(super) service: Option<&'a str>,
+    pub(super) intent: Intent,
+    /// The config's strategy where it is left out.
+    pub(super) strategy: Option<Strategy>,
+    pub(super) tag: String,
+    pub(super) mode: Mode,
 }
 
-/// A rollback was refused: if that is because the release before does not run, and it can be brought up, it is.
+/// Brings a tag into production.
+pub(super) fn deploy(path: &Path, args: DeployArgs<'_>, form: Form) -> Result<ExitCode, Failure> {
+    let DeployArgs { service, intent, strategy, tag, mode } = args;
+    let config = Config::load(path)?;
+    let service = find_service(&config, service)?;
+    let strategy = strategy.unwrap_or(service.deploy.strategy);
+    let request = DeployRequest { intent, strategy, tag, mode, by: who() };
+    let mut progress = match form {
+        Form::Json => Progress::events(),
+        Form::Text => Progress::text(),
+    };
+    let report = in_runtime(async { Ok(start::run(&config, service, &request, &mut progress).await) })?;
+    progress.clear();
+    match (report.outcome, form) {
+        (Outcome::Kept, _) | (_, Form::Json) => progress.outcome(report.outcome.as_str(), &report.sentence),
+        (_, Form::Text) => complain(&format!("cutover: {}\n", without_secrets(&report.sentence))),
+    }
+    Ok(ExitCode::from(report.outcome.exit_code()))
+}
+
+fn find_service<'c>(config: &'c Config, named: Option<&str>) -> Result<&'c Service, Failure> {
+    let known: Vec<_> = config.services.iter().map(|service| service.name.as_str()).collect();
+    let name = pick(named, &known).map_err(Failure::Usage)?;
+    Ok(config.services.iter().find(|service| service.name == name).expect("it was picked from them"))
+}
+
+/// Handles a refused rollback. Where the proxy refused because the release before does not run, that release is brought
+/// up again; otherwise the refusal stands.
 pub(super) fn bring_back(
     path: &Path,
     service: Option<&str>,
     refusal: Refusal,
-    dry_run: bool,
+    mode: Mode,
     form: Form,
 ) -> Result<ExitCode, Failure> {
     let refused = |refusal| Err(Failure::Client(ClientError::Refused(refusal)));
@@ -69,38 +82,43 @@ pub(super) fn bring_back(
         | RefusalCode::Stopping => return refused(refusal),
     };
     let config = Config::load(path)?;
-    let known: Vec<_> = config.services.iter().map(|service| service.name.as_str()).collect();
-    let name = pick(service, &known).map_err(Failure::Usage)?.to_owned();
+    let service = find_service(&config, service)?;
+    let name = &service.name;
     let status = in_runtime(async { Ok(Client::new(&config.admin).status().await?) })?;
-    let active = status.services.get(&name).map(|service| service.active);
-    let service = config.services.iter().find(|service| service.name == name);
-    let (Some(active), Some(service)) = (active, service) else { return refused(refusal) };
+    let Some(active) = status.services.get(name).map(|service| service.active) else { return refused(refusal) };
     let strategy = service.deploy.strategy;
-    let Ok(site) = Site::new(&config, service, strategy) else { return refused(refusal) };
+    let Ok(target) = DeployTarget::new(&config, service, strategy) else { return refused(refusal) };
     let tag = match strategy {
-        // What lies in the other color is what was left, or was never flipped to: nobody is sent there unasked.
+        // The other color holds an older release, or one that was never flipped to. Nobody is sent there unasked.
         Strategy::BlueGreen if !has_way_back => {
             let help = "; to bring back an older release, use `cutover rollback --to-tag`";
             return refused(Refusal { message: refusal.message + help, ..refusal });
         }
-        Strategy::BlueGreen => match in_runtime(async { Ok(site.runs(active.other()).await) })? {
-            Ok(true) => None,
-            // What ran in it last is what its env file says: a deploy that was not kept has put that back.
-            Ok(false) => site.tag(active.other()).ok().flatten(),
-            Err(why) => {
-                let message = format!("{}; cannot tell whether it runs at all: {why}", refusal.message);
-                return refused(Refusal { message, ..refusal });
-            }
+        Strategy::BlueGreen => match stopped_tag(&target, active.other()) {
+            Ok(tag) => tag,
+            Err(why) => return refused(Refusal { message: format!("{}; {why}", refusal.message), ..refusal }),
         },
-        // It is never flipped; the ledger knows what was replaced.
-        Strategy::Recreate => site.check_env_file(active).ok().and_then(|()| site.tag_before(active)),
+        // A service with one color is never flipped; the ledger knows which tag was replaced.
+        Strategy::Recreate => target.check_env_file(active).ok().and_then(|()| target.tag_before(active)),
     };
     let Some(tag) = tag else { return refused(refusal) };
     complain(&format!("{name}: the previous release is not running; bringing it up again: {tag}\n"));
-    deploy(path, Some(&name), Intent::Rollback, Some(strategy), tag, dry_run, form)
+    let args = DeployArgs { service: Some(name), intent: Intent::Rollback, strategy: Some(strategy), tag, mode };
+    deploy(path, args, form)
 }
 
-/// A strategy, as it is typed.
+/// Returns the tag of a color that is stopped, from its env file: a deploy that was not kept has restored that. A color
+/// that runs has none.
+fn stopped_tag(target: &DeployTarget<'_>, color: Color) -> Result<Option<String>, String> {
+    match in_runtime(async { Ok(target.runs(color).await) }) {
+        Ok(Ok(true)) => Ok(None),
+        Ok(Ok(false)) => Ok(target.tag(color).ok().flatten()),
+        Ok(Err(error)) => Err(format!("cannot tell whether it runs at all: {error}")),
+        Err(failure) => Err(failure.to_string()),
+    }
+}
+
+/// Parses a strategy as it is typed.
 pub(super) fn strategy(text: &str) -> Result<Strategy, &'static str> {
     [Strategy::BlueGreen, Strategy::Recreate]
         .into_iter()
@@ -108,7 +126,7 @@ pub(super) fn strategy(text: &str) -> Result<Strategy, &'static str> {
         .ok_or("blue-green or recreate")
 }
 
-/// An image tag, as Docker has them.
+/// Parses an image tag, with the characters that Docker allows.
 pub(super) fn tag(text: &str) -> Result<String, &'static str> {
     let is_first = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     let is_tag = text.len() <= 128

@@ -29,9 +29,11 @@ use crate::api::status::{FreezeRequest, Status};
 use crate::config::{self, Config};
 use crate::demo::sample;
 use crate::deploy::journal::Intent;
+use crate::deploy::start::Mode;
 use crate::handover::Inherited;
 use crate::{demo, serve};
 use args::{Cli, LedgerJob, Verb};
+use deploy::DeployArgs;
 use failure::Failure;
 
 /// Between two screens of `status --watch`.
@@ -90,14 +92,18 @@ fn perform(cli: Cli, form: Form) -> Result<ExitCode, Failure> {
         Verb::Smoke(args) => return in_runtime(smoke::smoke(args, cli.config.as_deref(), form)),
         Verb::Flip { target, how } => {
             let (service, color) = args::flip_target(&target).map_err(Failure::Usage)?;
-            let (config, what) = (reach(&path()?)?, change::What { to: Some(color), how });
+            let (config, what) = (reach(&path()?)?, change::ChangeOptions { to: Some(color), how });
             return in_runtime(change::change(&config, service, &what, form));
         }
         Verb::Deploy { service, image_tag, strategy, dry_run } => {
-            return deploy::deploy(&path()?, service.as_deref(), Intent::Deploy, strategy, image_tag, dry_run, form);
+            let (service, mode) = (service.as_deref(), mode(dry_run));
+            let args = DeployArgs { service, intent: Intent::Deploy, strategy, tag: image_tag, mode };
+            return deploy::deploy(&path()?, args, form);
         }
         Verb::Rollback { service, to_tag: Some(tag), how } => {
-            return deploy::deploy(&path()?, service.as_deref(), Intent::Rollback, None, tag, how.dry_run, form);
+            let (service, mode) = (service.as_deref(), mode(how.dry_run));
+            let args = DeployArgs { service, intent: Intent::Rollback, strategy: None, tag, mode };
+            return deploy::deploy(&path()?, args, form);
         }
         Verb::SampleApp { job } => {
             return Ok(sample::run(&match job {
@@ -109,12 +115,12 @@ fn perform(cli: Cli, form: Form) -> Result<ExitCode, Failure> {
         }
         Verb::Rollback { service, to_tag: None, how } => {
             let (config, force, dry_run) = (reach(&path()?)?, how.force, how.dry_run);
-            let what = change::What { to: None, how };
+            let what = change::ChangeOptions { to: None, how };
             let changed = in_runtime(change::change(&config, service.as_deref(), &what, form));
             // A retired color is no way back until it is brought up again.
             return match changed {
                 Err(Failure::Client(ClientError::Refused(refusal))) if !force => {
-                    deploy::bring_back(&path()?, service.as_deref(), refusal, dry_run, form)
+                    deploy::bring_back(&path()?, service.as_deref(), refusal, mode(dry_run), form)
                 }
                 changed => changed,
             };
@@ -136,6 +142,11 @@ fn perform(cli: Cli, form: Form) -> Result<ExitCode, Failure> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads `--dry-run`.
+fn mode(dry_run: bool) -> Mode {
+    if dry_run { Mode::DryRun } else { Mode::Real }
 }
 
 /// What a client needs of the config. A file that was broken since the proxy started must not keep anybody from rolling

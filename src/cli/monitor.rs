@@ -1,4 +1,4 @@
-//! `cutover monitor`: the runbook's monitoring checklist, one line each; exit code 1 where one is not well.
+//! Runs `cutover monitor`: prints the monitoring checklist, and exits with code 1 where an item is not well.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,9 +10,9 @@ use super::args::pick;
 use super::failure::Failure;
 use super::{Form, client, in_runtime, print, print_json};
 use crate::config::Config;
-use crate::deploy::monitor::{Blind, Item, Standing, look};
+use crate::deploy::monitor::{self, CheckStatus, ChecklistItem, MonitorError};
 
-/// Looks at one service, or at all.
+/// Checks one service, or all of them.
 pub fn monitor(path: &Path, service: Option<&str>, over: Duration, form: Form) -> Result<ExitCode, Failure> {
     let config = Config::load(path)?;
     let known: Vec<_> = config.services.iter().map(|service| service.name.as_str()).collect();
@@ -22,8 +22,8 @@ pub fn monitor(path: &Path, service: Option<&str>, over: Duration, form: Form) -
     let mut is_well = true;
     let mut all = serde_json::Map::new();
     for service in services {
-        let items = in_runtime(async { look(service, &client, over).await.map_err(failure) })?;
-        is_well &= items.iter().all(|item| matches!(item.standing, Standing::Ok | Standing::None));
+        let items = in_runtime(async { monitor::run(service, &client, over).await.map_err(failure) })?;
+        is_well &= items.iter().all(|item| matches!(item.standing, CheckStatus::Ok | CheckStatus::None));
         if form == Form::Text {
             print(&text(&service.name, &items));
         }
@@ -35,16 +35,16 @@ pub fn monitor(path: &Path, service: Option<&str>, over: Duration, form: Form) -
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-fn failure(blind: Blind) -> Failure {
+fn failure(blind: MonitorError) -> Failure {
     match blind {
-        Blind::NoStatus(error) => Failure::Client(error),
-        Blind::NoService(_) => Failure::Failed(blind.to_string()),
+        MonitorError::NoStatus(error) => Failure::Client(error),
+        MonitorError::NoService(_) => Failure::Failed(blind.to_string()),
     }
 }
 
-fn text(service: &str, items: &[Item]) -> String {
+fn text(service: &str, items: &[ChecklistItem]) -> String {
     let mut out = format!("{service}\n");
-    for Item { name, standing, findings } in items {
+    for ChecklistItem { name, standing, findings } in items {
         for (at, finding) in findings.iter().enumerate() {
             let (standing, name) = if at == 0 { (standing.to_string(), *name) } else { (String::new(), "") };
             out += &format!("  {standing:<8} {name:<13} {finding}\n");

@@ -1,7 +1,7 @@
-//! `smoke`: tests a color, prints the transcript, and appends the outcome to the ledger.
+//! Runs `cutover smoke`: tests a color, prints the transcript, and appends the outcome to the ledger.
 //!
-//! It needs no proxy, and no config either: without one it looks at no container, unless one is named, and the ledger
-//! is where the default has it.
+//! The verb needs neither a proxy nor a config. Without a config it inspects only containers that are named, and writes
+//! to the default ledger.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,34 +12,34 @@ use super::args::{SmokeArgs, who};
 use super::failure::Failure;
 use super::{Form, complain, print, print_json, reach};
 use crate::config::{self, ColorConfig, Config, EnvFile, Service};
-use crate::deploy::http::{Base, Scheme};
-use crate::deploy::smoke::{Failed, Passed, Ready, Smoke, line, run};
-use crate::docker::Containers;
+use crate::deploy::base_url::{BaseUrl, ProbeScheme};
+use crate::deploy::smoke::{ReadyCheck, SmokeFailure, SmokePassed, SmokeTest, line, run};
+use crate::docker::ContainerSelector;
 use crate::ledger::redact::Secrets;
 use crate::ledger::{self, Place};
 
 /// Tests a color.
 pub(super) async fn smoke(args: SmokeArgs, config: Option<&Path>, form: Form) -> Result<ExitCode, Failure> {
-    if args.url.scheme() == Scheme::Grpc && (args.expect_version.is_some() || args.expect_service.is_some()) {
+    if args.url.scheme() == ProbeScheme::Grpc && (args.expect_version.is_some() || args.expect_service.is_some()) {
         let why = format!("{}: gRPC has no /version; leave out --expect-version and --expect-service", args.url);
         return Err(Failure::Usage(why));
     }
     let config = match (config, config::find(config)) {
         (_, Ok(path)) => Some(reach(&path)?),
-        // Nobody named one, and there is none.
+        // A config was neither named nor found, so the defaults hold.
         (None, Err(_)) => None,
         (Some(_), Err(problems)) => return Err(problems.into()),
     };
     let known = config.as_ref().and_then(|config| color_at(config, &args.url));
     let containers = match (args.container, args.project) {
-        (Some(name), _) => Some(Containers::Named(name)),
-        (None, Some(project)) => Some(Containers::Project(project)),
+        (Some(name), _) => Some(ContainerSelector::Named(name)),
+        (None, Some(project)) => Some(ContainerSelector::Project(project)),
         (None, None) if args.no_container => None,
-        (None, None) => known.and_then(|(_, color)| color.project.clone()).map(Containers::Project),
+        (None, None) => known.and_then(|(_, color)| color.project.clone()).map(ContainerSelector::Project),
     };
-    let test = Smoke {
+    let test = SmokeTest {
         base: args.url.announced(known.and_then(|(service, _)| service.upstream.proxy_protocol)),
-        ready: Ready::Runbook,
+        ready: ReadyCheck::Readyz,
         expect_version: args.expect_version,
         expect_service: args.expect_service,
         timeout: args.timeout,
@@ -53,7 +53,7 @@ pub(super) async fn smoke(args: SmokeArgs, config: Option<&Path>, form: Form) ->
         }
     })
     .await;
-    // Without a config nobody knows where the head of the chain is kept.
+    // Without a config the head of the ledger's chain is not known.
     let alone = || Place { path: PathBuf::from(config::LEDGER), head: None };
     let place = config.map_or_else(alone, |config| Place::new(&config.state.ledger, &config.state.dir));
     if let Err(error) = ledger::append(&place, &line(&test.base, &outcome, &who())) {
@@ -68,14 +68,14 @@ pub(super) async fn smoke(args: SmokeArgs, config: Option<&Path>, form: Form) ->
     Ok(if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-/// What the env file of a color has that its logs must not tell; nothing where it cannot be read.
+/// Returns the secrets of a color's env file, which are hidden in its logs; none where the file cannot be read.
 fn secrets(color: &ColorConfig) -> Secrets {
     let file = color.env_file.as_deref().and_then(|path| EnvFile::load(path).ok());
     file.as_ref().map(Secrets::of).unwrap_or_default()
 }
 
-/// The color that listens at `base`.
-fn color_at<'c>(config: &'c Config, base: &Base) -> Option<(&'c Service, &'c ColorConfig)> {
+/// Finds the color that listens at `base`.
+fn color_at<'c>(config: &'c Config, base: &BaseUrl) -> Option<(&'c Service, &'c ColorConfig)> {
     let is_local = |host: &str| host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
     let same_host = |host: &str| host == base.host() || is_local(host) && is_local(base.host());
     let colors_of = |service: &'c Service| service.colors.iter().map(move |color| (service, color));
@@ -83,11 +83,13 @@ fn color_at<'c>(config: &'c Config, base: &Base) -> Option<(&'c Service, &'c Col
     colors.find(|(_, color)| color.upstreams.iter().any(|at| at.port == base.port() && same_host(&at.host)))
 }
 
-fn summary(base: &Base, outcome: &Result<Passed, Failed>) -> Value {
+fn summary(base: &BaseUrl, outcome: &Result<SmokePassed, SmokeFailure>) -> Value {
     match outcome {
-        Ok(Passed { version, service, containers }) => json!({
+        Ok(SmokePassed { version, service, containers }) => json!({
             "url": base.to_string(), "passed": true, "service": service, "version": version, "containers": containers,
         }),
-        Err(Failed { check, why }) => json!({ "url": base.to_string(), "passed": false, "check": check, "why": why }),
+        Err(SmokeFailure { check, cause }) => {
+            json!({ "url": base.to_string(), "passed": false, "check": check, "why": cause.to_string() })
+        }
     }
 }

@@ -1,6 +1,7 @@
-//! One program run beside us: its exact command line for people, a limit in time, and the end of what it said.
+//! Runs child programs: with a time limit, a printable command line, and the end of their output.
 //!
-//! It dies with us, also when we are killed: what was left running would race the run that goes on after us.
+//! A child dies with this process, even when the process is killed: a child that ran on would race the deploy that is
+//! started next.
 
 use std::fmt;
 use std::fs::File;
@@ -11,12 +12,12 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-/// How much of each output is kept: its end.
+/// How many bytes of each output are kept, counted from its end.
 const OUTPUT_BYTES_MAX: usize = 1024 * 1024;
-/// Lines of an output that are shown when it failed.
+/// How many lines of the output a failure shows.
 const LINES_SHOWN: usize = 8;
 
-/// A program, its arguments, and what of our environment it must not see.
+/// Describes a child: its program, its arguments, and the variables of our environment that are hidden from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     program: String,
@@ -24,42 +25,40 @@ pub struct Command {
     hidden: Vec<String>,
 }
 
-/// It ended well.
+/// The output of a child that succeeded.
 #[derive(Debug)]
 pub struct Output {
     /// The last MiB of its standard output; empty where that went to a file.
     pub stdout: String,
-    /// The last MiB of its standard error.
-    pub stderr: String,
 }
 
-/// It did not.
+/// Explains why a child did not succeed. Each variant begins with the command line.
 #[derive(Debug)]
-pub enum Failure {
+pub enum CommandError {
     /// It could not be started.
     Start(String, io::Error),
-    /// It did not end in time, and was killed.
-    Late(String, Duration),
-    /// It ended badly; with the end of what it said.
+    /// It did not end within the limit, and was killed.
+    Timeout(String, Duration),
+    /// It ended with a bad exit status; the text is the end of its output.
     Status(String, ExitStatus, String),
 }
 
-impl Failure {
-    /// Its exit code, where it had one.
+impl CommandError {
+    /// Returns the exit code, if the child had one.
     pub fn code(&self) -> Option<i32> {
         match self {
-            Failure::Status(_, status, _) => status.code(),
-            Failure::Start(..) | Failure::Late(..) => None,
+            CommandError::Status(_, status, _) => status.code(),
+            CommandError::Start(..) | CommandError::Timeout(..) => None,
         }
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Start(command, error) => write!(f, "could not be started: {error}: {command}"),
-            Failure::Late(command, limit) => write!(f, "not done within {limit:?}, killed: {command}"),
-            Failure::Status(command, status, said) => match said.as_str() {
+            CommandError::Start(command, error) => write!(f, "could not be started: {error}: {command}"),
+            CommandError::Timeout(command, limit) => write!(f, "not done within {limit:?}, killed: {command}"),
+            CommandError::Status(command, status, said) => match said.as_str() {
                 "" => write!(f, "{status}, without a word: {command}"),
                 said => write!(f, "{status}: {command}\n{said}"),
             },
@@ -67,91 +66,92 @@ impl fmt::Display for Failure {
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for CommandError {}
 
 impl Command {
-    /// `program` with `args`.
+    /// Describes `program` with `args`.
     pub fn new<S: Into<String>>(program: impl Into<String>, args: impl IntoIterator<Item = S>) -> Self {
         Command { program: program.into(), args: args.into_iter().map(Into::into).collect(), hidden: Vec::new() }
     }
 
-    /// Hides a variable of our environment from it.
+    /// Hides a variable of our environment from the child.
     pub fn without(mut self, variable: impl Into<String>) -> Self {
         self.hidden.push(variable.into());
         self
     }
 
-    /// Runs it and waits for its end, at most `limit`.
+    /// Runs the child and waits at most `limit` for its end.
     ///
     /// # Errors
-    /// [`Failure`]
-    pub async fn run(&self, limit: Duration) -> Result<Output, Failure> {
+    /// [`CommandError`]
+    pub async fn run(&self, limit: Duration) -> Result<Output, CommandError> {
         self.run_into(Stdio::piped(), &[], limit).await
     }
 
-    /// Runs it with `input` on its standard input; one that does not read it ends as well as any other.
+    /// Runs the child with `input` on its standard input. A child that ignores its input is not at fault.
     ///
     /// # Errors
-    /// [`Failure`]
-    pub async fn run_with_input(&self, input: &[u8], limit: Duration) -> Result<Output, Failure> {
+    /// [`CommandError`]
+    pub async fn run_with_input(&self, input: &[u8], limit: Duration) -> Result<Output, CommandError> {
         self.run_into(Stdio::piped(), input, limit).await
     }
 
-    /// Runs it with its standard output going to `file`.
+    /// Runs the child with its standard output redirected to `file`.
     ///
     /// # Errors
-    /// [`Failure`]
-    pub async fn run_to_file(&self, file: File, limit: Duration) -> Result<Output, Failure> {
+    /// [`CommandError`]
+    pub async fn run_to_file(&self, file: File, limit: Duration) -> Result<Output, CommandError> {
         self.run_into(file.into(), &[], limit).await
     }
 
-    async fn run_into(&self, stdout: Stdio, input: &[u8], limit: Duration) -> Result<Output, Failure> {
-        let start = |error| Failure::Start(self.to_string(), error);
+    async fn run_into(&self, stdout: Stdio, input: &[u8], limit: Duration) -> Result<Output, CommandError> {
+        let start = |error| CommandError::Start(self.to_string(), error);
         let mut command = tokio::process::Command::new(&self.program);
         command.args(&self.args).stdout(stdout).stderr(Stdio::piped()).kill_on_drop(true);
         command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() });
         for variable in &self.hidden {
             command.env_remove(variable);
         }
-        // Of its own group: a Ctrl-C at the terminal is ours to handle, and its children can be killed with it.
+        // The child leads a process group of its own: a Ctrl-C at the terminal reaches only this process, and the
+        // child's own children can be killed together with it.
         command.process_group(0);
         die_with_us(&mut command);
         let mut child = command.spawn().map_err(start)?;
-        let group = Group(child.id());
+        let group = ProcessGroup(child.id());
         let (out, err, stdin) = (child.stdout.take(), child.stderr.take(), child.stdin.take());
         let told = async {
             if let Some(mut stdin) = stdin {
-                // It may end without having read it.
+                // A child that ends without reading its input breaks the pipe, which is no failure.
                 let _ = stdin.write_all(input).await;
             }
         };
         let whole = async { tokio::join!(end_of(out), end_of(err), child.wait(), told) };
         let Ok((stdout, stderr, status, ())) = timeout(limit, whole).await else {
-            return Err(Failure::Late(self.to_string(), limit));
+            return Err(CommandError::Timeout(self.to_string(), limit));
         };
         let status = status.map_err(start)?;
         group.forget();
         if status.success() {
-            return Ok(Output { stdout, stderr });
+            return Ok(Output { stdout });
         }
         let said = if stderr.trim().is_empty() { &stdout } else { &stderr };
-        Err(Failure::Status(self.to_string(), status, last_lines(said, LINES_SHOWN)))
+        Err(CommandError::Status(self.to_string(), status, last_lines(said, LINES_SHOWN)))
     }
 }
 
-/// The group of a child that runs; killed when dropped before it is over.
-struct Group(Option<u32>);
+/// The process group of a running child. It is killed on drop, unless the child was seen to end.
+struct ProcessGroup(Option<u32>);
 
-impl Group {
+impl ProcessGroup {
     fn forget(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if let Some(id) = self.0.and_then(|id| libc::pid_t::try_from(id).ok()) {
-            // SAFETY: kill takes two numbers. The group is ours, and its leader was not waited for yet.
+            // SAFETY: kill takes two numbers. The group is ours, because its leader was not waited for yet.
             unsafe { libc::kill(-id, libc::SIGKILL) };
         }
     }
@@ -165,7 +165,7 @@ fn die_with_us(command: &mut tokio::process::Command) {
             if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
                 return Err(io::Error::last_os_error());
             }
-            // We may have died before it was set.
+            // The parent may have died before the signal was set.
             if libc::getppid().cast_unsigned() != parent {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
@@ -174,11 +174,11 @@ fn die_with_us(command: &mut tokio::process::Command) {
     }
 }
 
-/// Reads to the end and keeps the last MiB.
+/// Reads an output to its end and keeps the last MiB.
 async fn end_of(reader: Option<impl AsyncRead + Unpin>) -> String {
     let (mut kept, mut piece) = (Vec::new(), [0; 16 * 1024]);
     let Some(mut reader) = reader else { return String::new() };
-    // A broken pipe ends it like its end.
+    // A read error ends the output like its regular end.
     while let Ok(n @ 1..) = reader.read(&mut piece).await {
         kept.extend_from_slice(&piece[..n]);
         if kept.len() > 2 * OUTPUT_BYTES_MAX {
@@ -188,14 +188,14 @@ async fn end_of(reader: Option<impl AsyncRead + Unpin>) -> String {
     String::from_utf8_lossy(&kept[kept.len().saturating_sub(OUTPUT_BYTES_MAX)..]).into_owned()
 }
 
-/// The last `n` lines that are not blank, indented.
+/// Returns the last `n` lines that are not blank, indented.
 pub fn last_lines(text: &str, n: usize) -> String {
     let lines: Vec<_> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
     let last: Vec<_> = lines[lines.len().saturating_sub(n)..].iter().map(|line| format!("    {line}")).collect();
     last.join("\n")
 }
 
-/// As it could be typed into a shell.
+/// Formats the command as it can be typed into a shell.
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&quoted(&self.program))?;
@@ -230,7 +230,7 @@ mod tests {
     #[tokio::test]
     async fn that_ends_well_gives_its_output() {
         let output = sh("echo out; echo err >&2").run(LONG).await.unwrap();
-        assert_eq!((&*output.stdout, &*output.stderr), ("out\n", "err\n"));
+        assert_eq!(output.stdout, "out\n", "standard error stays apart");
     }
 
     #[tokio::test]
@@ -257,7 +257,7 @@ mod tests {
         let file = folder.path().join("late");
         let script = format!("(sleep 1; touch {0}) & sleep 1; touch {0}", file.display());
         let failure = sh(&script).run(Duration::from_millis(100)).await.unwrap_err();
-        assert!(matches!(failure, Failure::Late(..)), "{failure}");
+        assert!(matches!(failure, CommandError::Timeout(..)), "{failure}");
         tokio::time::sleep(Duration::from_millis(1500)).await;
         assert!(!file.exists(), "nothing of it went on");
     }

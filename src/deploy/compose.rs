@@ -1,42 +1,43 @@
-//! `docker compose` for one color: its project, its file and its env file, always named in full.
+//! Builds the `docker compose` commands of one color, each with its project, its file and its env file in full.
 //!
-//! Compose prefers its environment to its env file, so every variable of the env file is hidden from it: an exported
-//! `HOST_PORT` of the other color would otherwise bring this one up on the wrong port.
+//! Compose prefers its environment to its env file. Every variable of the env file is therefore hidden from it: an
+//! exported `HOST_PORT` of the other color would otherwise bring this one up on the wrong port.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::deploy::command::{Command, Failure, Output};
+use crate::deploy::command::{Command, CommandError, Output};
 use crate::docker::SERVICE;
 
-/// For a question that changes nothing.
-pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Variables that would point Compose elsewhere, whether the env file has them or not.
+/// How long a command that changes nothing may take.
+pub const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Variables that would point Compose at another project. They are hidden even where the env file lacks them.
 const MISLEADING: [&str; 6] =
     ["COMPOSE_FILE", "COMPOSE_PROJECT_NAME", "COMPOSE_ENV_FILES", "COMPOSE_PROFILES", "IMAGE_TAG", "HOST_PORT"];
 
 /// The Compose project of one color, with one of its env files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compose {
-    /// `COMPOSE_PROJECT_NAME`
+    /// The name of the project, `COMPOSE_PROJECT_NAME`.
     pub project: String,
-    /// `docker-compose.yml`
+    /// The Compose file.
     pub file: PathBuf,
-    /// The env file that is given to it.
+    /// The env file that fills in the Compose file's variables.
     pub env_file: PathBuf,
-    /// The variables of that file.
+    /// The variables that the env file sets.
     pub variables: Vec<String>,
 }
 
 impl Compose {
-    /// The same project with another env file of the same variables.
+    /// Returns the same project with another env file of the same variables.
     pub fn with_env_file(&self, env_file: &Path) -> Self {
         Compose { env_file: env_file.to_owned(), ..self.clone() }
     }
 
-    /// `docker compose -p … -f … --env-file …` with `args` behind it.
+    /// Builds `docker compose -p … -f … --env-file …`, followed by `args`.
     pub fn command(&self, args: &[&str]) -> Command {
         let (file, env_file) = (self.file.display().to_string(), self.env_file.display().to_string());
         let first = ["compose", "-p", &self.project, "-f", &file, "--env-file", &env_file];
@@ -76,47 +77,88 @@ impl Compose {
         self.command(&args)
     }
 
-    /// Prints the file with every variable filled in.
+    /// Prints the Compose file with every variable filled in.
     pub fn config(&self) -> Command {
         self.command(&["config", "--format", "json"])
     }
 
-    /// The image that `api` would run.
+    /// Reads the Compose file as Compose itself understands it.
     ///
     /// # Errors
-    /// The file is not valid, or has no `api` with an `image`; a sentence.
-    pub async fn image(&self) -> Result<String, String> {
-        let Output { stdout, .. } = self.config().run(ANSWER_TIMEOUT).await.map_err(|failure| failure.to_string())?;
-        let config: Value = serde_json::from_str(&stdout)
-            .map_err(|error| format!("docker compose config says what is not understood: {error}"))?;
+    /// [`ComposeError`]
+    pub async fn read_config(&self) -> Result<Value, ComposeError> {
+        let Output { stdout } = self.config().run(QUERY_TIMEOUT).await?;
+        serde_json::from_str(&stdout).map_err(ComposeError::Unparsed)
+    }
+
+    /// Returns the image that `api` would run.
+    ///
+    /// # Errors
+    /// [`ComposeError`]
+    pub async fn image(&self) -> Result<String, ComposeError> {
+        let config = self.read_config().await?;
         let image = config["services"][SERVICE]["image"].as_str();
-        image
-            .map(str::to_owned)
-            .ok_or_else(|| format!("{} has no service `{SERVICE}` with an image", self.file.display()))
+        image.map(str::to_owned).ok_or_else(|| ComposeError::NoImage { file: self.file.clone() })
     }
 }
 
-/// `docker image inspect`, for whether an image is on this machine.
+/// Builds `docker image inspect`, which fails where the image is not on this machine.
 pub fn inspect_image(image: &str) -> Command {
     Command::new("docker", ["image", "inspect", "--format", "{{.Id}}", image])
 }
 
-/// Whether an image is on this machine.
+/// Returns whether an image is on this machine.
 ///
 /// # Errors
-/// Docker does not answer; a sentence.
-pub async fn has_image(image: &str) -> Result<bool, String> {
-    match inspect_image(image).run(ANSWER_TIMEOUT).await {
+/// [`CommandError`]: Docker does not answer.
+pub async fn has_image(image: &str) -> Result<bool, CommandError> {
+    match inspect_image(image).run(QUERY_TIMEOUT).await {
         Ok(_) => Ok(true),
-        Err(Failure::Status(_, _, said)) if said.to_ascii_lowercase().contains("no such image") => Ok(false),
-        Err(failure) => Err(failure.to_string()),
+        Err(CommandError::Status(_, _, said)) if said.to_ascii_lowercase().contains("no such image") => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
-/// What `api` of a project wrote last, at most `lines` lines of each container. Empty when Docker does not say.
+/// Explains why a Compose file could not be used.
+#[derive(Debug)]
+pub enum ComposeError {
+    /// Compose rejects the file, or does not answer.
+    Command(CommandError),
+    /// `docker compose config` printed something else than JSON.
+    Unparsed(serde_json::Error),
+    /// The service `api` is missing, or has no `image`.
+    NoImage {
+        /// The Compose file.
+        file: PathBuf,
+    },
+}
+
+impl fmt::Display for ComposeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ComposeError::Command(error) => error.fmt(f),
+            ComposeError::Unparsed(error) => {
+                write!(f, "the output of docker compose config is not understood: {error}")
+            }
+            ComposeError::NoImage { file } => {
+                write!(f, "{} has no service `{SERVICE}` with an image", file.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for ComposeError {}
+
+impl From<CommandError> for ComposeError {
+    fn from(error: CommandError) -> Self {
+        ComposeError::Command(error)
+    }
+}
+
+/// Returns the last `lines` log lines of each `api` container, or nothing where Docker does not answer.
 pub async fn log(compose: &Compose, lines: u16) -> String {
     let command = compose.command(&["logs", "--no-color", "--tail", &lines.to_string(), SERVICE]);
-    command.run(ANSWER_TIMEOUT).await.map(|output| output.stdout).unwrap_or_default()
+    command.run(QUERY_TIMEOUT).await.map(|output| output.stdout).unwrap_or_default()
 }
 
 #[cfg(test)]

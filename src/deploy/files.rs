@@ -1,5 +1,6 @@
-//! A file replaced whole: temporary file, fsync, rename, fsync of the folder. A crash at any instant leaves the old one
-//! or the new one.
+//! Replaces files whole: temporary file, fsync, rename, fsync of the folder.
+//!
+//! A crash at any instant leaves the old file or the new one, never a part of either.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -8,22 +9,25 @@ use std::path::{Path, PathBuf};
 
 use crate::os::group_files::{folder_of, share};
 
-/// Replaces `path` by `content`. The new file has the mode, the group and the owner of `like` (where it may be given
-/// away). Without one it has mode 0600, in a folder that a group [shares](share) 0660. A symlink stays, and the file
-/// that it names is replaced.
+/// Replaces `path` by `content`.
+///
+/// The new file takes mode, group and (where the process may give files away) owner from `like`. Without `like` its
+/// mode is 0600, or 0660 in a folder that a group [shares](share). A symlink stays, and the file that it points to is
+/// replaced.
 ///
 /// # Errors
-/// The file is as it was.
+/// An error of the file system; the file is as it was.
 pub fn replace(path: &Path, content: &[u8], like: Option<&Path>) -> io::Result<()> {
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let temporary = beside(path, ".new");
-    // Left over from a crash, perhaps with another mode.
+    // A crash may have left one behind, perhaps with another mode.
     remove(&temporary)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     match like {
         Some(like) => {
             let like = fs::metadata(like)?;
-            // Only root may give files away; whoever is in its group may keep it there, for the proxy that reads it.
+            // Only root may give files away. A member of the group can at least keep the group, through which the proxy
+            // reads the file.
             let _ =
                 fchown(&file, Some(like.uid()), Some(like.gid())).or_else(|_| fchown(&file, None, Some(like.gid())));
             file.set_permissions(fs::Permissions::from_mode(like.mode() & 0o7777))?;
@@ -36,10 +40,10 @@ pub fn replace(path: &Path, content: &[u8], like: Option<&Path>) -> io::Result<(
     sync_folder_of(path)
 }
 
-/// Removes a file; one that is not there is no error.
+/// Removes a file; a missing file is no error.
 ///
 /// # Errors
-/// It is still there.
+/// An error of the file system; the file is still there.
 pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -47,15 +51,15 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes what was renamed in the folder of `path` survive a power cut.
+/// Syncs the folder of `path`, so that a rename in it survives a power cut.
 ///
 /// # Errors
-/// It may not.
+/// An error of the file system; the rename may be lost.
 pub fn sync_folder_of(path: &Path) -> io::Result<()> {
     File::open(folder_of(path))?.sync_all()
 }
 
-/// `path` with something behind its name.
+/// Returns `path` with `suffix` appended to its file name.
 pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);

@@ -1,8 +1,8 @@
-//! What a deploy has begun and done, on the disk before and after each step, and the lock that keeps it alone.
+//! Keeps the journal of a deploy on the disk, and the lock that lets only one deploy of a service run.
 //!
-//! One folder per state folder, `deploy/`, with three files per service: `NAME.lock`, `NAME.json` while a deploy is not
-//! over, and `NAME.env`, the env file as it was before the deploy changed it. A crash at any instant leaves a journal
-//! that says at most one step too many.
+//! The state folder has one folder, `deploy/`, with three files per service: `NAME.lock`, `NAME.json` while a deploy is
+//! not over, and `NAME.env`, the env file as it was before the deploy changed it. The journal is written before and
+//! after each step, so that a crash at any instant leaves a journal that is at most one step ahead of what was done.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -13,68 +13,86 @@ use serde::{Deserialize, Serialize};
 
 use crate::deploy::files;
 use crate::domain::Color;
-use crate::domain::release::{Decided, Interrupted, Moment, Step, Strategy};
+use crate::domain::release::{Decision, HookPoint, InterruptedRelease, Step, Strategy};
 use crate::os::group_files;
 
-/// The form written now; a file with a newer one is not understood.
+/// The version of the format; a file with a newer version is rejected.
 const VERSION: u32 = 1;
 
-/// What is being brought into production, and how far it got.
+/// Records which release is brought into production, and how far it got.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Journal {
     version: u32,
-    /// The service.
     pub service: String,
-    /// Why: a new release, or the one before.
     pub intent: Intent,
-    /// How.
     pub strategy: Strategy,
-    /// The image tag.
+    /// The image tag of the release.
     pub tag: String,
-    /// The color it is brought up in.
+    /// The color in which the release is brought up.
     pub color: Color,
-    /// The service's epoch before.
+    /// The service's epoch when the deploy began.
     pub epoch: u64,
-    /// The color's image tag before.
+    /// The color's image tag when the deploy began.
     pub tag_before: Option<String>,
-    /// Whether the color's containers ran before.
+    /// Whether the color's containers ran when the deploy began.
     pub ran_before: bool,
-    /// When it was begun, UTC.
+    /// The time at which the deploy began, in UTC.
     pub began: String,
-    /// By whom.
+    /// The operator, as the ledger names them.
     pub by: String,
     /// The last step that was begun.
     pub reached: Step,
-    /// The steps that were done.
+    /// The steps that were finished.
     pub done: Vec<Step>,
-    /// The migration ran, so that the old color has to live with what it did.
+    /// Whether a migration ran, with whose result the old color has to live.
     pub migrated: bool,
-    /// Whether the old color was ready when the migration began, the first time: what it hurts is not ready after it.
+    /// Whether the old color was ready when the migration began for the first time. A color that the migration has hurt
+    /// is not ready afterwards, so a later run must not ask again.
     #[serde(default)]
     pub old_was_ready: Option<bool>,
-    /// The snapshot that was made.
+    /// The snapshot of the data, once there is one.
     pub snapshot: Option<PathBuf>,
-    /// The epoch that the flip made.
+    /// The epoch that the flip began.
     pub flipped: Option<u64>,
-    /// What was decided about it, and why.
-    pub decided: Option<(Decided, String)>,
-    /// The hooks that were run.
+    /// The decision about the release, and its reason.
+    pub decided: Option<Decided>,
+    /// The hooks that were run successfully.
     #[serde(default)]
-    pub hooks: Vec<Moment>,
+    pub hooks: Vec<HookPoint>,
 }
 
-/// Why a tag is brought into production.
+/// A decision about a release, with its reason. The file has the two as a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(Decision, String)", into = "(Decision, String)")]
+pub struct Decided {
+    pub decision: Decision,
+    pub why: String,
+}
+
+impl From<(Decision, String)> for Decided {
+    fn from((decision, why): (Decision, String)) -> Self {
+        Decided { decision, why }
+    }
+}
+
+impl From<Decided> for (Decision, String) {
+    fn from(Decided { decision, why }: Decided) -> Self {
+        (decision, why)
+    }
+}
+
+/// The verb that brings a tag into production.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Intent {
     /// `cutover deploy`
     Deploy,
-    /// `cutover rollback --to-tag`: nothing is migrated, the code goes back and the data stay.
+    /// `cutover rollback --to-tag`. Nothing is migrated: the code goes back and the data stay.
     Rollback,
 }
 
 impl Intent {
-    /// The word in the ledger.
+    /// Returns the word in the ledger.
     pub fn as_str(self) -> &'static str {
         match self {
             Intent::Deploy => "deploy",
@@ -83,32 +101,23 @@ impl Intent {
     }
 }
 
-/// What a journal begins with.
-pub struct Beginning {
-    /// As in [`Journal`], like all of these.
+/// The first values of a [`Journal`]; the fields are the journal's own.
+pub struct JournalStart {
     pub service: String,
-    /// Why.
     pub intent: Intent,
-    /// How.
     pub strategy: Strategy,
-    /// The image tag.
     pub tag: String,
-    /// The color it is brought up in.
     pub color: Color,
-    /// The service's epoch before.
     pub epoch: u64,
-    /// The color's image tag before.
     pub tag_before: Option<String>,
-    /// Whether the color's containers ran before.
     pub ran_before: bool,
-    /// By whom.
     pub by: String,
 }
 
 impl Journal {
-    /// A journal of which nothing is done yet, and nothing on the disk.
-    pub fn begin(with: Beginning) -> Self {
-        let Beginning { service, intent, strategy, tag, color, epoch, tag_before, ran_before, by } = with;
+    /// Creates the journal of a deploy of which nothing is done. Nothing is written to the disk.
+    pub fn begin(with: JournalStart) -> Self {
+        let JournalStart { service, intent, strategy, tag, color, epoch, tag_before, ran_before, by } = with;
         let (began, reached, done) = (crate::os::clock::utc(), strategy.steps()[0], Vec::new());
         let (migrated, snapshot, flipped, decided) = (false, None, None, None);
         Journal {
@@ -134,15 +143,15 @@ impl Journal {
         }
     }
 
-    /// The journal of `service` under `state_dir`, whoever holds the lock; `None` when no deploy is under way.
+    /// Reads the journal of `service` under `state_dir` without the lock; `None` means that no deploy is under way.
     ///
     /// # Errors
-    /// [`Trouble::File`], [`Trouble::Journal`]: nobody can tell.
-    pub fn peek(state_dir: &Path, service: &str) -> Result<Option<Journal>, Trouble> {
+    /// [`JournalError::File`], [`JournalError::Unparsed`]: it is not known whether a deploy is under way.
+    pub fn peek(state_dir: &Path, service: &str) -> Result<Option<Journal>, JournalError> {
         read(&folder_of(state_dir).join(format!("{service}.json")))
     }
 
-    /// Whether its color runs a release that has not passed the gates.
+    /// Returns whether the color runs a release that has not passed the gates.
     pub fn is_unproven(&self) -> bool {
         match self.strategy {
             Strategy::BlueGreen => !self.strategy.has_begun(self.reached, Step::Flip),
@@ -150,10 +159,16 @@ impl Journal {
         }
     }
 
-    /// How far it got, for [`crate::domain::release::next`].
-    pub fn interrupted(&self) -> Interrupted {
-        let decided = self.decided.as_ref().map(|(decided, _)| *decided);
-        Interrupted { strategy: self.strategy, color: self.color, epoch: self.epoch, reached: self.reached, decided }
+    /// Returns how far the deploy got, for [`crate::domain::release::next`].
+    pub fn interrupted(&self) -> InterruptedRelease {
+        let decided = self.decided.as_ref().map(|decided| decided.decision);
+        InterruptedRelease {
+            strategy: self.strategy,
+            color: self.color,
+            epoch: self.epoch,
+            reached: self.reached,
+            decided,
+        }
     }
 }
 
@@ -161,19 +176,19 @@ fn folder_of(state_dir: &Path) -> PathBuf {
     state_dir.join("deploy")
 }
 
-/// Makes the folder, where there is none, as open to others as the one it is in.
+/// Creates the folder where it is missing, with the permissions of the folder around it.
 fn make_folder(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(group_files::folder_of(folder))?;
     match fs::create_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         made => made?,
     }
-    // One that is there may be older than the sharing of the folder it is in.
+    // An existing folder may be older than the permissions of the folder around it.
     group_files::share(&File::open(folder)?, folder);
     Ok(())
 }
 
-/// Opens a lock file, and makes it where there is none.
+/// Opens a lock file, and creates it where it is missing.
 fn open_lock(path: &Path) -> io::Result<File> {
     let file = match OpenOptions::new().read(true).write(true).create_new(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -185,50 +200,51 @@ fn open_lock(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Reads a journal; only one that is not there is none.
-fn read(path: &Path) -> Result<Option<Journal>, Trouble> {
+/// Reads a journal; only a missing file means that there is none.
+fn read(path: &Path) -> Result<Option<Journal>, JournalError> {
     #[derive(Deserialize)]
-    struct Versioned {
+    struct VersionOnly {
         version: u32,
     }
     let bytes = match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        read => read.map_err(|error| Trouble::File(path.to_owned(), error))?,
+        read => read.map_err(|error| JournalError::File(path.to_owned(), error))?,
     };
-    let strange = |why: String| Trouble::Journal(path.to_owned(), why);
-    let Versioned { version } = serde_json::from_slice(&bytes).map_err(|error| strange(error.to_string()))?;
+    let unparsed = |why: String| JournalError::Unparsed(path.to_owned(), why);
+    let VersionOnly { version } = serde_json::from_slice(&bytes).map_err(|error| unparsed(error.to_string()))?;
     if version > VERSION {
-        return Err(strange(format!("written by a newer cutover (version {version}, this one knows {VERSION})")));
+        return Err(unparsed(format!("written by a newer cutover (version {version}, this one knows {VERSION})")));
     }
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| strange(error.to_string()))
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| unparsed(error.to_string()))
 }
 
-/// The right to deploy one service, held until dropped. It ends with the process, however that ends.
+/// Holds the exclusive right to deploy one service. The lock is released on drop, and by the kernel when the process
+/// ends.
 pub struct Lock {
     folder: PathBuf,
     service: String,
     _file: File,
 }
 
-/// Why there is no lock, or no journal.
+/// Explains why the lock or the journal is not available.
 #[derive(Debug)]
-pub enum Trouble {
-    /// Another process deploys the service; with its id, if it wrote it.
+pub enum JournalError {
+    /// Another process holds the lock; its id is there if it could be read.
     Held(PathBuf, Option<u32>),
     /// A file could not be read or written.
     File(PathBuf, io::Error),
-    /// The journal is not understood.
-    Journal(PathBuf, String),
+    /// The journal is torn, or of a newer version.
+    Unparsed(PathBuf, String),
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for JournalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Trouble::Held(path, pid) => {
+            JournalError::Held(path, pid) => {
                 let who = pid.map_or("another process".into(), |pid| format!("process {pid}"));
                 write!(f, "another deploy is under way: {who} holds {}; wait for it, or stop it", path.display())
             }
-            Trouble::File(path, error) => {
+            JournalError::File(path, error) => {
                 write!(
                     f,
                     "{}: {error}; whoever deploys reads and writes state.dir and the env files: is this user in their \
@@ -236,7 +252,7 @@ impl fmt::Display for Trouble {
                     path.display()
                 )
             }
-            Trouble::Journal(path, why) => write!(
+            JournalError::Unparsed(path, why) => write!(
                 f,
                 "the journal {} is not understood: {why}. Look with `cutover status` and `docker compose ls` at what \
                  runs, and move the file away",
@@ -246,33 +262,33 @@ impl fmt::Display for Trouble {
     }
 }
 
-impl std::error::Error for Trouble {}
+impl std::error::Error for JournalError {}
 
 impl Lock {
-    /// Takes the lock of `service` under `state_dir`, which is created where needed. Never waits.
+    /// Takes the lock of `service` under `state_dir`, creating the folder where needed. It never waits.
     ///
     /// # Errors
-    /// [`Trouble::Held`], [`Trouble::File`].
-    pub fn take(state_dir: &Path, service: &str) -> Result<Lock, Trouble> {
+    /// [`JournalError::Held`], [`JournalError::File`].
+    pub fn take(state_dir: &Path, service: &str) -> Result<Lock, JournalError> {
         let folder = folder_of(state_dir);
         let path = folder.join(format!("{service}.lock"));
-        let trouble = |error| Trouble::File(path.clone(), error);
-        make_folder(&folder).map_err(trouble)?;
-        let mut file = open_lock(&path).map_err(trouble)?;
+        let file_error = |error| JournalError::File(path.clone(), error);
+        make_folder(&folder).map_err(file_error)?;
+        let mut file = open_lock(&path).map_err(file_error)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
                 let _ = file.read_to_string(&mut text);
-                return Err(Trouble::Held(path, text.trim().parse().ok()));
+                return Err(JournalError::Held(path, text.trim().parse().ok()));
             }
-            Err(TryLockError::Error(error)) => return Err(trouble(error)),
+            Err(TryLockError::Error(error)) => return Err(file_error(error)),
         }
         let write = |mut file: &File| {
             file.set_len(0)?;
             writeln!(file, "{}", std::process::id())
         };
-        write(&file).map_err(trouble)?;
+        write(&file).map_err(file_error)?;
         Ok(Lock { folder, service: service.to_owned(), _file: file })
     }
 
@@ -280,37 +296,38 @@ impl Lock {
         self.folder.join(format!("{}.json", self.service))
     }
 
-    /// Where the env file is kept as it was before the deploy.
+    /// Returns where the env file is kept as it was before the deploy.
     pub fn kept_env(&self) -> PathBuf {
         self.folder.join(format!("{}.env", self.service))
     }
 
-    /// The journal of a deploy that was not over when its process ended.
+    /// Reads the journal of a deploy that was interrupted, if there is one.
     ///
     /// # Errors
-    /// [`Trouble::File`], [`Trouble::Journal`].
-    pub fn load(&self) -> Result<Option<Journal>, Trouble> {
+    /// [`JournalError::File`], [`JournalError::Unparsed`].
+    pub fn load(&self) -> Result<Option<Journal>, JournalError> {
         read(&self.journal())
     }
 
-    /// Puts the journal on the disk; when this returns it survives a power cut.
+    /// Writes the journal to the disk; once this returns, it survives a power cut.
     ///
     /// # Errors
-    /// [`Trouble::File`]; the one before is still there.
-    pub fn save(&self, journal: &Journal) -> Result<(), Trouble> {
+    /// [`JournalError::File`]; the previous version is still there.
+    pub fn save(&self, journal: &Journal) -> Result<(), JournalError> {
         let text = serde_json::to_string_pretty(journal).expect("our own types have a JSON form");
-        files::replace(&self.journal(), text.as_bytes(), None).map_err(|error| Trouble::File(self.journal(), error))
+        files::replace(&self.journal(), text.as_bytes(), None)
+            .map_err(|error| JournalError::File(self.journal(), error))
     }
 
-    /// Removes what a deploy left that is over.
+    /// Removes the files of a deploy that is over.
     ///
     /// # Errors
-    /// [`Trouble::File`]
-    pub fn forget(&self) -> Result<(), Trouble> {
-        // The journal first: without it nobody looks at the other one.
+    /// [`JournalError::File`]
+    pub fn forget(&self) -> Result<(), JournalError> {
+        // The journal goes first, because the other file is only used together with it.
         for path in [self.journal(), self.kept_env()] {
             let removed = files::remove(&path).and_then(|()| files::sync_folder_of(&path));
-            removed.map_err(|error| Trouble::File(path, error))?;
+            removed.map_err(|error| JournalError::File(path, error))?;
         }
         Ok(())
     }
@@ -321,7 +338,7 @@ mod tests {
     use crate::deploy::journal::*;
 
     fn journal() -> Journal {
-        Journal::begin(Beginning {
+        Journal::begin(JournalStart {
             service: "recall".into(),
             intent: Intent::Deploy,
             strategy: Strategy::BlueGreen,
@@ -343,7 +360,7 @@ mod tests {
         for step in Step::ALL {
             journal.reached = step;
             journal.done.push(step);
-            journal.decided = Some((Decided::Keep, "well".into()));
+            journal.decided = Some(Decided { decision: Decision::Keep, why: "well".into() });
             lock.save(&journal).unwrap();
             assert_eq!(lock.load().unwrap().as_ref(), Some(&journal));
         }
@@ -356,7 +373,7 @@ mod tests {
     fn a_second_lock_says_who_holds_the_first() {
         let folder = tempfile::tempdir().unwrap();
         let first = Lock::take(folder.path(), "recall").unwrap();
-        let Err(Trouble::Held(_, pid)) = Lock::take(folder.path(), "recall") else { panic!("it is held") };
+        let Err(JournalError::Held(_, pid)) = Lock::take(folder.path(), "recall") else { panic!("it is held") };
         assert_eq!(pid, Some(std::process::id()));
         assert!(Lock::take(folder.path(), "shop").is_ok(), "another service has its own");
         drop(first);

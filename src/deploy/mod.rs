@@ -1,22 +1,23 @@
-//! The runbook's steps: what is done around a flip, from outside.
+//! Brings releases into production: everything that `cutover deploy`, `smoke` and `monitor` do around a flip.
 //!
-//! A client of the colors, of the admin API and of Docker. Nothing here is ever inside the proxy, and nothing here
-//! decides about colors.
+//! This layer is a client of the colors, of the admin API and of Docker. The proxy never calls it, and it never decides
+//! which color takes traffic: it asks the proxy to.
 
+pub mod base_url;
 pub mod command;
 pub mod compose;
-pub mod data;
-pub mod deploy;
 pub mod files;
-mod hold;
-mod hooks;
-pub mod http;
+mod freeze_lease;
 pub mod journal;
 pub mod monitor;
+pub mod outcome;
 pub mod plan;
-pub mod show;
+pub mod progress;
+mod run;
+pub mod signals;
 mod singletons;
-pub mod site;
 pub mod smoke;
-pub mod steps;
-pub mod stop;
+mod smoke_error;
+pub mod snapshot;
+pub mod start;
+pub mod target;

@@ -1,6 +1,6 @@
-//! The runbook's monitoring checklist as one look: errors and restarts, CPU and memory, dependencies, alerts.
+//! Goes through the monitoring checklist once: errors and restarts, CPU and memory, dependencies, alerts.
 //!
-//! What cannot be known is said to be unknown, and never taken for well.
+//! Whatever cannot be measured is reported as unknown and never counts as well.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,104 +13,106 @@ use tokio::time::timeout;
 use crate::api::client::{Client, ClientError};
 use crate::api::status::{ServiceStatus, Status};
 use crate::config::Service;
-use crate::deploy::http::Base;
-use crate::docker::{Container, Containers, Usage, usage};
+use crate::deploy::base_url::{BaseUrl, BaseUrlError, ProbeError};
+use crate::docker::{Container, ContainerSelector, ContainerUsage, DockerError, usage};
 use crate::domain::Color;
 
-/// For an answer of a dependency or of Prometheus.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// A container that Docker started again within this time is not at rest.
+/// How long a dependency or Prometheus may take to answer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// A container that the engine restarted within this time is reported as bad.
 const RESTART_WINDOW: Duration = Duration::from_secs(600);
 
-/// How one line of the checklist stands.
+/// The result of one line of the checklist, from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Standing {
-    /// As it should be.
+pub enum CheckStatus {
+    /// Everything is as it should be.
     Ok,
-    /// Nothing was configured to be looked at.
+    /// Nothing is configured to be checked.
     None,
-    /// It could not be looked at.
+    /// The check could not be made.
     Unknown,
-    /// Not as it should be.
+    /// Something is not as it should be.
     Bad,
 }
 
-impl fmt::Display for Standing {
+impl fmt::Display for CheckStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Standing::Ok => "ok",
-            Standing::None => "-",
-            Standing::Unknown => "UNKNOWN",
-            Standing::Bad => "BAD",
+            CheckStatus::Ok => "ok",
+            CheckStatus::None => "-",
+            CheckStatus::Unknown => "UNKNOWN",
+            CheckStatus::Bad => "BAD",
         })
     }
 }
 
 /// One line of the checklist.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Item {
-    /// `errors`, `resources`, `dependencies`, `alerts`
+pub struct ChecklistItem {
+    /// `errors`, `resources`, `dependencies` or `alerts`.
     pub name: &'static str,
     /// The worst of its findings.
-    pub standing: Standing,
-    /// What was found, one sentence each.
+    pub standing: CheckStatus,
+    /// One sentence per finding.
     pub findings: Vec<String>,
 }
 
-/// Sentences on their way to an [`Item`].
+/// Collects the findings of one [`ChecklistItem`].
 #[derive(Default)]
-struct Findings(Vec<(Standing, String)>);
+struct FindingList(Vec<(CheckStatus, String)>);
 
-impl Findings {
-    fn add(&mut self, standing: Standing, sentence: impl Into<String>) {
+impl FindingList {
+    fn add(&mut self, standing: CheckStatus, sentence: impl Into<String>) {
         self.0.push((standing, sentence.into()));
     }
 
-    fn item(self, name: &'static str, nothing: &str) -> Item {
+    fn item(self, name: &'static str, nothing: &str) -> ChecklistItem {
         if self.0.is_empty() {
-            return Item { name, standing: Standing::None, findings: vec![nothing.to_owned()] };
+            return ChecklistItem { name, standing: CheckStatus::None, findings: vec![nothing.to_owned()] };
         }
-        let rank = |standing: Standing| standing as u8;
+        let rank = |standing: CheckStatus| standing as u8;
         let worst = self.0.iter().map(|(standing, _)| *standing).max_by_key(|standing| rank(*standing));
         let findings = self.0.into_iter().map(|(_, sentence)| sentence).collect();
-        Item { name, standing: worst.unwrap_or(Standing::None), findings }
+        ChecklistItem { name, standing: worst.unwrap_or(CheckStatus::None), findings }
     }
 }
 
-/// Why nothing could be looked at.
+/// Explains why the checklist could not be begun.
 #[derive(Debug)]
-pub enum Blind {
-    /// The proxy does not say how it stands.
+pub enum MonitorError {
+    /// The proxy gave no status.
     NoStatus(ClientError),
-    /// It does not know the service of this name.
+    /// The proxy does not know the service of this name.
     NoService(String),
 }
 
-impl From<ClientError> for Blind {
+impl From<ClientError> for MonitorError {
     fn from(error: ClientError) -> Self {
-        Blind::NoStatus(error)
+        MonitorError::NoStatus(error)
     }
 }
 
-impl fmt::Display for Blind {
+impl fmt::Display for MonitorError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Blind::NoStatus(error) => error.fmt(f),
-            Blind::NoService(name) => write!(f, "the proxy has no service {name:?}; does it run with this config?"),
+            MonitorError::NoStatus(error) => error.fmt(f),
+            MonitorError::NoService(name) => {
+                write!(f, "the proxy has no service {name:?}; does it run with this config?")
+            }
         }
     }
 }
 
-impl std::error::Error for Blind {}
+impl std::error::Error for MonitorError {}
 
-/// Looks at everything, the traffic for as long as `over`.
+/// Goes through the checklist, counting requests for as long as `over`.
 ///
 /// # Errors
-/// [`Blind`]
-pub async fn look(service: &Service, client: &Client, over: Duration) -> Result<[Item; 4], Blind> {
+/// [`MonitorError`]
+pub async fn run(service: &Service, client: &Client, over: Duration) -> Result<[ChecklistItem; 4], MonitorError> {
     let before = status(client, service).await?;
-    let (containers, ()) = tokio::join!(look_at_colors(service), tokio::time::sleep(over));
+    let (containers, ()) = tokio::join!(containers_of_colors(service), tokio::time::sleep(over));
     let after = status(client, service).await?;
     let (resources, dependencies) = (resources(service, &containers).await, dependencies(service).await);
     Ok([
@@ -121,44 +123,44 @@ pub async fn look(service: &Service, client: &Client, over: Duration) -> Result<
     ])
 }
 
-async fn status(client: &Client, service: &Service) -> Result<(Status, ServiceStatus), Blind> {
+async fn status(client: &Client, service: &Service) -> Result<(Status, ServiceStatus), MonitorError> {
     let status = client.status().await?;
     let found = status.services.get(&service.name).cloned();
-    Ok((status, found.ok_or_else(|| Blind::NoService(service.name.clone()))?))
+    Ok((status, found.ok_or_else(|| MonitorError::NoService(service.name.clone()))?))
 }
 
-type Found = Vec<(Color, Result<Vec<Container>, String>)>;
-
 /// The containers of each color that Compose runs.
-async fn look_at_colors(service: &Service) -> Found {
+type ColorContainers = Vec<(Color, Result<Vec<Container>, DockerError>)>;
+
+async fn containers_of_colors(service: &Service) -> ColorContainers {
     let mut found = Vec::new();
     for color in Color::BOTH {
         if let Some(project) = &service.colors[color.index()].project {
-            found.push((color, Containers::Project(project.clone()).look().await));
+            found.push((color, ContainerSelector::Project(project.clone()).inspect().await));
         }
     }
     found
 }
 
-/// Section 6: error rate stable, no repeated restarts.
+/// Checks that the error rate is low and that no container is restarted again and again.
 fn errors(
     service: &Service,
     before: &ServiceStatus,
     after: &ServiceStatus,
     over: Duration,
-    containers: &Found,
-) -> Item {
-    let mut findings = Findings::default();
+    containers: &ColorContainers,
+) -> ChecklistItem {
+    let mut findings = FindingList::default();
     for color in Color::BOTH {
         let (Some(before), Some(after)) = (before.colors.get(&color), after.colors.get(&color)) else { continue };
         let requests = after.requests.saturating_sub(before.requests);
         let failed = after.errors.saturating_sub(before.errors);
         if requests == 0 {
-            findings.add(Standing::Ok, format!("{color}: no request in {over:?}"));
+            findings.add(CheckStatus::Ok, format!("{color}: no request in {over:?}"));
             continue;
         }
         let share = failed as f64 / requests as f64;
-        let standing = if share > service.monitor.max_error_rate { Standing::Bad } else { Standing::Ok };
+        let standing = if share > service.monitor.max_error_rate { CheckStatus::Bad } else { CheckStatus::Ok };
         findings.add(
             standing,
             format!("{color}: {failed} of {requests} requests failed in {over:?} ({:.2} %)", share * 100.0),
@@ -166,15 +168,15 @@ fn errors(
     }
     for (color, found) in containers {
         match found {
-            // Nothing runs in a color that was retired.
+            // A retired color has no containers.
             Err(_) if *color != after.active => {}
-            Err(why) => findings.add(Standing::Unknown, format!("{color}: restarts are not known: {why}")),
+            Err(why) => findings.add(CheckStatus::Unknown, format!("{color}: restarts are not known: {why}")),
             Ok(containers) => {
                 for Container { name, restarts, up, state, .. } in containers.iter().filter(|found| found.restarts > 0)
                 {
                     let lately = state == "restarting" || up.is_none_or(|up| up < RESTART_WINDOW);
                     let when = if lately { ", the last time within 10 minutes" } else { "" };
-                    let standing = if lately { Standing::Bad } else { Standing::Ok };
+                    let standing = if lately { CheckStatus::Bad } else { CheckStatus::Ok };
                     findings.add(standing, format!("{name} was restarted {restarts} times{when}"));
                 }
             }
@@ -183,20 +185,20 @@ fn errors(
     findings.item("errors", "nothing is known")
 }
 
-/// Section 6: CPU and memory within limits.
-async fn resources(service: &Service, containers: &Found) -> Item {
-    let mut findings = Findings::default();
+/// Checks that CPU and memory are within their limits.
+async fn resources(service: &Service, containers: &ColorContainers) -> ChecklistItem {
+    let mut findings = FindingList::default();
     let running = |container: &&Container| container.state == "running";
     let ids: Vec<_> =
         containers.iter().filter_map(|(_, found)| found.as_ref().ok()).flatten().filter(running).collect();
     let ids: Vec<_> = ids.iter().map(|container| container.id.as_str()).collect();
     if !ids.is_empty() {
         match usage(&ids).await {
-            Err(why) => findings.add(Standing::Unknown, format!("not known: {why}")),
+            Err(why) => findings.add(CheckStatus::Unknown, format!("not known: {why}")),
             Ok(used) => {
-                for Usage { name, cpu, memory, memory_share } in used {
+                for ContainerUsage { name, cpu, memory, memory_share } in used {
                     let too_much = memory_share > service.monitor.max_memory;
-                    let standing = if too_much { Standing::Bad } else { Standing::Ok };
+                    let standing = if too_much { CheckStatus::Bad } else { CheckStatus::Ok };
                     let limit = format!("memory {memory} ({:.0} %)", memory_share * 100.0);
                     findings.add(standing, format!("{name}: CPU {cpu}, {limit}"));
                 }
@@ -206,71 +208,98 @@ async fn resources(service: &Service, containers: &Found) -> Item {
     findings.item("resources", "no color runs in Compose here")
 }
 
-/// Section 6: database and Redis reachable, AI endpoint responsive.
-async fn dependencies(service: &Service) -> Item {
-    let mut findings = Findings::default();
+/// Checks that databases and other dependencies can be reached.
+async fn dependencies(service: &Service) -> ChecklistItem {
+    let mut findings = FindingList::default();
     for project in &service.monitor.projects {
-        match Containers::All(project.clone()).look().await {
-            Err(why) => findings.add(Standing::Unknown, format!("{project}: {why}")),
+        match ContainerSelector::All(project.clone()).inspect().await {
+            Err(why) => findings.add(CheckStatus::Unknown, format!("{project}: {why}")),
             Ok(containers) => {
                 for Container { name, state, health, .. } in containers {
                     let well = state == "running" && health.as_deref().is_none_or(|health| health == "healthy");
                     let word = health.filter(|_| state == "running").unwrap_or(state);
-                    findings.add(if well { Standing::Ok } else { Standing::Bad }, format!("{name} is {word}"));
+                    findings.add(if well { CheckStatus::Ok } else { CheckStatus::Bad }, format!("{name} is {word}"));
                 }
             }
         }
     }
     for url in &service.monitor.urls {
         match reach(url).await {
-            Ok(how) => findings.add(Standing::Ok, format!("{url} {how}")),
-            Err(why) => findings.add(Standing::Bad, format!("{url}: {why}")),
+            Ok(how) => findings.add(CheckStatus::Ok, format!("{url} {how}")),
+            Err(why) => findings.add(CheckStatus::Bad, format!("{url}: {why}")),
         }
     }
     findings.item("dependencies", "none configured: monitor.projects and monitor.urls of the service say which")
 }
 
-async fn reach(url: &str) -> Result<String, String> {
+/// Connects to a `tcp://` address, or gets an `http://` URL.
+async fn reach(url: &str) -> Result<String, DependencyError> {
     if let Some(address) = url.strip_prefix("tcp://") {
-        return match timeout(ANSWER_TIMEOUT, TcpStream::connect(address)).await {
+        return match timeout(REQUEST_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(_)) => Ok("takes connections".into()),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no connection within {ANSWER_TIMEOUT:?}")),
+            Ok(Err(error)) => Err(DependencyError::Connect(error)),
+            Err(_) => Err(DependencyError::Timeout),
         };
     }
-    let base: Base = url.parse().map_err(|error| format!("{error}"))?;
+    let base: BaseUrl = url.parse().map_err(DependencyError::Url)?;
     let has_path = url.matches('/').count() > 2 && !url.ends_with('/');
-    let (status, _) = base.get(if has_path { "" } else { "/" }, ANSWER_TIMEOUT).await?;
+    let (status, _) =
+        base.get(if has_path { "" } else { "/" }, REQUEST_TIMEOUT).await.map_err(DependencyError::Probe)?;
     if status.is_server_error() {
-        Err(format!("answers {}", status.as_u16()))
+        Err(DependencyError::Status(status.as_u16()))
     } else {
         Ok(format!("answers {}", status.as_u16()))
     }
 }
 
-/// Section 6: health endpoint and 5xx watch configured; what they say now.
-async fn alerts(service: &Service, status: &Status) -> Item {
-    let mut findings = Findings::default();
+/// Checks that the proxy reports no problem and that no alert fires.
+async fn alerts(service: &Service, status: &Status) -> ChecklistItem {
+    let mut findings = FindingList::default();
     for problem in &status.problems {
-        findings.add(Standing::Bad, problem.clone());
+        findings.add(CheckStatus::Bad, problem.clone());
     }
     if let Some(prometheus) = &service.monitor.prometheus {
         match firing(prometheus).await {
-            Err(why) => findings.add(Standing::Unknown, format!("Prometheus {prometheus}: {why}")),
-            Ok(firing) if firing.is_empty() => findings.add(Standing::Ok, format!("none fires at {prometheus}")),
-            Ok(firing) => firing.into_iter().for_each(|alert| findings.add(Standing::Bad, alert)),
+            Err(why) => findings.add(CheckStatus::Unknown, format!("Prometheus {prometheus}: {why}")),
+            Ok(firing) if firing.is_empty() => findings.add(CheckStatus::Ok, format!("none fires at {prometheus}")),
+            Ok(firing) => firing.into_iter().for_each(|alert| findings.add(CheckStatus::Bad, alert)),
         }
     }
     findings.item("alerts", "no problem of the proxy's; monitor.prometheus of the service says who else is asked")
 }
 
-async fn firing(prometheus: &str) -> Result<Vec<String>, String> {
+/// Explains why a dependency or Prometheus gave no good answer.
+#[derive(Debug)]
+enum DependencyError {
+    Url(BaseUrlError),
+    Connect(std::io::Error),
+    Timeout,
+    Probe(ProbeError),
+    Status(u16),
+    Unparsed(serde_json::Error),
+}
+
+impl fmt::Display for DependencyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DependencyError::Url(error) => error.fmt(f),
+            DependencyError::Connect(error) => error.fmt(f),
+            DependencyError::Timeout => write!(f, "no connection within {REQUEST_TIMEOUT:?}"),
+            DependencyError::Probe(error) => error.fmt(f),
+            DependencyError::Status(status) => write!(f, "answers {status}"),
+            DependencyError::Unparsed(error) => write!(f, "is not understood: {error}"),
+        }
+    }
+}
+
+/// Asks Prometheus which alerts fire, one sentence each.
+async fn firing(prometheus: &str) -> Result<Vec<String>, DependencyError> {
     #[derive(Deserialize)]
-    struct Answer {
-        data: Data,
+    struct AlertsResponse {
+        data: AlertsData,
     }
     #[derive(Deserialize)]
-    struct Data {
+    struct AlertsData {
         alerts: Vec<Alert>,
     }
     #[derive(Deserialize)]
@@ -280,12 +309,12 @@ async fn firing(prometheus: &str) -> Result<Vec<String>, String> {
         #[serde(default)]
         annotations: Value,
     }
-    let base: Base = prometheus.parse().map_err(|error| format!("{error}"))?;
-    let (status, body) = base.get("/api/v1/alerts", ANSWER_TIMEOUT).await?;
+    let base: BaseUrl = prometheus.parse().map_err(DependencyError::Url)?;
+    let (status, body) = base.get("/api/v1/alerts", REQUEST_TIMEOUT).await.map_err(DependencyError::Probe)?;
     if !status.is_success() {
-        return Err(format!("answers {}", status.as_u16()));
+        return Err(DependencyError::Status(status.as_u16()));
     }
-    let answer: Answer = serde_json::from_slice(&body).map_err(|error| format!("is not understood: {error}"))?;
+    let answer: AlertsResponse = serde_json::from_slice(&body).map_err(DependencyError::Unparsed)?;
     let sentence = |Alert { labels, annotations, .. }: &Alert| {
         let text = |value: &Value, key| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         format!("{} fires: {}", text(labels, "alertname"), text(annotations, "summary"))

@@ -1,109 +1,187 @@
-//! `--dry-run`: what a deploy would do, step by step.
+//! Prints the plan of a deploy for `--dry-run`: every step with its exact command.
+
+use std::fmt;
 
 use crate::config::Retire;
 use crate::deploy::command::Command;
-use crate::deploy::deploy::{End, Ended, Order};
-use crate::deploy::hold;
+use crate::deploy::compose::{Compose, ComposeError};
 use crate::deploy::journal::Intent;
-use crate::deploy::show::Show;
-use crate::deploy::site::Site;
+use crate::deploy::outcome::{DeployReport, Outcome};
+use crate::deploy::progress::Progress;
+use crate::deploy::run::freeze::freezing;
+use crate::deploy::start::DeployRequest;
+use crate::deploy::target::{DeployTarget, TargetError};
 use crate::domain::Color;
-use crate::domain::release::{Moment, Step, Strategy};
+use crate::domain::release::{HookPoint, Step, Strategy};
 
-/// Shows every step with its exact command; changes nothing.
-pub async fn plan(site: &Site<'_>, order: &Order, color: Color, ran_before: bool, show: &mut Show) -> End {
-    let compose = match site.compose_candidate(color) {
-        Ok(compose) => compose,
-        Err(why) => return (Ended::Failed, why),
-    };
-    // The env file with the new tag is not there yet; which services are marked does not depend on it.
-    let singletons = match site.compose(color) {
-        Ok(compose) => compose.singletons().await,
-        Err(why) => Err(why),
-    };
-    let singletons = match singletons {
-        Ok(singletons) => singletons,
-        Err(why) => return (Ended::Failed, why),
-    };
-    let old = color.other();
-    let deploy = site.deploy();
-    let migrates = order.intent == Intent::Deploy && !deploy.migrate.command.is_empty();
-    let backs_up = order.intent == Intent::Deploy && !deploy.backup.command.is_empty();
-    let rehearses = order.intent == Intent::Deploy && site.service.rehearse.share > 0.0;
-    let mut held = None;
-    for step in order.strategy.steps() {
-        let holds = order.strategy.holds(*step, hold::freezes(site, order.intent));
-        if holds != held {
-            let what = holds.map_or("the proxy lets go what it holds".into(), |what| format!("the proxy holds {what}"));
-            show.say(&format!("  {:<10} {what}", holds.map_or("thaw", |_| "freeze")));
-            held = holds;
-        }
-        let (what, command) = match *step {
-            Step::Candidate => {
-                (format!("write {} with IMAGE_TAG={}", site.candidate(color).display(), order.tag), None)
-            }
-            Step::Image => ("use the image on this machine, or pull it".into(), Some(compose.pull())),
-            Step::Up => (format!("start {}", compose.project), Some(compose.up_without(&singletons))),
-            Step::Healthy => {
-                (format!("wait at most {:?} until {color} is healthy and ready", deploy.ready_timeout), None)
-            }
-            Step::Backup if backs_up => {
-                let [program, args @ ..] = &deploy.backup.command[..] else { continue };
-                let what = format!("keep its output in {}", deploy.backup.folder.display());
-                (what, Some(Command::new(program, args.to_vec())))
-            }
-            Step::Migrate if migrates => ("inside api".into(), Some(compose.exec(&deploy.migrate.command))),
-            Step::OldColor if migrates => (format!("see that {old} lives with it"), None),
-            Step::Rehearse if rehearses => (format!("compare its answers with those of {old}"), None),
-            Step::Backup | Step::Migrate | Step::OldColor | Step::Rehearse => continue,
-            Step::Smoke => (format!("ask {color} whether it is ready and is {}", order.tag), None),
-            Step::EnvFile => (format!("put it in force as {}", site.env_file(color).display()), None),
-            Step::Flip => (format!("{old} -> {color}"), None),
-            Step::Watch => (format!("for {:?}; back to {old} if {color} is bad", site.service.watch.window), None),
-            Step::Drain => (format!("wait until {old} holds no request"), None),
-            Step::Retire => match (deploy.retire, site.compose(old)) {
-                (Retire::Stop, Ok(compose)) => (format!("stop {}", compose.project), Some(compose.stop())),
-                (Retire::Stop, Err(why)) => return (Ended::Failed, why),
-                (Retire::Keep, _) => (format!("{old} goes on running"), None),
-            },
-        };
-        if let Some(phase) = order.strategy.phase_beginning_with(*step) {
-            show.say(phase);
-        }
-        for moment in order.strategy.moments_before(*step) {
-            hook(site, *moment, show);
-        }
-        let moves = *step == Step::Retire || (*step == Step::EnvFile && order.strategy == Strategy::Recreate);
-        if moves && !singletons.is_empty() {
-            show.say(&format!(
-                "  {:<10} {} run in {color} from now on, and nowhere else",
-                "singletons",
-                singletons.join(", ")
-            ));
-        }
-        show.say(&format!("  {step:<10} {what}"));
-        if let Some(command) = command {
-            show.command(&command);
-        }
-    }
-    if held.is_some() {
-        show.say("  thaw       the proxy lets go what it holds");
-    }
-    if order.strategy == Strategy::Recreate {
-        hook(site, Moment::Unfreeze, show);
-    }
-    hook(site, Moment::Completion, show);
-    let before = if ran_before { "runs again what it ran" } else { "is stopped" };
-    let name = &site.service.name;
-    (
-        Ended::Kept,
-        format!("{name}: a dry run, nothing was changed; if it fails before the flip, {} {before}", compose.project),
-    )
+/// One step of the plan.
+struct PlannedStep {
+    what: String,
+    command: Option<Command>,
 }
 
-fn hook(site: &Site<'_>, moment: Moment, show: &mut Show) {
-    if let [program, args @ ..] = site.deploy().hooks.at(moment) {
-        show.say(&format!("  {:<10} {moment}", "hook"));
-        show.command(&Command::new(program, args.to_vec()));
+impl PlannedStep {
+    fn of(what: impl Into<String>) -> Self {
+        PlannedStep { what: what.into(), command: None }
+    }
+
+    fn with(self, command: Command) -> Self {
+        PlannedStep { command: Some(command), ..self }
+    }
+}
+
+/// Explains why there is no plan.
+enum PlanError {
+    Target(TargetError),
+    Compose(ComposeError),
+}
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PlanError::Target(error) => error.fmt(f),
+            PlanError::Compose(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<TargetError> for PlanError {
+    fn from(error: TargetError) -> Self {
+        PlanError::Target(error)
+    }
+}
+
+/// What a plan is about.
+struct Plan<'a> {
+    target: &'a DeployTarget<'a>,
+    request: &'a DeployRequest,
+    color: Color,
+    compose: Compose,
+    singletons: Vec<String>,
+}
+
+/// Prints every step of a deploy to `color`, and changes nothing.
+pub async fn print(
+    target: &DeployTarget<'_>,
+    request: &DeployRequest,
+    color: Color,
+    ran_before: bool,
+    progress: &mut Progress,
+) -> DeployReport {
+    let printed = match Plan::new(target, request, color).await {
+        Ok(plan) => plan.print(progress).map(|()| plan.compose.project),
+        Err(error) => Err(error),
+    };
+    match printed {
+        Ok(project) => {
+            let before = if ran_before { "runs again what it ran" } else { "is stopped" };
+            let name = &target.service.name;
+            let sentence =
+                format!("{name}: a dry run, nothing was changed; if it fails before the flip, {project} {before}");
+            DeployReport::new(Outcome::Kept, sentence)
+        }
+        Err(error) => DeployReport::new(Outcome::Failed, error.to_string()),
+    }
+}
+
+impl<'a> Plan<'a> {
+    async fn new(target: &'a DeployTarget<'a>, request: &'a DeployRequest, color: Color) -> Result<Self, PlanError> {
+        let compose = target.compose_candidate(color)?;
+        // The env file with the new tag does not exist yet. Which services are marked does not depend on the tag.
+        let singletons = target.compose(color)?.singletons().await.map_err(PlanError::Compose)?;
+        Ok(Plan { target, request, color, compose, singletons })
+    }
+
+    fn print(&self, progress: &mut Progress) -> Result<(), PlanError> {
+        let Plan { target, request, color, .. } = self;
+        let (strategy, freezing) = (request.strategy, freezing(target, request.intent));
+        let mut held = None;
+        for step in strategy.steps().iter().copied() {
+            let holds = strategy.holds(step, freezing);
+            if holds != held {
+                let what =
+                    holds.map_or("the proxy lets go what it holds".into(), |what| format!("the proxy holds {what}"));
+                progress.say(&format!("  {:<10} {what}", holds.map_or("thaw", |_| "freeze")));
+                held = holds;
+            }
+            let Some(PlannedStep { what, command }) = self.step(step)? else { continue };
+            if let Some(phase) = strategy.phase_beginning_with(step) {
+                progress.say(phase);
+            }
+            for point in strategy.hooks_before(step) {
+                self.print_hook(*point, progress);
+            }
+            let moves = step == Step::Retire || (step == Step::EnvFile && strategy == Strategy::Recreate);
+            if moves && !self.singletons.is_empty() {
+                let services = self.singletons.join(", ");
+                let what = format!("{services} run in {color} from now on, and nowhere else");
+                progress.say(&format!("  {:<10} {what}", "singletons"));
+            }
+            progress.say(&format!("  {step:<10} {what}"));
+            if let Some(command) = command {
+                progress.command(&command);
+            }
+        }
+        if held.is_some() {
+            progress.say("  thaw       the proxy lets go what it holds");
+        }
+        if strategy == Strategy::Recreate {
+            self.print_hook(HookPoint::Unfreeze, progress);
+        }
+        self.print_hook(HookPoint::Completion, progress);
+        Ok(())
+    }
+
+    /// Describes a step; `None` where it does nothing with this config.
+    fn step(&self, step: Step) -> Result<Option<PlannedStep>, PlanError> {
+        let Plan { target, request, color, compose, singletons } = self;
+        let (color, old, deploy) = (*color, color.other(), target.deploy());
+        let is_deploy = request.intent == Intent::Deploy;
+        let planned = match step {
+            Step::Candidate => {
+                let path = target.candidate(color);
+                PlannedStep::of(format!("write {} with IMAGE_TAG={}", path.display(), request.tag))
+            }
+            Step::Image => PlannedStep::of("use the image on this machine, or pull it").with(compose.pull()),
+            Step::Up => PlannedStep::of(format!("start {}", compose.project)).with(compose.up_without(singletons)),
+            Step::Healthy => {
+                PlannedStep::of(format!("wait at most {:?} until {color} is healthy and ready", deploy.ready_timeout))
+            }
+            Step::Backup => match &deploy.backup.command[..] {
+                [program, args @ ..] if is_deploy => {
+                    PlannedStep::of(format!("keep its output in {}", deploy.backup.folder.display()))
+                        .with(Command::new(program, args.to_vec()))
+                }
+                _ => return Ok(None),
+            },
+            Step::Migrate | Step::OldColor if !is_deploy || deploy.migrate.command.is_empty() => return Ok(None),
+            Step::Migrate => PlannedStep::of("inside api").with(compose.exec(&deploy.migrate.command)),
+            Step::OldColor => PlannedStep::of(format!("see that {old} lives with it")),
+            Step::Rehearse if !is_deploy || target.service.rehearse.share <= 0.0 => return Ok(None),
+            Step::Rehearse => PlannedStep::of(format!("compare its answers with those of {old}")),
+            Step::Smoke => PlannedStep::of(format!("ask {color} whether it is ready and is {}", request.tag)),
+            Step::EnvFile => PlannedStep::of(format!("put it in force as {}", target.env_file(color).display())),
+            Step::Flip => PlannedStep::of(format!("{old} -> {color}")),
+            Step::Watch => {
+                let window = target.service.watch.window;
+                PlannedStep::of(format!("for {window:?}; back to {old} if {color} is bad"))
+            }
+            Step::Drain => PlannedStep::of(format!("wait until {old} holds no request")),
+            Step::Retire => match deploy.retire {
+                Retire::Stop => {
+                    let compose = target.compose(old)?;
+                    PlannedStep::of(format!("stop {}", compose.project)).with(compose.stop())
+                }
+                Retire::Keep => PlannedStep::of(format!("{old} goes on running")),
+            },
+        };
+        Ok(Some(planned))
+    }
+
+    fn print_hook(&self, point: HookPoint, progress: &mut Progress) {
+        if let [program, args @ ..] = self.target.deploy().hooks.at(point) {
+            progress.say(&format!("  {:<10} {point}", "hook"));
+            progress.command(&Command::new(program, args.to_vec()));
+        }
     }
 }

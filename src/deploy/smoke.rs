@@ -1,6 +1,6 @@
-//! The smoke test of a color: does it say it is ready, is it what was meant to be deployed, and is its container well?
+//! Runs the smoke test of a color: it must be ready, it must be the expected release, and its containers must be well.
 //!
-//! It only asks. What comes of its answer is for who runs it; it is written to the ledger by [`line()`].
+//! The test only asks. The caller decides what a failure means, and writes the outcome to the ledger with [`line()`].
 
 use std::fmt;
 use std::time::Duration;
@@ -9,57 +9,58 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::deploy::http::{Base, Scheme};
-use crate::docker::{Container, Containers};
+use crate::deploy::base_url::{BaseUrl, ProbeScheme};
+use crate::deploy::smoke_error::{LOOP_MINUTES, SmokeError};
+use crate::docker::{Container, ContainerSelector};
 use crate::http_client::says_ready;
 use crate::ledger::Line;
 use crate::ledger::redact::Secrets;
 use crate::os::clock;
 
-/// For one answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two looks at what is not there yet.
-const LOOK: Duration = Duration::from_millis(250);
+/// How long one request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pause between two attempts.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// How far back a container's log is read.
 const LOG_WINDOW: Duration = Duration::from_secs(60);
-/// A container that was started again so often, the last time less than [`LOOP_WINDOW`] ago, is in a restart loop.
+/// A container that was restarted this often, the last time within [`LOOP_WINDOW`], is in a restart loop.
 const RESTARTS_MIN: u64 = 3;
-const LOOP_WINDOW: Duration = Duration::from_secs(600);
-/// Error lines of one container within the last minute that are no spike yet, by default.
+const LOOP_WINDOW: Duration = Duration::from_secs(LOOP_MINUTES * 60);
+/// How many error lines a container may have logged within the last minute, by default.
 pub const ERROR_LINES_MAX: usize = 5;
-/// How long is waited for `/readyz`, and then for a container's health, by default.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the test waits for readiness, and then again for the containers' health, by default.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is tested, and against what.
+/// Describes a smoke test: the color, and what is expected of it.
 #[derive(Clone, Debug)]
-pub struct Smoke {
-    /// Where the color is.
-    pub base: Base,
-    /// What it is asked first. gRPC has its own question.
-    pub ready: Ready,
-    /// What `version` in `/version` must be; anything but nothing when not named. gRPC is not asked for it.
+pub struct SmokeTest {
+    /// The URL of the color.
+    pub base: BaseUrl,
+    /// How readiness is checked. A `grpc://` color is checked by gRPC's health check instead.
+    pub ready: ReadyCheck,
+    /// The value that `version` in `/version` must have; `None` accepts any that is not empty. gRPC has no `/version`.
     pub expect_version: Option<String>,
-    /// What `service` in `/version` must be; anything but nothing when not named.
+    /// The value that `service` in `/version` must have; `None` accepts any that is not empty.
     pub expect_service: Option<String>,
-    /// How long to wait for readiness, and then for the containers' health. Default [`PATIENCE`].
+    /// How long to wait for readiness, and then again for the containers' health. Default [`READY_TIMEOUT`].
     pub timeout: Duration,
-    /// The containers to look at; none are when not named.
-    pub containers: Option<Containers>,
-    /// Error lines of one container within the last minute above which it is a spike. Default [`ERROR_LINES_MAX`].
+    /// The containers to inspect; `None` inspects none.
+    pub containers: Option<ContainerSelector>,
+    /// How many error lines a container may have logged within the last minute. Default [`ERROR_LINES_MAX`].
     pub error_lines_max: usize,
-    /// What must not be said of their logs. Nothing by default: who names no color has no env file.
+    /// The secrets to hide in quoted log lines. There are none by default, because a bare URL has no env file.
     pub secrets: Secrets,
 }
 
-impl Smoke {
-    /// A test of `base` with every default, and without a look at containers.
-    pub fn of(base: Base) -> Self {
-        Smoke {
+impl SmokeTest {
+    /// Describes a test of `base` with every default, without containers.
+    pub fn of(base: BaseUrl) -> Self {
+        SmokeTest {
             base,
-            ready: Ready::Runbook,
+            ready: ReadyCheck::Readyz,
             expect_version: None,
             expect_service: None,
-            timeout: PATIENCE,
+            timeout: READY_TIMEOUT,
             containers: None,
             error_lines_max: ERROR_LINES_MAX,
             secrets: Secrets::default(),
@@ -67,107 +68,108 @@ impl Smoke {
     }
 }
 
-/// How a color says that it is ready.
+/// The condition under which a color counts as ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ready {
-    /// As the runbook has it: `/readyz` answers 200 with `{"ready": true}`.
-    Runbook,
-    /// As the proxy's probes ask: this path answers 200, and nothing in it says otherwise.
+pub enum ReadyCheck {
+    /// `/readyz` answers 200 with `{"ready": true}`, as the operator's runbook asks for.
+    Readyz,
+    /// This path answers 200 and its body does not deny readiness, as for the proxy's probes.
     Probed(String),
 }
 
-impl Ready {
-    /// What the runbook's applications answer to.
+impl ReadyCheck {
+    /// The path of [`ReadyCheck::Readyz`].
     const PATH: &str = "/readyz";
 
     fn path(&self) -> &str {
         match self {
-            Ready::Runbook => Self::PATH,
-            Ready::Probed(path) => path,
+            ReadyCheck::Readyz => Self::PATH,
+            ReadyCheck::Probed(path) => path,
         }
     }
 
-    /// Whether `/healthz` is asked as well: an application with a path of its own is not one of the runbook's.
+    /// Returns whether `/healthz` is checked as well. An application with a path of its own need not have one.
     fn has_healthz(&self) -> bool {
         self.path() == Self::PATH
     }
 
-    fn understand(&self, body: &[u8]) -> Result<(), String> {
+    fn check_body(&self, body: &[u8]) -> Result<(), SmokeError> {
         let path = self.path();
         match self {
-            Ready::Probed(_) => says_ready(body).map_err(|why| format!("{path} answered 200 with {why}")),
-            Ready::Runbook => match json_of(path, body)?.get("ready") {
+            ReadyCheck::Probed(_) => {
+                says_ready(body).map_err(|what| SmokeError::DeniesReadiness { path: path.into(), what })
+            }
+            ReadyCheck::Readyz => match json_of(path, body)?.get("ready") {
                 Some(Value::Bool(true)) => Ok(()),
-                Some(_) | None => Err(format!("{path} answered {}, not {{\"ready\": true}}", shown(body))),
+                Some(_) | None => Err(SmokeError::NotReadyBody { path: path.into(), body: shown(body) }),
             },
         }
     }
 }
 
-/// One thing that is looked at, in this order.
+/// The checks of the test, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Check {
-    /// It answers as [`Ready`] has it, or the health check of gRPC says that it serves.
-    Ready,
-    /// `/healthz` answers 200, where `/readyz` is what it is ready by.
+pub enum SmokeCheck {
+    /// [`ReadyCheck`] holds, or gRPC's health check says that the color serves.
+    ReadyCheck,
+    /// `/healthz` answers 200. Only [`ReadyCheck::Readyz`] includes this check.
     Healthz,
     /// `/version` names the version and the service.
     Version,
     /// The containers run, are healthy, and are in no restart loop.
     Container,
-    /// Their logs show no spike of errors.
+    /// The containers' logs show no spike of errors.
     Log,
 }
 
-impl Check {
-    /// The word in the ledger and in JSON.
+impl SmokeCheck {
+    /// Returns the word in the ledger and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
-            Check::Ready => "ready",
-            Check::Healthz => "healthz",
-            Check::Version => "version",
-            Check::Container => "container",
-            Check::Log => "log",
+            SmokeCheck::ReadyCheck => "ready",
+            SmokeCheck::Healthz => "healthz",
+            SmokeCheck::Version => "version",
+            SmokeCheck::Container => "container",
+            SmokeCheck::Log => "log",
         }
     }
 }
 
-/// Everything held.
+/// The result of a test in which every check held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Passed {
-    /// `version` in `/version`; gRPC has no such question.
+pub struct SmokePassed {
+    /// `version` in `/version`; `None` for gRPC.
     pub version: Option<String>,
-    /// `service` in `/version`, likewise.
+    /// `service` in `/version`; `None` for gRPC.
     pub service: Option<String>,
-    /// The names of the containers that were looked at.
+    /// The names of the containers that were inspected.
     pub containers: Vec<String>,
 }
 
-/// Something did not hold; what comes after it was not looked at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Failed {
-    /// What was looked at.
-    pub check: Check,
-    /// What was seen instead: a sentence.
-    pub why: String,
+/// The first check that did not hold. The checks behind it were not made.
+#[derive(Debug)]
+pub struct SmokeFailure {
+    pub check: SmokeCheck,
+    pub cause: SmokeError,
 }
 
-impl fmt::Display for Failed {
+impl fmt::Display for SmokeFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.why)
+        self.cause.fmt(f)
     }
 }
 
-impl std::error::Error for Failed {}
+impl std::error::Error for SmokeFailure {}
 
-/// Tests a color. `say` hears each line of the runbook's transcript as it happens: stamped, without its line end.
+/// Tests a color. Each line of the transcript is handed to `say` as it happens, with a time stamp and without its line
+/// end.
 ///
-/// It takes at most twice `timeout` and some seconds more for the answers themselves.
+/// The test takes at most twice `timeout`, and some seconds for the requests themselves.
 ///
 /// # Errors
-/// The first thing that did not hold; the transcript's last line says it as well.
-pub async fn run(test: &Smoke, say: &mut dyn FnMut(&str)) -> Result<Passed, Failed> {
+/// [`SmokeFailure`]; the last line of the transcript says the same.
+pub async fn run(test: &SmokeTest, say: &mut dyn FnMut(&str)) -> Result<SmokePassed, SmokeFailure> {
     let mut say = |text: String| say(&format!("[{}] {text}", clock::utc()));
     say(format!("=== Smoke test: {} ===", test.base));
     let outcome = check_all(test, &mut say).await;
@@ -178,8 +180,8 @@ pub async fn run(test: &Smoke, say: &mut dyn FnMut(&str)) -> Result<Passed, Fail
     outcome
 }
 
-/// The ledger's line about a test of `base`.
-pub fn line(base: &Base, outcome: &Result<Passed, Failed>, by: &str) -> Line {
+/// Formats the ledger's line about a test of `base`.
+pub fn line(base: &BaseUrl, outcome: &Result<SmokePassed, SmokeFailure>, by: &str) -> Line {
     match outcome {
         Ok(passed) => {
             let line = Line::new(&format!("smoke {base}: passed"));
@@ -189,95 +191,98 @@ pub fn line(base: &Base, outcome: &Result<Passed, Failed>, by: &str) -> Line {
         }
         Err(failed) => Line::new(&format!("smoke {base}: failed"))
             .with("check", failed.check.as_str())
-            .with("why", &failed.why)
+            .with("why", &failed.cause)
             .with("by", by),
     }
 }
 
-async fn check_all(test: &Smoke, say: &mut impl FnMut(String)) -> Result<Passed, Failed> {
-    let fails = |check| move |why| Failed { check, why };
-    // Before the wait for readiness: a restart in the meantime counts.
+async fn check_all(test: &SmokeTest, say: &mut impl FnMut(String)) -> Result<SmokePassed, SmokeFailure> {
+    let fails = |check| move |cause| SmokeFailure { check, cause };
+    let unseen = |error| SmokeFailure { check: SmokeCheck::Container, cause: SmokeError::Docker(error) };
+    // The containers are inspected before the wait for readiness, so that a restart during the test is noticed.
     let before = match &test.containers {
-        Some(containers) => containers.look().await.map_err(fails(Check::Container))?,
+        Some(containers) => containers.inspect().await.map_err(unseen)?,
         None => Vec::new(),
     };
-    until_ready(test).await.map_err(fails(Check::Ready))?;
+    until_ready(test).await.map_err(fails(SmokeCheck::ReadyCheck))?;
     let (version, service) = match test.base.scheme() {
-        Scheme::Grpc => {
+        ProbeScheme::Grpc => {
             say("The health check says it serves".to_owned());
             (None, None)
         }
-        Scheme::Get(_) => {
+        ProbeScheme::Get(_) => {
             say("Ready endpoint returned success".to_owned());
             if test.ready.has_healthz() {
                 say(format!("Checking {}/healthz", test.base));
-                get(&test.base, "/healthz", ANSWER_TIMEOUT).await.map_err(fails(Check::Healthz))?;
+                get(&test.base, "/healthz", REQUEST_TIMEOUT).await.map_err(fails(SmokeCheck::Healthz))?;
             }
             say(format!("Checking {}/version", test.base));
-            let (version, service) = check_version(test).await.map_err(fails(Check::Version))?;
+            let (version, service) = check_version(test).await.map_err(fails(SmokeCheck::Version))?;
             (Some(version), Some(service))
         }
     };
     let mut names = Vec::new();
     if let Some(containers) = &test.containers {
-        let after = until_healthy(containers, test.timeout, say).await.map_err(fails(Check::Container))?;
+        let after = until_healthy(containers, test.timeout, say).await.map_err(fails(SmokeCheck::Container))?;
         for container in after {
-            check_restarts(&container, &before).map_err(fails(Check::Container))?;
+            check_restarts(&container, &before).map_err(fails(SmokeCheck::Container))?;
             say(format!("Checking the log of {} for errors", container.name));
-            check_log(&container, test).await.map_err(fails(Check::Log))?;
+            check_log(&container, test).await.map_err(fails(SmokeCheck::Log))?;
             names.push(container.name);
         }
     }
-    Ok(Passed { version, service, containers: names })
+    Ok(SmokePassed { version, service, containers: names })
 }
 
-/// A 200 with its body.
-async fn get(base: &Base, path: &str, limit: Duration) -> Result<Vec<u8>, String> {
+/// Gets `path`, and returns the body of a 200.
+async fn get(base: &BaseUrl, path: &str, limit: Duration) -> Result<Vec<u8>, SmokeError> {
     match base.get(path, limit).await {
         Ok((status, body)) if status == 200 => Ok(body.to_vec()),
-        Ok((status, _)) => Err(format!("{base}{path} answered {}, not 200", status.as_u16())),
-        Err(why) => Err(format!("{base}{path}: {why}")),
+        Ok((status, _)) => Err(SmokeError::Status { url: format!("{base}{path}"), status: status.as_u16() }),
+        Err(error) => Err(SmokeError::Probe { url: format!("{base}{path}"), error }),
     }
 }
 
-fn json_of(path: &str, body: &[u8]) -> Result<Value, String> {
-    serde_json::from_slice(body).map_err(|_| format!("{path} answered {}, which is not JSON", shown(body)))
+fn json_of(path: &str, body: &[u8]) -> Result<Value, SmokeError> {
+    serde_json::from_slice(body).map_err(|_| SmokeError::NotJson { path: path.into(), body: shown(body) })
 }
 
-/// The beginning of an answer, fit for one line.
+/// Quotes the beginning of a body, so that it fits into one line.
 fn shown(body: &[u8]) -> String {
     format!("{:?}", String::from_utf8_lossy(body).chars().take(80).collect::<String>())
 }
 
-async fn until_ready(test: &Smoke) -> Result<(), String> {
+async fn until_ready(test: &SmokeTest) -> Result<(), SmokeError> {
     let deadline = Instant::now() + test.timeout;
-    let limit = test.timeout.clamp(LOOK, ANSWER_TIMEOUT);
+    let limit = test.timeout.clamp(RETRY_PAUSE, REQUEST_TIMEOUT);
     loop {
         let answer = match test.base.scheme() {
-            Scheme::Grpc => test.base.check_grpc(limit).await,
-            Scheme::Get(_) => {
+            ProbeScheme::Grpc => test.base.check_grpc(limit).await.map_err(SmokeError::Grpc),
+            ProbeScheme::Get(_) => {
                 let body = get(&test.base, test.ready.path(), limit).await;
-                body.and_then(|body| test.ready.understand(&body))
+                body.and_then(|body| test.ready.check_body(&body))
             }
         };
         match answer {
             Ok(()) => return Ok(()),
-            Err(why) if Instant::now() + LOOK >= deadline => {
-                return Err(format!("not ready within {:?}: {why}", test.timeout));
+            Err(last) if Instant::now() + RETRY_PAUSE >= deadline => {
+                return Err(SmokeError::NeverReady { limit: test.timeout, last: Box::new(last) });
             }
-            Err(_) => tokio::time::sleep(LOOK).await,
+            Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
         }
     }
 }
 
-async fn check_version(test: &Smoke) -> Result<(String, String), String> {
-    let body = get(&test.base, "/version", ANSWER_TIMEOUT).await?;
+async fn check_version(test: &SmokeTest) -> Result<(String, String), SmokeError> {
+    let body = get(&test.base, "/version", REQUEST_TIMEOUT).await?;
     let json = json_of("/version", &body)?;
-    let field = |name: &str, want: &Option<String>| {
+    let field = |name: &'static str, want: &Option<String>| {
         let found = json.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-        let found = found.ok_or_else(|| format!("/version answered {}, without a {name:?}", shown(&body)))?;
+        let found = found.ok_or_else(|| SmokeError::NoField { field: name, body: shown(&body) })?;
         match want {
-            Some(want) if want != found => Err(format!("/version says {name} {found:?}, expected {want:?}")),
+            Some(want) if want != found => {
+                Err(SmokeError::WrongField { field: name, found: found.to_owned(), want: want.clone() })
+            }
             Some(_) | None => Ok(found.to_owned()),
         }
     };
@@ -285,27 +290,27 @@ async fn check_version(test: &Smoke) -> Result<(String, String), String> {
 }
 
 async fn until_healthy(
-    containers: &Containers,
-    patience: Duration,
+    containers: &ContainerSelector,
+    limit: Duration,
     say: &mut impl FnMut(String),
-) -> Result<Vec<Container>, String> {
-    let deadline = Instant::now() + patience;
+) -> Result<Vec<Container>, SmokeError> {
+    let deadline = Instant::now() + limit;
     let mut is_first = true;
     loop {
-        let found = containers.look().await?;
+        let found = containers.inspect().await.map_err(SmokeError::Docker)?;
         if std::mem::take(&mut is_first) {
             found.iter().for_each(|container| say(format!("Checking container {}", container.name)));
         }
-        let Some(worst) = found.iter().find_map(unwell) else { return Ok(found) };
-        if Instant::now() + LOOK >= deadline {
-            return Err(format!("{worst}, after {patience:?}"));
+        let Some(unhealthy) = found.iter().find_map(unhealthy) else { return Ok(found) };
+        if Instant::now() + RETRY_PAUSE >= deadline {
+            return Err(SmokeError::Unhealthy { container: unhealthy, limit });
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(RETRY_PAUSE).await;
     }
 }
 
-/// Why a container is not healthy.
-fn unwell(container: &Container) -> Option<String> {
+/// Explains why a container is not healthy.
+fn unhealthy(container: &Container) -> Option<String> {
     let Container { name, state, health, .. } = container;
     match health.as_deref() {
         _ if state != "running" => Some(format!("container {name} is {state}, not running")),
@@ -315,42 +320,34 @@ fn unwell(container: &Container) -> Option<String> {
     }
 }
 
-/// A container that is up at this instant may still be one that does not stay up.
-fn check_restarts(container: &Container, before: &[Container]) -> Result<(), String> {
+/// Refuses a container that is up at this instant but does not stay up.
+fn check_restarts(container: &Container, before: &[Container]) -> Result<(), SmokeError> {
     let Container { name, restarts, .. } = container;
     let restarted = before.iter().find(|before| before.id == container.id).is_some_and(|b| b.restarts < *restarts);
     if restarted {
-        return Err(format!("container {name} was restarted during the test; see `docker logs {name}`"));
+        return Err(SmokeError::Restarted { container: name.clone() });
     }
     let is_young = container.up.is_none_or(|up| up < LOOP_WINDOW);
     if *restarts >= RESTARTS_MIN && is_young {
-        let minutes = LOOP_WINDOW.as_secs() / 60;
-        return Err(format!(
-            "container {name} was restarted {restarts} times, the last time within {minutes} minutes: a restart loop"
-        ));
+        return Err(SmokeError::RestartLoop { container: name.clone(), restarts: *restarts });
     }
     Ok(())
 }
 
-async fn check_log(container: &Container, test: &Smoke) -> Result<(), String> {
+async fn check_log(container: &Container, test: &SmokeTest) -> Result<(), SmokeError> {
     let lines_max = test.error_lines_max;
-    let log = container.log(LOG_WINDOW).await?;
+    let log = container.log(LOG_WINDOW).await.map_err(SmokeError::Docker)?;
     let errors: Vec<_> = log.lines().filter(|line| is_error(line)).collect();
     if errors.len() <= lines_max {
         return Ok(());
     }
-    let last = test.secrets.hide(errors.last().expect("there are more than some"));
-    let last = last.chars().take(200).collect::<String>();
-    Err(format!(
-        "container {} logged {} errors within the last minute, more than {lines_max}; the last: {}",
-        container.name,
-        errors.len(),
-        last.trim()
-    ))
+    let last = test.secrets.hide(errors.last().map_or("", |line| line));
+    let last = last.chars().take(200).collect::<String>().trim().to_owned();
+    Err(SmokeError::ErrorSpike { container: container.name.clone(), errors: errors.len(), lines_max, last })
 }
 
-/// Whether a line of a log tells of an error: one of the words that loggers write for a level, in capitals or as the
-/// value of a `level`, or the beginning of a Python traceback.
+/// Returns whether a log line reports an error: it has a level word in capitals or as the value of a `level`, or begins
+/// a Python traceback.
 fn is_error(line: &str) -> bool {
     const LEVELS: [&str; 5] = ["ERROR", "CRITICAL", "FATAL", "PANIC", "EMERG"];
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
@@ -415,7 +412,7 @@ mod tests {
             ("crashing", "restarting", Some("healthy"), Some("is restarting")),
             ("nobody looks", "running", None, Some("has no health check")),
         ] {
-            let said = unwell(&Container { state: state.into(), health: health.map(Into::into), ..container() });
+            let said = unhealthy(&Container { state: state.into(), health: health.map(Into::into), ..container() });
             match want {
                 None => assert_eq!(said, None, "{case}"),
                 Some(want) => assert!(said.as_ref().is_some_and(|said| said.contains(want)), "{case}: {said:?}"),
@@ -437,7 +434,7 @@ mod tests {
             assert_eq!(check_restarts(&container, std::slice::from_ref(&container)).is_err(), is_loop, "{case}");
         }
         let after = Container { restarts: 1, ..container() };
-        assert!(check_restarts(&after, &[container()]).unwrap_err().contains("during the test"));
+        assert!(check_restarts(&after, &[container()]).unwrap_err().to_string().contains("during the test"));
         let other = Container { id: "other".into(), ..container() };
         assert!(check_restarts(&after, &[other]).is_ok(), "it was replaced, not restarted");
     }

@@ -1,7 +1,7 @@
-//! The steps of bringing a release into production, in order, with what takes each back.
+//! Orders the steps that bring a release into production, and says what undoes each of them.
 //!
-//! Pure: what is to be done next after a step, a failure or a crash is decided here, from what the journal and the
-//! proxy say. `runbook::deploy` does it.
+//! The module is pure. It decides what follows a step, a failure or a crash, from what the journal and the proxy say;
+//! `deploy::run` carries that out.
 
 use std::fmt;
 
@@ -10,22 +10,31 @@ use serde::{Deserialize, Serialize};
 use super::Color;
 use super::freeze::What;
 
+/// Tells what a deploy freezes around its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freezing {
+    /// Requests are not held.
+    Nothing,
+    /// Nobody writes from the snapshot until the new release has the traffic.
+    Writes,
+}
+
 /// How a release replaces the one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Strategy {
-    /// Brought up in the idle color, proven there, flipped to, watched.
+    /// The release comes up in the idle color, is proven there, gets the traffic and is watched.
     BlueGreen,
-    /// The active color's containers are replaced in place, with a gap in which it does not answer.
+    /// The active color's containers are replaced in place. In the gap nothing answers, so requests are held.
     Recreate,
 }
 
 impl Strategy {
-    /// Its steps, in the order in which they are made.
+    /// Returns the steps in their order.
     pub fn steps(self) -> &'static [Step] {
         match self {
             Strategy::BlueGreen => &Step::ALL,
-            // The snapshot comes first: from `Up` on the new release writes.
+            // The snapshot comes before `Up`, because the new release writes from then on.
             Strategy::Recreate => &[
                 Step::Candidate,
                 Step::Image,
@@ -39,18 +48,20 @@ impl Strategy {
         }
     }
 
-    /// Whether a release whose last step begun is `reached` has begun `step`.
+    /// Returns whether a release that has reached the step `reached` has begun `step`.
     pub fn has_begun(self, reached: Step, step: Step) -> bool {
         let position = |wanted| self.steps().iter().position(|step| *step == wanted);
         position(step).is_some_and(|at| position(reached).is_some_and(|reached| at <= reached))
     }
 
-    /// Which requests wait while `step` is made. With `freeze` none writes from the snapshot until the new release has
-    /// the traffic.
-    pub fn holds(self, step: Step, freeze: bool) -> Option<What> {
-        let writes = freeze.then_some(What::Writes);
+    /// Returns which requests are held while `step` is made.
+    pub fn holds(self, step: Step, freezing: Freezing) -> Option<What> {
+        let writes = match freezing {
+            Freezing::Nothing => None,
+            Freezing::Writes => Some(What::Writes),
+        };
         match (self, step) {
-            // Nobody is there to answer.
+            // Nothing is there to answer.
             (Strategy::Recreate, Step::Up | Step::Healthy) => Some(What::All),
             (Strategy::Recreate, Step::Backup | Step::Migrate) => writes,
             (
@@ -69,7 +80,7 @@ impl Strategy {
         }
     }
 
-    /// The phase of the run of show that begins with `step`, as it is announced.
+    /// Returns the announcement of the phase that begins with `step`.
     pub fn phase_beginning_with(self, step: Step) -> Option<&'static str> {
         let phases: &[_] = match self {
             Strategy::BlueGreen => &[
@@ -85,18 +96,18 @@ impl Strategy {
         phases.iter().find(|(first, _)| *first == step).map(|(_, phase)| *phase)
     }
 
-    /// What is done by hooks before `step`, in this order.
-    pub fn moments_before(self, step: Step) -> &'static [Moment] {
-        let moments: [(Step, &[Moment]); 3] = [
-            (Step::Candidate, &[Moment::Announce, Moment::ConfirmBackup]),
-            // From the snapshot on nothing may be written that a way back would lose.
-            (Step::Backup, &[Moment::Freeze]),
-            (Step::Watch, &[Moment::Unfreeze]),
+    /// Returns the hooks that run before `step`, in their order.
+    pub fn hooks_before(self, step: Step) -> &'static [HookPoint] {
+        let hooks: [(Step, &[HookPoint]); 3] = [
+            (Step::Candidate, &[HookPoint::Announce, HookPoint::ConfirmBackup]),
+            // What is written after the snapshot would be lost on the way back.
+            (Step::Backup, &[HookPoint::Freeze]),
+            (Step::Watch, &[HookPoint::Unfreeze]),
         ];
-        moments.into_iter().find(|(before, _)| *before == step).map_or(&[], |(_, moments)| moments)
+        hooks.into_iter().find(|(before, _)| *before == step).map_or(&[], |(_, points)| points)
     }
 
-    /// The word in the config, on the command line and in the ledger.
+    /// Returns the word in the config, on the command line and in the ledger.
     pub fn as_str(self) -> &'static str {
         match self {
             Strategy::BlueGreen => "blue-green",
@@ -111,92 +122,92 @@ impl fmt::Display for Strategy {
     }
 }
 
-/// One step of a release, in the order in which blue-green makes them.
+/// A step of a release. The variants are in the order in which blue-green makes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
-    /// The idle color's env file with the new tag, beside the one in force.
+    /// Write the env file with the new tag beside the one in force.
     Candidate,
-    /// The image is on this machine, or is pulled.
+    /// Pull the image, unless it is on this machine.
     Image,
-    /// The idle color's Compose project runs it.
+    /// Start the Compose project with it.
     Up,
-    /// Its containers are healthy, it says it is ready, and the proxy finds it so.
+    /// Wait until the containers are healthy and the proxy finds the color ready.
     Healthy,
-    /// A snapshot of the data.
+    /// Take a snapshot of the data.
     Backup,
-    /// The data takes the form that the release wants.
+    /// Migrate the data to the form that the release needs.
     Migrate,
-    /// The active color can live with the migrated data: it is the way back.
+    /// Check that the active color, which is the way back, lives with the migrated data.
     OldColor,
-    /// The idle color answers as this release does.
+    /// Check that the color is ready and is this release.
     Smoke,
-    /// The idle color answers copies of live requests as the active one does.
+    /// Compare responses to copies of live requests with those of the active color.
     Rehearse,
-    /// The env file with the new tag comes into force.
+    /// Put the env file with the new tag in force.
     EnvFile,
-    /// Traffic goes to it.
+    /// Have the proxy send traffic to it.
     Flip,
-    /// The proxy judges it.
+    /// Wait for the verdict of the proxy's watch.
     Watch,
-    /// The old color finishes what it began.
+    /// Wait until the old color has finished its requests.
     Drain,
-    /// The old color is stopped, or kept.
+    /// Stop the old color, or keep it.
     Retire,
 }
 
-/// A moment of a cutover at which the operator's own programs are run.
+/// A point of a deploy at which the operator's own programs run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Moment {
-    /// Before anything is done: the maintenance window is announced.
+pub enum HookPoint {
+    /// Before anything is done, to announce the maintenance.
     Announce,
-    /// Before anything is done: is there a backup to go back to?
+    /// Before anything is done, to confirm that there is a backup.
     ConfirmBackup,
-    /// Before the snapshot: writes stop elsewhere than in the proxy.
+    /// Before the snapshot, to stop writes that do not come through the proxy.
     Freeze,
-    /// The traffic is where it stays for now, or the release was given up.
+    /// Once the traffic stays where it is, or the release was given up.
     Unfreeze,
-    /// All is over, well or not.
+    /// At the end, whatever the outcome.
     Completion,
 }
 
-impl Moment {
-    /// Each of them, in the order of their numbers.
-    pub const ALL: [Moment; 5] =
-        [Moment::Announce, Moment::ConfirmBackup, Moment::Freeze, Moment::Unfreeze, Moment::Completion];
+impl HookPoint {
+    /// Every point, in the order of the variants.
+    pub const ALL: [HookPoint; 5] =
+        [HookPoint::Announce, HookPoint::ConfirmBackup, HookPoint::Freeze, HookPoint::Unfreeze, HookPoint::Completion];
 
-    /// The word in the config and in the ledger.
+    /// Returns the word in the config and in the ledger.
     pub fn as_str(self) -> &'static str {
         match self {
-            Moment::Announce => "announce",
-            Moment::ConfirmBackup => "confirm_backup",
-            Moment::Freeze => "freeze",
-            Moment::Unfreeze => "unfreeze",
-            Moment::Completion => "completion",
+            HookPoint::Announce => "announce",
+            HookPoint::ConfirmBackup => "confirm_backup",
+            HookPoint::Freeze => "freeze",
+            HookPoint::Unfreeze => "unfreeze",
+            HookPoint::Completion => "completion",
         }
     }
 }
 
-impl fmt::Display for Moment {
+impl fmt::Display for HookPoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-/// What takes a step back.
+/// An action that undoes a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Undo {
-    /// The env file beside the one in force goes.
+    /// Remove the env file beside the one in force.
     Candidate,
-    /// The project runs what it ran before, or is stopped.
+    /// Have the project run what it ran before, or stop it.
     Project,
-    /// The env file is as it was.
+    /// Restore the env file in force.
     EnvFile,
 }
 
 impl Step {
-    /// Every step in order.
+    /// Every step, in order.
     pub const ALL: [Step; 14] = [
         Step::Candidate,
         Step::Image,
@@ -214,7 +225,7 @@ impl Step {
         Step::Retire,
     ];
 
-    /// The word in the journal, in events and on the screen.
+    /// Returns the word in the journal, in events and on the screen.
     pub fn as_str(self) -> &'static str {
         match self {
             Step::Candidate => "candidate",
@@ -234,7 +245,7 @@ impl Step {
         }
     }
 
-    /// What takes it back. A migration is not taken back: the old color was seen to live with it.
+    /// Returns what undoes the step. A migration is not undone, because the old color was seen to live with it.
     pub fn undo(self) -> Option<Undo> {
         match self {
             Step::Candidate => Some(Undo::Candidate),
@@ -254,8 +265,8 @@ impl Step {
         }
     }
 
-    /// Whether a run that goes on after a crash makes it again although it was done. What was proven before the crash
-    /// may not hold any more; a snapshot and a migration stay made.
+    /// Returns whether a run that resumes after a crash makes the step again although it was done. What was proven
+    /// before the crash may not hold any more; a snapshot and a migration stay made.
     pub fn is_repeated(self) -> bool {
         match self {
             Step::Backup | Step::Migrate => false,
@@ -274,7 +285,7 @@ impl Step {
         }
     }
 
-    /// Whether its failure says something about the release, not about the tools.
+    /// Returns whether the failure of the step says something about the release, and not about the tools.
     pub fn is_gate(self) -> bool {
         match self {
             Step::Healthy | Step::OldColor | Step::Smoke | Step::Rehearse | Step::Flip => true,
@@ -297,84 +308,84 @@ impl fmt::Display for Step {
     }
 }
 
-/// What takes back everything up to the step `reached`, which may be half made: the last step's first.
+/// Returns what undoes everything up to the step `reached`, which may be half made, beginning with the last step.
 pub fn undo_from(strategy: Strategy, reached: Step) -> impl Iterator<Item = Undo> {
     let begun = move |step: &Step| strategy.has_begun(reached, *step);
     strategy.steps().iter().rev().copied().filter(begun).filter_map(Step::undo)
 }
 
-/// A release that was interrupted, as its journal tells it.
+/// Describes an interrupted release, as its journal records it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Interrupted {
-    /// How it was brought up.
+pub struct InterruptedRelease {
+    /// The strategy of the deploy.
     pub strategy: Strategy,
-    /// The color it was brought up in.
+    /// The color in which it was brought up.
     pub color: Color,
-    /// The service's epoch before it.
+    /// The service's epoch when the deploy began.
     pub epoch: u64,
     /// The last step that was begun.
     pub reached: Step,
-    /// What had been decided about it.
-    pub decided: Option<Decided>,
+    /// The decision about it, if one was made.
+    pub decided: Option<Decision>,
 }
 
-/// What was decided about a release, before it is carried out.
+/// A decision about a release. It is written down before it is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Decided {
-    /// It failed before the flip.
+pub enum Decision {
+    /// The release failed before the flip.
     Undo,
-    /// It was flipped to, and traffic is back on the old color.
+    /// The release was flipped to, and traffic is back on the old color.
     TakenBack,
-    /// It stays.
+    /// The release stays.
     Keep,
 }
 
-/// Where an interrupted release goes on.
+/// Where an interrupted release is resumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// From the first step; see [`Step::is_repeated`].
+pub enum ResumePoint {
+    /// Begin with the first step; see [`Step::is_repeated`].
     Begin,
-    /// Traffic is on it: follow its watch.
+    /// Follow the watch, because the release has the traffic.
     Follow,
-    /// Carry out what was decided, or what has happened meanwhile.
-    End(Decided),
+    /// Carry out what was decided, or what has happened since.
+    End(Decision),
 }
 
-/// Where `release` goes on, now that the proxy says that `active` takes traffic in `epoch`.
-pub fn next(release: Interrupted, active: Color, epoch: u64) -> Next {
+/// Returns where `release` is resumed, given that the proxy sends traffic to `active` in `epoch`.
+pub fn resume_point(release: InterruptedRelease, active: Color, epoch: u64) -> ResumePoint {
     match release.decided {
-        Some(decided) => Next::End(decided),
-        // It has the traffic from the start, and no flip gives or takes it.
-        None if release.strategy == Strategy::Recreate => Next::Begin,
-        // Also when somebody else flipped to it: it has the traffic, and stopping it would be an outage.
-        None if active == release.color => Next::Follow,
-        // The flip was made, and traffic went back while nobody looked.
-        None if release.reached >= Step::Flip && epoch > release.epoch => Next::End(Decided::TakenBack),
-        None => Next::Begin,
+        Some(decided) => ResumePoint::End(decided),
+        // The color has the traffic from the start, and no flip gives or takes it.
+        None if release.strategy == Strategy::Recreate => ResumePoint::Begin,
+        // This holds even if somebody else flipped to it: stopping what has the traffic would be an outage.
+        None if active == release.color => ResumePoint::Follow,
+        // The flip was made, and traffic went back while no deploy was running.
+        None if release.reached >= Step::Flip && epoch > release.epoch => ResumePoint::End(Decision::TakenBack),
+        None => ResumePoint::Begin,
     }
 }
 
-/// What the active color answered up to some moment.
+/// Counts the responses of a color up to some point in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Answers {
-    /// Whether it was ready then.
+pub struct ResponseCounts {
+    /// Whether the color was ready then.
     pub was_ready: bool,
-    /// All of them.
+    /// All responses.
     pub requests: u64,
-    /// 5xx, and failures to answer.
+    /// Responses of 500 and above, and failures to respond.
     pub errors: u64,
 }
 
-/// Errors after a migration that may be chance.
+/// Fewer errors than this after a migration may be chance.
 const ERRORS_MIN: u64 = 3;
 
-/// Why the active color does not live with the migrated data, from its answers `before` the migration (since the proxy
-/// began) and `after` it. `None`: nothing speaks against it, or nothing was asked.
-pub fn hurt(before: Answers, after: Answers) -> Option<String> {
+/// Explains how the active color fails more after a migration than before. `before` counts since the proxy began. The
+/// result is `None` where nothing speaks against the color, or nothing was requested.
+pub fn failure_rise(before: ResponseCounts, after: ResponseCounts) -> Option<String> {
     let (requests, errors) =
         (after.requests.saturating_sub(before.requests), after.errors.saturating_sub(before.errors));
-    // Twice the share of errors that it had before, and one of a hundred more.
+    // The limit is twice the former share of errors, and one percent more.
     let usual = if before.requests == 0 { 0.0 } else { before.errors as f64 / before.requests as f64 };
     let is_worse = requests > 0 && errors as f64 / requests as f64 > usual * 2.0 + 0.01;
     (errors >= ERRORS_MIN && is_worse)
@@ -394,17 +405,17 @@ mod tests {
 
     #[test]
     fn a_freeze_is_one_span_of_steps_and_the_gap_holds_everything() {
-        let held = |strategy: Strategy, freeze| {
-            let steps = strategy.steps().iter().map(|step| strategy.holds(*step, freeze));
+        let held = |strategy: Strategy, freezing| {
+            let steps = strategy.steps().iter().map(|step| strategy.holds(*step, freezing));
             let mut spans: Vec<Option<What>> = steps.collect();
             spans.dedup();
             spans
         };
-        assert_eq!(held(Strategy::BlueGreen, false), [None]);
-        assert_eq!(held(Strategy::BlueGreen, true), [None, Some(What::Writes), None]);
-        assert_eq!(held(Strategy::Recreate, false), [None, Some(What::All), None]);
+        assert_eq!(held(Strategy::BlueGreen, Freezing::Nothing), [None]);
+        assert_eq!(held(Strategy::BlueGreen, Freezing::Writes), [None, Some(What::Writes), None]);
+        assert_eq!(held(Strategy::Recreate, Freezing::Nothing), [None, Some(What::All), None]);
         let all = [None, Some(What::Writes), Some(What::All), Some(What::Writes), None];
-        assert_eq!(held(Strategy::Recreate, true), all);
+        assert_eq!(held(Strategy::Recreate, Freezing::Writes), all);
     }
 
     #[test]
@@ -422,36 +433,50 @@ mod tests {
     #[test]
     fn an_interrupted_release_goes_on_where_the_traffic_is() {
         let strategy = Strategy::BlueGreen;
-        let release = |reached, decided| Interrupted { strategy, color: Color::Green, epoch: 4, reached, decided };
-        let recreate = |reached, decided| Interrupted { strategy: Strategy::Recreate, ..release(reached, decided) };
+        let release =
+            |reached, decided| InterruptedRelease { strategy, color: Color::Green, epoch: 4, reached, decided };
+        let recreate =
+            |reached, decided| InterruptedRelease { strategy: Strategy::Recreate, ..release(reached, decided) };
         for (case, release, active, epoch, want) in [
-            ("killed early", release(Step::Up, None), Color::Blue, 4, Next::Begin),
-            ("killed before the flip", release(Step::EnvFile, None), Color::Blue, 4, Next::Begin),
-            ("killed at the flip, not flipped", release(Step::Flip, None), Color::Blue, 4, Next::Begin),
-            ("killed at the flip, flipped", release(Step::Flip, None), Color::Green, 5, Next::Follow),
-            ("killed in the watch", release(Step::Watch, None), Color::Green, 5, Next::Follow),
-            ("taken back meanwhile", release(Step::Watch, None), Color::Blue, 6, Next::End(Decided::TakenBack)),
-            ("flipped and back", release(Step::Flip, None), Color::Blue, 6, Next::End(Decided::TakenBack)),
-            ("others flipped to it", release(Step::Up, None), Color::Green, 5, Next::Follow),
-            ("others flipped twice", release(Step::Up, None), Color::Blue, 6, Next::Begin),
-            ("killed while undoing", release(Step::Up, Some(Decided::Undo)), Color::Blue, 4, Next::End(Decided::Undo)),
-            ("killed in the gap", recreate(Step::Up, None), Color::Green, 4, Next::Begin),
-            ("killed going back", recreate(Step::Up, Some(Decided::Undo)), Color::Green, 4, Next::End(Decided::Undo)),
+            ("killed early", release(Step::Up, None), Color::Blue, 4, ResumePoint::Begin),
+            ("killed before the flip", release(Step::EnvFile, None), Color::Blue, 4, ResumePoint::Begin),
+            ("killed at the flip, not flipped", release(Step::Flip, None), Color::Blue, 4, ResumePoint::Begin),
+            ("killed at the flip, flipped", release(Step::Flip, None), Color::Green, 5, ResumePoint::Follow),
+            ("killed in the watch", release(Step::Watch, None), Color::Green, 5, ResumePoint::Follow),
+            ("taken back meanwhile", release(Step::Watch, None), Color::Blue, 6, ResumePoint::End(Decision::TakenBack)),
+            ("flipped and back", release(Step::Flip, None), Color::Blue, 6, ResumePoint::End(Decision::TakenBack)),
+            ("others flipped to it", release(Step::Up, None), Color::Green, 5, ResumePoint::Follow),
+            ("others flipped twice", release(Step::Up, None), Color::Blue, 6, ResumePoint::Begin),
+            (
+                "killed while undoing",
+                release(Step::Up, Some(Decision::Undo)),
+                Color::Blue,
+                4,
+                ResumePoint::End(Decision::Undo),
+            ),
+            ("killed in the gap", recreate(Step::Up, None), Color::Green, 4, ResumePoint::Begin),
+            (
+                "killed going back",
+                recreate(Step::Up, Some(Decision::Undo)),
+                Color::Green,
+                4,
+                ResumePoint::End(Decision::Undo),
+            ),
             (
                 "killed in the drain",
-                release(Step::Drain, Some(Decided::Keep)),
+                release(Step::Drain, Some(Decision::Keep)),
                 Color::Green,
                 5,
-                Next::End(Decided::Keep),
+                ResumePoint::End(Decision::Keep),
             ),
         ] {
-            assert_eq!(next(release, active, epoch), want, "{case}");
+            assert_eq!(resume_point(release, active, epoch), want, "{case}");
         }
     }
 
     #[test]
     fn a_color_is_hurt_when_it_fails_more_than_it_did() {
-        let answers = |requests, errors| Answers { was_ready: true, requests, errors };
+        let answers = |requests, errors| ResponseCounts { was_ready: true, requests, errors };
         for (case, before, after, want) in [
             ("nobody asks", answers(0, 0), answers(0, 0), false),
             ("all well", answers(1000, 0), answers(1100, 0), false),
@@ -461,7 +486,7 @@ mod tests {
             ("it failed before, now three times as often", answers(1000, 100), answers(1100, 130), true),
             ("first requests ever", answers(0, 0), answers(3, 3), true),
         ] {
-            assert_eq!(hurt(before, after).is_some(), want, "{case}");
+            assert_eq!(failure_rise(before, after).is_some(), want, "{case}");
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::config::{ColorConfig, EnvFile};
 use crate::control::task::evidence::case::EvidenceReport;
 use crate::control::task::evidence::{EvidenceResult, file};
-use crate::docker::Containers;
+use crate::docker::ContainerSelector;
 use crate::ledger::redact::Secrets;
 use crate::os::batch_thread;
 use crate::routing::{FAILED_MAX, FailedRequest};
@@ -80,16 +80,16 @@ async fn log_of(color: &ColorConfig) -> Result<Vec<String>, String> {
         Ok(file) => file.as_ref().map(Secrets::of).unwrap_or_default(),
         Err(_) => return Err("no log: the env_file cannot be read, so its secrets could not be hidden in it".into()),
     };
-    let asked = timeout(DOCKER_MAX, tails(&Containers::Project(project.clone()))).await;
+    let asked = timeout(DOCKER_MAX, tails(&ContainerSelector::Project(project.clone()))).await;
     let lines = asked.unwrap_or_else(|_| Err(format!("Docker did not answer within {DOCKER_MAX:?}")));
     lines.map_err(|why| format!("no log: {why}")).map(|lines| lines.iter().map(|line| secrets.hide(line)).collect())
 }
 
-async fn tails(containers: &Containers) -> Result<Vec<String>, String> {
+async fn tails(containers: &ContainerSelector) -> Result<Vec<String>, String> {
     let mut lines = Vec::new();
-    for container in containers.look().await? {
+    for container in containers.inspect().await.map_err(|error| error.to_string())? {
         let named = |line: String| format!("{} | {line}", container.name);
-        lines.extend(container.tail(LINES).await?.into_iter().map(named));
+        lines.extend(container.tail(LINES).await.map_err(|error| error.to_string())?.into_iter().map(named));
     }
     Ok(lines)
 }

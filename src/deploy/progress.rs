@@ -1,7 +1,7 @@
-//! What a deploy shows: a line per step with its time, every command as it could be typed, and on a terminal a live
-//! line with what is waited for. `--json`: an event per line instead.
+//! Shows the progress of a deploy: a line per step with its time, and every command as it can be typed.
 //!
-//! It ends in the log of a CI, which many read: what looks like a secret is `***`, as it is in the ledger.
+//! On a terminal a live line says what is waited for; with `--json` there is an event per line instead. The output ends
+//! up in CI logs, which many people read, so whatever looks like a secret is replaced by `***`, as in the ledger.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -13,91 +13,103 @@ use crate::domain::release::Step;
 use crate::ledger::without_secrets;
 use crate::os::clock;
 
-/// Between two lines about a wait where they cannot be drawn over.
+/// The pause between two lines about a wait where lines cannot be drawn over.
 const LINE: Duration = Duration::from_secs(15);
-/// Between two events about a wait.
+/// The pause between two events about a wait.
 const EVENT: Duration = Duration::from_secs(1);
 
-/// How it is shown.
+/// The form of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+enum ProgressForm {
     Plain,
     Live,
     Json,
 }
 
-/// Where a deploy is shown: standard output.
-pub struct Show {
-    form: Form,
+/// Writes the progress of a deploy to standard output.
+pub struct Progress {
+    form: ProgressForm,
     began: Instant,
     step_began: Instant,
     waited: Option<Instant>,
     is_drawn: bool,
 }
 
-impl Show {
-    /// Events if `json`; otherwise lines, with a live one on a terminal.
-    pub fn new(json: bool) -> Self {
-        let form = match (json, std::io::stdout().is_terminal()) {
-            (true, _) => Form::Json,
-            (false, true) => Form::Live,
-            (false, false) => Form::Plain,
-        };
-        let now = Instant::now();
-        Show { form, began: now, step_began: now, waited: None, is_drawn: false }
+impl Progress {
+    /// Writes one JSON event per line.
+    pub fn events() -> Self {
+        Self::of(ProgressForm::Json)
     }
 
-    /// A sentence about the whole.
+    /// Writes lines of text, with a live line where standard output is a terminal.
+    pub fn text() -> Self {
+        Self::of(if std::io::stdout().is_terminal() { ProgressForm::Live } else { ProgressForm::Plain })
+    }
+
+    fn of(form: ProgressForm) -> Self {
+        let now = Instant::now();
+        Progress { form, began: now, step_began: now, waited: None, is_drawn: false }
+    }
+
+    /// Writes a sentence about the deploy as a whole.
     pub fn say(&mut self, text: &str) {
         self.put(text, || json!({ "event": "said", "text": text }));
     }
 
-    /// A line that belongs to the step under way, such as of the smoke test's transcript.
+    /// Writes a line that belongs to the present step, such as one of the smoke test's transcript.
     pub fn note(&mut self, text: &str) {
         self.put(&format!("    {text}"), || json!({ "event": "note", "text": text }));
     }
 
-    /// What is run now.
+    /// Writes the command that is run now.
     pub fn command(&mut self, command: &Command) {
         self.put(&format!("  $ {command}"), || json!({ "event": "command", "command": command.to_string() }));
     }
 
-    /// A step begins.
+    /// Writes that a step begins.
     pub fn begin(&mut self, step: Step) {
         (self.step_began, self.waited) = (Instant::now(), None);
         match self.form {
-            Form::Json => self.event(json!({ "event": "begin", "step": step })),
-            Form::Live => self.draw(&format!("  {step:<10} …")),
-            Form::Plain => {}
+            ProgressForm::Json => self.event(json!({ "event": "begin", "step": step })),
+            ProgressForm::Live => self.draw(&format!("  {step:<10} …")),
+            ProgressForm::Plain => {}
         }
     }
 
-    /// The step under way waits for something.
+    /// Writes what the present step waits for.
     pub fn wait(&mut self, step: Step, what: &str) {
         let elapsed = self.step_began.elapsed();
         let is_due = |every| self.waited.is_none_or(|last: Instant| last.elapsed() >= every);
         match self.form {
-            Form::Live => return self.draw(&format!("  {step:<10} {}  {what}", seconds(elapsed))),
-            Form::Json if is_due(EVENT) => self.event(json!({ "event": "wait", "step": step, "for": what })),
-            // The first line of a wait comes after its first while.
-            Form::Plain if self.waited.is_some() && is_due(LINE) => self.print(&format!("    {what}")),
-            Form::Plain if self.waited.is_none() => {}
-            Form::Json | Form::Plain => return,
+            ProgressForm::Live => return self.draw(&format!("  {step:<10} {}  {what}", seconds(elapsed))),
+            ProgressForm::Json if is_due(EVENT) => self.event(json!({ "event": "wait", "step": step, "for": what })),
+            // A short wait is not worth a line, so the first call only starts the pause.
+            ProgressForm::Plain if self.waited.is_some() && is_due(LINE) => self.print(&format!("    {what}")),
+            ProgressForm::Plain if self.waited.is_none() => {}
+            ProgressForm::Json | ProgressForm::Plain => return,
         }
         self.waited = Some(Instant::now());
     }
 
-    /// The step ended; `well` or not.
-    pub fn end(&mut self, step: Step, well: bool, detail: &str) {
-        let elapsed = self.step_began.elapsed();
-        let mark = if well { "" } else { "FAILED: " };
-        self.put(&format!("  {step:<10} {}  {mark}{detail}", seconds(elapsed)), || {
-            let state = if well { "done" } else { "failed" };
-            json!({ "event": state, "step": step, "seconds": elapsed.as_secs_f64(), "detail": detail })
-        });
+    /// Writes that the present step is done.
+    pub fn done(&mut self, step: Step, detail: &str) {
+        self.end(step, "done", "", detail);
     }
 
-    /// The end of it all, with the word for programs.
+    /// Writes that the present step has failed.
+    pub fn failed(&mut self, step: Step, detail: &str) {
+        self.end(step, "failed", "FAILED: ", detail);
+    }
+
+    fn end(&mut self, step: Step, state: &str, mark: &str, detail: &str) {
+        let elapsed = self.step_began.elapsed();
+        self.put(
+            &format!("  {step:<10} {}  {mark}{detail}", seconds(elapsed)),
+            || json!({ "event": state, "step": step, "seconds": elapsed.as_secs_f64(), "detail": detail }),
+        );
+    }
+
+    /// Writes the outcome, as a word for programs and a sentence for people.
     pub fn outcome(&mut self, word: &str, sentence: &str) {
         let elapsed = self.began.elapsed();
         self.put(
@@ -106,22 +118,22 @@ impl Show {
         );
     }
 
-    /// Takes the live line away, for what is said elsewhere than here.
+    /// Erases the live line, before something is written to another output.
     pub fn clear(&mut self) {
         if std::mem::take(&mut self.is_drawn) {
             write("\r\x1b[K");
         }
     }
 
-    /// Whether somebody can be asked something.
+    /// Returns whether an operator sits at a terminal and can be asked.
     pub fn can_ask(&self) -> bool {
-        self.form == Form::Live && std::io::stdin().is_terminal()
+        self.form == ProgressForm::Live && std::io::stdin().is_terminal()
     }
 
     fn put(&mut self, line: &str, event: impl FnOnce() -> Value) {
         match self.form {
-            Form::Json => self.event(event()),
-            Form::Plain | Form::Live => self.print(line),
+            ProgressForm::Json => self.event(event()),
+            ProgressForm::Plain | ProgressForm::Live => self.print(line),
         }
     }
 
@@ -141,14 +153,14 @@ impl Show {
     }
 
     fn draw(&mut self, line: &str) {
-        // No longer than any terminal: a line that wraps cannot be drawn over.
+        // A line that wraps cannot be drawn over, so it is kept shorter than any terminal is wide.
         let line: String = without_secrets(line).chars().take(100).collect();
         write(&format!("\r\x1b[K{line}"));
         self.is_drawn = true;
     }
 }
 
-/// A reader that has left (`| head`) is no failure of the deploy.
+/// Writes to standard output. A reader that has left, such as `| head`, does not fail the deploy.
 fn write(text: &str) {
     let mut out = std::io::stdout();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -163,7 +175,7 @@ fn seconds(elapsed: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::deploy::show::*;
+    use crate::deploy::progress::*;
 
     #[test]
     fn times_are_of_one_width() {
