@@ -20,7 +20,7 @@ use tracing_subscriber::EnvFilter;
 use crate::admin;
 use crate::api::status::Upgraded;
 use crate::config::Config;
-use crate::control::{self, Control, Handle};
+use crate::control::{self, Control, DataPlaneLinks, Handle};
 use crate::handover::{
     Inherited, Launcher, RunningSuccessor, UPGRADE_STATE_VERSION, UpgradeLink, UpgradeMessage, UpgradeState,
     notify_ready,
@@ -144,20 +144,18 @@ fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartErr
     // The control plane needs the data plane's wakers, and the data plane needs the control plane's table.
     let plane_cell: Arc<OnceLock<PlaneHandles>> = Arc::default();
     let (wake, count) = (Arc::clone(&plane_cell), Arc::clone(&plane_cell));
-    let mut control = control::start(
-        config.clone(),
-        config.proxy.workers,
-        Arc::new(move || {
+    let links = DataPlaneLinks {
+        workers: config.proxy.workers,
+        wake_workers: Arc::new(move || {
             if let Some(plane) = wake.get() {
                 (plane.wake)();
             }
         }),
-        Arc::new(move || count.get().map_or(0, |plane| (plane.connections)())),
-        Arc::new(|path| Config::load(path).map_err(|problems| problems.to_string())),
-        terminator.clone(),
-        Arc::clone(&client_ends),
-    )
-    .map_err(|error| StartError(error.to_string()))?;
+        connections: Arc::new(move || count.get().map_or(0, |plane| (plane.connections)())),
+        terminator: terminator.clone(),
+        client_ends: Arc::clone(&client_ends),
+    };
+    let mut control = control::start(config.clone(), links).map_err(|error| StartError(error.to_string()))?;
 
     let (heard_log, log_config) = (log.clone(), config.log.clone());
     control.other_problem_by(Box::new(move || heard_log.problem(&log_config)));
@@ -278,7 +276,11 @@ impl Running {
                 );
             }
             tracing::info!(program = %launcher.program().display(), "upgrading in place");
-            launcher.start(&self.sockets, || self.handle.hand_over_blocking(), || self.stops.any())
+            launcher.start(
+                &self.sockets,
+                || self.handle.hand_over_blocking().map_err(|why| why.to_string()),
+                || self.stops.any(),
+            )
         };
         let started = match &self.launcher {
             Ok(launcher) => start(launcher),

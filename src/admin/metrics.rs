@@ -6,8 +6,9 @@ use prometheus::TextEncoder;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 use crate::api::status::{Phase, Status};
-use crate::control::StatusSnapshot;
+use crate::control::{FlipCount, StatusSnapshot};
 use crate::domain::Color;
+use crate::domain::cutover::Reason;
 use crate::domain::freeze::What;
 use crate::routing::{
     CodeClass, ColorStats, DURATION_BOUNDS_US, LeaseKind, METHODS, QueueOutcome, RehearsalResult, ReplayResult, Shard,
@@ -17,7 +18,6 @@ use crate::routing::{
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const PHASES: [Phase; 4] = [Phase::Steady, Phase::Draining, Phase::Watching, Phase::RolledBack];
-const REASONS: [&str; 3] = ["operator", "config", "verdict"];
 
 /// Everything that was observed, in the Prometheus text format.
 pub fn text(observed: &StatusSnapshot) -> String {
@@ -155,17 +155,20 @@ fn cutover(observed: &StatusSnapshot) -> [MetricFamily; 7] {
     });
     let epoch = services.iter().map(|(name, service)| gauge(&[("service", name)], service.epoch as f64));
     let flips = services.keys().flat_map(|name| {
-        Color::BOTH.into_iter().flat_map(move |to| REASONS.map(|reason| (to, reason))).map(move |(to, reason)| {
-            let counted = observed.flips.iter().filter(|flip| (&flip.0, flip.1, flip.2) == (name, to, reason));
-            let labels = [("service", &**name), ("to", to.as_str()), ("reason", reason)];
-            counter(&labels, counted.map(|flip| flip.3).sum())
+        Color::BOTH.into_iter().flat_map(move |to| Reason::ALL.map(|reason| (to, reason))).map(move |(to, reason)| {
+            let is_it = |flip: &&FlipCount| (&flip.service, flip.to, flip.reason) == (name, to, reason);
+            let labels = [("service", &**name), ("to", to.as_str()), ("reason", reason.as_str())];
+            counter(&labels, observed.flips.iter().filter(is_it).map(|flip| flip.count).sum())
         })
     });
     let state = services.iter().flat_map(|(name, service)| {
         let is_in = |phase| f64::from(u8::from(service.phase == phase));
         PHASES.map(|phase| gauge(&[("service", name), ("state", phase.as_str())], is_in(phase)))
     });
-    let ends = observed.watch_ends.iter().map(|(name, end, count)| counter(&[("service", name), ("end", end)], *count));
+    let ends = observed
+        .watch_ends
+        .iter()
+        .map(|ended| counter(&[("service", &ended.service), ("end", ended.end.as_str())], ended.count));
     let evidence = services
         .iter()
         .map(|(name, service)| gauge(&[("service", name)], service.watch.as_ref().map_or(0.0, |watch| watch.evidence)));
@@ -195,10 +198,10 @@ fn held(observed: &StatusSnapshot) -> [MetricFamily; 3] {
         let is = |what| f64::from(u8::from(service.freeze.as_ref().is_some_and(|freeze| freeze.what == what)));
         [What::Writes, What::All].map(|what| gauge(&[("service", name), ("what", what.as_str())], is(what)))
     });
-    let now = observed.held.iter().map(|(name, now, _)| gauge(&[("service", name)], *now as f64));
-    let ends = observed.held.iter().flat_map(|(name, _, ends)| {
-        let ends = QueueOutcome::ALL.into_iter().zip(ends);
-        ends.map(|(end, count)| counter(&[("service", name), ("end", end.as_str())], *count)).collect::<Vec<_>>()
+    let now = observed.held.iter().map(|held| gauge(&[("service", &held.service)], held.now as f64));
+    let ends = observed.held.iter().flat_map(|held| {
+        QueueOutcome::ALL
+            .map(|end| counter(&[("service", &held.service), ("end", end.as_str())], held.ends[end as usize]))
     });
     [
         family("frozen", "1 for what a freeze in force holds.", MetricType::GAUGE, frozen),
@@ -305,6 +308,8 @@ mod tests {
 
     use crate::admin::metrics::*;
     use crate::api::status::{ColorStatus, FreezeStatus, ServiceStatus, UpstreamStatus, WatchStatus};
+    use crate::control::{HeldCount, WatchEndCount};
+    use crate::domain::cutover::WatchEndKind;
 
     fn color(address: &str, ready: bool) -> ColorStatus {
         let upstreams = vec![UpstreamStatus { address: address.into(), ready, reason: None }];
@@ -379,15 +384,17 @@ mod tests {
             certificates: vec![],
             ledger: vec![],
         };
-        let flips = vec![("recall".into(), Color::Green, "operator", 4), ("recall".into(), Color::Blue, "verdict", 2)];
+        let flip = |to, reason, count| FlipCount { service: "recall".into(), to, reason, count };
+        let flips = vec![flip(Color::Green, Reason::Operator, 4), flip(Color::Blue, Reason::Verdict, 2)];
         let rehearsals = vec![("recall".into(), [5, 4, 3, 2, 1])];
-        let watch_ends = vec![("recall".into(), "keep", 2), ("recall".into(), "not-enough-traffic", 0)];
+        let ended = |end, count| WatchEndCount { service: "recall".into(), end, count };
+        let watch_ends = vec![ended(WatchEndKind::Kept, 2), ended(WatchEndKind::NotEnoughTraffic, 0)];
         let stats = vec![("recall".into(), stats)];
         StatusSnapshot {
             status,
             stats,
             rehearsals,
-            held: vec![("recall".into(), 7, [6, 5, 4, 3])],
+            held: vec![HeldCount { service: "recall".into(), now: 7, ends: [6, 5, 4, 3] }],
             flips,
             watch_ends,
             ledger_ok: false,

@@ -161,18 +161,19 @@ impl Announcement {
     }
 }
 
-/// Puts `told` into words.
-pub(super) fn words(service: &str, told: &Notice) -> Announcement {
-    match told {
+/// Puts a notice into announcement.
+pub(super) fn announcement(service: &str, notice: &Notice) -> Announcement {
+    match notice {
         Notice::Flipped { change, forced } => moved(service, change, *forced, EventKind::Flip),
         Notice::RolledBack { change, forced, evidence } => {
-            let mut words = moved(service, change, *forced, EventKind::Rollback);
+            let mut announcement = moved(service, change, *forced, EventKind::Rollback);
             if let Some(RollbackEvidence { fault, summary }) = evidence.as_deref() {
-                words.line = words.line.with("answered", summary.counts.all()).with("failed", summary.counts.bad);
-                words.line = words.line.with("why", fault);
-                words.sentence += &format!(": {fault}");
+                announcement.line =
+                    announcement.line.with("answered", summary.counts.all()).with("failed", summary.counts.bad);
+                announcement.line = announcement.line.with("why", fault);
+                announcement.sentence += &format!(": {fault}");
             }
-            words
+            announcement
         }
         Notice::Refused { requested, reason, by, error } => {
             let refusal = refusal(service, error);
@@ -185,7 +186,7 @@ pub(super) fn words(service: &str, told: &Notice) -> Announcement {
             Announcement { kind: EventKind::Refused, sentence: format!("{what} refused: {}", refusal.message), line }
         }
         Notice::WatchEnded { color, epoch, end, counts } => {
-            let (word, sentence) = verdict(end);
+            let (word, sentence) = (end.kind().as_str(), verdict(end));
             let line = Line::new(&format!("verdict {service}: {color} {word}")).with("epoch", epoch);
             let line = line.with("answered", counts.all()).with("failed", counts.bad);
             let of = format!("{} of {} answers failed", counts.bad, counts.all());
@@ -250,9 +251,6 @@ pub(super) fn noted(color: Color, note: &WatchEvent) -> (&'static str, String) {
     }
 }
 
-/// The words for how a watch ends without taking traffic back, in the ledger and in the metrics.
-pub(super) const WATCH_ENDS: [&str; 4] = ["keep", "not-enough-traffic", "nowhere-to-go", "superseded"];
-
 /// The end of a watch as the API says it.
 pub(super) fn api_verdict(end: &WatchEnd) -> Verdict {
     match end {
@@ -263,14 +261,20 @@ pub(super) fn api_verdict(end: &WatchEnd) -> Verdict {
     }
 }
 
-/// One of [`WATCH_ENDS`], and a sentence.
-pub(super) fn verdict(end: &WatchEnd) -> (&'static str, String) {
+/// The end of a watch for people.
+fn verdict(end: &WatchEnd) -> String {
     match end {
-        WatchEnd::Kept => ("keep", "kept, the watch found nothing against it".into()),
-        WatchEnd::NotEnoughTraffic => ("not-enough-traffic", "not enough traffic to tell; it stays".into()),
-        WatchEnd::NowhereToGo(finding) => {
-            ("nowhere-to-go", format!("bad, but the other color was not up to go back to: {finding}"))
-        }
-        WatchEnd::Superseded => ("superseded", "the watch was ended by a change of color".into()),
+        WatchEnd::Kept => "kept, the watch found nothing against it".into(),
+        WatchEnd::NotEnoughTraffic => "not enough traffic to tell; it stays".into(),
+        WatchEnd::NowhereToGo(fault) => format!("bad, but the other color was not up to go back to: {fault}"),
+        WatchEnd::Superseded => "the watch was ended by a change of color".into(),
+    }
+}
+
+/// The refusal of what is asked about a service that there is not.
+pub(super) fn unknown(name: &str) -> Refusal {
+    Refusal {
+        code: RefusalCode::UnknownService,
+        message: format!("no service is called {name:?}; see `cutover status`"),
     }
 }

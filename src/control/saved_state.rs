@@ -3,6 +3,7 @@
 //! A file is replaced whole (temporary file, fsync, rename, fsync of the folder), so that a crash at any instant leaves
 //! the old or the new one. One that cannot be read costs only its own service, and is moved aside, never overwritten.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -21,7 +22,7 @@ const VERSION: u32 = 1;
 /// The key of preview passes, in hexadecimal digits. No service's file has this ending.
 const KEY_FILE: &str = "preview.key";
 
-/// A record as it is on the disk: wall time instead of monotonic time.
+/// A state as it is on the disk, with wall time instead of monotonic time.
 #[derive(Debug, Serialize, Deserialize)]
 struct StateFile {
     version: u32,
@@ -32,6 +33,53 @@ struct StateFile {
     watch_until_unix_ms: Option<u64>,
     rolled_back: Option<String>,
 }
+
+/// Why a state file is not understood.
+#[derive(Debug)]
+enum Unreadable {
+    Io(io::Error),
+    Json(serde_json::Error),
+    /// A newer version of the program has written it.
+    Newer {
+        version: u32,
+    },
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unreadable::Io(error) => write!(f, "{error}"),
+            Unreadable::Json(error) => write!(f, "{error}"),
+            Unreadable::Newer { version } => {
+                write!(f, "written by a newer cutover (version {version}, this one knows {VERSION})")
+            }
+        }
+    }
+}
+
+/// A state file that is not gone on from.
+#[derive(Debug)]
+pub(super) struct StateError {
+    service: String,
+    path: PathBuf,
+    why: Unreadable,
+    /// Where it was moved to.
+    aside: io::Result<PathBuf>,
+}
+
+impl fmt::Display for StateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let StateError { service, path, why, aside } = self;
+        write!(f, "state of {service}: {}: {why}; ", path.display())?;
+        match aside {
+            Ok(aside) => write!(f, "kept as {}", aside.display())?,
+            Err(error) => write!(f, "and it could not be moved aside: {error}")?,
+        }
+        f.write_str("; the config's `active` decides")
+    }
+}
+
+impl std::error::Error for StateError {}
 
 /// The state folder.
 #[derive(Clone, Debug)]
@@ -49,27 +97,27 @@ impl StateFolder {
         Ok(StateFolder { folder: folder.into() })
     }
 
-    /// What was saved for `service`; `None` when nothing was. The error is a sentence: what, where, what now.
-    pub(super) fn load(&self, service: &str, now: Duration) -> Result<Option<SavedState>, String> {
+    /// What was saved for `service`; `None` when nothing was.
+    ///
+    /// # Errors
+    /// There is a file that cannot be read. It has been moved aside, so that no save overwrites it.
+    pub(super) fn load(&self, service: &str, now: Duration) -> Result<Option<SavedState>, StateError> {
         let path = self.folder.join(format!("{service}.json"));
         let read = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(Unreadable::Io(error)),
             Ok(bytes) => parse(&bytes),
         };
-        read.map(|entry| Some(to_record(entry, now))).map_err(|why| {
-            let kept = match self.move_aside(&path) {
-                Ok(aside) => format!("kept as {}", aside.display()),
-                Err(error) => format!("and it could not be moved aside: {error}"),
-            };
-            format!("state of {service}: {}: {why}; {kept}; the config's `active` decides", path.display())
+        read.map(|file| Some(to_state(file, now))).map_err(|why| {
+            let aside = self.move_aside(&path);
+            StateError { service: service.to_owned(), path, why, aside }
         })
     }
 
-    /// Saves `record`; when this returns it survives a power cut.
-    pub(super) fn save(&self, service: &str, record: &SavedState, now: Duration) -> io::Result<()> {
+    /// Saves `state`; when this returns it survives a power cut.
+    pub(super) fn save(&self, service: &str, state: &SavedState, now: Duration) -> io::Result<()> {
         let temporary = self.folder.join(format!(".{service}.json.new"));
-        let mut text = serde_json::to_vec_pretty(&to_entry(record, now))?;
+        let mut text = serde_json::to_vec_pretty(&to_file(state, now))?;
         text.push(b'\n');
         let mut file = File::create(&temporary)?;
         file.write_all(&text)?;
@@ -114,20 +162,20 @@ impl StateFolder {
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<StateFile, String> {
+fn parse(bytes: &[u8]) -> Result<StateFile, Unreadable> {
     #[derive(Deserialize)]
     struct Versioned {
         version: u32,
     }
-    let Versioned { version } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let Versioned { version } = serde_json::from_slice(bytes).map_err(Unreadable::Json)?;
     if version > VERSION {
-        return Err(format!("written by a newer cutover (version {version}, this one knows {VERSION})"));
+        return Err(Unreadable::Newer { version });
     }
-    serde_json::from_slice(bytes).map_err(|error| error.to_string())
+    serde_json::from_slice(bytes).map_err(Unreadable::Json)
 }
 
-fn to_record(entry: StateFile, now: Duration) -> SavedState {
-    let StateFile { active, epoch, previous, config_active, watch_until_unix_ms, rolled_back, .. } = entry;
+fn to_state(file: StateFile, now: Duration) -> SavedState {
+    let StateFile { active, epoch, previous, config_active, watch_until_unix_ms, rolled_back, .. } = file;
     // A watch that ended while nobody was there ends now, with a word about it.
     let left = |until: u64| Duration::from_millis(until.saturating_sub(clock::unix_ms()));
     let watch_until = watch_until_unix_ms.map(|until| now + left(until));
@@ -136,8 +184,8 @@ fn to_record(entry: StateFile, now: Duration) -> SavedState {
     SavedState { active, epoch, previous, config_active, watch_until, rolled_back }
 }
 
-fn to_entry(record: &SavedState, now: Duration) -> StateFile {
-    let SavedState { active, epoch, previous, config_active, watch_until, rolled_back } = record.clone();
+fn to_file(state: &SavedState, now: Duration) -> StateFile {
+    let SavedState { active, epoch, previous, config_active, watch_until, rolled_back } = state.clone();
     let in_unix_ms = |until: Duration| {
         clock::unix_ms() + u64::try_from(until.saturating_sub(now).as_millis()).unwrap_or(u64::MAX / 2)
     };
@@ -145,17 +193,17 @@ fn to_entry(record: &SavedState, now: Duration) -> StateFile {
     StateFile { version: VERSION, active, epoch, previous, config_active, watch_until_unix_ms, rolled_back }
 }
 
-/// A door for the fuzzer: whatever a file holds, it is a record that comes back as it is saved, or a sentence.
+/// Lets the fuzzer in: whatever a file holds, it is a state that comes back as it is saved, or an error.
 #[cfg(fuzzing)]
 pub fn fuzz(bytes: &[u8]) {
-    let Ok(entry) = parse(bytes) else { return };
+    let Ok(file) = parse(bytes) else { return };
     let now = Duration::from_secs(1_000);
-    let record = to_record(entry, now);
-    assert_ne!(record.previous, Some(record.active), "a way back leads somewhere");
-    let saved = serde_json::to_vec(&to_entry(&record, now)).expect("numbers and words");
-    let again = to_record(parse(&saved).expect("it reads what it writes"), now);
-    let without_times = |record: &SavedState| SavedState { watch_until: None, ..record.clone() };
-    assert_eq!(without_times(&again), without_times(&record));
+    let state = to_state(file, now);
+    assert_ne!(state.previous, Some(state.active), "a way back leads somewhere");
+    let saved = serde_json::to_vec(&to_file(&state, now)).expect("numbers and words");
+    let again = to_state(parse(&saved).expect("it reads what it writes"), now);
+    let without_times = |state: &SavedState| SavedState { watch_until: None, ..state.clone() };
+    assert_eq!(without_times(&again), without_times(&state));
 }
 
 #[cfg(test)]
@@ -177,7 +225,7 @@ mod tests {
     fn comes_back_as_it_was_saved() {
         let folder = tempfile::tempdir().unwrap();
         let store = StateFolder::open(&folder.path().join("deep/state")).unwrap();
-        assert_eq!(store.load("recall", Duration::ZERO), Ok(None));
+        assert_eq!(store.load("recall", Duration::ZERO).unwrap(), None);
         store.save("recall", &record(), Duration::from_secs(40)).unwrap();
         // Another process, whose clock begins at 0: 60 s of the watch are left.
         let again = store.load("recall", Duration::ZERO).unwrap().unwrap();
@@ -198,11 +246,11 @@ mod tests {
             let path = folder.path().join("recall.json");
             fs::write(&path, content).unwrap();
             fs::write(folder.path().join("recall.json.unreadable"), "an earlier one").unwrap();
-            let problem = store.load("recall", Duration::ZERO).unwrap_err();
+            let problem = store.load("recall", Duration::ZERO).unwrap_err().to_string();
             assert!(problem.contains("recall.json") && problem.contains("kept as"), "{case}: {problem}");
             assert_eq!(fs::read_to_string(folder.path().join("recall.json.unreadable.1")).unwrap(), content, "{case}");
             assert_eq!(fs::read_to_string(folder.path().join("recall.json.unreadable")).unwrap(), "an earlier one");
-            assert_eq!(store.load("recall", Duration::ZERO), Ok(None), "{case}");
+            assert_eq!(store.load("recall", Duration::ZERO).unwrap(), None, "{case}");
         }
     }
 

@@ -1,17 +1,23 @@
 //! The control plane end to end: real upstreams on real sockets, a real state folder, leases taken as a worker would.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::api::status::{EventKind, Phase};
-use crate::routing::{Access, Lease, Outcome};
+use crate::api::status::{ChangeRequest, Changed, Drained, EventKind, Phase, Refusal, RefusalCode, Reloaded};
+use crate::config::Config;
+use crate::domain::Color;
+use crate::domain::cutover::Reason;
+use crate::routing::{Access, HostTable, Lease, Outcome};
 
 /// An upstream that is ready while its flag says so; its listener stays until the test ends.
 struct App {
@@ -65,18 +71,20 @@ fn write_config(folder: &Path, blue: &App, green: &App, more: &str) {
     std::fs::write(folder.join("cutover.toml"), state + &service).unwrap();
 }
 
-fn load(path: &Path) -> Result<Config, String> {
-    Config::load(path).map_err(|problems| problems.to_string())
+/// A data plane of so many workers and three connections.
+fn links(workers: usize, wake_workers: Arc<dyn Fn() + Send + Sync>) -> DataPlaneLinks {
+    let connections = Arc::new(|| 3);
+    DataPlaneLinks { workers, wake_workers, connections, terminator: None, client_ends: Arc::default() }
 }
 
 fn run_in(folder: TempDir) -> Running {
-    let config = load(&folder.path().join("cutover.toml")).unwrap();
+    let config = Config::load(&folder.path().join("cutover.toml")).unwrap();
     let woken = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&woken);
     let wake = Arc::new(move || {
         count.fetch_add(1, Relaxed);
     });
-    let control = start(config, 2, wake, Arc::new(|| 3), Arc::new(load), None, Arc::default()).unwrap();
+    let control = start(config, links(2, wake)).unwrap();
     let (handle, table) = (control.handle.clone(), Arc::clone(&control.table));
     let (stop, stopped) = watch::channel(false);
     Running { folder, handle, table, woken, stop, task: tokio::spawn(control.run(stopped)) }
@@ -179,7 +187,8 @@ async fn a_ready_color_takes_over_and_the_old_one_drains() {
     assert!(ledger[1].contains("] refused recall: flip to green code=cutover_under_way"), "{ledger:#?}");
     assert!(ledger[2].contains("] drained recall: blue epoch=1"), "{ledger:#?}");
     let observed = running.handle.observe().await.unwrap();
-    assert_eq!(observed.flips, [("recall".into(), Color::Green, "operator", 1)]);
+    let flip = FlipCount { service: "recall".into(), to: Color::Green, reason: Reason::Operator, count: 1 };
+    assert_eq!(observed.flips, [flip]);
     assert_eq!((observed.status.connections, observed.status.problems.len()), (3, 0));
     running.end().await;
 }
@@ -438,8 +447,8 @@ async fn an_unwritable_state_folder_stops_the_start() {
     let folder = tempfile::tempdir().unwrap();
     write_config(folder.path(), &blue, &green, "");
     std::fs::write(folder.path().join("state"), "a file").unwrap();
-    let config = load(&folder.path().join("cutover.toml")).unwrap();
-    let error = start(config, 1, Arc::new(|| {}), Arc::new(|| 0), Arc::new(load), None, Arc::default()).err().unwrap();
+    let config = Config::load(&folder.path().join("cutover.toml")).unwrap();
+    let error = start(config, links(1, Arc::new(|| {}))).err().unwrap();
     assert!(error.to_string().contains("state.dir"), "{error}");
 }
 

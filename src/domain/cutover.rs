@@ -15,7 +15,9 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
-pub use effect::{Change, ChangeError, Effect, Notice, Requested, RollbackEvidence, UnderWay, WatchEnd};
+pub use effect::{
+    Change, ChangeError, Effect, Notice, Requested, RollbackEvidence, SaveError, UnderWay, WatchEnd, WatchEndKind,
+};
 pub use event::{ChangeRequest, Event, GateError, Reason, SavedState, Timing};
 pub use snapshot::CutoverSnapshot;
 
@@ -211,7 +213,7 @@ impl Cutover {
     }
 
     /// Makes the flip whose state is now on the disk, or gives it up.
-    fn saved(&mut self, serial: u64, outcome: Result<(), String>, now: Duration) -> Vec<Effect> {
+    fn saved(&mut self, serial: u64, outcome: Result<(), SaveError>, now: Duration) -> Vec<Effect> {
         let Some(pending) = self.pending.take_if(|pending| pending.serial == serial) else { return Vec::new() };
         let PendingFlip { to, reason, by, forced, watch, .. } = pending;
         if let Err(why) = outcome {
@@ -346,7 +348,7 @@ impl Cutover {
         if let Some(late) = self.pending.take_if(|pending| pending.deadline <= now) {
             // The late save may still reach the disk, so the present state is sent after it.
             effects.extend(self.save_present());
-            let error = ChangeError::Unsaved { why: format!("the disk took longer than {} s", SAVE_LIMIT.as_secs()) };
+            let error = ChangeError::Unsaved { why: SaveError::TooSlow(SAVE_LIMIT) };
             effects.extend(refuse(Requested::Flip(late.to), late.reason, late.by, error));
         }
         if let Phase::Watching(watch) = &self.phase

@@ -54,6 +54,17 @@ pub struct NewFreeze {
     pub why: Option<String>,
     /// For how long from now.
     pub lasts: Duration,
+    /// Whether it may begin, or only go on.
+    pub intent: Intent,
+}
+
+/// Whether a freeze that is asked for may be a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intent {
+    /// It begins, or goes on where the same owner has one.
+    Begin,
+    /// It goes on. One that has ended is an error, so that whoever renews hears of its end.
+    Renew,
 }
 
 /// A freeze in force.
@@ -136,32 +147,28 @@ impl Freezer {
         self.0.as_ref().map(|freeze| freeze.until)
     }
 
-    /// Whether `by` could take a freeze now, or (`is_renewal`) still has one.
+    /// Whether [`Freezer::take`] would succeed now.
     ///
     /// # Errors
-    /// [`FreezeError`]
-    pub fn check(&self, by: &str, is_renewal: bool) -> Result<(), FreezeError> {
-        match &self.0 {
-            Some(freeze) if freeze.by != by => Err(FreezeError::HeldByAnother(freeze.clone())),
-            None if is_renewal => Err(FreezeError::NotFrozen),
-            Some(_) | None => Ok(()),
+    /// [`FreezeError`]: why it would not.
+    pub fn check(&self, by: &str, intent: Intent) -> Result<(), FreezeError> {
+        match (&self.0, intent) {
+            (Some(freeze), Intent::Begin | Intent::Renew) if freeze.by != by => {
+                Err(FreezeError::HeldByAnother(freeze.clone()))
+            }
+            (None, Intent::Renew) => Err(FreezeError::NotFrozen),
+            (Some(_), Intent::Begin | Intent::Renew) | (None, Intent::Begin) => Ok(()),
         }
     }
 
     /// Begins a freeze, or renews and changes the one that the same `by` has. `max` bounds the whole of it, from its
-    /// beginning; a renewal of one that has ended is refused, so that whoever renews hears of its end.
+    /// beginning.
     ///
     /// # Errors
     /// [`FreezeError`]: nothing was changed.
-    pub fn take(
-        &mut self,
-        ask: NewFreeze,
-        is_renewal: bool,
-        max: Duration,
-        now: Duration,
-    ) -> Result<FreezeOutcome, FreezeError> {
-        self.check(&ask.by, is_renewal)?;
-        let NewFreeze { what, by, why, lasts } = ask;
+    pub fn take(&mut self, new: NewFreeze, max: Duration, now: Duration) -> Result<FreezeOutcome, FreezeError> {
+        self.check(&new.by, new.intent)?;
+        let NewFreeze { what, by, why, lasts, intent: _ } = new;
         let (taken, since, latest) = match &self.0 {
             None => (FreezeOutcome::Begun, now, now + max),
             Some(before) if before.what == what => (FreezeOutcome::Renewed, before.since, before.latest),
@@ -196,12 +203,16 @@ mod tests {
     }
 
     fn ask(by: &str, what: What, lasts: u64) -> NewFreeze {
-        NewFreeze { what, by: by.into(), why: Some("a migration".into()), lasts: s(lasts) }
+        NewFreeze { what, by: by.into(), why: Some("a migration".into()), lasts: s(lasts), intent: Intent::Begin }
+    }
+
+    fn renewal(by: &str, what: What, lasts: u64) -> NewFreeze {
+        NewFreeze { intent: Intent::Renew, ..ask(by, what, lasts) }
     }
 
     fn frozen(by: &str, lasts: u64) -> Freezer {
         let mut freezer = Freezer::default();
-        assert_eq!(freezer.take(ask(by, What::Writes, lasts), false, MAX, s(100)), Ok(FreezeOutcome::Begun));
+        assert_eq!(freezer.take(ask(by, What::Writes, lasts), MAX, s(100)), Ok(FreezeOutcome::Begun));
         freezer
     }
 
@@ -221,12 +232,12 @@ mod tests {
     fn ends_when_nobody_renews_it() {
         let mut freezer = frozen("deploy", 5);
         assert_eq!((freezer.deadline(), freezer.on_time(s(104))), (Some(s(105)), None));
-        assert_eq!(freezer.take(ask("deploy", What::Writes, 5), true, MAX, s(104)), Ok(FreezeOutcome::Renewed));
+        assert_eq!(freezer.take(renewal("deploy", What::Writes, 5), MAX, s(104)), Ok(FreezeOutcome::Renewed));
         assert_eq!((freezer.deadline(), freezer.on_time(s(105))), (Some(s(109)), None));
         let (over, end) = freezer.on_time(s(109)).unwrap();
         assert_eq!((over.since, end), (s(100), FreezeEnd::Expired));
         assert_eq!((freezer.freeze(), freezer.deadline()), (None, None));
-        let late = freezer.take(ask("deploy", What::Writes, 5), true, MAX, s(110));
+        let late = freezer.take(renewal("deploy", What::Writes, 5), MAX, s(110));
         assert_eq!(late, Err(FreezeError::NotFrozen), "whoever renews too late hears it");
     }
 
@@ -235,7 +246,7 @@ mod tests {
         let mut freezer = frozen("deploy", 5);
         for now in (101..400).step_by(3) {
             assert_eq!(freezer.on_time(s(now)), None, "{now}");
-            assert_eq!(freezer.take(ask("deploy", What::Writes, 5), true, MAX, s(now)), Ok(FreezeOutcome::Renewed));
+            assert_eq!(freezer.take(renewal("deploy", What::Writes, 5), MAX, s(now)), Ok(FreezeOutcome::Renewed));
         }
         assert_eq!(freezer.deadline(), Some(s(400)));
         assert_eq!(freezer.on_time(s(400)).unwrap().1, FreezeEnd::Limit);
@@ -246,12 +257,12 @@ mod tests {
     #[test]
     fn is_its_owner_s() {
         let mut freezer = frozen("deploy", 60);
-        let Err(FreezeError::HeldByAnother(theirs)) = freezer.take(ask("ann", What::All, 5), false, MAX, s(101)) else {
+        let Err(FreezeError::HeldByAnother(theirs)) = freezer.take(ask("ann", What::All, 5), MAX, s(101)) else {
             panic!("it is not ann's")
         };
         assert_eq!((theirs.by.as_str(), theirs.until), ("deploy", s(160)));
         assert_eq!(freezer.thaw(Some("ann")), None);
-        assert_eq!(freezer.take(ask("deploy", What::All, 5), false, MAX, s(102)), Ok(FreezeOutcome::Changed));
+        assert_eq!(freezer.take(ask("deploy", What::All, 5), MAX, s(102)), Ok(FreezeOutcome::Changed));
         assert_eq!(freezer.freeze().unwrap().what, What::All);
         assert!(freezer.thaw(None).is_some_and(|over| over.by == "deploy"), "an operator may end anybody's");
         assert_eq!(freezer.thaw(None), None, "there is none");
@@ -260,8 +271,8 @@ mod tests {
     #[test]
     fn keeps_its_reason_when_a_renewal_gives_none() {
         let mut freezer = frozen("deploy", 60);
-        let renewal = NewFreeze { why: None, ..ask("deploy", What::Writes, 60) };
-        freezer.take(renewal, true, MAX, s(101)).unwrap();
+        let renewal = NewFreeze { why: None, ..renewal("deploy", What::Writes, 60) };
+        freezer.take(renewal, MAX, s(101)).unwrap();
         assert_eq!(freezer.freeze().unwrap().why.as_deref(), Some("a migration"));
     }
 }

@@ -3,6 +3,8 @@
 //! An upstream nobody has heard of yet is [`Readiness::Unknown`]: traffic may try it, a flip may not rely on it. A
 //! probe that could not be made says nothing about the upstream and moves nothing.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// What one probe found.
@@ -27,10 +29,49 @@ pub enum Readiness {
     Down,
 }
 
+/// Why a flip may not rely on an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotReady {
+    /// Its last probe failed, or could not be made; the text is the probe's.
+    ProbeFailed(String),
+    /// It has not been found ready `rise` times in a row yet.
+    TooFewProbes {
+        /// Good probes in a row so far.
+        good: u32,
+        /// Good probes that are needed.
+        rise: u32,
+    },
+}
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotReady::ProbeFailed(why) => f.write_str(why),
+            NotReady::TooFewProbes { good, rise } => write!(f, "{good} of {rise} good probes in a row so far"),
+        }
+    }
+}
+
+/// An upstream that a gate is closed for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamNotReady {
+    /// Host and port.
+    pub address: String,
+    /// Why a flip may not rely on it.
+    pub why: NotReady,
+}
+
+impl fmt::Display for UpstreamNotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.address, self.why)
+    }
+}
+
 /// The health of one upstream.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct UpstreamHealth {
-    standing: Readiness,
+    #[serde(rename = "standing")]
+    readiness: Readiness,
     streak: Streak,
     reason: Option<String>,
 }
@@ -43,17 +84,17 @@ enum Streak {
 
 impl Default for UpstreamHealth {
     fn default() -> Self {
-        UpstreamHealth { standing: Readiness::Unknown, streak: Streak::Successes(0), reason: None }
+        UpstreamHealth { readiness: Readiness::Unknown, streak: Streak::Successes(0), reason: None }
     }
 }
 
 impl UpstreamHealth {
-    /// Takes a probe in. Returns the new standing when it has changed. `rise` and `fall` count as at least 1.
+    /// Takes a probe in. Returns the new readiness when it has changed. `rise` and `fall` count as at least 1.
     pub fn on(&mut self, probe: ProbeOutcome, rise: u32, fall: u32) -> Option<Readiness> {
         let now = match probe {
             ProbeOutcome::Missing(why) => {
                 // Not a failure of the upstream; still what an operator wants to see when nothing else is known.
-                if self.standing == Readiness::Unknown {
+                if self.readiness == Readiness::Unknown {
                     self.reason = Some(why);
                 }
                 return None;
@@ -65,7 +106,7 @@ impl UpstreamHealth {
                     Streak::Failures(_) => 1,
                 };
                 self.streak = Streak::Successes(row);
-                if row >= rise { Readiness::Up } else { self.standing }
+                if row >= rise { Readiness::Up } else { self.readiness }
             }
             ProbeOutcome::Failed(why) => {
                 self.reason = Some(why);
@@ -74,17 +115,17 @@ impl UpstreamHealth {
                     Streak::Successes(_) => 1,
                 };
                 self.streak = Streak::Failures(row);
-                if row >= fall { Readiness::Down } else { self.standing }
+                if row >= fall { Readiness::Down } else { self.readiness }
             }
         };
-        let changed = now != self.standing;
-        self.standing = now;
+        let changed = now != self.readiness;
+        self.readiness = now;
         changed.then_some(now)
     }
 
     /// What is believed now.
-    pub fn standing(&self) -> Readiness {
-        self.standing
+    pub fn readiness(&self) -> Readiness {
+        self.readiness
     }
 
     /// Why the last probe failed; `None` after a success, or before the first probe.
@@ -98,17 +139,14 @@ impl UpstreamHealth {
     /// all traffic to an upstream that was dead a moment ago.
     ///
     /// # Errors
-    /// Why not, to stand behind the address: "connection refused", "not probed 2 times yet".
-    pub fn passes_gate(&self, rise: u32) -> Result<(), String> {
-        match (self.standing, self.streak) {
-            (Readiness::Up, Streak::Successes(_)) => Ok(()),
-            (Readiness::Up, Streak::Failures(_)) | (Readiness::Unknown | Readiness::Down, _) => {
-                Err(self.reason.clone().unwrap_or_else(|| match self.streak {
-                    Streak::Successes(row) => format!("{row} of {rise} good probes in a row so far"),
-                    Streak::Failures(_) => "its last probe failed".into(),
-                }))
-            }
-        }
+    /// Why not.
+    pub fn passes_gate(&self, rise: u32) -> Result<(), NotReady> {
+        let good = match (self.readiness, self.streak) {
+            (Readiness::Up, Streak::Successes(_)) => return Ok(()),
+            (Readiness::Unknown | Readiness::Down, Streak::Successes(good)) => good,
+            (Readiness::Up | Readiness::Unknown | Readiness::Down, Streak::Failures(_)) => 0,
+        };
+        Err(self.reason.clone().map_or(NotReady::TooFewProbes { good, rise }, NotReady::ProbeFailed))
     }
 }
 
@@ -145,7 +183,7 @@ mod tests {
             ("missing data does not break a row of failures", "++--?-", Readiness::Down),
             ("missing data does not break a row of successes", "+?+", Readiness::Up),
         ] {
-            assert_eq!(after(probes).standing(), want, "{case}");
+            assert_eq!(after(probes).readiness(), want, "{case}");
         }
     }
 
@@ -168,9 +206,10 @@ mod tests {
     #[test]
     fn lets_no_flip_rely_on_what_just_failed() {
         assert_eq!(after("++").passes_gate(2), Ok(()));
-        assert_eq!(after("++-").passes_gate(2), Err("503".into()));
+        assert_eq!(after("++-").passes_gate(2), Err(NotReady::ProbeFailed("503".into())));
         assert_eq!(after("++-+").passes_gate(2), Ok(()));
-        assert_eq!(after("+").passes_gate(2), Err("1 of 2 good probes in a row so far".into()));
-        assert_eq!(after("").passes_gate(2), Err("0 of 2 good probes in a row so far".into()));
+        let why = |probes: &str| after(probes).passes_gate(2).unwrap_err().to_string();
+        assert_eq!(why("+"), "1 of 2 good probes in a row so far");
+        assert_eq!(why(""), "0 of 2 good probes in a row so far");
     }
 }

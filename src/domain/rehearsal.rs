@@ -5,6 +5,7 @@
 //! asked for. Noise is what was seen, not the field: a status that flaps between 200 and 404 excuses no 500.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::time::Duration;
 
 /// Routes that are told apart; what more there are goes under one name.
@@ -265,26 +266,54 @@ impl Results {
     /// Whether a flip may be made as far as this goes. Too few comparisons keep nobody from flipping.
     ///
     /// # Errors
-    /// More than `max_differences` (a share) of at least `min_requests` differ: how many, and the first of them.
-    pub fn gate(&self, min_requests: u64, max_differences: f64) -> Result<(), String> {
+    /// More than `max_differences` (a share) of at least `min_requests` differ.
+    pub fn gate(&self, min_requests: u64, max_differences: f64) -> Result<(), TooManyDifferences> {
         let totals = self.totals();
         if totals.compared < min_requests || totals.share() <= max_differences {
             return Ok(());
         }
         let counted = self.routes.values().flat_map(RouteResults::counted);
-        let first = counted.min_by_key(|(kind, _)| kind.first).map(|(kind, differences)| {
-            let what = differences.first().map_or(String::new(), |found| found.to_string());
-            format!("; the first is {}: {what}", kind.example)
+        let first = counted.min_by_key(|(kind, _)| kind.first).map(|(kind, differences)| FirstDifference {
+            example: kind.example.clone(),
+            difference: differences.first().map(|found| (*found).clone()),
         });
-        let (Totals { compared, different, .. }, share) = (totals, percent(totals.share()));
-        let allowed = percent(max_differences);
-        let first = first.unwrap_or_default();
-        Err(format!("{different} of {compared} compared responses differ ({share}, {allowed} allowed){first}"))
+        Err(TooManyDifferences { totals, allowed_share: max_differences, first })
     }
 }
 
-impl std::fmt::Display for Difference {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+/// Why a rehearsal keeps a gate closed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TooManyDifferences {
+    /// The numbers of the rehearsal.
+    pub totals: Totals,
+    /// The share of differing requests that would be allowed.
+    pub allowed_share: f64,
+    /// The difference that was found first.
+    pub first: Option<FirstDifference>,
+}
+
+/// A request that the colors answered differently.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirstDifference {
+    /// Its method and path.
+    pub example: String,
+    /// In what the responses differ.
+    pub difference: Option<Difference>,
+}
+
+impl fmt::Display for TooManyDifferences {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Totals { compared, different, .. } = self.totals;
+        let (share, allowed) = (percent(self.totals.share()), percent(self.allowed_share));
+        write!(f, "{different} of {compared} compared responses differ ({share}, {allowed} allowed)")?;
+        let Some(FirstDifference { example, difference }) = &self.first else { return Ok(()) };
+        let what = difference.as_ref().map_or(String::new(), ToString::to_string);
+        write!(f, "; the first is {example}: {what}")
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} was {}, is {}", self.field, self.was, self.is)
     }
 }
@@ -359,7 +388,7 @@ mod tests {
         assert_eq!(results.gate(4, 0.0), Ok(()), "three are too few");
         results.add(comparison("GET /", &[], &[]));
         assert_eq!(results.gate(4, 0.5), Ok(()), "half are allowed");
-        let why = results.gate(4, 0.4).unwrap_err();
+        let why = results.gate(4, 0.4).unwrap_err().to_string();
         assert_eq!(
             why,
             "2 of 4 compared responses differ (50%, 40% allowed); the first is GET /b?q=*: status was 200, is 500"

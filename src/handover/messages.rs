@@ -37,17 +37,67 @@ pub struct UpgradeState {
     pub version: u32,
     /// By service: the lasting counters of blue and green, in the order of `Shard::counters`.
     pub counters: BTreeMap<String, [Vec<u64>; 2]>,
-    /// `(service, to, reason, count)` as in the metrics.
-    pub flips: Vec<(String, String, String, u64)>,
-    /// `(service, end, count)` as in the metrics.
-    pub watch_ends: Vec<(String, String, u64)>,
+    /// Flips and rollbacks that were made.
+    pub flips: Vec<CountedFlip>,
+    /// Watches that ended without taking traffic back.
+    pub watch_ends: Vec<CountedWatchEnd>,
     /// By service, what only the control plane reads: the running watch, the history. Not in what is sent later.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub left: BTreeMap<String, serde_json::Value>,
+    #[serde(default, rename = "left", skip_serializing_if = "BTreeMap::is_empty")]
+    pub services: BTreeMap<String, serde_json::Value>,
     /// Reloads that took effect.
     pub reloads_ok: u64,
     /// Reloads that were refused.
     pub reloads_failed: u64,
+}
+
+/// Flips of one service, in the words of the metrics; a JSON array.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "(String, String, String, u64)", into = "(String, String, String, u64)")]
+pub struct CountedFlip {
+    /// The service.
+    pub service: String,
+    /// The color that took the traffic.
+    pub to: String,
+    /// Where the change came from.
+    pub reason: String,
+    /// How many there were.
+    pub count: u64,
+}
+
+impl From<(String, String, String, u64)> for CountedFlip {
+    fn from((service, to, reason, count): (String, String, String, u64)) -> Self {
+        CountedFlip { service, to, reason, count }
+    }
+}
+
+impl From<CountedFlip> for (String, String, String, u64) {
+    fn from(flip: CountedFlip) -> Self {
+        (flip.service, flip.to, flip.reason, flip.count)
+    }
+}
+
+/// Watches of one service that ended in one way, in the words of the metrics; a JSON array.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "(String, String, u64)", into = "(String, String, u64)")]
+pub struct CountedWatchEnd {
+    /// The service.
+    pub service: String,
+    /// How the watches ended.
+    pub end: String,
+    /// How many there were.
+    pub count: u64,
+}
+
+impl From<(String, String, u64)> for CountedWatchEnd {
+    fn from((service, end, count): (String, String, u64)) -> Self {
+        CountedWatchEnd { service, end, count }
+    }
+}
+
+impl From<CountedWatchEnd> for (String, String, u64) {
+    fn from(ended: CountedWatchEnd) -> Self {
+        (ended.service, ended.end, ended.count)
+    }
 }
 
 /// One end of the line between the two processes.

@@ -19,7 +19,9 @@ use socket2::{SockAddr, SockRef};
 
 use crate::os::clock;
 pub use launch::{Launcher, RunningSuccessor};
-pub use messages::{UpgradeLink, UpgradeMessage, UpgradeState, VERSION as UPGRADE_STATE_VERSION};
+pub use messages::{
+    CountedFlip, CountedWatchEnd, UpgradeLink, UpgradeMessage, UpgradeState, VERSION as UPGRADE_STATE_VERSION,
+};
 pub use systemd::notify_ready;
 
 /// Set for a successor: our process id, the link to us, and the sockets, as numbers with spaces between.

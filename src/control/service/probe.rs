@@ -28,12 +28,12 @@ const NAME: &str = "cutover-probe";
 /// A longer answer is not read to its end, and not ready.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// What a probe found, and of whom.
+/// What a probe of one upstream found.
 pub(in crate::control) struct ProbeReport {
     pub(in crate::control) service: Arc<str>,
     /// [`crate::routing::Upstream::id`]
     pub(in crate::control) upstream: usize,
-    pub(in crate::control) probe: ProbeOutcome,
+    pub(in crate::control) outcome: ProbeOutcome,
 }
 
 /// Probes one upstream until it is dropped.
@@ -53,15 +53,15 @@ impl Prober {
         address: Address,
         health: Health,
         delay: Duration,
-        found: mpsc::Sender<ProbeReport>,
+        reports: mpsc::Sender<ProbeReport>,
     ) -> Self {
         let task = tokio::spawn(async move {
             let mut timer = tokio::time::interval_at(Instant::now() + delay, health.interval);
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 timer.tick().await;
-                let probe = probe(&address, &health).await;
-                if found.send(ProbeReport { service: Arc::clone(&service), upstream, probe }).await.is_err() {
+                let outcome = probe(&address, &health).await;
+                if reports.send(ProbeReport { service: Arc::clone(&service), upstream, outcome }).await.is_err() {
                     return;
                 }
             }

@@ -1,62 +1,44 @@
-//! The present state in the words of `GET /v1/status`.
+//! The present state of one service in the words of `GET /v1/status`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::api::status::{
-    Answered, CertificateStatus, ColorStatus, LongLived, Phase, ServiceStatus, UpstreamStatus, WatchStanding,
-    WatchStatus,
+    Answered, ColorStatus, LongLived, Phase, ServiceStatus, UpstreamStatus, WatchStanding, WatchStatus,
 };
 use crate::control::messages::{seconds, span};
 use crate::control::service::ServiceState;
 use crate::domain::Color;
 use crate::domain::cutover::{self, GateError};
-use crate::domain::health;
+use crate::domain::health::Readiness;
 use crate::domain::watch::{Watch, WatchState, WatchSummary};
 use crate::routing::{ColorStats, Counter, KindCounts, LeaseKind};
-use crate::tls::{Handshake, Identity};
-
-/// One certificate.
-pub(in crate::control) fn certificate_status(identity: &Identity) -> CertificateStatus {
-    let (file, _) = certificate_end(identity);
-    CertificateStatus { file, names: identity.names.clone(), expires: identity.expires() }
-}
-
-/// Its file, and the unix time of its last second.
-pub(in crate::control) fn certificate_end(identity: &Identity) -> (String, i64) {
-    (identity.cert.display().to_string(), identity.not_after)
-}
-
-/// A count with its word.
-pub(in crate::control) fn handshake((end, count): (Handshake, u64)) -> (&'static str, u64) {
-    (end.as_str(), count)
-}
 
 /// The status of one service.
-pub(in crate::control) fn service_status(managed: &ServiceState, now: Duration) -> ServiceStatus {
-    let machine = &managed.machine;
+pub(in crate::control) fn service_status(service: &ServiceState, now: Duration) -> ServiceStatus {
+    let (machine, record) = (&service.machine, &service.watch);
     let (phase, watch) = match machine.phase() {
         cutover::Phase::Steady if machine.drains().is_empty() => (Phase::Steady, None),
         cutover::Phase::Steady => (Phase::Draining, None),
         cutover::Phase::RolledBack { .. } => (Phase::RolledBack, None),
-        cutover::Phase::Watching(watch) => (Phase::Watching, Some(watch_status(managed, watch, now))),
+        cutover::Phase::Watching(watch) => (Phase::Watching, Some(watch_status(service, watch, now))),
     };
     ServiceStatus {
         active: machine.active(),
         epoch: machine.epoch(),
         phase,
-        summary: summary(managed, now),
+        summary: summary(service, now),
         watch,
-        last_verdict: managed.last_verdict.clone(),
-        verdict: managed.verdict,
-        evidence_file: managed.evidence_file.clone(),
-        rehearsal: managed.rehearsal_status(),
-        freeze: managed.frost.status(now),
-        colors: Color::BOTH.into_iter().map(|color| (color, color_status(managed, color))).collect::<BTreeMap<_, _>>(),
+        last_verdict: record.last_verdict.as_ref().map(|last| last.sentence.clone()),
+        verdict: record.last_verdict.as_ref().and_then(|last| last.word),
+        evidence_file: record.evidence_file.clone(),
+        rehearsal: service.rehearsal.status(),
+        freeze: service.freeze.status(now),
+        colors: Color::BOTH.into_iter().map(|color| (color, color_status(service, color))).collect::<BTreeMap<_, _>>(),
     }
 }
 
-fn watch_status(managed: &ServiceState, watch: &Watch, now: Duration) -> WatchStatus {
+fn watch_status(service: &ServiceState, watch: &Watch, now: Duration) -> WatchStatus {
     let WatchSummary { standing, counts, old, mode, tolerated, .. } = watch.account(now);
     let aside = [("client", mode.excluded.client), ("route", mode.excluded.route)];
     WatchStatus {
@@ -75,21 +57,21 @@ fn watch_status(managed: &ServiceState, watch: &Watch, now: Duration) -> WatchSt
         keeps_one_in: (mode.keep_one_in > 0).then_some(mode.keep_one_in),
         old_color: (old.all() > 0).then(|| Answered { answered: old.all(), failed: old.bad }),
         set_aside: aside.into_iter().filter(|(_, number)| number.is_some()).map(|(what, _)| what.to_owned()).collect(),
-        replays: managed.replays(managed.machine.active()),
-        synthetic: managed.synthetic_status(),
-        notes: managed.notes.clone(),
+        replays: service.watch.replays(service.route.stats(service.machine.active())),
+        synthetic: service.synthetic.status(&service.config),
+        notes: service.watch.notes.clone(),
     }
 }
 
-fn color_status(managed: &ServiceState, color: Color) -> ColorStatus {
-    let (stats, config) = (&managed.service.stats[color.index()], &managed.config.colors[color.index()]);
-    let upstreams = managed.upstreams[color.index()].iter().map(|probed| UpstreamStatus {
+fn color_status(service: &ServiceState, color: Color) -> ColorStatus {
+    let (stats, config) = (service.route.stats(color), &service.config.colors[color.index()]);
+    let upstreams = service.upstreams.of(color).iter().map(|probed| UpstreamStatus {
         address: probed.upstream.address.to_string(),
-        ready: probed.health.standing() == health::Readiness::Up,
-        reason: probed.health.reason().map(str::to_owned),
+        ready: probed.health().readiness() == Readiness::Up,
+        reason: probed.health().reason().map(str::to_owned),
     });
     ColorStatus {
-        ready: managed.flip_gate(color).is_ok(),
+        ready: service.upstreams.flip_gate(color).is_ok(),
         in_flight: stats.in_flight(),
         long_lived: LeaseKind::ALL
             .into_iter()
@@ -111,16 +93,20 @@ fn ends(stats: &ColorStats, kind: LeaseKind) -> Option<LongLived> {
 }
 
 /// One sentence for somebody who was just woken up.
-fn summary(managed: &ServiceState, now: Duration) -> String {
-    let machine = &managed.machine;
+fn summary(service: &ServiceState, now: Duration) -> String {
+    let machine = &service.machine;
     let (active, idle) = (machine.active(), machine.active().other());
-    let unwell = if managed.is_up(active) { String::new() } else { format!(", though no upstream of {active} is up") };
-    let standby = match managed.rollback_gate(idle) {
+    let unwell = if service.upstreams.may_be_up(active) {
+        String::new()
+    } else {
+        format!(", though no upstream of {active} is up")
+    };
+    let standby = match service.upstreams.rollback_gate(idle) {
         Ok(()) => format!("{idle} stands by"),
         Err(why) => format!("{idle} could not take it back ({why})"),
     };
     let draining = machine.drains().iter().map(|drain| {
-        let left = managed.service.stats[drain.color.index()].in_flight();
+        let left = service.route.stats(drain.color).in_flight();
         let then = match drain.deadline {
             Some(deadline) => format!("what is left is cut in {}", span(deadline.saturating_sub(now))),
             None => "what was left has been cut".into(),
@@ -130,7 +116,7 @@ fn summary(managed: &ServiceState, now: Duration) -> String {
     let draining: String = draining.collect();
     match machine.phase() {
         cutover::Phase::Steady if machine.drains().is_empty() => {
-            let next = match managed.gate(idle) {
+            let next = match service.flip_gate(idle) {
                 Ok(()) => format!("{idle} is ready to flip to"),
                 Err(GateError::NotReady(why)) => format!("{idle} is not ready ({why})"),
                 Err(GateError::RehearsalFailed(why)) => format!("{idle} is ready, but failed its rehearsal ({why})"),
@@ -146,7 +132,7 @@ fn summary(managed: &ServiceState, now: Duration) -> String {
             )
         }
         cutover::Phase::RolledBack { why } => {
-            let see = managed.evidence_file.as_ref().map_or(String::new(), |file| format!("; see {file}"));
+            let see = service.watch.evidence_file.as_ref().map_or(String::new(), |file| format!("; see {file}"));
             format!(
                 "{idle} was bad and {active} has the traffic back{unwell} ({why}{see}); it stays so until somebody flips{draining}"
             )

@@ -1,11 +1,12 @@
-//! Requests of the proxy's own, to both colors, while one of them is watched: a service without traffic is judged by
-//! them.
+//! The proxy sends requests of its own to both colors while one of them is watched, so that a service without traffic
+//! is judged as well.
 //!
-//! They are asked where the config names a path, on connections of their own. The watch counts them as it counts a
+//! They are sent where the config names a path, on connections of their own. The watch counts them as it counts a
 //! user's, all as those of one client, so that a path that fails alone while users are served well takes nothing back.
 //! No other counter has them, and how slow they are is not judged.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
@@ -18,153 +19,192 @@ use tokio::time::{Instant, MissedTickBehavior, timeout};
 use crate::api::status::{Answered, SyntheticStatus};
 use crate::config::{self, ColorConfig};
 use crate::control::service::probe;
-use crate::control::service::{ServiceState, route_of};
-use crate::control::task::evidence::FailureLog;
-use crate::domain::watch::{Stratum, WatchCounts};
+use crate::control::service::sampler::SyntheticSample;
+use crate::control::service::upstreams::Upstreams;
+use crate::control::service::watch_record::WatchRecord;
+use crate::domain::cutover::Cutover;
+use crate::domain::watch::{Outcomes, Stratum, WatchCounts};
 use crate::http_client::wire;
 use crate::os::clock;
 use crate::os::resource_shortage::is_local_shortage;
 use crate::routing::{FailedRequest, FailedRequests, ModeCell, RequestSource, Side, Symptom, Upstream};
 
-/// Requests under way at once; while there are so many, none is added.
+/// So many requests are under way at once; while there are, none is added.
 const IN_FLIGHT_MAX: usize = 8;
-/// Who asks, to the application.
+/// The `User-Agent`, for the application.
 const NAME: &str = "cutover-synthetic";
-/// Who asks, to the watch: a client whose number is not that of the loopback addresses, which all users have who come
-/// through a proxy on this machine.
+/// The client, for the watch. Its number is not that of the loopback addresses, which all users have who come through
+/// a proxy on this machine.
 const CLIENT: &str = "cutover itself";
 
-/// How they were answered under the watched epoch.
+/// How synthetic requests were answered under the watched epoch.
 #[derive(Debug, Default)]
-pub(in crate::control) struct Asked {
-    /// As the watch counts them.
-    pub(in crate::control) seen: WatchCounts,
-    /// Of the new color.
-    pub(in crate::control) in_flight: u64,
-    /// By [`Side`], evidence or not.
+struct SyntheticCounts {
+    /// What ended, as the watch counts it, and what is in flight.
+    sample: SyntheticSample,
+    /// All responses, evidence or not; indexed by [`Side`].
     sides: [Answered; 2],
 }
 
-/// What is asked of whom. Another one of these begins anew.
+/// What is requested of whom. When any of it changes, the requests begin anew.
 #[derive(Debug, PartialEq)]
-struct Subject {
+struct SyntheticScope {
     epoch: u64,
     settings: config::Synthetic,
     colors: [ColorConfig; 2],
 }
 
-/// They are being asked; that ends when this is dropped.
-pub(in crate::control) struct Synthetic {
-    subject: Subject,
+/// The task that sends the requests; it ends when this is dropped.
+struct RunningSynthetic {
+    scope: SyntheticScope,
     mode: Arc<ModeCell>,
     task: AbortHandle,
 }
 
-impl Drop for Synthetic {
+impl Drop for RunningSynthetic {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// What the asking needs.
-struct Stage {
+/// The synthetic requests of one service.
+#[derive(Default)]
+pub(in crate::control) struct SyntheticState {
+    /// While a color is watched, where the config names a path.
+    running: Option<RunningSynthetic>,
+    /// Of the watched epoch.
+    counts: Arc<Mutex<SyntheticCounts>>,
+}
+
+/// What a task needs to send the requests.
+struct SyntheticSender {
     settings: config::Synthetic,
     to: config::Upstream,
     host: Option<String>,
     source: RequestSource,
-    /// By [`Side`].
+    /// Indexed by [`Side`].
     upstreams: [Arc<[Arc<Upstream>]>; 2],
     mode: Arc<ModeCell>,
-    asked: Arc<Mutex<Asked>>,
+    counts: Arc<Mutex<SyntheticCounts>>,
     failed: FailedRequests,
 }
 
 /// How one request ended.
-struct Ended {
-    /// Where it was sent.
+struct SyntheticResult {
+    /// The address it was sent to.
     upstream: String,
     status: Option<StatusCode>,
-    /// In the access log's words.
-    fault: Option<&'static str>,
+    fault: Option<SyntheticFault>,
 }
 
-const NOT_CONNECTED: &str = "upstream_connect";
+impl SyntheticResult {
+    fn is_bad(&self) -> bool {
+        self.fault.is_some() || self.status.is_some_and(|status| status.is_server_error())
+    }
+}
 
-impl ServiceState {
-    /// Begins, ends or leaves the asking as things are now.
-    pub(in crate::control) fn set_synthetic(&mut self) {
-        let (Some(settings), Some(mode)) = (&self.config.watch.synthetic, self.machine.mode()) else {
-            self.synthetic = None;
+/// Why a request got no whole response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SyntheticFault {
+    NotConnected,
+    Garbage,
+    Reset,
+    Timeout,
+}
+
+impl SyntheticFault {
+    /// The access log's word for the same fault.
+    fn as_str(self) -> &'static str {
+        match self {
+            SyntheticFault::NotConnected => "upstream_connect",
+            SyntheticFault::Garbage => "upstream_garbage",
+            SyntheticFault::Reset => "upstream_reset",
+            SyntheticFault::Timeout => "upstream_timeout",
+        }
+    }
+}
+
+impl SyntheticState {
+    /// Begins, ends or leaves the requests as the service is now. `watch` says where failures are described.
+    pub(in crate::control) fn update(
+        &mut self,
+        config: &config::Service,
+        machine: &Cutover,
+        upstreams: &Upstreams,
+        watch: &mut WatchRecord,
+    ) {
+        let (Some(settings), Some(mode)) = (&config.watch.synthetic, machine.mode()) else {
+            self.running = None;
             return;
         };
-        let epoch = self.machine.epoch();
-        if let Some(synthetic) = &self.synthetic {
-            let Subject { epoch: since, settings: asked, colors } = &synthetic.subject;
-            if (*since, asked, colors) == (epoch, settings, &self.config.colors) {
-                return synthetic.mode.set(Some(mode));
-            }
+        let scope =
+            SyntheticScope { epoch: machine.epoch(), settings: settings.clone(), colors: config.colors.clone() };
+        if let Some(running) = self.running.as_ref().filter(|running| running.scope == scope) {
+            return running.mode.set(Some(mode));
         }
-        let settings = settings.clone();
-        // Those of the asking before are no more: their task ends with it.
-        self.synthetic = None;
-        lock(&self.asked).in_flight = 0;
-        let active = self.machine.active();
-        let mode_cell = Arc::new(ModeCell::new(Some(mode)));
-        let stage = Stage {
-            to: self.config.upstream.clone(),
-            host: self.config.hosts.iter().find(|host| !host.starts_with('*')).cloned(),
-            source: RequestSource::new(CLIENT.as_bytes(), settings.path.as_bytes()),
-            upstreams: [active, active.other()].map(|color| route_of(&self.upstreams[color.index()])),
-            mode: Arc::clone(&mode_cell),
-            asked: Arc::clone(&self.asked),
-            failed: self.failures.get_or_insert_with(FailureLog::new).place.clone(),
+        // Requests of the task before are no more: they end with it.
+        self.running = None;
+        lock(&self.counts).sample.in_flight = 0;
+        let active = machine.active();
+        let mode = Arc::new(ModeCell::new(Some(mode)));
+        let sender = SyntheticSender {
             settings: settings.clone(),
+            to: config.upstream.clone(),
+            host: config.hosts.iter().find(|host| !host.starts_with('*')).cloned(),
+            source: RequestSource::new(CLIENT.as_bytes(), settings.path.as_bytes()),
+            upstreams: [active, active.other()].map(|color| upstreams.shared(color)),
+            mode: Arc::clone(&mode),
+            counts: Arc::clone(&self.counts),
+            failed: watch.failed_requests(),
         };
-        let task = tokio::spawn(run(Arc::new(stage))).abort_handle();
-        let subject = Subject { epoch, settings, colors: self.config.colors.clone() };
-        self.synthetic = Some(Synthetic { subject, mode: mode_cell, task });
+        let task = tokio::spawn(send_each_interval(Arc::new(sender))).abort_handle();
+        self.running = Some(RunningSynthetic { scope, mode, task });
     }
 
-    /// How they were answered so far, as the watch counts it: what ended, and what is in flight.
-    pub(in crate::control) fn asked(&self) -> (WatchCounts, u64) {
-        let asked = lock(&self.asked);
-        (asked.seen, asked.in_flight)
+    /// Another epoch begins, and its counts with it.
+    pub(in crate::control) fn begin_epoch(&mut self) {
+        self.counts = Arc::default();
     }
 
-    /// The same for the status; `None` where none was asked under this epoch.
-    pub(in crate::control) fn synthetic_status(&self) -> Option<SyntheticStatus> {
-        let settings = self.config.watch.synthetic.as_ref()?;
-        let [new_color, old_color] = lock(&self.asked).sides;
+    /// How the requests were answered so far, as the watch counts it.
+    pub(in crate::control) fn sample(&self) -> SyntheticSample {
+        lock(&self.counts).sample
+    }
+
+    /// The same for the status; `None` where nothing is configured.
+    pub(in crate::control) fn status(&self, config: &config::Service) -> Option<SyntheticStatus> {
+        let settings = config.watch.synthetic.as_ref()?;
+        let [new_color, old_color] = lock(&self.counts).sides;
         Some(SyntheticStatus { path: settings.path.clone(), new_color, old_color })
     }
 }
 
-fn lock(asked: &Mutex<Asked>) -> MutexGuard<'_, Asked> {
-    asked.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(counts: &Mutex<SyntheticCounts>) -> MutexGuard<'_, SyntheticCounts> {
+    counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Asks both colors once an interval, until it is aborted.
-async fn run(stage: Arc<Stage>) {
-    let mut timer = tokio::time::interval(stage.settings.interval);
+/// Sends both colors a request once an interval, until it is aborted.
+async fn send_each_interval(sender: Arc<SyntheticSender>) {
+    let mut timer = tokio::time::interval(sender.settings.interval);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut asking = JoinSet::new();
+    let mut under_way = JoinSet::new();
     for turn in 0.. {
         timer.tick().await;
-        while asking.try_join_next().is_some() {}
-        if asking.len() + 2 > IN_FLIGHT_MAX {
+        while under_way.try_join_next().is_some() {}
+        if under_way.len() + 2 > IN_FLIGHT_MAX {
             continue;
         }
         for side in [Side::New, Side::Old] {
-            let stage = Arc::clone(&stage);
-            asking.spawn(async move { stage.ask_and_count(side, turn).await });
+            let sender = Arc::clone(&sender);
+            under_way.spawn(async move { sender.send_and_count(side, turn).await });
         }
     }
 }
 
-impl Stage {
-    async fn ask_and_count(&self, side: Side, turn: usize) {
+impl SyntheticSender {
+    async fn send_and_count(&self, side: Side, turn: usize) {
         let Some(mode) = self.mode.get() else { return };
-        let phase = match side {
+        let stratum = match side {
             Side::New if self.source.is_excluded(&mode) => Some(Stratum::Excluded),
             Side::New => Some(mode.phase()),
             // What the old color answers while it has no part of the traffic is compared with nothing.
@@ -172,47 +212,51 @@ impl Stage {
             Side::Old => None,
         };
         if side == Side::New {
-            lock(&self.asked).in_flight += 1;
+            lock(&self.counts).sample.in_flight += 1;
         }
         let (at, began, request_id) = (clock::unix_ms(), Instant::now(), format!("{:032x}", fastrand::u128(..)));
-        let ended = self.ask(side, turn, &request_id).await;
-        let mut asked = lock(&self.asked);
+        let result = self.send(side, turn, &request_id).await;
+        let mut counts = lock(&self.counts);
         if side == Side::New {
-            asked.in_flight = asked.in_flight.saturating_sub(1);
+            counts.sample.in_flight = counts.sample.in_flight.saturating_sub(1);
         }
-        let Some(Ended { upstream, status, fault }) = ended else { return };
-        let is_bad = fault.is_some() || status.is_some_and(|status| status.is_server_error());
-        asked.sides[side as usize].answered += 1;
-        asked.sides[side as usize].failed += u64::from(is_bad);
-        if let Some(phase) = phase {
-            asked.count(phase, self.source, is_bad, fault);
+        let Some(result) = result else { return };
+        counts.sides[side as usize].answered += 1;
+        counts.sides[side as usize].failed += u64::from(result.is_bad());
+        if let Some(stratum) = stratum {
+            count(&mut counts.sample.seen, stratum, self.source, &result);
         }
-        if is_bad && side == Side::New && phase != Some(Stratum::Excluded) && self.failed.has_room(Symptom::Failed) {
-            let request = FailedRequest {
-                at_unix_ms: at,
-                method: "GET",
-                target: self.settings.path.clone(),
-                status: status.map(|status| status.as_u16()),
-                fault,
-                took: began.elapsed(),
-                request_id,
-                upstream,
-                replay: None,
-                synthetic: true,
-            };
-            self.failed.add(Symptom::Failed, request);
+        drop(counts);
+        let is_evidence = result.is_bad() && side == Side::New && stratum != Some(Stratum::Excluded);
+        if is_evidence && self.failed.has_room(Symptom::Failed) {
+            self.failed.add(Symptom::Failed, self.describe(result, at, began.elapsed(), request_id));
         }
     }
 
-    /// `None`: a shortage of our own, which says nothing about the color.
-    async fn ask(&self, side: Side, turn: usize, request_id: &str) -> Option<Ended> {
+    fn describe(&self, result: SyntheticResult, at_unix_ms: u64, took: Duration, request_id: String) -> FailedRequest {
+        FailedRequest {
+            at_unix_ms,
+            method: "GET",
+            target: self.settings.path.clone(),
+            status: result.status.map(|status| status.as_u16()),
+            fault: result.fault.map(SyntheticFault::as_str),
+            took,
+            request_id,
+            upstream: result.upstream,
+            replay: None,
+            synthetic: true,
+        }
+    }
+
+    /// Sends one request. `None` stands for a shortage of our own, which says nothing about the color.
+    async fn send(&self, side: Side, turn: usize, request_id: &str) -> Option<SyntheticResult> {
         let all = &self.upstreams[side as usize];
         let upstream = &all[turn % all.len()].address;
-        let ended = |status, fault| Some(Ended { upstream: upstream.to_string(), status, fault });
+        let result = |status, fault| Some(SyntheticResult { upstream: upstream.to_string(), status, fault });
         let stream = match timeout(self.to.connect_timeout, probe::connect(upstream, self.to.proxy_protocol)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) if is_local_shortage(&error) => return None,
-            Ok(Err(_)) | Err(_) => return ended(None, Some(NOT_CONNECTED)),
+            Ok(Err(_)) | Err(_) => return result(None, Some(SyntheticFault::NotConnected)),
         };
         let request = Request::get(&self.settings.path)
             .header(HOST, self.host.clone().unwrap_or_else(|| upstream.to_string()))
@@ -221,7 +265,7 @@ impl Stage {
             .header("x-request-id", request_id)
             .header(CONNECTION, "close")
             .body(Empty::<Bytes>::new())
-            // The path is one that no request can have.
+            // It fails where the configured path is one that no request can have.
             .ok()?;
         let mut status = None;
         let exchange = async {
@@ -229,40 +273,38 @@ impl Stage {
                 hyper::client::conn::http1::handshake(TokioIo::new(wire(stream, self.to.protocol))).await?;
             let mut driver = JoinSet::new(); // ends with this request, however it ends
             driver.spawn(async move { drop(connection.await) });
-            let mut answer = sender.send_request(request).await?;
-            status = Some(answer.status());
-            while let Some(frame) = answer.frame().await {
+            let mut response = sender.send_request(request).await?;
+            status = Some(response.status());
+            while let Some(frame) = response.frame().await {
                 frame?;
             }
             Ok::<(), hyper::Error>(())
         };
         let fault = match timeout(self.settings.timeout, exchange).await {
             Ok(Ok(())) => None,
-            Ok(Err(error)) if error.is_parse() => Some("upstream_garbage"),
-            Ok(Err(_)) => Some("upstream_reset"),
-            Err(_) => Some("upstream_timeout"),
+            Ok(Err(error)) if error.is_parse() => Some(SyntheticFault::Garbage),
+            Ok(Err(_)) => Some(SyntheticFault::Reset),
+            Err(_) => Some(SyntheticFault::Timeout),
         };
-        ended(status, fault)
+        result(status, fault)
     }
 }
 
-impl Asked {
-    fn count(&mut self, phase: Stratum, source: RequestSource, is_bad: bool, fault: Option<&str>) {
-        let add = |ended: &mut crate::domain::watch::Outcomes| {
-            if is_bad { ended.bad += 1 } else { ended.good += 1 }
-        };
-        add(&mut self.seen.strata[phase as usize]);
-        match phase {
-            Stratum::Old | Stratum::Excluded => {}
-            Stratum::Calm | Stratum::WarmUp | Stratum::Split | Stratum::WarmUpSplit => {
-                add(&mut self.seen.spread.clients[usize::from(source.client)]);
-                add(&mut self.seen.spread.routes[usize::from(source.route)]);
-            }
+/// Counts a result as the data plane counts the result of a user's request.
+fn count(seen: &mut WatchCounts, stratum: Stratum, source: RequestSource, result: &SyntheticResult) {
+    let add = |outcomes: &mut Outcomes| {
+        if result.is_bad() { outcomes.bad += 1 } else { outcomes.good += 1 }
+    };
+    add(&mut seen.strata[stratum as usize]);
+    match stratum {
+        Stratum::Old | Stratum::Excluded => {}
+        Stratum::Calm | Stratum::WarmUp | Stratum::Split | Stratum::WarmUpSplit => {
+            add(&mut seen.spread.clients[usize::from(source.client)]);
+            add(&mut seen.spread.routes[usize::from(source.route)]);
         }
-        // As the data plane counts it.
-        if fault == Some(NOT_CONNECTED) && phase != Stratum::Old {
-            self.seen.refused += 1;
-        }
+    }
+    if result.fault == Some(SyntheticFault::NotConnected) && stratum != Stratum::Old {
+        seen.refused += 1;
     }
 }
 
@@ -279,12 +321,16 @@ mod tests {
     #[test]
     fn an_answer_counts_where_its_request_began() {
         let source = RequestSource::new(CLIENT.as_bytes(), b"/check");
-        let mut asked = Asked::default();
-        asked.count(Stratum::Calm, source, false, None);
-        asked.count(Stratum::Split, source, true, Some(NOT_CONNECTED));
-        asked.count(Stratum::Old, source, true, Some(NOT_CONNECTED));
-        asked.count(Stratum::Excluded, source, true, None);
-        let seen = &asked.seen;
+        let of = |status: u16, fault| SyntheticResult {
+            upstream: String::new(),
+            status: StatusCode::from_u16(status).ok(),
+            fault,
+        };
+        let mut seen = WatchCounts::default();
+        count(&mut seen, Stratum::Calm, source, &of(200, None));
+        count(&mut seen, Stratum::Split, source, &of(0, Some(SyntheticFault::NotConnected)));
+        count(&mut seen, Stratum::Old, source, &of(0, Some(SyntheticFault::NotConnected)));
+        count(&mut seen, Stratum::Excluded, source, &of(500, None));
         assert_eq!((seen.new_color().good, seen.new_color().bad, seen.of(Stratum::Old).bad), (1, 2, 1));
         assert_eq!(seen.refused, 1, "of the new color only");
         let (clients, routes) = (seen.spread.clients, seen.spread.routes);

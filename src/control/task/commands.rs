@@ -1,49 +1,51 @@
-//! What operators ask, and what they are answered.
+//! What operators and config ask of the machines, and what the askers are answered.
 //!
 //! An answer is sent once the ledger has the lines that led to it; a flip's waits for the drain as well.
 
 use tokio::sync::oneshot;
 
-use crate::api::status::{Changed, Refusal, RefusalCode, Status};
-use crate::control::messages::{WATCH_ENDS, refusal};
-use crate::control::service::status;
-use crate::control::service::{ChangeReply, DrainReply, ServiceState};
-use crate::control::task::upgrade::Stage;
-use crate::control::task::{LEDGER_WAIT, Task};
-use crate::control::{ChangeCommand, Command, StatusSnapshot};
+use crate::api::status::{Changed, Refusal, RefusalCode};
+use crate::control::handle::{ChangeCommand, Command};
+use crate::control::messages::{refusal, unknown};
+use crate::control::service::ServiceState;
+use crate::control::service::replies::{ChangeReply, ReplyAt};
+use crate::control::task::{Task, preview};
 use crate::domain::Color;
-use crate::domain::cutover::{Change, ChangeError, ChangeRequest, Effect, Event, GateError, Notice, Reason, Requested};
+use crate::domain::cutover::{Change, ChangeError, ChangeRequest, Effect, Event, Notice, Requested};
 use crate::os::clock;
 
 impl Task {
     pub(in crate::control) fn on_command(&mut self, command: Command) {
-        let held = self.held();
+        let blocked = self.upgrade.blocks_changes();
         match command {
             // A caller that has left is no concern.
             Command::Observe(answer) => drop(answer.send(self.observe())),
             Command::Upgrade { by, answer } => self.begin_upgrade(by, answer),
             Command::HandOver(answer) => drop(answer.send(self.hand_over())),
             Command::UpgradeEnded(outcome) => self.end_upgrade(outcome),
-            Command::Judge => self.handover.stage = Stage::Judging,
-            Command::Alone => self.release(),
-            Command::Flip(_, answer) | Command::Rollback(_, answer) if let Some(refusal) = held => {
-                self.reply(answer, Err(refusal));
+            Command::Judge => self.upgrade.judge_from_now_on(),
+            Command::Alone => self.allow_changes(),
+            Command::Flip(_, answer) | Command::Rollback(_, answer) if let Some(refusal) = blocked => {
+                self.reporter.reply(answer, Err(refusal));
             }
-            // It would hold nothing of what goes through the other process.
-            Command::Freeze(_, _, answer) if let Some(refusal) = held => self.reply(answer, Err(refusal)),
-            Command::Drain(_, answer) if let Some(refusal) = held => self.reply(answer, Err(refusal)),
+            // A freeze would hold nothing of what goes through the other process.
+            Command::Freeze(_, _, answer) if let Some(refusal) = blocked => {
+                self.reporter.reply(answer, Err(refusal));
+            }
+            Command::Drain(_, answer) if let Some(refusal) = blocked => self.reporter.reply(answer, Err(refusal)),
             Command::Flip(change, answer) => self.flip(change, answer),
             Command::Rollback(change, answer) => self.roll_back(change, answer),
             Command::Drain(name, answer) => match self.services.get_mut(&name) {
-                None => self.reply(answer, Err(unknown(&name))),
-                Some(managed) => {
-                    managed.drain_waiters.push(answer);
+                None => self.reporter.reply(answer, Err(unknown(&name))),
+                Some(service) => {
+                    service.replies.await_idle(answer);
                     self.empty_idle(&name);
                 }
             },
             Command::Preview(name, lasting, by, answer) => {
-                let pass = self.pass(&name, lasting, &by);
-                self.reply(answer, pass);
+                let service = self.services.get(&name).ok_or_else(|| unknown(&name));
+                let pass = service.and_then(|service| preview::pass(&name, service, lasting, &by));
+                self.reporter.reply(answer, pass);
             }
             Command::Freeze(name, request, answer) => self.freeze(&name, request, answer),
             Command::Thaw(name, request, answer) => self.thaw(&name, request, answer),
@@ -55,169 +57,107 @@ impl Task {
         }
     }
 
-    fn flip(&mut self, change: ChangeCommand, answer: oneshot::Sender<Result<Changed, Refusal>>) {
-        let ChangeCommand { service: name, if_epoch, request } = change;
-        let Some(managed) = self.services.get_mut(&name) else { return self.reply(answer, Err(unknown(&name))) };
+    fn flip(&mut self, command: ChangeCommand, answer: oneshot::Sender<Result<Changed, Refusal>>) {
+        let ChangeCommand { service: name, if_epoch, request } = command;
+        let Some(service) = self.services.get_mut(&name) else {
+            return self.reporter.reply(answer, Err(unknown(&name)));
+        };
         let Some(to) = request.to else {
             let message = "a flip needs `to`: \"blue\" or \"green\"".into();
-            return self.reply(answer, Err(Refusal { code: RefusalCode::BadRequest, message }));
+            return self.reporter.reply(answer, Err(Refusal { code: RefusalCode::BadRequest, message }));
         };
         let by = request.by.unwrap_or_else(|| "api".into());
-        let wanted = ChangeRequest { by, if_epoch, force: request.force, gate: managed.gate(to) };
+        let wanted = ChangeRequest { by, if_epoch, force: request.force, gate: service.flip_gate(to) };
         if request.dry_run {
-            let would = managed.machine.check_flip(to, &wanted).map(|()| would_be(&name, managed, to));
-            return self.reply(answer, would.map_err(|why| refusal(&name, &why)));
+            let would = service.machine.check_flip(to, &wanted).map(|()| would_be(&name, service, to));
+            return self.reporter.reply(answer, would.map_err(|why| refusal(&name, &why)));
         }
-        let effects = managed.machine.on(Event::Flip { to, request: wanted }, clock::now());
-        let asker = ChangeReply { answer, wait: request.wait.unwrap_or(true) };
+        let effects = service.machine.on(Event::Flip { to, request: wanted }, clock::now());
+        let reply = ChangeReply { answer, at: reply_at(request.wait) };
         let refused = refused_of(&effects, Requested::Flip(to)).map(|why| refusal(&name, why));
         if refused.is_none() {
-            managed.asker = Some(asker);
+            service.replies.await_change(reply);
             return self.apply_effects(&name, effects);
         }
         self.apply_effects(&name, effects);
         if let Some(refused) = refused {
-            self.reply(asker.answer, Err(refused));
+            self.reporter.reply(reply.answer, Err(refused));
         }
     }
 
-    fn roll_back(&mut self, change: ChangeCommand, answer: oneshot::Sender<Result<Changed, Refusal>>) {
-        let ChangeCommand { service: name, if_epoch, request } = change;
-        let Some(managed) = self.services.get_mut(&name) else { return self.reply(answer, Err(unknown(&name))) };
+    fn roll_back(&mut self, command: ChangeCommand, answer: oneshot::Sender<Result<Changed, Refusal>>) {
+        let ChangeCommand { service: name, if_epoch, request } = command;
+        let Some(service) = self.services.get_mut(&name) else {
+            return self.reporter.reply(answer, Err(unknown(&name)));
+        };
         let by = request.by.unwrap_or_else(|| "api".into());
-        let gate = managed.rollback_gate(managed.machine.active().other()).map_err(GateError::NotReady);
-        let wanted = ChangeRequest { by, if_epoch, force: request.force, gate };
+        let wanted = ChangeRequest { by, if_epoch, force: request.force, gate: service.rollback_gate() };
         if request.dry_run {
-            let would = managed.machine.check_rollback(&wanted).map(|to| would_be(&name, managed, to));
-            return self.reply(answer, would.map_err(|why| refusal(&name, &why)));
+            let would = service.machine.check_rollback(&wanted).map(|to| would_be(&name, service, to));
+            return self.reporter.reply(answer, would.map_err(|why| refusal(&name, &why)));
         }
-        let effects = managed.machine.on(Event::RollBack(wanted), clock::now());
-        let asker = ChangeReply { answer, wait: request.wait.unwrap_or(true) };
+        let effects = service.machine.on(Event::RollBack(wanted), clock::now());
+        let reply = ChangeReply { answer, at: reply_at(request.wait) };
         let refused = refused_of(&effects, Requested::Rollback).map(|why| refusal(&name, why));
-        let made = effects.iter().find_map(|effect| match effect {
+        let change = effects.iter().find_map(|effect| match effect {
             Effect::Report(Notice::RolledBack { change, .. }) => Some(change.clone()),
             Effect::Report(_) | Effect::Save { .. } | Effect::Publish { .. } | Effect::Cut { .. } => None,
         });
         self.apply_effects(&name, effects);
-        match (refused, made) {
-            (Some(refused), _) => self.reply(asker.answer, Err(refused)),
-            (None, Some(made)) => self.answer_made(&name, asker, &made),
+        match (refused, change) {
+            (Some(refused), _) => self.reporter.reply(reply.answer, Err(refused)),
+            (None, Some(change)) => self.answer_change(&name, reply, &change),
             (None, None) => {}
         }
     }
 
-    pub(in crate::control) fn observe(&self) -> StatusSnapshot {
-        let now = clock::now();
-        let mut problems = self.start_problems.clone();
-        problems.extend(self.reload_problem.clone());
-        problems.extend(self.services.iter().filter_map(|(name, managed)| {
-            let why = managed.save_problem.as_ref()?;
-            Some(format!("state of {name} is not saved ({why}): a restart would restore an older one; trying again"))
-        }));
-        problems.extend(self.services.values().filter_map(ServiceState::evidence_problem));
-        let ledger_problem = self.ledger.problem();
-        let ledger_ok = ledger_problem.is_none();
-        problems.extend(ledger_problem);
-        problems.extend((self.other_problem)());
-        problems.extend(self.config.tls.warnings(clock::unix_seconds()));
-        problems.extend(self.terminator.iter().flat_map(|terminator| terminator.problems()));
-        let status = Status {
-            version: env!("CARGO_PKG_VERSION").into(),
-            pid: std::process::id(),
-            started: self.started.clone(),
-            config: self.config.path.display().to_string(),
-            connections: (self.connections)(),
-            problems,
-            services: self
-                .services
-                .iter()
-                .map(|(name, managed)| (name.clone(), status::service_status(managed, now)))
-                .collect(),
-            certificates: self.config.tls.identities.iter().map(status::certificate_status).collect(),
-            ledger: self.ledger.tail(5),
-        };
-        let stats = |(name, managed): (&String, &ServiceState)| (name.clone(), managed.service.stats.clone());
-        let rehearsals = |(name, managed): (&String, &ServiceState)| (name.clone(), managed.service.info.tap.counts());
-        let held = |(name, managed): (&String, &ServiceState)| {
-            let held = &managed.frost.held;
-            (name.clone(), held.now(), held.ends())
-        };
-        let flips = |((name, to, reason), count): (&(String, Color, Reason), &u64)| {
-            (name.clone(), *to, reason.as_str(), *count)
-        };
-        let watch_ends = self.services.keys().flat_map(|name| {
-            WATCH_ENDS.map(|end| {
-                let count = self.watch_ends.get(&(name.clone(), end)).copied().unwrap_or(0);
-                (name.clone(), end, count)
-            })
-        });
-        let ends = &self.client_ends;
-        StatusSnapshot {
-            status,
-            stats: self.services.iter().map(stats).collect(),
-            rehearsals: self.services.iter().map(rehearsals).collect(),
-            held: self.services.iter().map(held).collect(),
-            flips: self.flips.iter().map(flips).collect(),
-            watch_ends: watch_ends.collect(),
-            ledger_ok,
-            certificates: self.config.tls.identities.iter().map(status::certificate_end).collect(),
-            handshakes: self.terminator.iter().flat_map(|tls| tls.handshakes()).map(status::handshake).collect(),
-            http2_ends: ends.http2.counts().into_iter().map(|(end, count)| (end.as_str(), count)).collect(),
-            refusals: ends.refusals.counts().into_iter().map(|(why, count)| (why.as_str(), count)).collect(),
-            reloads_ok: self.reloads_ok,
-            reloads_failed: self.reloads_failed,
+    /// Lets the machine see a changed `active` of the config, as soon as the probes know its color: before that the
+    /// gate would say no whatever is there. Says what comes of it; `None` where nothing has changed.
+    pub(in crate::control) fn flip_by_config(&mut self, name: &str) -> Option<String> {
+        let service = self.services.get_mut(name)?;
+        let by = service.config_flip_due.take()?;
+        let active = service.config.active;
+        if active != service.machine.active() && !service.upstreams.is_known(active) {
+            service.config_flip_due = Some(by);
+            return Some(format!("{name}: `active` changed: a flip to {active} as soon as its probes know how it is"));
         }
+        let request = ChangeRequest { by, if_epoch: None, force: false, gate: service.flip_gate(active) };
+        let effects = service.machine.on(Event::ConfigActive { active, request }, clock::now());
+        let refused = refused_of(&effects, Requested::Flip(active)).map(|why| refusal(name, why).message);
+        self.apply_effects(name, effects);
+        Some(match refused {
+            None => format!("{name}: `active` changed to {active}"),
+            Some(why) => format!("{name}: `active` changed, and the flip to {active} was refused: {why}"),
+        })
     }
 
-    pub(in crate::control) fn answer_made(&mut self, name: &str, asker: ChangeReply, made: &Change) {
-        let Change { from, to, epoch, .. } = *made;
+    /// Answers a change that was made, now or when the old color is drained.
+    pub(in crate::control) fn answer_change(&mut self, name: &str, reply: ChangeReply, change: &Change) {
+        let Change { from, to, epoch, .. } = *change;
         let changed = Changed { service: name.to_owned(), from, to, epoch, dry_run: false, drain: None };
-        match self.services.get_mut(name) {
-            Some(managed) if asker.wait => {
-                managed.waiters.push(DrainReply { epoch: epoch - 1, answer: asker.answer, changed });
-            }
-            Some(_) | None => self.reply(asker.answer, Ok(changed)),
+        let Some(service) = self.services.get_mut(name) else {
+            return self.reporter.reply(reply.answer, Ok(changed));
+        };
+        if let Some(due) = service.replies.on_change(reply, epoch - 1, changed) {
+            self.reporter.reply(due.answer, Ok(due.value));
         }
-    }
-
-    pub(in crate::control) fn answer_drained(&mut self, name: &str, epoch: u64) {
-        let Some(managed) = self.services.get_mut(name) else { return };
-        let drained = managed.last_drain;
-        let (done, waiting): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut managed.waiters).into_iter().partition(|waiter| waiter.epoch == epoch);
-        managed.waiters = waiting;
-        for DrainReply { answer, changed, .. } in done {
-            self.reply(answer, Ok(Changed { drain: Some(drained), ..changed }));
-        }
-    }
-
-    /// Answers once the ledger has the lines that led to the answer.
-    pub(in crate::control) fn reply<T: Send + 'static>(&self, answer: oneshot::Sender<T>, value: T) {
-        let reached = self.ledger.reached();
-        tokio::spawn(async move {
-            drop(tokio::time::timeout(LEDGER_WAIT, reached).await);
-            // An asker that has left does not care any more.
-            drop(answer.send(value));
-        });
     }
 }
 
-fn would_be(name: &str, managed: &ServiceState, to: Color) -> Changed {
-    let (from, epoch) = (managed.machine.active(), managed.machine.epoch() + 1);
+/// When a caller is answered who says so, or does not.
+fn reply_at(wait: Option<bool>) -> ReplyAt {
+    if wait.unwrap_or(true) { ReplyAt::Drained } else { ReplyAt::Change }
+}
+
+fn would_be(name: &str, service: &ServiceState, to: Color) -> Changed {
+    let (from, epoch) = (service.machine.active(), service.machine.epoch() + 1);
     Changed { service: name.to_owned(), from, to, epoch, dry_run: true, drain: None }
 }
 
 /// Why what was `requested` is refused, where the effects say so.
-pub(in crate::control) fn refused_of(effects: &[Effect], requested: Requested) -> Option<&ChangeError> {
+fn refused_of(effects: &[Effect], requested: Requested) -> Option<&ChangeError> {
     effects.iter().find_map(|effect| match effect {
         Effect::Report(Notice::Refused { requested: refused, error, .. }) if *refused == requested => Some(error),
         Effect::Report(_) | Effect::Save { .. } | Effect::Publish { .. } | Effect::Cut { .. } => None,
     })
-}
-
-pub(in crate::control) fn unknown(name: &str) -> Refusal {
-    Refusal {
-        code: RefusalCode::UnknownService,
-        message: format!("no service is called {name:?}; see `cutover status`"),
-    }
 }

@@ -8,8 +8,7 @@ use aws_lc_rs::error::Unspecified;
 use crate::api::status::{Pass, Refusal, RefusalCode};
 use crate::config::Config;
 use crate::control::saved_state::StateFolder;
-use crate::control::task::Task;
-use crate::control::task::commands::unknown;
+use crate::control::service::ServiceState;
 use crate::os::clock;
 use crate::routing::preview_token::PreviewKey;
 
@@ -36,23 +35,29 @@ pub(in crate::control) fn key(
     Ok(Arc::new(PreviewKey::new(&bytes)))
 }
 
-impl Task {
-    pub(in crate::control) fn pass(&self, name: &str, lasting: Duration, by: &str) -> Result<Pass, Refusal> {
-        let managed = self.services.get(name).ok_or_else(|| unknown(name))?;
-        let Some(gate) = &managed.service.info.preview else {
-            let message = format!(
-                "{name} has no preview: set enabled = true in [service.{name}.preview], and reload (HUP, or `cutover reload`)"
-            );
-            return Err(Refusal { code: RefusalCode::PreviewOff, message });
-        };
-        let until = clock::unix_now().saturating_add(lasting.as_secs());
-        tracing::info!(service = name, by, until = clock::utc_of(until), "a preview pass was made");
-        Ok(Pass {
-            service: name.to_owned(),
-            color: managed.machine.active().other(),
-            token: gate.sign(until),
-            expires: clock::utc_of(until),
-            door: gate.entry_path(),
-        })
-    }
+/// Makes a pass to the idle color of a service that is good for `lasting`; `by` says who wants it, for the log.
+///
+/// # Errors
+/// The service has no preview.
+pub(in crate::control) fn pass(
+    name: &str,
+    service: &ServiceState,
+    lasting: Duration,
+    by: &str,
+) -> Result<Pass, Refusal> {
+    let Some(gate) = &service.route.service().info.preview else {
+        let message = format!(
+            "{name} has no preview: set enabled = true in [service.{name}.preview], and reload (HUP, or `cutover reload`)"
+        );
+        return Err(Refusal { code: RefusalCode::PreviewOff, message });
+    };
+    let until = clock::unix_now().saturating_add(lasting.as_secs());
+    tracing::info!(service = name, by, until = clock::utc_of(until), "a preview pass was made");
+    Ok(Pass {
+        service: name.to_owned(),
+        color: service.machine.active().other(),
+        token: gate.sign(until),
+        expires: clock::utc_of(until),
+        door: gate.entry_path(),
+    })
 }

@@ -11,31 +11,29 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::sync::oneshot;
 
-use crate::api::status::{Drained, EventKind, Refusal, RefusalCode, Replays, Upgraded, Verdict, WatchNote};
-use crate::control::messages::WATCH_ENDS;
+use crate::api::status::{EventKind, Refusal, RefusalCode, Upgraded};
+use crate::control::handle::HandOverError;
 use crate::control::service::ServiceState;
-use crate::control::service::sampler::History;
+use crate::control::service::snapshot::ServiceSnapshot;
+use crate::control::status_snapshot::{FlipCount, StatusSnapshot, WatchEndCount};
 use crate::control::task::Task;
-use crate::control::{Command, Control, Handle, OtherProblem, StatusSnapshot};
 use crate::domain::Color;
-use crate::domain::cutover::{CutoverSnapshot, Reason};
-use crate::domain::health::UpstreamHealth;
-use crate::handover::{UPGRADE_STATE_VERSION, UpgradeState};
+use crate::domain::cutover::{Reason, WatchEndKind};
+use crate::handover::{CountedFlip, CountedWatchEnd, UPGRADE_STATE_VERSION, UpgradeState};
 use crate::ledger::Line;
 use crate::os::clock;
-use crate::routing::{ColorStats, Tally};
+use crate::routing::ColorStats;
 
-/// Lasting counters by service.
-type Stats = Vec<(String, [Arc<ColorStats>; 2])>;
+/// The counters of one service, indexed by [`Color::index`].
+pub(in crate::control) type ServiceStats = (String, [Arc<ColorStats>; 2]);
 
 /// Why nothing may change color now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hold {
+enum ChangeBlock {
     /// A successor is being started, or serves already.
     Upgrading,
     /// The process before this one finishes what it has in flight.
@@ -44,96 +42,228 @@ enum Hold {
 
 /// Who judges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::control) enum Stage {
-    /// This process.
+enum Judge {
+    /// This process does.
     #[default]
-    Judging,
-    /// Nobody: what this process knows is on its way to another one, or from there to here.
-    HandingOver,
+    Here,
+    /// Nobody does: what this process knows is on its way to another one, or from there to here.
+    Nobody,
 }
 
-/// What the task knows about an upgrade.
+/// Leases that this process holds none of any more, and its predecessor may.
+pub(in crate::control) struct GivenBack {
+    pub(in crate::control) service: String,
+    /// The epoch under which they were taken.
+    pub(in crate::control) epoch: u64,
+    /// So many of them were cut.
+    pub(in crate::control) cut: u64,
+}
+
+/// Who asked for the upgrade, and where the answer goes.
+struct UpgradeReply {
+    by: String,
+    answer: oneshot::Sender<Result<Upgraded, Refusal>>,
+}
+
+/// Where an upgrade stands, as the control task knows it.
 #[derive(Default)]
-pub(in crate::control) struct Handover {
-    pub(in crate::control) stage: Stage,
-    /// Records on their way to the disk.
-    pub(in crate::control) saving: usize,
-    /// Services, epochs and leases cut, of which this process holds none any more, and its predecessor may.
-    pub(in crate::control) given_back: Vec<(String, u64, u64)>,
+pub(in crate::control) struct UpgradeTracker {
+    judge: Judge,
+    block: Option<ChangeBlock>,
+    given_back: Vec<GivenBack>,
+    /// Starts the successor, on another thread.
     begin: Option<Box<dyn Fn() + Send>>,
-    /// Of every service, when the upgrade began: the successor reads the state folder after that.
+    /// The epoch of every service when the upgrade began: the successor reads the state folder after that.
     epochs: Vec<u64>,
-    hold: Option<Hold>,
-    asker: Option<(String, oneshot::Sender<Result<Upgraded, Refusal>>)>,
-    reload_due: bool,
+    reply: Option<UpgradeReply>,
+    /// The config is to be read once it may be.
+    is_reload_due: bool,
 }
 
-impl Handover {
+impl UpgradeTracker {
+    pub(in crate::control) fn set_begin(&mut self, begin: Box<dyn Fn() + Send>) {
+        self.begin = Some(begin);
+    }
+
+    /// Whether this process judges.
     pub(in crate::control) fn judges(&self) -> bool {
-        self.stage == Stage::Judging
+        self.judge == Judge::Here
     }
 
-    pub(in crate::control) fn waits_for_predecessor(&self) -> bool {
-        self.hold == Some(Hold::Predecessor)
+    /// The process before this one judges no more, so this one does.
+    pub(in crate::control) fn judge_from_now_on(&mut self) {
+        self.judge = Judge::Here;
+    }
+
+    /// This process begins beside its predecessor.
+    pub(in crate::control) fn begin_as_successor(&mut self) {
+        (self.block, self.judge) = (Some(ChangeBlock::Predecessor), Judge::Nobody);
+    }
+
+    /// Why nothing may change color now; `None` when it may.
+    pub(in crate::control) fn blocks_changes(&self) -> Option<Refusal> {
+        let message = match self.block? {
+            ChangeBlock::Upgrading => {
+                "the proxy is being upgraded in place: the new process decides; try again in a moment"
+            }
+            ChangeBlock::Predecessor => {
+                "the process before the upgrade still finishes requests; try again when it has ended, at the latest \
+                 after proxy.shutdown_timeout"
+            }
+        };
+        Some(Refusal { code: RefusalCode::CutoverUnderWay, message: message.into() })
+    }
+
+    /// Returns what was given back, unless the predecessor may still hold leases of the same color: then it is kept
+    /// until that process has ended.
+    pub(in crate::control) fn keep_while_predecessor_lives(&mut self, given_back: GivenBack) -> Option<GivenBack> {
+        match self.block {
+            Some(ChangeBlock::Predecessor) => {
+                self.given_back.push(given_back);
+                None
+            }
+            Some(ChangeBlock::Upgrading) | None => Some(given_back),
+        }
+    }
+
+    /// Notes that the config is to be read once it may be.
+    pub(in crate::control) fn reload_later(&mut self) {
+        self.is_reload_due = true;
     }
 }
 
-impl Control {
-    /// Calls `begin` when an upgrade is to begin; whoever is called says how it ended by [`Handle::upgrade_ended`].
-    pub fn upgrade_by(&mut self, begin: Box<dyn Fn() + Send>) {
-        self.task.handover.begin = Some(begin);
+impl Task {
+    /// Goes on from what the process before this one has handed over, and changes no color until it has ended.
+    pub(in crate::control) fn succeed(&mut self, state: &UpgradeState) -> InheritedCounters {
+        self.upgrade.begin_as_successor();
+        let counters = InheritedCounters { stats: self.stats() };
+        if !counters.take(state) {
+            tracing::warn!("the process before this one counts in another way: counters of the metrics begin anew");
+        }
+        if state.version != UPGRADE_STATE_VERSION {
+            return counters;
+        }
+        (self.reloads.counts.ok, self.reloads.counts.failed) = (state.reloads_ok, state.reloads_failed);
+        self.counters
+            .inherit(state.flips.iter().filter_map(flip_count), state.watch_ends.iter().filter_map(watch_end_count));
+        for (name, left) in &state.services {
+            let Some(service) = self.services.get_mut(name) else { continue };
+            let inherited = ServiceSnapshot::deserialize(left)
+                .map_err(|error| error.to_string())
+                .and_then(|snapshot| service.inherit(snapshot).map_err(|error| error.to_string()));
+            if let Err(why) = inherited {
+                tracing::warn!("what the process before this one knew of {name} is left out: {why}");
+            }
+        }
+        counters
     }
 
-    /// Calls `tell` for what is wrong where the control plane does not look, as a sentence for `problems`.
-    pub fn other_problem_by(&mut self, tell: OtherProblem) {
-        self.task.other_problem = tell;
+    pub(in crate::control) fn stats(&self) -> Vec<ServiceStats> {
+        let stats = |(name, service): (&String, &ServiceState)| (name.clone(), service.route.service().stats.clone());
+        self.services.iter().map(stats).collect()
     }
 
-    /// Goes on counting where the process before this one is, and changes no color until [`Handle::be_alone`].
-    pub fn succeed(&mut self, state: &UpgradeState) -> InheritedCounters {
-        let task = &mut self.task;
-        task.handover.hold = Some(Hold::Predecessor);
-        task.handover.stage = Stage::HandingOver;
-        let stats = task.services.iter().map(|(name, managed)| (name.clone(), managed.service.stats.clone())).collect();
-        let successor = InheritedCounters { stats };
-        if state.version == UPGRADE_STATE_VERSION {
-            (task.reloads_ok, task.reloads_failed) = (state.reloads_ok, state.reloads_failed);
-            for (service, to, reason, count) in &state.flips {
-                let reason =
-                    [Reason::Operator, Reason::Config, Reason::Verdict].into_iter().find(|r| r.as_str() == reason);
-                let to = Color::BOTH.into_iter().find(|color| color.as_str() == to);
-                if let (Some(to), Some(reason)) = (to, reason) {
-                    task.flips.insert((service.clone(), to, reason), *count);
+    pub(in crate::control) fn begin_upgrade(&mut self, by: String, answer: oneshot::Sender<Result<Upgraded, Refusal>>) {
+        if let Some(refusal) = self.upgrade.blocks_changes().or_else(|| self.unfinished()) {
+            self.reporter.write(Line::new("upgrade refused:").with("why", &refusal.message).with("by", by));
+            self.reporter.emit(EventKind::Upgrade, None, format!("not upgraded: {refusal}"));
+            return self.reporter.reply(answer, Err(refusal));
+        }
+        let Some(begin) = &self.upgrade.begin else { return };
+        begin();
+        self.upgrade.epochs = self.epochs();
+        self.upgrade.block = Some(ChangeBlock::Upgrading);
+        self.upgrade.reply = Some(UpgradeReply { by, answer });
+    }
+
+    pub(in crate::control) fn hand_over(&mut self) -> Result<UpgradeState, HandOverError> {
+        if let Some(refusal) = self.unfinished() {
+            return Err(HandOverError::Busy(refusal));
+        }
+        // A rollback by the watch is the only change that nobody has to ask for.
+        if self.epochs() != self.upgrade.epochs {
+            return Err(HandOverError::TakenBack);
+        }
+        self.upgrade.judge = Judge::Nobody;
+        let now = clock::now();
+        let snapshot = |(name, service): (&String, &mut ServiceState)| {
+            (name.clone(), serde_json::to_value(service.snapshot(now)).expect("numbers and names"))
+        };
+        let services = self.services.iter_mut().map(snapshot).collect();
+        Ok(UpgradeState { services, ..state_of(&self.observe()) })
+    }
+
+    fn epochs(&self) -> Vec<u64> {
+        self.services.values().map(|service| service.machine.epoch()).collect()
+    }
+
+    /// What is under way that a successor would not know of.
+    fn unfinished(&self) -> Option<Refusal> {
+        if self.saves.is_busy() {
+            let message = "a state is being saved; try again in a moment".into();
+            return Some(Refusal { code: RefusalCode::CutoverUnderWay, message });
+        }
+        let what = |service: &ServiceState| {
+            let machine = &service.machine;
+            match () {
+                () if service.saving.problem.is_some() => {
+                    Some("its state is not saved, so a new process would not know it")
                 }
+                () if service.freeze.freezer.freeze().is_some() => Some("it is frozen; thaw it first"),
+                () if machine.is_saving() => Some("a flip is being saved"),
+                () if !machine.drains().is_empty() => Some("the color before still finishes requests"),
+                () if service.replies.wants_idle_empty() => Some("somebody waits for its idle color to be empty"),
+                () => None,
             }
-            for (service, end, count) in &state.watch_ends {
-                if let Some(end) = WATCH_ENDS.into_iter().find(|known| known == end) {
-                    task.watch_ends.insert((service.clone(), end), *count);
-                }
+        };
+        self.services.iter().find_map(|(name, service)| {
+            let message = format!("{name}: {}; nothing was changed, see `cutover status`", what(service)?);
+            Some(Refusal { code: RefusalCode::CutoverUnderWay, message })
+        })
+    }
+
+    pub(in crate::control) fn end_upgrade(&mut self, outcome: Result<Upgraded, String>) {
+        let Some(UpgradeReply { by, answer }) = self.upgrade.reply.take() else { return };
+        match &outcome {
+            Ok(Upgraded { from_pid, to_pid }) => {
+                let line = Line::new("upgrade:").with("from_pid", from_pid).with("to_pid", to_pid).with("by", by);
+                self.reporter.write(line);
+                let message = format!("process {to_pid} serves in place of {from_pid}");
+                self.reporter.emit(EventKind::Upgrade, None, message);
+            }
+            Err(why) => {
+                self.reporter.write(Line::new("upgrade failed:").with("why", why).with("by", by));
+                let message = format!("not upgraded, this process goes on: {why}");
+                self.reporter.emit(EventKind::Upgrade, None, message);
+                self.allow_changes();
             }
         }
-        let is_counted = successor.take(state);
-        if state.version == UPGRADE_STATE_VERSION {
-            for (name, left) in &state.left {
-                let Some(managed) = task.services.get_mut(name) else { continue };
-                if let Err(why) =
-                    ServiceSnapshot::deserialize(left).map_err(|e| e.to_string()).and_then(|left| managed.inherit(left))
-                {
-                    tracing::warn!("what the process before this one knew of {name} is left out: {why}");
-                }
-            }
+        let refusal = |why| {
+            let message = format!("the new binary does not serve, the old one goes on: {why}");
+            Refusal { code: RefusalCode::UpgradeFailed, message }
+        };
+        self.reporter.reply(answer, outcome.map_err(refusal));
+    }
+
+    /// Changes may be made again, first those that came meanwhile.
+    pub(in crate::control) fn allow_changes(&mut self) {
+        (self.upgrade.block, self.upgrade.judge) = (None, Judge::Here);
+        self.schedule.invalidate();
+        for given_back in std::mem::take(&mut self.upgrade.given_back) {
+            self.on_all_given_back(given_back);
         }
-        if !is_counted {
-            let problem = "the process before this one counts in another way: counters of the metrics begin anew";
-            tracing::warn!("{problem}");
+        if std::mem::take(&mut self.upgrade.is_reload_due) {
+            self.request_reload("after an upgrade", None);
         }
-        successor
+        for name in self.names_where(|service| service.config_flip_due.is_some()) {
+            self.flip_by_config(&name);
+        }
     }
 }
 
 /// Keeps the counters of the process before this one, as long as that one counts.
 pub struct InheritedCounters {
-    stats: Stats,
+    stats: Vec<ServiceStats>,
 }
 
 impl InheritedCounters {
@@ -152,196 +282,44 @@ impl InheritedCounters {
     }
 }
 
-/// What is known of one service and goes over beside its counters.
-#[derive(Serialize, Deserialize)]
-pub(in crate::control) struct ServiceSnapshot {
-    #[serde(rename = "estate")]
-    pub(in crate::control) cutover: CutoverSnapshot,
-    /// What the probes know, by address: without it there would be no way back until they know it again.
-    #[serde(default)]
-    pub(in crate::control) health: BTreeMap<String, UpstreamHealth>,
-    /// Counts under the present epoch.
-    pub(in crate::control) tally: Tally,
-    /// Of the epoch before.
-    pub(in crate::control) judged: Tally,
-    pub(in crate::control) history: [History; 2],
-    pub(in crate::control) slow: [Option<(Duration, f64)>; 3],
-    pub(in crate::control) replays_before: Replays,
-    pub(in crate::control) notes: Vec<WatchNote>,
-    pub(in crate::control) flipped: Option<String>,
-    pub(in crate::control) last_drain: Drained,
-    pub(in crate::control) last_verdict: Option<String>,
-    pub(in crate::control) verdict: Option<Verdict>,
-}
-
-/// What a successor goes on from.
-fn state_of(observed: &StatusSnapshot) -> UpgradeState {
-    let flips = observed.flips.iter();
-    let watch_ends = observed.watch_ends.iter();
-    UpgradeState {
-        version: UPGRADE_STATE_VERSION,
-        counters: counters(&observed.stats),
-        flips: flips.map(|(name, to, reason, n)| (name.clone(), to.as_str().into(), (*reason).into(), *n)).collect(),
-        watch_ends: watch_ends.map(|(name, end, n)| (name.clone(), (*end).into(), *n)).collect(),
-        reloads_ok: observed.reloads_ok,
-        reloads_failed: observed.reloads_failed,
-        left: BTreeMap::new(),
-    }
-}
-
 /// What requests have added to by now.
-pub fn counters(stats: &[(String, [Arc<ColorStats>; 2])]) -> BTreeMap<String, [Vec<u64>; 2]> {
+pub fn counters(stats: &[ServiceStats]) -> BTreeMap<String, [Vec<u64>; 2]> {
     stats.iter().map(|(name, colors)| (name.clone(), colors.each_ref().map(|stats| stats.export()))).collect()
 }
 
-impl Handle {
-    /// As [`Handle::observe`], for a thread without a runtime. `None` when the control task has ended.
-    pub fn observe_blocking(&self) -> Option<StatusSnapshot> {
-        let (answer, answered) = oneshot::channel();
-        self.commands.blocking_send(Command::Observe(answer)).ok()?;
-        answered.blocking_recv().ok()
-    }
-
-    /// Judges nothing from now on, until an upgrade has failed, and says what a successor goes on from; for a thread
-    /// without a runtime.
-    ///
-    /// # Errors
-    /// A sentence: what has begun since the upgrade was asked for.
-    pub fn hand_over_blocking(&self) -> Result<UpgradeState, String> {
-        let (answer, answered) = oneshot::channel();
-        let asked = self.commands.blocking_send(Command::HandOver(answer)).ok();
-        asked.and_then(|()| answered.blocking_recv().ok()).unwrap_or_else(|| Err("the proxy is stopping".into()))
-    }
-
-    /// Says that the process before this one judges no more, for a thread without a runtime.
-    pub fn judge(&self) {
-        let _ = self.commands.blocking_send(Command::Judge);
-    }
-
-    /// Says how an upgrade ended, for a thread without a runtime: with a new process, or with a sentence.
-    pub fn upgrade_ended(&self, outcome: Result<Upgraded, String>) {
-        // A task that has ended needs no telling.
-        let _ = self.commands.blocking_send(Command::UpgradeEnded(outcome));
-    }
-
-    /// Says that the process before this one has ended, for a thread without a runtime.
-    pub fn be_alone(&self) {
-        let _ = self.commands.blocking_send(Command::Alone);
+/// What a successor goes on from, apart from the services' snapshots.
+fn state_of(observed: &StatusSnapshot) -> UpgradeState {
+    let flip = |flip: &FlipCount| CountedFlip {
+        service: flip.service.clone(),
+        to: flip.to.as_str().into(),
+        reason: flip.reason.as_str().into(),
+        count: flip.count,
+    };
+    let ended = |ended: &WatchEndCount| CountedWatchEnd {
+        service: ended.service.clone(),
+        end: ended.end.as_str().into(),
+        count: ended.count,
+    };
+    UpgradeState {
+        version: UPGRADE_STATE_VERSION,
+        counters: counters(&observed.stats),
+        flips: observed.flips.iter().map(flip).collect(),
+        watch_ends: observed.watch_ends.iter().map(ended).collect(),
+        reloads_ok: observed.reloads_ok,
+        reloads_failed: observed.reloads_failed,
+        services: BTreeMap::new(),
     }
 }
 
-impl Task {
-    /// Why nothing may change now; `None` when it may.
-    pub(in crate::control) fn held(&self) -> Option<Refusal> {
-        let message = match self.handover.hold? {
-            Hold::Upgrading => "the proxy is being upgraded in place: the new process decides; try again in a moment",
-            Hold::Predecessor => {
-                "the process before the upgrade still finishes requests; try again when it has ended, at the latest \
-                 after proxy.shutdown_timeout"
-            }
-        };
-        Some(Refusal { code: RefusalCode::CutoverUnderWay, message: message.into() })
-    }
+/// `None` for words that this version does not know.
+fn flip_count(flip: &CountedFlip) -> Option<FlipCount> {
+    let to = flip.to.parse::<Color>().ok()?;
+    let reason = Reason::ALL.into_iter().find(|reason| reason.as_str() == flip.reason)?;
+    Some(FlipCount { service: flip.service.clone(), to, reason, count: flip.count })
+}
 
-    pub(in crate::control) fn begin_upgrade(&mut self, by: String, answer: oneshot::Sender<Result<Upgraded, Refusal>>) {
-        if let Some(refusal) = self.held().or_else(|| self.busy()) {
-            self.ledger.write(Line::new("upgrade refused:").with("why", &refusal.message).with("by", by));
-            self.emit(EventKind::Upgrade, None, format!("not upgraded: {refusal}"));
-            return self.reply(answer, Err(refusal));
-        }
-        let Some(begin) = &self.handover.begin else { return };
-        begin();
-        self.handover.epochs = self.epochs();
-        self.handover.hold = Some(Hold::Upgrading);
-        self.handover.asker = Some((by, answer));
-    }
-
-    pub(in crate::control) fn hand_over(&mut self) -> Result<UpgradeState, String> {
-        if let Some(refusal) = self.busy() {
-            return Err(refusal.message);
-        }
-        // The only change that nobody has to ask for.
-        if self.epochs() != self.handover.epochs {
-            return Err("a release was taken back meanwhile; upgrade again".into());
-        }
-        self.handover.stage = Stage::HandingOver;
-        let now = clock::now();
-        let left = |(name, managed): (&String, &mut ServiceState)| {
-            (name.clone(), serde_json::to_value(managed.leave(now)).expect("numbers and names"))
-        };
-        let left = self.services.iter_mut().map(left).collect();
-        Ok(UpgradeState { left, ..state_of(&self.observe()) })
-    }
-
-    fn epochs(&self) -> Vec<u64> {
-        self.services.values().map(|managed| managed.machine.epoch()).collect()
-    }
-
-    /// What a successor would not know of.
-    fn busy(&self) -> Option<Refusal> {
-        if self.handover.saving > 0 {
-            let message = "a state is being saved; try again in a moment".into();
-            return Some(Refusal { code: RefusalCode::CutoverUnderWay, message });
-        }
-        let what = |name: &str| {
-            let managed = &self.services[name];
-            let machine = &managed.machine;
-            match () {
-                () if managed.save_problem.is_some() => {
-                    Some("its state is not saved, so a new process would not know it")
-                }
-                () if managed.frost.freezer.freeze().is_some() => Some("it is frozen; thaw it first"),
-                () if machine.is_saving() => Some("a flip is being saved"),
-                () if !machine.drains().is_empty() => Some("the color before still finishes requests"),
-                () if self.empties(name) => Some("somebody waits for its idle color to be empty"),
-                () => None,
-            }
-        };
-        self.services.keys().find_map(|name| {
-            let message = format!("{name}: {}; nothing was changed, see `cutover status`", what(name)?);
-            Some(Refusal { code: RefusalCode::CutoverUnderWay, message })
-        })
-    }
-
-    pub(in crate::control) fn end_upgrade(&mut self, outcome: Result<Upgraded, String>) {
-        let Some((by, answer)) = self.handover.asker.take() else { return };
-        match &outcome {
-            Ok(Upgraded { from_pid, to_pid }) => {
-                let line = Line::new("upgrade:").with("from_pid", from_pid).with("to_pid", to_pid).with("by", by);
-                self.ledger.write(line);
-                self.emit(EventKind::Upgrade, None, format!("process {to_pid} serves in place of {from_pid}"));
-            }
-            Err(why) => {
-                self.ledger.write(Line::new("upgrade failed:").with("why", why).with("by", by));
-                self.emit(EventKind::Upgrade, None, format!("not upgraded, this process goes on: {why}"));
-                self.release();
-            }
-        }
-        let refusal = |why| {
-            let message = format!("the new binary does not serve, the old one goes on: {why}");
-            Refusal { code: RefusalCode::UpgradeFailed, message }
-        };
-        self.reply(answer, outcome.map_err(refusal));
-    }
-
-    /// Notes that the config is to be read once it may be.
-    pub(in crate::control) fn reload_later(&mut self) {
-        self.handover.reload_due = true;
-    }
-
-    /// Changes may be made again, first those that came meanwhile.
-    pub(in crate::control) fn release(&mut self) {
-        self.handover.hold = None;
-        self.handover.stage = Stage::Judging;
-        self.schedule.is_stale = true;
-        for (service, epoch, cut) in std::mem::take(&mut self.handover.given_back) {
-            self.on_all_given_back(service, epoch, cut);
-        }
-        if std::mem::take(&mut self.handover.reload_due) {
-            self.request_reload("after an upgrade", None);
-        }
-        for name in self.names_where(|managed| managed.config_flip_due.is_some()) {
-            self.flip_by_config(&name);
-        }
-    }
+/// `None` for words that this version does not know.
+fn watch_end_count(ended: &CountedWatchEnd) -> Option<WatchEndCount> {
+    let end = WatchEndKind::ALL.into_iter().find(|end| end.as_str() == ended.end)?;
+    Some(WatchEndCount { service: ended.service.clone(), end, count: ended.count })
 }

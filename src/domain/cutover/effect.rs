@@ -1,9 +1,12 @@
 //! What the machine of a cutover wants done: saves, publications, cuts, and notices for people.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::{Reason, SavedState};
 use crate::domain::Color;
+use crate::domain::health::UpstreamNotReady;
+use crate::domain::rehearsal::TooManyDifferences;
 use crate::domain::watch::{FaultReport, Outcomes, WatchEvent, WatchSummary};
 
 /// What is to be done. The effects of one event are carried out in their order.
@@ -141,22 +144,84 @@ pub enum WatchEnd {
     Superseded,
 }
 
-/// Why a flip or a rollback was not made.
+/// [`WatchEnd`] without what was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WatchEndKind {
+    /// The color is good.
+    Kept,
+    /// Too little was answered to know.
+    NotEnoughTraffic,
+    /// The color is bad, and there was no better place to go.
+    NowhereToGo,
+    /// Somebody moved the traffic.
+    Superseded,
+}
+
+impl WatchEndKind {
+    /// Every kind, in the order of the metrics.
+    pub const ALL: [WatchEndKind; 4] =
+        [WatchEndKind::Kept, WatchEndKind::NotEnoughTraffic, WatchEndKind::NowhereToGo, WatchEndKind::Superseded];
+
+    /// The word that ledger and metrics use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            WatchEndKind::Kept => "keep",
+            WatchEndKind::NotEnoughTraffic => "not-enough-traffic",
+            WatchEndKind::NowhereToGo => "nowhere-to-go",
+            WatchEndKind::Superseded => "superseded",
+        }
+    }
+}
+
+impl WatchEnd {
+    /// How the watch ended, in a word.
+    pub fn kind(&self) -> WatchEndKind {
+        match self {
+            WatchEnd::Kept => WatchEndKind::Kept,
+            WatchEnd::NotEnoughTraffic => WatchEndKind::NotEnoughTraffic,
+            WatchEnd::NowhereToGo(_) => WatchEndKind::NowhereToGo,
+            WatchEnd::Superseded => WatchEndKind::Superseded,
+        }
+    }
+}
+
+/// Why a state is not known to be on the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SaveError {
+    /// The disk's error.
+    Disk(String),
+    /// Too many saves wait for the disk already.
+    QueueFull,
+    /// The disk has not answered in time.
+    TooSlow(Duration),
+}
+
+impl fmt::Display for SaveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SaveError::Disk(error) => f.write_str(error),
+            SaveError::QueueFull => f.write_str("too many saves wait for the disk"),
+            SaveError::TooSlow(limit) => write!(f, "the disk took longer than {} s", limit.as_secs()),
+        }
+    }
+}
+
+/// Why a flip or a rollback was not made.
+#[derive(Clone, Debug, PartialEq)]
 pub enum ChangeError {
     /// An upstream of the target is not ready.
     NotReady {
         /// The target.
         color: Color,
-        /// "127.0.0.1:8001: connection refused"
-        why: String,
+        /// The first upstream that is not ready.
+        why: UpstreamNotReady,
     },
     /// The target failed its rehearsal.
     RehearsalFailed {
         /// The target.
         color: Color,
-        /// "3 of 120 answers differ …"
-        why: String,
+        /// The differences.
+        why: TooManyDifferences,
     },
     /// The target is active, and nothing is under way.
     AlreadyActive {
@@ -182,8 +247,8 @@ pub enum ChangeError {
     },
     /// The flip could not be saved, so a restart would undo it.
     Unsaved {
-        /// The disk's error.
-        why: String,
+        /// What the disk did.
+        why: SaveError,
     },
 }
 

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::SaveError;
 use crate::domain::Color;
+use crate::domain::health::UpstreamNotReady;
+use crate::domain::rehearsal::TooManyDifferences;
 use crate::domain::watch::{WatchConfig, WatchSample};
 
 /// The settings of one service that the machine decides by.
@@ -59,7 +62,7 @@ impl Reason {
 }
 
 /// A flip or rollback as somebody asks for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ChangeRequest {
     /// Who asks; the ledger has it.
     pub by: String,
@@ -79,16 +82,16 @@ impl ChangeRequest {
 }
 
 /// Why a color may not take the traffic.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum GateError {
-    /// An upstream is not ready; the text says which, and why.
-    NotReady(String),
-    /// It answered copied requests otherwise than the active color; the text says how many, and shows one of them.
-    RehearsalFailed(String),
+    /// An upstream is not ready.
+    NotReady(UpstreamNotReady),
+    /// It answered copied requests otherwise than the active color.
+    RehearsalFailed(TooManyDifferences),
 }
 
 /// What the machine is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// Somebody asks to make `to` the active color.
     Flip {
@@ -111,7 +114,7 @@ pub enum Event {
         /// The number that [`Effect::Save`](super::Effect::Save) gave it.
         serial: u64,
         /// The error says why it failed.
-        outcome: Result<(), String>,
+        outcome: Result<(), SaveError>,
     },
     /// The counters were read.
     Sample {

@@ -3,6 +3,8 @@
 mod simulation;
 
 use super::*;
+use crate::domain::health::{NotReady, UpstreamNotReady};
+use crate::domain::rehearsal::{TooManyDifferences, Totals};
 use crate::domain::verdict::DetectorConfig;
 use crate::domain::watch::{Outcomes, Stratum as SeenIn};
 
@@ -81,8 +83,8 @@ mod flip {
         let mut machine = fresh();
         let before = machine.saved_state();
         machine.on(Event::Flip { to: Color::Green, request: ready() }, secs(1));
-        let effects = machine.on(Event::Saved { serial: 1, outcome: Err("no space".into()) }, secs(1));
-        assert_eq!(refusal(&effects), Some(&ChangeError::Unsaved { why: "no space".into() }));
+        let effects = machine.on(Event::Saved { serial: 1, outcome: Err(SaveError::Disk("no space".into())) }, secs(1));
+        assert_eq!(refusal(&effects), Some(&ChangeError::Unsaved { why: SaveError::Disk("no space".into()) }));
         assert!(matches!(&effects[0], Effect::Save { state, .. } if *state == before), "it may be on the disk");
         assert_eq!((effects.len(), machine.saved_state()), (2, before));
     }
@@ -101,7 +103,16 @@ mod flip {
 
     #[test]
     fn is_refused_for_each_reason() {
-        let not_ready = || request(Err(GateError::NotReady("127.0.0.1:8001: connection refused".into())));
+        let refused = UpstreamNotReady {
+            address: "127.0.0.1:8001".into(),
+            why: NotReady::ProbeFailed("connection refused".into()),
+        };
+        let not_ready = || request(Err(GateError::NotReady(refused.clone())));
+        let differs = TooManyDifferences {
+            totals: Totals { compared: 20, different: 9, noise: 0 },
+            allowed_share: 0.0,
+            first: None,
+        };
         let stale = ChangeRequest { if_epoch: Some(7), ..ready() };
         for (case, mut machine, to, request, want) in [
             (
@@ -109,14 +120,14 @@ mod flip {
                 fresh(),
                 Color::Green,
                 not_ready(),
-                ChangeError::NotReady { color: Color::Green, why: "127.0.0.1:8001: connection refused".into() },
+                ChangeError::NotReady { color: Color::Green, why: refused.clone() },
             ),
             (
                 "the rehearsal",
                 fresh(),
                 Color::Green,
-                request(Err(GateError::RehearsalFailed("9 of 20 differ".into()))),
-                ChangeError::RehearsalFailed { color: Color::Green, why: "9 of 20 differ".into() },
+                request(Err(GateError::RehearsalFailed(differs.clone()))),
+                ChangeError::RehearsalFailed { color: Color::Green, why: differs },
             ),
             ("already there", fresh(), Color::Blue, ready(), ChangeError::AlreadyActive { color: Color::Blue }),
             ("stale", fresh(), Color::Green, stale, ChangeError::StaleEpoch { asked: 7, epoch: 1 }),
@@ -240,8 +251,9 @@ mod config_active {
     #[test]
     fn does_not_come_back_later_when_it_was_refused() {
         let mut machine = fresh();
+        let not_ready = UpstreamNotReady { address: "app:80".into(), why: NotReady::ProbeFailed("503".into()) };
         let refused = machine.on(
-            Event::ConfigActive { active: Color::Green, request: request(Err(GateError::NotReady("503".into()))) },
+            Event::ConfigActive { active: Color::Green, request: request(Err(GateError::NotReady(not_ready))) },
             secs(1),
         );
         assert!(matches!(refusal(&refused), Some(ChangeError::NotReady { .. })));

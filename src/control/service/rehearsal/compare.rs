@@ -20,7 +20,7 @@ const TOLD_CHARS: usize = 80;
 
 /// What a color answered.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(super) enum ColorResponse {
     Whole {
         status: u16,
         /// In the order of `rehearse.headers`.
@@ -130,13 +130,15 @@ impl Shape {
 }
 
 /// In what `new` differs from `old`. A status that differs stands for all the rest: an error page has another body.
-pub(super) fn compare(names: &[String], old: &Answer, new: &Answer) -> Vec<Difference> {
-    let (Answer::Whole { status, headers, body }, Answer::Whole { status: s, headers: h, body: b }) = (old, new) else {
-        let told = |answer: &Answer| match answer {
-            Answer::Whole { status, .. } => status.to_string(),
-            Answer::Missing(why) => format!("no answer ({why})"),
+pub(super) fn compare(names: &[String], old: &ColorResponse, new: &ColorResponse) -> Vec<Difference> {
+    let (ColorResponse::Whole { status, headers, body }, ColorResponse::Whole { status: s, headers: h, body: b }) =
+        (old, new)
+    else {
+        let told = |answer: &ColorResponse| match answer {
+            ColorResponse::Whole { status, .. } => status.to_string(),
+            ColorResponse::Missing(why) => format!("no answer ({why})"),
         };
-        let both_missing = matches!((old, new), (Answer::Missing(_), Answer::Missing(_)));
+        let both_missing = matches!((old, new), (ColorResponse::Missing(_), ColorResponse::Missing(_)));
         let difference = Difference { field: "status".into(), was: told(old), is: told(new) };
         return if both_missing { Vec::new() } else { vec![difference] };
     };
@@ -185,15 +187,15 @@ mod tests {
 
     use crate::control::service::rehearsal::compare::*;
 
-    fn whole(status: u16, header: Option<&str>, body: Body) -> Answer {
-        Answer::Whole { status, headers: vec![header.map(str::to_owned)], body }
+    fn whole(status: u16, header: Option<&str>, body: Body) -> ColorResponse {
+        ColorResponse::Whole { status, headers: vec![header.map(str::to_owned)], body }
     }
 
-    fn json(value: &Value) -> Answer {
+    fn json(value: &Value) -> ColorResponse {
         whole(200, None, Body::Json(Shape::of(value)))
     }
 
-    fn told(name: &str, old: &Answer, new: &Answer) -> String {
+    fn told(name: &str, old: &ColorResponse, new: &ColorResponse) -> String {
         let found: Vec<_> = compare(&[name.into()], old, new).iter().map(ToString::to_string).collect();
         found.join("; ")
     }
@@ -233,7 +235,7 @@ mod tests {
     fn a_status_stands_for_the_rest() {
         let (found, error) = (whole(200, Some("a"), Body::Other), whole(500, Some("b"), Body::Empty));
         assert_eq!(told("content-type", &found, &error), "status was 200, is 500");
-        let missing = || Answer::Missing("timed out after 5s".into());
+        let missing = || ColorResponse::Missing("timed out after 5s".into());
         assert_eq!(told("x", &found, &missing()), "status was 200, is no answer (timed out after 5s)");
         assert_eq!(told("x", &missing(), &missing()), "");
     }

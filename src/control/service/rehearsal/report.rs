@@ -1,34 +1,41 @@
 //! A rehearsal in the words of the API.
 
 use crate::api::status::{Latency, Noise, RehearsalFinding, RehearsalReport, RehearsalStatus, RehearsedDifference};
-use crate::control::service::ServiceState;
+use crate::config;
+use crate::control::service::rehearsal::RehearsalState;
+use crate::control::service::upstreams::Upstreams;
+use crate::domain::Color;
 use crate::domain::rehearsal::{Difference, DifferingRoute, Results};
 use crate::routing::RehearsalResult;
 
-impl ServiceState {
+impl RehearsalState {
     /// The line in the status; `None` while nothing is rehearsed.
-    pub(in crate::control) fn rehearsal_status(&self) -> Option<RehearsalStatus> {
-        let rehearsal = self.rehearsal.as_ref()?;
-        let results = rehearsal.results();
+    pub(in crate::control) fn status(&self) -> Option<RehearsalStatus> {
+        let running = self.running.as_ref()?;
+        let results = running.results();
         let totals = results.totals();
         Some(RehearsalStatus {
             compared: totals.compared,
             different: totals.different,
             latency_ratio: latency(&results).map(|latency| latency.ratio),
-            refuses: rehearsal.gate_of(&results).err(),
+            refuses: running.gate(&results).err().map(|why| why.to_string()),
         })
     }
 
     /// Everything that is known.
-    pub(in crate::control) fn rehearsal_report(&self) -> RehearsalReport {
-        let settings = &self.config.rehearse;
-        let active = self.machine.active();
+    pub(in crate::control) fn report(
+        &self,
+        config: &config::Service,
+        active: Color,
+        upstreams: &Upstreams,
+    ) -> RehearsalReport {
+        let settings = &config.rehearse;
         let mut report = RehearsalReport {
-            service: self.config.name.clone(),
+            service: config.name.clone(),
             active,
             idle: active.other(),
-            running: self.rehearsal.is_some(),
-            why_not: self.why_no_rehearsal(),
+            running: self.running.is_some(),
+            why_not: self.why_not(settings, active.other(), upstreams),
             max_differences: settings.max_differences,
             min_requests: settings.min_requests,
             compared: 0,
@@ -41,15 +48,14 @@ impl ServiceState {
             findings: Vec::new(),
             noise_fields: Vec::new(),
         };
-        let Some(rehearsal) = &self.rehearsal else { return report };
-        let results = rehearsal.results();
-        let (totals, counts) = (results.totals(), rehearsal.tap.counts());
+        let Some(running) = &self.running else { return report };
+        let results = running.results();
+        let totals = results.totals();
         (report.compared, report.different, report.noise) = (totals.compared, totals.different, totals.noise);
-        report.failed = counts[RehearsalResult::Failed as usize] - rehearsal.before[RehearsalResult::Failed as usize];
-        report.dropped =
-            counts[RehearsalResult::Dropped as usize] - rehearsal.before[RehearsalResult::Dropped as usize];
+        report.failed = running.count(RehearsalResult::Failed);
+        report.dropped = running.count(RehearsalResult::Dropped);
         report.latency = latency(&results);
-        report.refuses = rehearsal.gate_of(&results).err();
+        report.refuses = running.gate(&results).err().map(|why| why.to_string());
         report.findings = results.findings().into_iter().map(finding).collect();
         let noise =
             results.noise().map(|(route, field, seen)| Noise { route: route.into(), field: field.into(), seen });
@@ -57,13 +63,12 @@ impl ServiceState {
         report
     }
 
-    fn why_no_rehearsal(&self) -> Option<String> {
-        let idle = self.machine.active().other();
-        if self.rehearsal.is_some() {
+    fn why_not(&self, settings: &config::Rehearse, idle: Color, upstreams: &Upstreams) -> Option<String> {
+        if self.running.is_some() {
             return None;
         }
-        Some(match self.flip_gate(idle) {
-            _ if self.config.rehearse.share <= 0.0 => "rehearse.share is 0: it is switched off".into(),
+        Some(match upstreams.flip_gate(idle) {
+            _ if settings.share <= 0.0 => "rehearse.share is 0: it is switched off".into(),
             Err(why) => format!("{idle} is not ready ({why})"),
             Ok(()) => "it begins when no watch and no drain runs".into(),
         })

@@ -7,7 +7,7 @@ use crate::routing::{COHORT, COHORTS, CohortCount, RouteHandle};
 
 /// Reads the cohorts of the route in force as they come of age.
 #[derive(Debug)]
-pub(in crate::control) struct Cohorts {
+pub(super) struct CohortReader {
     /// The next one to be judged, by quantile.
     next: [usize; 3],
     /// By place in the ring and side, what was there when the place was last judged, by quantile; empty while nobody
@@ -17,16 +17,16 @@ pub(in crate::control) struct Cohorts {
     split: (usize, usize),
 }
 
-impl Default for Cohorts {
+impl Default for CohortReader {
     fn default() -> Self {
-        Cohorts { next: [0; 3], seen: Vec::new(), split: (usize::MAX, usize::MAX) }
+        CohortReader { next: [0; 3], seen: Vec::new(), split: (usize::MAX, usize::MAX) }
     }
 }
 
-impl Cohorts {
+impl CohortReader {
     /// What has come of age since this was last called.
-    pub(in crate::control) fn come_of_age(&mut self, route_handle: &RouteHandle, warm_up: Duration) -> AgedCohorts {
-        let Some(slow) = route_handle.slow() else { return AgedCohorts::default() };
+    pub(super) fn come_of_age(&mut self, route: &RouteHandle, warm_up: Duration) -> AgedCohorts {
+        let Some(slow) = route.slow() else { return AgedCohorts::default() };
         self.seen.resize(COHORTS, Default::default());
         let elapsed = slow.since.elapsed();
         let mut aged = AgedCohorts { is_split: true, in_warm_up: true, ..AgedCohorts::default() };
@@ -37,7 +37,7 @@ impl Cohorts {
             // A late look leaves out what the ring has already lost.
             let first = self.next[quantile].max(of_age.saturating_sub(COHORTS / 32));
             for at in first..of_age {
-                let now = route_handle.cohort(at);
+                let now = route.cohort(at);
                 let before = std::mem::replace(&mut self.seen[at % COHORTS][quantile], now);
                 let [new, old] = [0, 1].map(|side| {
                     let begun = now[side].begun.saturating_sub(before[side].begun);
@@ -61,8 +61,8 @@ impl Cohorts {
     }
 
     /// The traffic is split from now on, or no more.
-    pub(in crate::control) fn note_split(&mut self, route_handle: &RouteHandle, is_split: bool) {
-        let Some(slow) = route_handle.slow() else { return };
+    pub(super) fn note_split(&mut self, route: &RouteHandle, is_split: bool) {
+        let Some(slow) = route.slow() else { return };
         let now = index(slow.since.elapsed());
         let was_split = self.split.0 != usize::MAX && self.split.1 == usize::MAX;
         match (was_split, is_split) {

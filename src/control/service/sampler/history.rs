@@ -18,28 +18,28 @@ const KEPT: u64 = 3_600;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(in crate::control) struct History {
     seconds: VecDeque<Second>,
-    answers: Answers,
+    answers: LatencyCounts,
 }
 
 /// How long answers took, of late: what is older fades, by half in some forty minutes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Answers {
+struct LatencyCounts {
     #[serde(with = "crate::domain::listed")]
     seen: [u64; ANSWER_BUCKETS],
     #[serde(with = "crate::domain::listed")]
     faded: [f64; ANSWER_BUCKETS],
 }
 
-impl Default for Answers {
+impl Default for LatencyCounts {
     fn default() -> Self {
-        Answers { seen: [0; ANSWER_BUCKETS], faded: [0.0; ANSWER_BUCKETS] }
+        LatencyCounts { seen: [0; ANSWER_BUCKETS], faded: [0.0; ANSWER_BUCKETS] }
     }
 }
 
 /// What a second leaves of the ones before it.
 const FADING: f64 = 1.0 - 1.0 / 3_600.0;
 
-impl Answers {
+impl LatencyCounts {
     /// Takes in counts that only grow, and returns what they grew by.
     fn add(&mut self, count: impl Fn(usize) -> u64) -> [u64; ANSWER_BUCKETS] {
         let now: [u64; ANSWER_BUCKETS] = std::array::from_fn(count);
@@ -63,7 +63,7 @@ impl Answers {
     }
 }
 
-/// Answers beyond a quantile without which it is not known.
+/// LatencyCounts beyond a quantile without which it is not known.
 const ANSWERS_MIN: f64 = 20.0;
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -71,7 +71,7 @@ struct Second {
     at: u64,
     good: u32,
     bad: u32,
-    /// Answers in it, and those slower than the history then found slow.
+    /// LatencyCounts in it, and those slower than the history then found slow.
     answers: u32,
     slow: [u32; 3],
 }

@@ -10,55 +10,56 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::config::{ColorConfig, EnvFile};
-use crate::control::task::evidence::case::EvidenceReport;
-use crate::control::task::evidence::{EvidenceResult, file};
-use crate::docker::ContainerSelector;
+use crate::control::task::evidence::EvidenceResult;
+use crate::control::task::evidence::file::{self, EvidenceError};
+use crate::control::task::evidence::report::{ContainerLog, EvidenceReport, NoLog};
+use crate::docker::{ContainerSelector, DockerError};
 use crate::ledger::redact::Secrets;
 use crate::os::batch_thread;
 use crate::routing::{FAILED_MAX, FailedRequest};
 
-/// For failures that are still being replayed.
+/// Failures that are still being replayed are waited for so long.
 const LATE_MAX: Duration = Duration::from_secs(2);
-/// For all that is asked of Docker.
+/// Docker has so long for everything it is asked.
 const DOCKER_MAX: Duration = Duration::from_secs(5);
-/// Lines of each container's log.
+/// So many lines of each container's log are kept.
 const LINES: usize = 50;
 
 /// What is still to come, and where it goes.
 pub(super) struct LateEvidence {
-    /// By [`crate::routing::Symptom`].
+    /// Indexed by [`crate::routing::Symptom`].
     pub(super) failed: [mpsc::Receiver<FailedRequest>; 2],
     pub(super) path: PathBuf,
-    pub(super) kept: mpsc::Sender<EvidenceResult>,
+    pub(super) results: mpsc::Sender<EvidenceResult>,
 }
 
 impl LateEvidence {
-    /// Writes `case` down, collects the rest, writes it again.
-    pub(super) async fn collect(mut self, mut case: EvidenceReport) {
-        for (found, requests) in self.failed.iter_mut().zip(&mut case.requests) {
+    /// Writes `report` down, collects the rest, and writes it again.
+    pub(super) async fn collect(mut self, mut report: EvidenceReport) {
+        for (found, requests) in self.failed.iter_mut().zip(&mut report.requests) {
             while let Ok(request) = found.try_recv() {
                 requests.push(request);
             }
         }
-        self.write(&case).await;
-        let ([failed, slow], [first, second]) = (&mut self.failed, &mut case.requests);
+        self.write(&report).await;
+        let ([failed, slow], [first, second]) = (&mut self.failed, &mut report.requests);
         let late = async { tokio::join!(rest_of(failed, first), rest_of(slow, second)) };
-        let (_, log) = tokio::join!(timeout(LATE_MAX, late), log_of(&case.config));
-        case.requests.iter_mut().for_each(|requests| requests.sort_by_key(|request| request.at_unix_ms));
-        case.log = log;
-        self.write(&case).await;
+        let (_, log) = tokio::join!(timeout(LATE_MAX, late), log_of(&report.config));
+        report.requests.iter_mut().for_each(|requests| requests.sort_by_key(|request| request.at_unix_ms));
+        report.log = log;
+        self.write(&report).await;
     }
 
-    async fn write(&self, case: &EvidenceReport) {
-        let (path, service, text) = (self.path.clone(), case.service.clone(), case.text());
+    async fn write(&self, report: &EvidenceReport) {
+        let (path, service, text) = (self.path.clone(), report.service.clone(), report.text());
         let (done, outcome) = oneshot::channel();
         let write = move || drop(done.send(file::write(&path, &service, &text)));
         let outcome = match batch_thread::spawn("evidence", write) {
-            Ok(_) => outcome.await.unwrap_or_else(|_| Err("evidence: the thread that writes it has ended".into())),
-            Err(error) => Err(format!("evidence: no thread to write it: {error}")),
+            Ok(_) => outcome.await.unwrap_or_else(|_| Err(EvidenceError::ThreadEnded)),
+            Err(error) => Err(EvidenceError::NoThread(error)),
         };
         // Once the task has ended nobody hears; the file is there all the same.
-        drop(self.kept.send(EvidenceResult { service: case.service.clone(), outcome }).await);
+        drop(self.results.send(EvidenceResult { service: report.service.clone(), outcome }).await);
     }
 }
 
@@ -71,25 +72,25 @@ async fn rest_of(failed: &mut mpsc::Receiver<FailedRequest>, requests: &mut Vec<
     }
 }
 
-/// The end of what the color's containers wrote.
-async fn log_of(color: &ColorConfig) -> Result<Vec<String>, String> {
-    let Some(project) = &color.project else {
-        return Err("no log: the color is given by address, and not by an env_file with a COMPOSE_PROJECT_NAME".into());
-    };
+/// The end of what the color's containers wrote, without its secrets.
+async fn log_of(color: &ColorConfig) -> ContainerLog {
+    let Some(project) = &color.project else { return ContainerLog::Missing(NoLog::NoProject) };
     let secrets = match color.env_file.as_ref().map(|path| EnvFile::load(path)).transpose() {
         Ok(file) => file.as_ref().map(Secrets::of).unwrap_or_default(),
-        Err(_) => return Err("no log: the env_file cannot be read, so its secrets could not be hidden in it".into()),
+        Err(_) => return ContainerLog::Missing(NoLog::EnvFileUnreadable),
     };
-    let asked = timeout(DOCKER_MAX, tails(&ContainerSelector::Project(project.clone()))).await;
-    let lines = asked.unwrap_or_else(|_| Err(format!("Docker did not answer within {DOCKER_MAX:?}")));
-    lines.map_err(|why| format!("no log: {why}")).map(|lines| lines.iter().map(|line| secrets.hide(line)).collect())
+    match timeout(DOCKER_MAX, tails(&ContainerSelector::Project(project.clone()))).await {
+        Ok(Ok(lines)) => ContainerLog::Lines(lines.iter().map(|line| secrets.hide(line)).collect()),
+        Ok(Err(why)) => ContainerLog::Missing(NoLog::Docker(why)),
+        Err(_) => ContainerLog::Missing(NoLog::TooSlow(DOCKER_MAX)),
+    }
 }
 
-async fn tails(containers: &ContainerSelector) -> Result<Vec<String>, String> {
+async fn tails(containers: &ContainerSelector) -> Result<Vec<String>, DockerError> {
     let mut lines = Vec::new();
-    for container in containers.inspect().await.map_err(|error| error.to_string())? {
+    for container in containers.inspect().await? {
         let named = |line: String| format!("{} | {line}", container.name);
-        lines.extend(container.tail(LINES).await.map_err(|error| error.to_string())?.into_iter().map(named));
+        lines.extend(container.tail(LINES).await?.into_iter().map(named));
     }
     Ok(lines)
 }

@@ -1,5 +1,6 @@
 //! The folder of evidence beside the ledger: whole files, for their owner only, and no more than the last ones.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -7,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use crate::domain::Color;
 
-/// Files of a service that are kept; older ones are removed.
+/// So many files of a service are kept; older ones are removed.
 const KEPT: usize = 20;
 
-/// `evidence`, beside the ledger.
+/// The folder `evidence` beside the ledger.
 pub(in crate::control) fn folder_of(ledger: &Path) -> PathBuf {
     ledger.parent().unwrap_or(Path::new("")).join("evidence")
 }
@@ -29,22 +30,48 @@ fn service_of(name: &str) -> Option<&str> {
     Color::BOTH.iter().any(|known| known.as_str() == color).then_some(service)
 }
 
+/// Why an evidence file is not as it should be.
+#[derive(Debug)]
+pub(in crate::control) enum EvidenceError {
+    /// The file was not written.
+    NotWritten { path: PathBuf, source: io::Error },
+    /// It was written, and one that is too old is still there.
+    NotPruned { folder: PathBuf, source: io::Error },
+    /// No thread could be started to write it.
+    NoThread(io::Error),
+    /// The thread that writes it has ended before it was done.
+    ThreadEnded,
+}
+
+impl fmt::Display for EvidenceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EvidenceError::NotWritten { path, source } => {
+                write!(f, "evidence {}: {source}; make the folder writable for the proxy's user", path.display())
+            }
+            EvidenceError::NotPruned { folder, source } => {
+                write!(f, "evidence {}: an older file could not be removed: {source}", folder.display())
+            }
+            EvidenceError::NoThread(source) => write!(f, "evidence: no thread to write it: {source}"),
+            EvidenceError::ThreadEnded => f.write_str("evidence: the thread that writes it has ended"),
+        }
+    }
+}
+
 /// Writes a file whole or not at all, mode 0600, and removes those of its service that are too many.
 ///
 /// # Errors
-/// It is not there, or an older one is still there; a sentence.
-pub(super) fn write(path: &Path, service: &str, text: &str) -> Result<(), String> {
+/// The file is not there, or an older one is still there.
+pub(super) fn write(path: &Path, service: &str, text: &str) -> Result<(), EvidenceError> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    put(folder, path, text).map_err(|error| {
-        format!("evidence {}: {error}; make the folder writable for the proxy's user", path.display())
-    })?;
+    put(folder, path, text).map_err(|source| EvidenceError::NotWritten { path: path.to_owned(), source })?;
     let prune = || -> io::Result<()> {
         let mut all = of_service(folder, service)?;
         all.sort_unstable();
         let too_many = all.len().saturating_sub(KEPT);
         all[..too_many].iter().try_for_each(fs::remove_file)
     };
-    prune().map_err(|error| format!("evidence {}: an older file could not be removed: {error}", folder.display()))
+    prune().map_err(|source| EvidenceError::NotPruned { folder: folder.to_owned(), source })
 }
 
 fn put(folder: &Path, path: &Path, text: &str) -> io::Result<()> {
@@ -119,7 +146,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         fs::write(parent.path().join("evidence"), "a file").unwrap();
         let path = parent.path().join("evidence/x.json");
-        let why = write(&path, "a", "{}").unwrap_err();
+        let why = write(&path, "a", "{}").unwrap_err().to_string();
         assert!(why.contains("x.json") && why.contains("writable"), "{why}");
     }
 }

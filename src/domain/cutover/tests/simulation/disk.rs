@@ -51,7 +51,7 @@ pub(super) struct Disk {
 pub(super) struct SaveOutcome {
     pub(super) serial: u64,
     pub(super) state: State,
-    pub(super) result: Result<(), String>,
+    pub(super) result: Result<(), SaveError>,
 }
 
 impl Disk {
@@ -76,7 +76,7 @@ impl Disk {
     pub(super) fn work(&mut self, dice: &mut Dice) -> Option<SaveOutcome> {
         let (serial, record) = self.waiting.pop_front()?;
         let state = (record.active, record.epoch);
-        let result = if dice.chance(85) { Ok(()) } else { Err("no space".to_owned()) };
+        let result = if dice.chance(85) { Ok(()) } else { Err(SaveError::Disk("no space".to_owned())) };
         // One that failed at its last fsync is there, and nobody knows.
         if result.is_ok() || dice.chance(30) {
             self.file = record;

@@ -65,11 +65,12 @@ impl Probes {
     }
 
     pub(super) fn gate(&self, color: Color) -> Result<(), GateError> {
-        self.app(color).health.passes_gate(RISE).map_err(GateError::NotReady)
+        let passes = self.app(color).health.passes_gate(RISE);
+        passes.map_err(|why| GateError::NotReady(UpstreamNotReady { address: color.to_string(), why }))
     }
 
     pub(super) fn is_up(&self, color: Color) -> bool {
-        self.app(color).health.standing() == Readiness::Up
+        self.app(color).health.readiness() == Readiness::Up
     }
 
     pub(super) fn is_well(&self, color: Color) -> bool {

@@ -66,7 +66,7 @@ impl Promises {
         dice.draw(&mut self.drains).map(|drain| drain.epoch)
     }
 
-    pub(super) fn save_ended(&mut self, state: State, result: &Result<(), String>, disk: &Disk) {
+    pub(super) fn save_ended(&mut self, state: State, result: &Result<(), SaveError>, disk: &Disk) {
         self.saved = result.is_ok().then_some(state);
         if self.saved == Some(self.published) {
             // An earlier save that is still on its way may undo it.

@@ -2,7 +2,8 @@
 //!
 //! JSON with one fact a line: a script reads it whole, a person scrolls it, and `grep` finds a request in one line.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::json;
@@ -10,42 +11,78 @@ use serde_json::json;
 use crate::api::status::{Replays, SyntheticStatus, WatchNote};
 use crate::config::ColorConfig;
 use crate::control::messages::seconds;
+use crate::docker::DockerError;
 use crate::domain::Color;
 use crate::domain::verdict::CORROBORATED;
 use crate::domain::watch::{DetectorSummary, FaultReport, Outcomes, Stratum, WatchSummary, Wrong};
 use crate::ledger::redact::without_values;
 use crate::routing::{FailedRequest, ReplayResult, Tally};
 
-/// See above.
-#[derive(Clone, Debug)]
+/// Everything that goes into one file.
+#[derive(Debug)]
 pub(super) struct EvidenceReport {
-    /// One sentence.
+    /// The rollback, in one sentence.
     pub(super) what: String,
     pub(super) service: String,
-    /// The one that was taken back.
+    /// The color that was taken back.
     pub(super) color: Color,
-    /// Under which it was watched.
+    /// The epoch under which it was watched.
     pub(super) epoch: u64,
     pub(super) config: ColorConfig,
-    /// UTC; `None` where the flip was made before the proxy's last start.
+    /// When the flip was made, in UTC; `None` where that was before the proxy's start.
     pub(super) flipped: Option<String>,
-    /// UTC.
+    /// When the traffic went back, in UTC.
     pub(super) taken_back: String,
-    pub(super) finding: FaultReport,
-    pub(super) account: WatchSummary,
+    pub(super) fault: FaultReport,
+    pub(super) summary: WatchSummary,
     pub(super) tally: Tally,
     pub(super) replays: Replays,
     pub(super) synthetic: Option<SyntheticStatus>,
     pub(super) notes: Vec<WatchNote>,
-    /// The first ones, by [`crate::routing::Symptom`].
+    /// The first requests that failed or were slow, indexed by [`crate::routing::Symptom`].
     pub(super) requests: [Vec<FailedRequest>; 2],
-    /// The end of what its containers wrote, or why that is not known.
-    pub(super) log: Result<Vec<String>, String>,
+    pub(super) log: ContainerLog,
+}
+
+/// The end of what the color's containers wrote.
+#[derive(Debug)]
+pub(super) enum ContainerLog {
+    /// The file is written for the first time.
+    NotAsked,
+    Lines(Vec<String>),
+    Missing(NoLog),
+}
+
+/// Why a container's log is not known.
+#[derive(Debug)]
+pub(super) enum NoLog {
+    /// The color is given by address.
+    NoProject,
+    /// Without it, its secrets cannot be hidden in the log.
+    EnvFileUnreadable,
+    Docker(DockerError),
+    TooSlow(Duration),
+}
+
+impl fmt::Display for NoLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no log: ")?;
+        match self {
+            NoLog::NoProject => {
+                f.write_str("the color is given by address, and not by an env_file with a COMPOSE_PROJECT_NAME")
+            }
+            NoLog::EnvFileUnreadable => {
+                f.write_str("the env_file cannot be read, so its secrets could not be hidden in it")
+            }
+            NoLog::Docker(error) => write!(f, "{error}"),
+            NoLog::TooSlow(limit) => write!(f, "Docker did not answer within {limit:?}"),
+        }
+    }
 }
 
 /// A failed request as it is written down.
 #[derive(Serialize)]
-struct Told<'a> {
+struct DescribedRequest<'a> {
     time: String,
     method: &'a str,
     /// The values of its query are hidden.
@@ -65,7 +102,7 @@ struct Told<'a> {
 impl EvidenceReport {
     /// The text of the file.
     pub(super) fn text(&self) -> String {
-        let EvidenceReport { finding, account, tally, .. } = self;
+        let EvidenceReport { fault, summary, tally, .. } = self;
         let mut page = JsonWriter::default();
         page.one("what", &self.what);
         page.one("service", &self.service);
@@ -75,8 +112,8 @@ impl EvidenceReport {
         page.one("project", &self.config.project);
         page.one("flipped", &self.flipped);
         page.one("taken_back", &self.taken_back);
-        page.one("watched_seconds", &seconds(account.elapsed));
-        let slower_than = match finding.wrong {
+        page.one("watched_seconds", &seconds(summary.elapsed));
+        let slower_than = match fault.wrong {
             Wrong::Failing => None,
             Wrong::Slow(limit) => Some(seconds(limit)),
         };
@@ -84,27 +121,27 @@ impl EvidenceReport {
             "finding",
             &json!({
                 "wrong": if slower_than.is_none() { "failing" } else { "slow" }, "slower_than_seconds": slower_than,
-                "bad": finding.bad, "requests": finding.requests, "within_seconds": seconds(finding.within),
-                "tolerated_share": f64::from(finding.tolerated_bp) / 10_000.0,
+                "bad": fault.bad, "requests": fault.requests, "within_seconds": seconds(fault.within),
+                "tolerated_share": f64::from(fault.tolerated_bp) / 10_000.0,
             }),
         );
-        page.one("failures", &weighed(&account.failures));
-        page.one("slowness", &weighed(&account.slowness));
-        let yardstick = account.baseline.yardstick;
+        page.one("failures", &weighed(&summary.failures));
+        page.one("slowness", &weighed(&summary.slowness));
+        let yardstick = summary.baseline.yardstick;
         page.one(
             "old_color_before",
             &json!({
                 "requests": yardstick.answered.requests, "bad": yardstick.answered.bad,
                 "per_second": thousandths(yardstick.rate), "evidence_divided_by": yardstick.dispersion,
-                "slow_from_seconds": account.baseline.slow.map(|slow| slow.map(|(limit, _)| seconds(limit))),
+                "slow_from_seconds": summary.baseline.slow.map(|slow| slow.map(|(limit, _)| seconds(limit))),
             }),
         );
         page.one(
             "doubt",
             &json!({
-                "new_color_keeps_one_in": account.mode.keep_one_in, "warm_up": account.mode.warm_up,
-                "client_set_aside": account.mode.excluded.client.is_some(),
-                "route_set_aside": account.mode.excluded.route.is_some(),
+                "new_color_keeps_one_in": summary.mode.keep_one_in, "warm_up": summary.mode.warm_up,
+                "client_set_aside": summary.mode.excluded.client.is_some(),
+                "route_set_aside": summary.mode.excluded.route.is_some(),
             }),
         );
         page.one("new_color", &sides(tally)[0]);
@@ -113,27 +150,30 @@ impl EvidenceReport {
         page.one("synthetic", &self.synthetic);
         page.list("notes", &self.notes);
         let [failed, slow] = &self.requests;
-        page.list("first_failed_requests", &failed.iter().map(told).collect::<Vec<_>>());
-        if let Wrong::Slow(limit) = finding.wrong {
+        page.list("first_failed_requests", &failed.iter().map(described).collect::<Vec<_>>());
+        if let Wrong::Slow(limit) = fault.wrong {
             // Those within it were slow by another limit.
             let slow = slow.iter().filter(|request| request.took > limit);
-            page.list("first_slow_requests", &slow.map(told).collect::<Vec<_>>());
+            page.list("first_slow_requests", &slow.map(described).collect::<Vec<_>>());
         }
         let (lines, why_not) = match &self.log {
-            Ok(lines) => (&lines[..], None),
-            Err(why) => (&[][..], Some(why)),
+            ContainerLog::Lines(lines) => (&lines[..], None),
+            ContainerLog::NotAsked => {
+                (&[][..], Some("Docker has not been asked yet; this file is written again with the answer".to_owned()))
+            }
+            ContainerLog::Missing(why) => (&[][..], Some(why.to_string())),
         };
         if let Some(why) = why_not {
-            page.one("no_log", why);
+            page.one("no_log", &why);
         }
         page.list("log", lines);
         page.end()
     }
 }
 
-fn told(failed: &FailedRequest) -> Told<'_> {
+fn described(failed: &FailedRequest) -> DescribedRequest<'_> {
     let at = i64::try_from(failed.at_unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    Told {
+    DescribedRequest {
         time: at.unwrap_or_default().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
         method: failed.method,
         target: without_values(&failed.target),
@@ -209,7 +249,7 @@ fn line_of(value: &impl Serialize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::control::task::evidence::case::*;
+    use crate::control::task::evidence::report::*;
 
     #[test]
     fn a_page_is_json_with_one_fact_a_line() {
@@ -233,14 +273,14 @@ mod tests {
             target: "/reset/42?token=s3cret".into(),
             status: None,
             fault: Some("upstream_reset"),
-            took: std::time::Duration::from_micros(1_500),
+            took: Duration::from_micros(1_500),
             request_id: "id".into(),
             upstream: "127.0.0.1:8001".into(),
             replay: Some(ReplayResult::Answered),
             synthetic: false,
         };
         assert_eq!(
-            line_of(&told(&failed)),
+            line_of(&described(&failed)),
             r#"{"time":"2023-11-14T22:13:20.123Z","method":"GET","target":"/reset/42?token=*","fault":"upstream_reset","milliseconds":1.5,"upstream":"127.0.0.1:8001","request_id":"id","replay":"answered"}"#
         );
     }

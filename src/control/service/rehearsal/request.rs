@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::config::{Address, Upstream};
 use crate::control::service::probe;
-use crate::control::service::rehearsal::compare::{Answer, Body, Shape};
+use crate::control::service::rehearsal::compare::{Body, ColorResponse, Shape};
 use crate::http_client::wire;
 
 /// A longer body is not compared.
@@ -27,7 +27,7 @@ const MARKER: HeaderName = HeaderName::from_static("x-cutover-rehearsal");
 
 /// A request that can be asked again and again.
 #[derive(Debug)]
-pub(super) struct Request {
+pub(super) struct CopiedRequest {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -36,7 +36,7 @@ pub(super) struct Request {
 /// Why there is nothing to compare.
 pub(super) struct Unreachable;
 
-impl Request {
+impl CopiedRequest {
     /// Reads a head as it went upstream. `None` for what only our own parser accepts.
     pub(super) fn of(head: &[u8]) -> Option<Self> {
         let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
@@ -52,7 +52,7 @@ impl Request {
         headers.insert(MARKER, HeaderValue::from_static("1"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         let (method, uri) = (parsed.method?.parse().ok()?, parsed.path?.parse().ok()?);
-        Some(Request { method, uri, headers })
+        Some(CopiedRequest { method, uri, headers })
     }
 
     pub(super) fn method(&self) -> &str {
@@ -65,13 +65,13 @@ impl Request {
 
     /// Asks `address`; `names` are the headers worth comparing. A connection that does not come about in
     /// `to.connect_timeout` is no answer, good or bad: the probes judge that.
-    pub(super) async fn ask(
+    pub(super) async fn send(
         &self,
         address: &Address,
         names: &[String],
         to: &Upstream,
         limit: Duration,
-    ) -> Result<Answer, Unreachable> {
+    ) -> Result<ColorResponse, Unreachable> {
         let Ok(Ok(stream)) = timeout(to.connect_timeout, probe::connect(address, to.proxy_protocol)).await else {
             return Err(Unreachable);
         };
@@ -86,8 +86,8 @@ impl Request {
             read(names, sender.send_request(request).await?).await
         };
         Ok(match timeout(limit, exchange).await {
-            Err(_) => Answer::Missing(format!("timed out after {limit:?}")),
-            Ok(Err(_)) => Answer::Missing("the connection broke".into()),
+            Err(_) => ColorResponse::Missing(format!("timed out after {limit:?}")),
+            Ok(Err(_)) => ColorResponse::Missing("the connection broke".into()),
             Ok(Ok(answer)) => answer,
         })
     }
@@ -108,7 +108,7 @@ fn is_left_out(name: &HeaderName) -> bool {
     LEFT_OUT.contains(name) || name.as_str().starts_with("if-")
 }
 
-async fn read(names: &[String], answer: Response<hyper::body::Incoming>) -> Result<Answer, hyper::Error> {
+async fn read(names: &[String], answer: Response<hyper::body::Incoming>) -> Result<ColorResponse, hyper::Error> {
     let status = answer.status().as_u16();
     let value = |name: &String| {
         let values: Vec<_> = answer.headers().get_all(name.as_str()).iter().map(HeaderValue::as_bytes).collect();
@@ -119,7 +119,7 @@ async fn read(names: &[String], answer: Response<hyper::body::Incoming>) -> Resu
     let kind = kind.to_ascii_lowercase();
     let is_json = kind.contains("json") && !answer.headers().contains_key(header::CONTENT_ENCODING);
     if kind.starts_with("text/event-stream") {
-        return Ok(Answer::Whole { status, headers, body: Body::Stream });
+        return Ok(ColorResponse::Whole { status, headers, body: Body::Stream });
     }
     let body = match Limited::new(answer.into_body(), BODY_BYTES_MAX).collect().await {
         Err(error) if error.is::<LengthLimitError>() => Body::Long,
@@ -134,7 +134,7 @@ async fn read(names: &[String], answer: Response<hyper::body::Incoming>) -> Resu
             _ => Body::Other,
         },
     };
-    Ok(Answer::Whole { status, headers, body })
+    Ok(ColorResponse::Whole { status, headers, body })
 }
 
 fn of_json(bytes: &[u8]) -> Body {
@@ -143,13 +143,13 @@ fn of_json(bytes: &[u8]) -> Body {
 
 #[cfg(test)]
 mod tests {
-    use crate::control::service::rehearsal::ask::*;
+    use crate::control::service::rehearsal::request::*;
 
     #[test]
     fn a_copy_asks_for_the_whole_answer_and_says_what_it_is() {
         let head = "GET /a/42?b=1 HTTP/1.1\r\nHost: app\r\nCookie: id=1\r\nRange: bytes=0-1\r\nAccept-Encoding: gzip\r\n\
                     If-None-Match: \"1\"\r\nConnection: te\r\nTE: trailers\r\nX-Cutover-Rehearsal: 0\r\nContent-Length: 0\r\n\r\n";
-        let request = Request::of(head.as_bytes()).unwrap();
+        let request = CopiedRequest::of(head.as_bytes()).unwrap();
         assert_eq!((request.method(), request.target().as_str()), ("GET", "/a/42?b=1"));
         let mut fields: Vec<_> = request.headers.iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
         fields.sort();
@@ -157,6 +157,6 @@ mod tests {
             fields,
             ["connection: \"close\"", "cookie: \"id=1\"", "host: \"app\"", "x-cutover-rehearsal: \"1\""]
         );
-        assert!(Request::of(b"GET / HTTP/1.1\r\nHost: a\r\n").is_none());
+        assert!(CopiedRequest::of(b"GET / HTTP/1.1\r\nHost: a\r\n").is_none());
     }
 }
