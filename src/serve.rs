@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use crate::admin;
-use crate::api::status::Upgraded;
+use crate::api::Upgraded;
 use crate::config::Config;
 use crate::control::{self, Control, DataPlaneLinks, Handle};
 use crate::handover::{

@@ -12,8 +12,8 @@ use hyper::body::{Body, Frame};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, watch};
 
-use super::server::stopped;
-use crate::api::status::Event;
+use super::context::stopped;
+use crate::api::Event;
 
 /// A comment this often, so that both ends notice when the other is gone.
 const HEARTBEAT: Duration = Duration::from_secs(15);

@@ -9,20 +9,20 @@ use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, IF_MATCH, ORIGIN};
 use hyper::http::uri::Authority;
 
-use super::answer::Failure;
+use super::response::ApiError;
 
-/// By which door a request came in.
+/// Where a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Door {
+pub(super) enum Endpoint {
     /// `admin.listen`, with its configured address.
     Tcp(SocketAddr),
     /// `admin.socket`: no browser gets here, and the file's mode says who may.
     Socket,
 }
 
-/// Whether names in `Host` are checked.
+/// How names in `Host` are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Names {
+pub(super) enum HostCheck {
     /// Loopback names and addresses, and the listen address.
     Known,
     /// Any: the address is reachable from elsewhere under names we cannot know, and a token guards it. A page that
@@ -30,34 +30,34 @@ pub(super) enum Names {
     Any,
 }
 
-/// Which names are fine for `listen`, given whether a token guards it.
-pub(super) fn names(listen: SocketAddr, token: Option<&str>) -> Names {
-    if token.is_some() && !listen.ip().is_loopback() { Names::Any } else { Names::Known }
+/// Returns how names are checked for `listen`, given whether a token guards it.
+pub(super) fn host_check(listen: SocketAddr, token: Option<&str>) -> HostCheck {
+    if token.is_some() && !listen.ip().is_loopback() { HostCheck::Any } else { HostCheck::Known }
 }
 
 /// Refuses a `Host` that is not ours (DNS rebinding). `target` is the authority of an absolute request target.
 pub(super) fn check_host(
-    door: Door,
-    names: Names,
+    endpoint: Endpoint,
+    check: HostCheck,
     headers: &HeaderMap,
     target: Option<&Authority>,
-) -> Result<(), Failure> {
-    let Door::Tcp(listen) = door else { return Ok(()) };
+) -> Result<(), ApiError> {
+    let Endpoint::Tcp(listen) = endpoint else { return Ok(()) };
     let mut hosts = headers.get_all(HOST).iter();
     let host = hosts.next().and_then(|host| host.to_str().ok()).and_then(|host| host.parse::<Authority>().ok());
     let (Some(host), None) = (host, hosts.next()) else {
-        return Err(Failure::foreign_host("a request needs one Host header that names this proxy"));
+        return Err(ApiError::foreign_host("a request needs one Host header that names this proxy"));
     };
-    let stranger = [Some(&host), target].into_iter().flatten().find(|name| !is_ours(listen, names, name));
+    let stranger = [Some(&host), target].into_iter().flatten().find(|name| !is_ours(listen, check, name));
     match stranger {
         None => Ok(()),
-        Some(name) => Err(Failure::foreign_host(format!(
+        Some(name) => Err(ApiError::foreign_host(format!(
             "Host {name} is not this proxy; ask for {listen}, localhost or 127.0.0.1"
         ))),
     }
 }
 
-fn is_ours(listen: SocketAddr, names: Names, authority: &Authority) -> bool {
+fn is_ours(listen: SocketAddr, check: HostCheck, authority: &Authority) -> bool {
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     match host.parse::<IpAddr>() {
         // A page can rebind its name, not an address: where every address of the machine is listened on, any is ours.
@@ -65,25 +65,25 @@ fn is_ours(listen: SocketAddr, names: Names, authority: &Authority) -> bool {
             let ip = ip.to_canonical();
             ip.is_loopback() || ip == listen.ip().to_canonical() || listen.ip().is_unspecified()
         }
-        Err(_) => names == Names::Any || host.eq_ignore_ascii_case("localhost"),
+        Err(_) => check == HostCheck::Any || host.eq_ignore_ascii_case("localhost"),
     }
 }
 
 /// Refuses what a browser sends for a page of another origin.
-pub(super) fn check_origin(headers: &HeaderMap) -> Result<(), Failure> {
+pub(super) fn check_origin(headers: &HeaderMap) -> Result<(), ApiError> {
     let host = headers.get(HOST).map(|host| host.as_bytes().to_ascii_lowercase());
     for origin in headers.get_all(ORIGIN) {
         let origin = origin.as_bytes().to_ascii_lowercase();
         let authority = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
         if authority.is_none() || authority != host.as_deref() {
-            return Err(Failure::foreign_origin(
+            return Err(ApiError::foreign_origin(
                 "a page of another origin may not use the API; use the dashboard, the CLI or curl",
             ));
         }
     }
     // Ports are other origins as well ("same-site"): the proxied application itself may be on the same host.
     match headers.get("sec-fetch-site").map(|site| site.as_bytes()) {
-        Some(b"cross-site" | b"same-site") => Err(Failure::foreign_origin(
+        Some(b"cross-site" | b"same-site") => Err(ApiError::foreign_origin(
             "a page of another site may not use the API; use the dashboard, the CLI or curl",
         )),
         Some(_) | None => Ok(()),
@@ -91,16 +91,16 @@ pub(super) fn check_origin(headers: &HeaderMap) -> Result<(), Failure> {
 }
 
 /// Refuses a request without the token, where one is configured. Whoever may open the socket's file needs none.
-pub(super) fn check_token(door: Door, token: Option<&str>, headers: &HeaderMap) -> Result<(), Failure> {
-    let (Door::Tcp(_), Some(token)) = (door, token) else { return Ok(()) };
+pub(super) fn check_token(endpoint: Endpoint, token: Option<&str>, headers: &HeaderMap) -> Result<(), ApiError> {
+    let (Endpoint::Tcp(_), Some(token)) = (endpoint, token) else { return Ok(()) };
     let given = headers.get(AUTHORIZATION).map(|value| value.as_bytes()).and_then(|value| {
         let (scheme, given) = value.split_at_checked(7)?;
         scheme.eq_ignore_ascii_case(b"Bearer ").then_some(given)
     });
     match given {
         Some(given) if is_same(given, token.as_bytes()) => Ok(()),
-        Some(_) => Err(Failure::unauthorized("this is not the token of admin.token_file")),
-        None => Err(Failure::unauthorized("a token is needed: Authorization: Bearer …, from admin.token_file")),
+        Some(_) => Err(ApiError::unauthorized("this is not the token of admin.token_file")),
+        None => Err(ApiError::unauthorized("a token is needed: Authorization: Bearer …, from admin.token_file")),
     }
 }
 
@@ -113,15 +113,15 @@ fn is_same(given: &[u8], wanted: &[u8]) -> bool {
 
 /// Refuses a body that a form of any page could send: only JSON, no type at all, or what `curl -d` says by itself. A
 /// form that says so escapes every brace, and what it sends is no JSON; an empty form and a script have an `Origin`.
-pub(super) fn check_content_type(headers: &HeaderMap) -> Result<(), Failure> {
+pub(super) fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(kind) = headers.get(CONTENT_TYPE) else { return Ok(()) };
     let kind = kind.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
     let accepted = [&b"application/json"[..], b"application/x-www-form-urlencoded"];
-    if accepted.iter().any(|accepted| kind.eq_ignore_ascii_case(accepted)) { Ok(()) } else { Err(Failure::not_json()) }
+    if accepted.iter().any(|accepted| kind.eq_ignore_ascii_case(accepted)) { Ok(()) } else { Err(ApiError::not_json()) }
 }
 
 /// The epoch of `If-Match`: `None` without the header, or for `*`.
-pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Failure> {
+pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
     let mut given = headers.get_all(IF_MATCH).iter();
     let Some(value) = given.next() else { return Ok(None) };
     let digits = value.as_bytes().strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
@@ -130,17 +130,17 @@ pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Failure> {
     match (value.as_bytes(), epoch, given.next()) {
         (b"*", _, None) => Ok(None),
         (_, Some(epoch), None) => Ok(Some(epoch)),
-        (_, None, _) | (_, _, Some(_)) => Err(Failure::bad_request("If-Match is one epoch in quotes, like \"3\"")),
+        (_, None, _) | (_, _, Some(_)) => Err(ApiError::bad_request("If-Match is one epoch in quotes, like \"3\"")),
     }
 }
 
-/// A door for the fuzzer: fields as lines `name: value`. Whoever passes every check named one host, which is this
+/// A endpoint for the fuzzer: fields as lines `name: value`. Whoever passes every check named one host, which is this
 /// machine, came from no other page, and has the token.
 #[cfg(fuzzing)]
 pub fn fuzz(text: &str) {
     use hyper::header::{HeaderName, HeaderValue};
     let listen = SocketAddr::from(([127, 0, 0, 1], 9900));
-    let door = Door::Tcp(listen);
+    let endpoint = Endpoint::Tcp(listen);
     let mut headers = HeaderMap::new();
     for (name, value) in text.lines().filter_map(|line| line.split_once(':')) {
         if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value.trim())) {
@@ -148,8 +148,8 @@ pub fn fuzz(text: &str) {
         }
     }
     let _ = (check_content_type(&headers), if_match(&headers));
-    let checks = check_host(door, Names::Known, &headers, None).and_then(|()| check_origin(&headers));
-    if checks.and_then(|()| check_token(door, Some("token"), &headers)).is_ok() {
+    let checks = check_host(endpoint, HostCheck::Known, &headers, None).and_then(|()| check_origin(&headers));
+    if checks.and_then(|()| check_token(endpoint, Some("token"), &headers)).is_ok() {
         let values = |name: &str| headers.get_all(name).iter().map(|value| value.as_bytes().to_ascii_lowercase());
         let hosts: Vec<_> = values("host").collect();
         assert_eq!(hosts.len(), 1);
@@ -162,7 +162,7 @@ pub fn fuzz(text: &str) {
 mod tests {
     use super::*;
 
-    const TCP: Door = Door::Tcp(SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9900));
+    const TCP: Endpoint = Endpoint::Tcp(SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9900));
 
     fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -175,8 +175,8 @@ mod tests {
     mod host {
         use super::*;
 
-        fn passes(listen: &str, names: Names, list: &[(&'static str, &str)]) -> bool {
-            check_host(Door::Tcp(listen.parse().unwrap()), names, &headers(list), None).is_ok()
+        fn passes(listen: &str, check: HostCheck, list: &[(&'static str, &str)]) -> bool {
+            check_host(Endpoint::Tcp(listen.parse().unwrap()), check, &headers(list), None).is_ok()
         }
 
         #[test]
@@ -198,36 +198,37 @@ mod tests {
                 ("0.0.0.0:9900", "10.0.0.8:9900", true),
                 ("0.0.0.0:9900", "evil.example", false),
             ] {
-                assert_eq!(passes(listen, Names::Known, &[("host", host)]), want, "{host} at {listen}");
+                assert_eq!(passes(listen, HostCheck::Known, &[("host", host)]), want, "{host} at {listen}");
             }
         }
 
         #[test]
         fn is_needed_once() {
-            assert!(!passes("127.0.0.1:9900", Names::Known, &[]));
-            assert!(!passes("127.0.0.1:9900", Names::Known, &[("host", "localhost"), ("host", "localhost")]));
+            assert!(!passes("127.0.0.1:9900", HostCheck::Known, &[]));
+            assert!(!passes("127.0.0.1:9900", HostCheck::Known, &[("host", "localhost"), ("host", "localhost")]));
         }
 
         #[test]
         fn of_an_absolute_target_counts_as_well() {
-            let (door, target) = (Door::Tcp("127.0.0.1:9900".parse().unwrap()), "evil.example".parse().unwrap());
+            let (endpoint, target) =
+                (Endpoint::Tcp("127.0.0.1:9900".parse().unwrap()), "evil.example".parse().unwrap());
             let list = headers(&[("host", "localhost")]);
-            assert!(check_host(door, Names::Known, &list, Some(&target)).is_err());
-            assert!(check_host(Door::Socket, Names::Known, &list, Some(&target)).is_ok());
+            assert!(check_host(endpoint, HostCheck::Known, &list, Some(&target)).is_err());
+            assert!(check_host(Endpoint::Socket, HostCheck::Known, &list, Some(&target)).is_ok());
         }
 
         #[test]
         fn may_be_any_name_off_loopback_where_a_token_guards() {
             let (near, far) = ("127.0.0.1:9900".parse().unwrap(), "0.0.0.0:9900".parse().unwrap());
             for (listen, token, want) in [
-                (near, None, Names::Known),
-                (near, Some("t"), Names::Known),
-                (far, None, Names::Known),
-                (far, Some("t"), Names::Any),
+                (near, None, HostCheck::Known),
+                (near, Some("t"), HostCheck::Known),
+                (far, None, HostCheck::Known),
+                (far, Some("t"), HostCheck::Any),
             ] {
-                assert_eq!(names(listen, token), want, "{listen} {token:?}");
+                assert_eq!(host_check(listen, token), want, "{listen} {token:?}");
             }
-            assert!(passes("0.0.0.0:9900", Names::Any, &[("host", "cutover:9900")]));
+            assert!(passes("0.0.0.0:9900", HostCheck::Any, &[("host", "cutover:9900")]));
         }
     }
 
@@ -267,7 +268,7 @@ mod tests {
             assert_eq!(check_token(TCP, Some("secret"), &headers(&list)).is_ok(), want, "{given:?}");
         }
         assert!(check_token(TCP, None, &HeaderMap::new()).is_ok());
-        assert!(check_token(Door::Socket, Some("secret"), &HeaderMap::new()).is_ok());
+        assert!(check_token(Endpoint::Socket, Some("secret"), &HeaderMap::new()).is_ok());
     }
 
     #[test]

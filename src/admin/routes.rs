@@ -10,13 +10,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::answer::{self, Answer, Failure};
+use super::context::AdminContext;
 use super::events;
-use super::guard::{self, Door};
-use super::server::Context;
+use super::guard::{self, Endpoint};
+use super::response::{self, AdminResponse, ApiError};
 use crate::admin::metrics;
 use crate::api::client::Verb;
-use crate::api::status::{ChangeRequest, Changed, FreezeRequest, Refusal, RefusalCode, ServiceStatus, ThawRequest};
+use crate::api::{ChangeRequest, Changed, FreezeRequest, Refusal, RefusalCode, ServiceStatus, ThawRequest};
 use crate::control::StatusSnapshot;
 
 /// A request's body; more is 413.
@@ -109,78 +109,82 @@ impl<'a> Route<'a> {
 }
 
 /// Why there is no answer of the wished kind.
-enum No {
-    Failure(Failure),
+enum RouteError {
+    ApiError(ApiError),
     Refusal(Refusal),
 }
 
-impl From<Failure> for No {
-    fn from(failure: Failure) -> Self {
-        No::Failure(failure)
+impl From<ApiError> for RouteError {
+    fn from(failure: ApiError) -> Self {
+        RouteError::ApiError(failure)
     }
 }
 
-impl From<Refusal> for No {
+impl From<Refusal> for RouteError {
     fn from(refusal: Refusal) -> Self {
-        No::Refusal(refusal)
+        RouteError::Refusal(refusal)
     }
 }
 
 /// Answers one request.
-pub(super) async fn answer(context: &Context, door: Door, request: Request<Incoming>) -> Answer {
-    match route(context, door, request).await {
+pub(super) async fn answer(context: &AdminContext, endpoint: Endpoint, request: Request<Incoming>) -> AdminResponse {
+    match route(context, endpoint, request).await {
         Ok(answer) => answer,
-        Err(No::Failure(failure)) => failure.into_answer(),
-        Err(No::Refusal(refusal)) => answer::refused(&refusal),
+        Err(RouteError::ApiError(failure)) => failure.into_response(),
+        Err(RouteError::Refusal(refusal)) => response::refused(&refusal),
     }
 }
 
-async fn route(context: &Context, door: Door, request: Request<Incoming>) -> Result<Answer, No> {
+async fn route(
+    context: &AdminContext,
+    endpoint: Endpoint,
+    request: Request<Incoming>,
+) -> Result<AdminResponse, RouteError> {
     let (head, body) = request.into_parts();
-    guard::check_host(door, context.names, &head.headers, head.uri.authority())?;
+    guard::check_host(endpoint, context.host_check, &head.headers, head.uri.authority())?;
     let route = Route::of(head.uri.path());
     // A link to the dashboard may be on any page: the page itself holds nothing and cannot be framed.
     if route != Some(Route::Dashboard) {
         guard::check_origin(&head.headers)?;
     }
     if !route.is_some_and(Route::is_open) {
-        guard::check_token(door, context.token.as_deref(), &head.headers)?;
+        guard::check_token(endpoint, context.token.as_deref(), &head.headers)?;
     }
-    let route = route.ok_or_else(|| Failure::not_found(head.uri.path()))?;
+    let route = route.ok_or_else(|| ApiError::not_found(head.uri.path()))?;
     if !route.allows(&head.method) {
-        return Err(Failure::wrong_method(route.methods()).into());
+        return Err(ApiError::wrong_method(route.methods()).into());
     }
     match route {
-        Route::Dashboard => Ok(answer::dashboard()),
-        Route::Healthz => Ok(answer::whole(StatusCode::OK, "text/plain; charset=utf-8", "ok\n")),
+        Route::Dashboard => Ok(response::dashboard()),
+        Route::Healthz => Ok(response::whole(StatusCode::OK, "text/plain; charset=utf-8", "ok\n")),
         Route::Readyz => Ok(readyz(&context.handle.observe().await?)),
         Route::Version => {
-            Ok(answer::json(StatusCode::OK, &json!({ "service": "cutover", "version": env!("CARGO_PKG_VERSION") })))
+            Ok(response::json(StatusCode::OK, &json!({ "service": "cutover", "version": env!("CARGO_PKG_VERSION") })))
         }
         Route::Metrics => {
             let text = metrics::text(&context.handle.observe().await?);
-            Ok(answer::whole(StatusCode::OK, metrics::CONTENT_TYPE, text))
+            Ok(response::whole(StatusCode::OK, metrics::CONTENT_TYPE, text))
         }
-        Route::Status => Ok(answer::json(StatusCode::OK, &context.handle.observe().await?.status)),
+        Route::Status => Ok(response::json(StatusCode::OK, &context.handle.observe().await?.status)),
         Route::Service(name) => {
             let service = service(context, name).await?;
-            Ok(answer::with_epoch(answer::json(StatusCode::OK, &service), service.epoch))
+            Ok(response::with_epoch(response::json(StatusCode::OK, &service), service.epoch))
         }
-        Route::Rehearsal(name) => Ok(answer::json(StatusCode::OK, &context.handle.rehearsal(name.to_owned()).await?)),
+        Route::Rehearsal(name) => Ok(response::json(StatusCode::OK, &context.handle.rehearsal(name.to_owned()).await?)),
         Route::Preview(name) => preview(context, name, &head.headers, body).await,
         Route::Events => {
             let permit = context.readers.clone().try_acquire_owned();
-            let permit = permit.map_err(|_| Failure::too_many_readers(READERS_MAX))?;
-            Ok(answer::stream(events::stream(context.handle.events(), context.stop.clone(), permit)))
+            let permit = permit.map_err(|_| ApiError::too_many_readers(READERS_MAX))?;
+            Ok(response::stream(events::stream(context.handle.events(), context.stop.clone(), permit)))
         }
         Route::Change(name, verb) => change(context, name, verb, &head.headers, body).await,
         Route::Reload => {
             let by = asker(context, &head.headers, body).await?;
-            Ok(answer::json(StatusCode::OK, &context.handle.reload(&by).await?))
+            Ok(response::json(StatusCode::OK, &context.handle.reload(&by).await?))
         }
         Route::Upgrade => {
             let by = asker(context, &head.headers, body).await?;
-            Ok(answer::json(StatusCode::OK, &context.handle.upgrade(&by).await?))
+            Ok(response::json(StatusCode::OK, &context.handle.upgrade(&by).await?))
         }
     }
 }
@@ -191,19 +195,19 @@ pub(super) fn readers() -> tokio::sync::Semaphore {
 }
 
 /// Ready when every service has somewhere to send its requests.
-fn readyz(observed: &StatusSnapshot) -> Answer {
+fn readyz(observed: &StatusSnapshot) -> AdminResponse {
     let waits = |service: &ServiceStatus| {
         service.colors.get(&service.active).is_none_or(|color| color.upstreams.iter().all(|upstream| !upstream.ready))
     };
     let waiting = observed.status.services.iter().filter(|(_, service)| waits(service));
     let waiting: Vec<_> = waiting.map(|(name, _)| name).collect();
     if waiting.is_empty() {
-        return answer::json(StatusCode::OK, &json!({ "ready": true }));
+        return response::json(StatusCode::OK, &json!({ "ready": true }));
     }
-    answer::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "ready": false, "not_ready": waiting }))
+    response::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "ready": false, "not_ready": waiting }))
 }
 
-async fn service(context: &Context, name: &str) -> Result<ServiceStatus, No> {
+async fn service(context: &AdminContext, name: &str) -> Result<ServiceStatus, RouteError> {
     let mut services = context.handle.observe().await?.status.services;
     services.remove(name).ok_or_else(|| {
         let known: Vec<_> = services.into_keys().collect();
@@ -212,10 +216,16 @@ async fn service(context: &Context, name: &str) -> Result<ServiceStatus, No> {
     })
 }
 
-async fn change(context: &Context, name: &str, verb: Verb, headers: &HeaderMap, body: Incoming) -> Result<Answer, No> {
+async fn change(
+    context: &AdminContext,
+    name: &str,
+    verb: Verb,
+    headers: &HeaderMap,
+    body: Incoming,
+) -> Result<AdminResponse, RouteError> {
     let (name, if_epoch) = (name.to_owned(), guard::if_match(headers)?);
     if if_epoch.is_some() && matches!(verb, Verb::Drain | Verb::Freeze | Verb::Thaw) {
-        return Err(Failure::bad_request(format!("{} takes no If-Match", verb.as_str())).into());
+        return Err(ApiError::bad_request(format!("{} takes no If-Match", verb.as_str())).into());
     }
     let changed: Changed = match verb {
         Verb::Flip => {
@@ -230,25 +240,25 @@ async fn change(context: &Context, name: &str, verb: Verb, headers: &HeaderMap, 
         }
         Verb::Drain => {
             check_fields(verb, &read(context, headers, body).await?)?;
-            return Ok(answer::json(StatusCode::OK, &context.handle.drain(name).await?));
+            return Ok(response::json(StatusCode::OK, &context.handle.drain(name).await?));
         }
         Verb::Freeze => {
             let request: FreezeRequest = read(context, headers, body).await?;
             [&request.by, &request.why].into_iter().try_for_each(check_text)?;
-            return Ok(answer::json(StatusCode::OK, &context.handle.freeze(name, request).await?));
+            return Ok(response::json(StatusCode::OK, &context.handle.freeze(name, request).await?));
         }
         Verb::Thaw => {
             let request: ThawRequest = read(context, headers, body).await?;
             check_text(&request.by)?;
-            return Ok(answer::json(StatusCode::OK, &context.handle.thaw(name, request).await?));
+            return Ok(response::json(StatusCode::OK, &context.handle.thaw(name, request).await?));
         }
     };
-    let answer = answer::json(StatusCode::OK, &changed);
-    Ok(if changed.dry_run { answer } else { answer::with_epoch(answer, changed.epoch) })
+    let answer = response::json(StatusCode::OK, &changed);
+    Ok(if changed.dry_run { answer } else { response::with_epoch(answer, changed.epoch) })
 }
 
 /// Refuses what a verb would not look at: it was meant to do something.
-fn check_fields(verb: Verb, request: &ChangeRequest) -> Result<(), Failure> {
+fn check_fields(verb: Verb, request: &ChangeRequest) -> Result<(), ApiError> {
     let ChangeRequest { to, force, wait, dry_run, by } = request;
     let is_drain = verb == Verb::Drain;
     let unused = [
@@ -258,18 +268,18 @@ fn check_fields(verb: Verb, request: &ChangeRequest) -> Result<(), Failure> {
         ("\"dry_run\"", *dry_run && is_drain),
     ];
     if let Some((what, _)) = unused.iter().find(|(_, given)| *given) {
-        return Err(Failure::bad_request(format!("{} takes no {what}", verb.as_str())));
+        return Err(ApiError::bad_request(format!("{} takes no {what}", verb.as_str())));
     }
     if verb == Verb::Flip && to.is_none() {
-        return Err(Failure::bad_request("a flip needs its color: {\"to\":\"blue\"} or {\"to\":\"green\"}"));
+        return Err(ApiError::bad_request("a flip needs its color: {\"to\":\"blue\"} or {\"to\":\"green\"}"));
     }
     check_text(by)
 }
 
 /// Refuses what is too long for the ledger.
-fn check_text(text: &Option<String>) -> Result<(), Failure> {
+fn check_text(text: &Option<String>) -> Result<(), ApiError> {
     if text.as_ref().is_some_and(|text| text.len() > BY_BYTES_MAX) {
-        return Err(Failure::bad_request(format!("\"by\" and \"why\" are at most {BY_BYTES_MAX} bytes long")));
+        return Err(ApiError::bad_request(format!("\"by\" and \"why\" are at most {BY_BYTES_MAX} bytes long")));
     }
     Ok(())
 }
@@ -282,21 +292,26 @@ struct PreviewRequest {
     by: Option<String>,
 }
 
-/// Not a change: nothing of the service is another afterwards. But it opens a door, so no page may ask by a GET.
-async fn preview(context: &Context, name: &str, headers: &HeaderMap, body: Incoming) -> Result<Answer, No> {
+/// Not a change: nothing of the service is another afterwards. But it opens a endpoint, so no page may ask by a GET.
+async fn preview(
+    context: &AdminContext,
+    name: &str,
+    headers: &HeaderMap,
+    body: Incoming,
+) -> Result<AdminResponse, RouteError> {
     let PreviewRequest { for_seconds, by } = read(context, headers, body).await?;
     if guard::if_match(headers)?.is_some() {
-        return Err(Failure::bad_request("a preview takes no If-Match: a pass is for whichever color is idle").into());
+        return Err(ApiError::bad_request("a preview takes no If-Match: a pass is for whichever color is idle").into());
     }
     let lasting = Duration::from_secs(for_seconds.unwrap_or(PASS.as_secs()));
     if lasting.is_zero() || lasting > PASS_MAX {
         let message =
             format!("a pass is valid for 1 s to 30 days: \"for_seconds\" is from 1 to {}", PASS_MAX.as_secs());
-        return Err(Failure::bad_request(message).into());
+        return Err(ApiError::bad_request(message).into());
     }
     check_text(&by)?;
     let by = by.unwrap_or_else(|| "api".into());
-    Ok(answer::json(StatusCode::OK, &context.handle.preview(name.to_owned(), lasting, by).await?))
+    Ok(response::json(StatusCode::OK, &context.handle.preview(name.to_owned(), lasting, by).await?))
 }
 
 /// Body of `POST /v1/reload` and `POST /v1/upgrade`.
@@ -306,10 +321,10 @@ struct ByRequest {
     by: Option<String>,
 }
 
-async fn asker(context: &Context, headers: &HeaderMap, body: Incoming) -> Result<String, No> {
+async fn asker(context: &AdminContext, headers: &HeaderMap, body: Incoming) -> Result<String, RouteError> {
     let request: ByRequest = read(context, headers, body).await?;
     if guard::if_match(headers)?.is_some() {
-        return Err(Failure::bad_request("this takes no If-Match: an epoch belongs to one service").into());
+        return Err(ApiError::bad_request("this takes no If-Match: an epoch belongs to one service").into());
     }
     check_text(&request.by)?;
     Ok(request.by.unwrap_or_else(|| "api".into()))
@@ -317,22 +332,22 @@ async fn asker(context: &Context, headers: &HeaderMap, body: Incoming) -> Result
 
 /// The body as JSON; an empty one is the default. Everything about it is limited.
 async fn read<T: DeserializeOwned + Default>(
-    context: &Context,
+    context: &AdminContext,
     headers: &HeaderMap,
     body: Incoming,
-) -> Result<T, Failure> {
+) -> Result<T, ApiError> {
     guard::check_content_type(headers)?;
     let collected = tokio::time::timeout(context.limits.body, Limited::new(body, BODY_BYTES_MAX).collect()).await;
     let bytes: Bytes = match collected {
-        Err(_) => return Err(Failure::too_slow()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Failure::too_large(BODY_BYTES_MAX)),
-        Ok(Err(error)) => return Err(Failure::bad_request(format!("the body could not be read: {error}"))),
+        Err(_) => return Err(ApiError::too_slow()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(ApiError::too_large(BODY_BYTES_MAX)),
+        Ok(Err(error)) => return Err(ApiError::bad_request(format!("the body could not be read: {error}"))),
         Ok(Ok(collected)) => collected.to_bytes(),
     };
     if bytes.trim_ascii().is_empty() {
         return Ok(T::default());
     }
-    serde_json::from_slice(&bytes).map_err(|error| Failure::bad_request(format!("the body: {error}")))
+    serde_json::from_slice(&bytes).map_err(|error| ApiError::bad_request(format!("the body: {error}")))
 }
 
 #[cfg(test)]

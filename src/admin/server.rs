@@ -14,16 +14,17 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
-use super::guard::{Door, Names, names};
+use super::context::{AdminContext, AdminLimits, stopped};
+use super::guard::{Endpoint, host_check};
 use super::listen::Bound;
-use super::patient::Patient;
 use super::routes;
+use super::write_timeout::WriteTimeout;
 use crate::control::Handle;
 
-/// Connections at once, of each door: strangers on the address must not keep the operator from the socket.
+/// Connections at once, of each endpoint: strangers on the address must not keep the operator from the socket.
 const CONNECTIONS_MAX: usize = 256;
 /// How much of a connection is buffered in each direction.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -35,63 +36,43 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// For a connection that was accepted just before a stop to ask what it came for.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
 
-/// How long a client may keep us waiting.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// For a request's head, and between requests on a kept connection.
-    pub(super) head: Duration,
-    /// For a whole body.
-    pub(super) body: Duration,
-    /// A write that waits longer for its reader ends the connection.
-    pub(super) write: Duration,
-}
-
-const LIMITS: Limits =
-    Limits { head: Duration::from_secs(10), body: Duration::from_secs(10), write: Duration::from_secs(10) };
-
-/// What every request needs.
-pub(super) struct Context {
-    pub(super) handle: Handle,
-    pub(super) token: Option<String>,
-    pub(super) names: Names,
-    pub(super) readers: Arc<Semaphore>,
-    pub(super) limits: Limits,
-    pub(super) stop: watch::Receiver<bool>,
-}
+const LIMITS: AdminLimits =
+    AdminLimits { head: Duration::from_secs(10), body: Duration::from_secs(10), write: Duration::from_secs(10) };
 
 /// Serves until `stop` is true (or its sender is gone), then gives answers under way 2 s.
 ///
-/// At most 256 connections per door; one more is closed at once. Must run within a tokio runtime.
+/// At most 256 connections per endpoint; one more is closed at once. Must run within a tokio runtime.
 pub async fn serve(bound: Bound, token: Option<String>, handle: Handle, stop: watch::Receiver<bool>) {
     serve_within(LIMITS, bound, token, handle, stop).await;
 }
 
 /// As [`serve`], with other limits.
 pub(super) async fn serve_within(
-    limits: Limits,
+    limits: AdminLimits,
     bound: Bound,
     token: Option<String>,
     handle: Handle,
     stop: watch::Receiver<bool>,
 ) {
     let Bound { tcp, address, socket, file: _file } = bound;
-    let names = names(address, token.as_deref());
-    let context = Arc::new(Context { handle, token, names, readers: Arc::new(routes::readers()), limits, stop });
+    let host_check = host_check(address, token.as_deref());
+    let context =
+        Arc::new(AdminContext { handle, token, host_check, readers: Arc::new(routes::readers()), limits, stop });
     if let Err(error) = serve_doors(&context, address, tcp, socket).await {
         tracing::error!("admin: the runtime did not accept the listeners: {error}");
     }
 }
 
 async fn serve_doors(
-    context: &Arc<Context>,
+    context: &Arc<AdminContext>,
     address: SocketAddr,
     tcp: std::net::TcpListener,
     socket: Option<std::os::unix::net::UnixListener>,
 ) -> io::Result<()> {
-    let tcp = accept_all(Arc::clone(context), Door::Tcp(address), TcpListener::from_std(tcp)?);
+    let tcp = accept_all(Arc::clone(context), Endpoint::Tcp(address), TcpListener::from_std(tcp)?);
     match socket.map(UnixListener::from_std).transpose()? {
         None => tcp.await,
-        Some(unix) => drop(tokio::join!(tcp, accept_all(Arc::clone(context), Door::Socket, unix))),
+        Some(unix) => drop(tokio::join!(tcp, accept_all(Arc::clone(context), Endpoint::Socket, unix))),
     }
     Ok(())
 }
@@ -119,7 +100,7 @@ impl Accept for UnixListener {
     }
 }
 
-async fn accept_all(context: Arc<Context>, door: Door, listener: impl Accept) {
+async fn accept_all(context: Arc<AdminContext>, endpoint: Endpoint, listener: impl Accept) {
     let mut stop = context.stop.clone();
     let mut connections = JoinSet::new();
     loop {
@@ -128,7 +109,7 @@ async fn accept_all(context: Arc<Context>, door: Door, listener: impl Accept) {
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok(stream) if connections.len() < CONNECTIONS_MAX => {
-                    connections.spawn(serve_connection(Arc::clone(&context), door, stream));
+                    connections.spawn(serve_connection(Arc::clone(&context), endpoint, stream));
                 }
                 Ok(stream) => {
                     tracing::warn!("admin: {CONNECTIONS_MAX} connections are open, one more was closed");
@@ -146,7 +127,7 @@ async fn accept_all(context: Arc<Context>, door: Door, listener: impl Accept) {
     let _ = tokio::time::timeout(STOP_TIMEOUT, all_done).await;
 }
 
-async fn serve_connection<S>(context: Arc<Context>, door: Door, stream: S)
+async fn serve_connection<S>(context: Arc<AdminContext>, endpoint: Endpoint, stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -155,13 +136,13 @@ where
     let service = service_fn(|request| {
         asked.notify_one();
         let context = Arc::clone(&context);
-        async move { Ok::<_, Infallible>(routes::answer(&context, door, request).await) }
+        async move { Ok::<_, Infallible>(routes::answer(&context, endpoint, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(context.limits.head)
         .max_buf_size(BUFFER_BYTES)
-        .serve_connection(TokioIo::new(Patient::new(stream, context.limits.write)), service);
+        .serve_connection(TokioIo::new(WriteTimeout::new(stream, context.limits.write)), service);
     let mut connection = pin!(connection);
     let stopped_and_asked = async {
         stopped(&mut stop).await;
@@ -178,10 +159,4 @@ where
     if let Err(error) = ended {
         tracing::debug!("admin: a connection ended early: {error}");
     }
-}
-
-/// Returns when the server is to stop. Cancel safe.
-pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // A sender that is gone stops us as well. The guard inside is dropped here: it must not live across an await.
-    let _ = stop.wait_for(|stop| *stop).await;
 }

@@ -10,9 +10,10 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::timeout;
 
-use super::server::{Limits, serve_within};
+use super::context::AdminLimits;
+use super::server::serve_within;
 use crate::api::client::{Client, ClientError};
-use crate::api::status::*;
+use crate::api::*;
 use crate::config;
 use crate::control::{Command, Handle, StatusSnapshot};
 use crate::domain::Color;
@@ -140,14 +141,14 @@ async fn stand_in(mut commands: mpsc::Receiver<Command>, ready: bool) {
     }
 }
 
-/// Limits that no test reaches by accident.
-const LIMITS: Limits = Limits { head: PATIENCE, body: PATIENCE, write: PATIENCE };
+/// AdminLimits that no test reaches by accident.
+const LIMITS: AdminLimits = AdminLimits { head: PATIENCE, body: PATIENCE, write: PATIENCE };
 
 fn serve(token: Option<&str>, socket: Option<PathBuf>, ready: bool) -> Served {
     serve_limited(LIMITS, token, socket, ready)
 }
 
-fn serve_limited(limits: Limits, token: Option<&str>, socket: Option<PathBuf>, ready: bool) -> Served {
+fn serve_limited(limits: AdminLimits, token: Option<&str>, socket: Option<PathBuf>, ready: bool) -> Served {
     let listen = "127.0.0.1:0".parse().unwrap();
     let mut config = config::Admin { listen, token: token.map(str::to_owned), socket };
     let bound = super::bind(&config, &mut crate::handover::Inherited::default()).unwrap();
@@ -162,13 +163,13 @@ fn serve_limited(limits: Limits, token: Option<&str>, socket: Option<PathBuf>, r
 }
 
 /// One answer: its status, its head in lower case, its body.
-struct Answer {
+struct AdminResponse {
     status: u16,
     head: String,
     body: String,
 }
 
-impl Answer {
+impl AdminResponse {
     fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error} in {:?}", self.body))
     }
@@ -179,7 +180,7 @@ impl Answer {
 }
 
 /// Sends `text` and reads until the server closes.
-async fn raw(address: SocketAddr, text: &str) -> Answer {
+async fn raw(address: SocketAddr, text: &str) -> AdminResponse {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(text.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
@@ -187,11 +188,11 @@ async fn raw(address: SocketAddr, text: &str) -> Answer {
     let answer = String::from_utf8(answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
-    Answer { status, head: head.to_lowercase(), body: body.to_owned() }
+    AdminResponse { status, head: head.to_lowercase(), body: body.to_owned() }
 }
 
 /// A request with a good `Host`, the header lines of `more` and a body.
-async fn ask(served: &Served, line: &str, more: &str, body: &str) -> Answer {
+async fn ask(served: &Served, line: &str, more: &str, body: &str) -> AdminResponse {
     let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     let text = format!("{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{more}{length}\r\n{body}");
     raw(served.address, &text).await
@@ -337,7 +338,7 @@ async fn the_dashboard_runs_its_own_script_only_and_cannot_be_framed() {
     let linked = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\n";
     let (one, two) = (ask(&served, "GET /", linked, "").await, ask(&served, "GET /", "", "").await);
     assert_eq!(one.status, 200, "a link from elsewhere is fine");
-    let nonce = |answer: &Answer| {
+    let nonce = |answer: &AdminResponse| {
         let (_, rest) = answer.head.split_once("script-src 'nonce-").expect("a nonce in the policy");
         rest[..32].to_owned()
     };
@@ -385,7 +386,7 @@ async fn events_are_told_as_they_happen_and_end_with_the_server() {
 #[tokio::test]
 async fn a_client_that_sends_nothing_or_half_is_closed() {
     let soon = Duration::from_millis(50);
-    let served = serve_limited(Limits { head: soon, body: soon, ..LIMITS }, None, None, true);
+    let served = serve_limited(AdminLimits { head: soon, body: soon, ..LIMITS }, None, None, true);
     for half in ["", "GET /v1/status HTTP/1.1\r\nHost: local", "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
         // Reads until the server closes, and fails when it does not.
         raw(served.address, half).await;
@@ -397,7 +398,7 @@ async fn a_client_that_sends_nothing_or_half_is_closed() {
 
 #[tokio::test]
 async fn a_client_that_reads_nothing_is_closed() {
-    let served = serve_limited(Limits { write: Duration::from_millis(50), ..LIMITS }, None, None, true);
+    let served = serve_limited(AdminLimits { write: Duration::from_millis(50), ..LIMITS }, None, None, true);
     let stream = TcpStream::connect(served.address).await.unwrap();
     let (mut answers, mut requests) = stream.into_split();
     // Until the buffers of both ends are full of answers that nobody takes.
@@ -455,12 +456,12 @@ mod client {
         let folder = tempfile::tempdir().unwrap();
         let mut served = serve(Some("secret"), Some(folder.path().join("admin.sock")), true);
         let request = ChangeRequest { to: Some(Color::Green), ..ChangeRequest::default() };
-        for door in ["socket", "tcp"] {
+        for endpoint in ["socket", "tcp"] {
             let client = Client::new(&served.config);
-            assert_eq!(client.status().await.unwrap().services["recall"].epoch, 3, "{door}");
-            assert_eq!(client.flip("recall", &request, Some(3)).await.unwrap().epoch, 4, "{door}");
-            assert!((client.drain("recall").await.unwrap().seconds - 0.5).abs() < f64::EPSILON, "{door}");
-            assert_eq!(client.reload("cli:ann").await.unwrap().changes, ["cli:ann"], "{door}");
+            assert_eq!(client.status().await.unwrap().services["recall"].epoch, 3, "{endpoint}");
+            assert_eq!(client.flip("recall", &request, Some(3)).await.unwrap().epoch, 4, "{endpoint}");
+            assert!((client.drain("recall").await.unwrap().seconds - 0.5).abs() < f64::EPSILON, "{endpoint}");
+            assert_eq!(client.reload("cli:ann").await.unwrap().changes, ["cli:ann"], "{endpoint}");
             served.config.socket = None;
         }
     }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use crate::api::status::{
+use crate::api::{
     ChangeRequest, Changed, Drained, FreezeRequest, Frozen, Pass, Refusal, RehearsalReport, Reloaded, Status,
     ThawRequest, Thawed, Upgraded,
 };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use super::deploy;
-use crate::api::status::ChangeRequest;
+use crate::api::ChangeRequest;
 use crate::config;
 use crate::deploy::base_url::BaseUrl;
 use crate::deploy::smoke;

@@ -13,7 +13,7 @@ use super::args::{How, pick};
 use super::failure::{Failure, ROLLED_BACK, UNDER_WAY};
 use super::{Form, complain, print, print_json};
 use crate::api::client::{Client, ClientError};
-use crate::api::status::{Changed, Drained, Phase, Refusal, RefusalCode, ServiceStatus};
+use crate::api::{Changed, Drained, Phase, Refusal, RefusalCode, ServiceStatus};
 use crate::config::Config;
 use crate::deploy::journal::Journal;
 use crate::domain::Color;

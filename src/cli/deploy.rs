@@ -7,7 +7,7 @@ use super::args::{pick, who};
 use super::failure::Failure;
 use super::{Form, complain, in_runtime};
 use crate::api::client::{Client, ClientError};
-use crate::api::status::{Refusal, RefusalCode};
+use crate::api::{Refusal, RefusalCode};
 use crate::config::{Config, Service};
 use crate::deploy::journal::Intent;
 use crate::deploy::outcome::Outcome;

@@ -4,7 +4,7 @@ use super::args::{pick, who};
 use super::failure::Failure;
 use super::{Form, print, print_json};
 use crate::api::client::Client;
-use crate::api::status::{FreezeRequest, Frozen, ThawRequest, Thawed};
+use crate::api::{FreezeRequest, Frozen, ThawRequest, Thawed};
 use crate::domain::freeze::What;
 
 async fn known(client: &Client, service: Option<&str>) -> Result<String, Failure> {

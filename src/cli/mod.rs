@@ -25,7 +25,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::api::client::{Client, ClientError};
-use crate::api::status::{FreezeRequest, Status};
+use crate::api::{FreezeRequest, Status};
 use crate::config::{self, Config};
 use crate::demo::sample;
 use crate::deploy::journal::Intent;

@@ -8,8 +8,8 @@ use serde_json::json;
 use super::args::{pick, who};
 use super::failure::Failure;
 use super::{Form, print, print_json};
+use crate::api::Pass;
 use crate::api::client::Client;
-use crate::api::status::Pass;
 use crate::config::{Config, Proxy, Service};
 
 /// Asks for a pass and prints it. `url` is where clients reach the service; `None`: as far as the config knows.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::api::status::{
+use crate::api::{
     Answered, CertificateStatus, ColorStatus, FreezeStatus, Latency, Noise, RehearsalReport, RehearsalStatus,
     RehearsedDifference, Replays, ServiceStatus, Status, SyntheticStatus, WatchNote, WatchStanding, WatchStatus,
 };
@@ -321,7 +321,7 @@ fn bar(evidence: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::status::{LongLived, Phase, UpstreamStatus, WatchStatus};
+    use crate::api::{LongLived, Phase, UpstreamStatus, WatchStatus};
     use crate::domain::freeze::What;
 
     fn color(ready: bool, reason: Option<&str>, address: &str) -> ColorStatus {

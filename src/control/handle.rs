@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::api::status::{
+use crate::api::{
     ChangeRequest, Changed, Drained, Event, FreezeRequest, Frozen, Pass, Refusal, RefusalCode, RehearsalReport,
     Reloaded, ThawRequest, Thawed, Upgraded,
 };

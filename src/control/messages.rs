@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::api::status::{EventKind, Refusal, RefusalCode, Verdict};
+use crate::api::{EventKind, Refusal, RefusalCode, Verdict};
 use crate::domain::Color;
 use crate::domain::cutover::{Change, ChangeError, Notice, Reason, Requested, RollbackEvidence, UnderWay, WatchEnd};
 use crate::domain::freeze::{self, Freeze};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::api::status::Status;
+use crate::api::Status;
 use crate::domain::Color;
 use crate::domain::cutover::{Reason, WatchEndKind};
 use crate::routing::{ColorStats, QueueOutcome, RehearsalResult};

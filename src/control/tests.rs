@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::api::status::{ChangeRequest, Changed, Drained, EventKind, Phase, Refusal, RefusalCode, Reloaded};
+use crate::api::{ChangeRequest, Changed, Drained, EventKind, Phase, Refusal, RefusalCode, Reloaded};
 use crate::config::Config;
 use crate::domain::Color;
 use crate::domain::cutover::Reason;
@@ -97,11 +97,11 @@ async fn run(blue: &App, green: &App, more: &str) -> Running {
 }
 
 impl Running {
-    async fn status(&self) -> crate::api::status::ServiceStatus {
+    async fn status(&self) -> crate::api::ServiceStatus {
         self.handle.observe().await.unwrap().status.services.remove("recall").unwrap()
     }
 
-    async fn until(&self, what: &str, is: impl Fn(&crate::api::status::ServiceStatus) -> bool) {
+    async fn until(&self, what: &str, is: impl Fn(&crate::api::ServiceStatus) -> bool) {
         for _ in 0..500 {
             if is(&self.status().await) {
                 return;

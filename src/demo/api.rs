@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::stage::{SERVICE, Trouble};
-use crate::api::status::{ChangeRequest, Changed, Refusal, Status};
+use crate::api::{ChangeRequest, Changed, Refusal, Status};
 use crate::domain::Color;
 use crate::http_client::send;
 

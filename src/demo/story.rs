@@ -13,7 +13,7 @@ use super::screen::Screen;
 use super::stage::{SERVICE, Stage, Trouble};
 use super::verdict::{Act, Told, judge};
 use super::{Options, api};
-use crate::api::status::{Phase, RefusalCode, ServiceStatus};
+use crate::api::{Phase, RefusalCode, ServiceStatus};
 use crate::domain::Color;
 
 /// How long anything in the story may take; each is a matter of a second or a few.

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::api::client::{Client, ClientError};
-use crate::api::status::{FreezeRequest, ThawRequest};
+use crate::api::{FreezeRequest, ThawRequest};
 use crate::domain::freeze::What;
 
 /// The length of the lease.

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::api::client::{Client, ClientError};
-use crate::api::status::{ServiceStatus, Status};
+use crate::api::{ServiceStatus, Status};
 use crate::config::Service;
 use crate::deploy::base_url::{BaseUrl, BaseUrlError, ProbeError};
 use crate::docker::{Container, ContainerSelector, ContainerUsage, DockerError, usage};

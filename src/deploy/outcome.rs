@@ -1,7 +1,7 @@
 //! Says how a deploy ended: the outcome for programs, the exit code, and a sentence for people.
 
+use crate::api::Refusal;
 use crate::api::client::ClientError;
-use crate::api::status::Refusal;
 
 /// How a deploy ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 //! The order of the steps, and what undoes them, is decided in `domain::release`. `run` performs them.
 
 use crate::api::client::ClientError;
-use crate::api::status::{ChangeRequest, Phase};
+use crate::api::{ChangeRequest, Phase};
 use crate::config::{Config, Service};
 use crate::deploy::journal::{Intent, Journal, JournalError, JournalStart, Lock};
 use crate::deploy::outcome::{DeployReport, Outcome, of_refusal};

@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::api::ServiceStatus;
 use crate::api::client::{Client, ClientError};
-use crate::api::status::ServiceStatus;
 use crate::config::{Check, Config, Deploy, EnvFile, Problem, Protocol, Service};
 use crate::deploy::base_url::{BaseUrl, BaseUrlError, ProbeError, ProbeScheme};
 use crate::deploy::compose::Compose;

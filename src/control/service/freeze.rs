@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::status::FreezeStatus;
+use crate::api::FreezeStatus;
 use crate::config;
 use crate::control::messages::seconds;
 use crate::domain::freeze::{Freeze, FreezeEnd, Freezer, What};

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::api::status::{RehearsalReport, SyntheticStatus};
+use crate::api::{RehearsalReport, SyntheticStatus};
 use crate::config;
 use crate::control::service::freeze::FreezeState;
 use crate::control::service::rehearsal::RehearsalState;

@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use crate::api::status::{Changed, Drained, Refusal};
+use crate::api::{Changed, Drained, Refusal};
 
 /// Whether the answer to a change comes when the change is made, or when the old color is drained as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::status::{Drained, Replays, Verdict, WatchNote};
+use crate::api::{Drained, Replays, Verdict, WatchNote};
 use crate::control::service::sampler::{History, SlowRules};
 use crate::domain::cutover::CutoverSnapshot;
 use crate::domain::health::UpstreamHealth;

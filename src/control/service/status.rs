@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::api::status::{
-    Answered, ColorStatus, LongLived, Phase, ServiceStatus, UpstreamStatus, WatchStanding, WatchStatus,
-};
+use crate::api::{Answered, ColorStatus, LongLived, Phase, ServiceStatus, UpstreamStatus, WatchStanding, WatchStatus};
 use crate::control::messages::{seconds, span};
 use crate::control::service::ServiceState;
 use crate::domain::Color;

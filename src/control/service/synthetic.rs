@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
-use crate::api::status::{Answered, SyntheticStatus};
+use crate::api::{Answered, SyntheticStatus};
 use crate::config::{self, ColorConfig};
 use crate::control::service::probe;
 use crate::control::service::sampler::SyntheticSample;

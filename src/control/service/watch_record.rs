@@ -1,6 +1,6 @@
 //! What is kept of a watch for people: in the status while it runs, in the evidence file when it takes traffic back.
 
-use crate::api::status::{Replays, Verdict, WatchNote};
+use crate::api::{Replays, Verdict, WatchNote};
 use crate::control::service::failures::FailureLog;
 use crate::domain::watch::WatchMode;
 use crate::os::clock;

@@ -4,7 +4,7 @@
 
 use tokio::sync::oneshot;
 
-use crate::api::status::{Changed, Refusal, RefusalCode};
+use crate::api::{Changed, Refusal, RefusalCode};
 use crate::control::handle::{ChangeCommand, Command};
 use crate::control::messages::{refusal, unknown};
 use crate::control::service::ServiceState;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::api::status::Drained;
+use crate::api::Drained;
 use crate::control::messages::seconds;
 use crate::control::service::ServiceState;
 use crate::control::task::Task;

@@ -1,6 +1,6 @@
 //! Feeds events to the machines, and carries out what they want done.
 
-use crate::api::status::Drained;
+use crate::api::Drained;
 use crate::control::messages::{announcement, api_verdict, noted, refusal, seconds};
 use crate::control::task::Task;
 use crate::control::task::evidence;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::api::status::{FreezeRequest, Frozen, Refusal, RefusalCode, ThawRequest, Thawed};
+use crate::api::{FreezeRequest, Frozen, Refusal, RefusalCode, ThawRequest, Thawed};
 use crate::config;
 use crate::control::messages::{self, seconds, unknown};
 use crate::control::service::freeze::EndedFreeze;

@@ -28,7 +28,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
 
-use crate::api::status::EventKind;
+use crate::api::EventKind;
 use crate::config::Config;
 use crate::control::handle::Command;
 use crate::control::service::ServiceState;

@@ -1,6 +1,6 @@
 //! Puts together what the control plane shows of itself.
 
-use crate::api::status::{CertificateStatus, Status};
+use crate::api::{CertificateStatus, Status};
 use crate::control::service::{ServiceState, status};
 use crate::control::status_snapshot::{HeldCount, StatusSnapshot};
 use crate::control::task::Task;

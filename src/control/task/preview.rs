@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_lc_rs::error::Unspecified;
 
-use crate::api::status::{Pass, Refusal, RefusalCode};
+use crate::api::{Pass, Refusal, RefusalCode};
 use crate::config::Config;
 use crate::control::saved_state::StateFolder;
 use crate::control::service::ServiceState;

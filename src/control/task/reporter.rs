@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::timeout;
 
-use crate::api::status::{Event, EventKind};
+use crate::api::{Event, EventKind};
 use crate::control::messages::Announcement;
 use crate::ledger::{Ledger, Line};
 use crate::os::clock;

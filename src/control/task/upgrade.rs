@@ -15,7 +15,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use tokio::sync::oneshot;
 
-use crate::api::status::{EventKind, Refusal, RefusalCode, Upgraded};
+use crate::api::{EventKind, Refusal, RefusalCode, Upgraded};
 use crate::control::handle::HandOverError;
 use crate::control::service::ServiceState;
 use crate::control::service::snapshot::ServiceSnapshot;

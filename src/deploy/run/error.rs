@@ -5,8 +5,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::api::Refusal;
 use crate::api::client::ClientError;
-use crate::api::status::Refusal;
 use crate::deploy::command::CommandError;
 use crate::deploy::compose::ComposeError;
 use crate::deploy::freeze_lease::FreezeError;

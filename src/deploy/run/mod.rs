@@ -20,7 +20,7 @@ mod undo;
 
 use std::time::Duration;
 
-use crate::api::status::ServiceStatus;
+use crate::api::ServiceStatus;
 use crate::deploy::compose::{self, Compose};
 use crate::deploy::freeze_lease::FreezeLease;
 use crate::deploy::journal::{Decided, Journal, JournalError, Lock};

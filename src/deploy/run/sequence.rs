@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 
-use crate::api::status::ChangeRequest;
+use crate::api::ChangeRequest;
 use crate::deploy::journal::Journal;
 use crate::deploy::outcome::{DeployReport, Outcome, of_refusal};
 use crate::deploy::run::{DeployRun, StepError};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::api::client::ClientError;
-use crate::api::status::{ChangeRequest, Phase, RefusalCode, ServiceStatus, Verdict};
+use crate::api::{ChangeRequest, Phase, RefusalCode, ServiceStatus, Verdict};
 use crate::config::Retire;
 use crate::deploy::files;
 use crate::deploy::journal::Intent;

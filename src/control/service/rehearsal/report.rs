@@ -1,6 +1,6 @@
 //! A rehearsal in the words of the API.
 
-use crate::api::status::{Latency, Noise, RehearsalFinding, RehearsalReport, RehearsalStatus, RehearsedDifference};
+use crate::api::{Latency, Noise, RehearsalFinding, RehearsalReport, RehearsalStatus, RehearsedDifference};
 use crate::config;
 use crate::control::service::rehearsal::RehearsalState;
 use crate::control::service::upstreams::Upstreams;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::api::status::{Replays, SyntheticStatus, WatchNote};
+use crate::api::{Replays, SyntheticStatus, WatchNote};
 use crate::config::ColorConfig;
 use crate::control::messages::seconds;
 use crate::docker::DockerError;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::api::status::{Refusal, Reloaded};
+use crate::api::{Refusal, Reloaded};
 use crate::config::{Config, Problems};
 use crate::control::file_watch::{self, Contents};
 use crate::control::saved_state::{StateError, StateFolder};

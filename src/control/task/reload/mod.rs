@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::api::status::{EventKind, Refusal, RefusalCode, Reloaded};
+use crate::api::{EventKind, Refusal, RefusalCode, Reloaded};
 use crate::config::{self, Config};
 use crate::control::file_watch::Contents;
 use crate::control::messages::unknown;

@@ -1,4 +1,4 @@
-//! Answers: JSON, text, the dashboard, and every way to say no.
+//! Responses: JSON, text, the dashboard, and every way to say no.
 //!
 //! A failure is always `{"error":{"code":…,"message":…}}`, whether the control plane refused or the request was wrong.
 
@@ -11,71 +11,71 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 
 use super::events::EventStream;
-use crate::api::status::Refusal;
+use crate::api::Refusal;
 
 /// What is sent: a whole body, or events without end.
-pub(super) type Answer = Response<Either<Full<Bytes>, EventStream>>;
+pub(super) type AdminResponse = Response<Either<Full<Bytes>, EventStream>>;
 
 /// Why a request was not done.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
     header: Option<(HeaderName, &'static str)>,
 }
 
-impl Failure {
+impl ApiError {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Failure { status, code, message: message.into(), header: None }
+        ApiError { status, code, message: message.into(), header: None }
     }
 
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
-        Failure::new(StatusCode::BAD_REQUEST, "bad_request", message)
+        ApiError::new(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
     pub(super) fn foreign_host(message: impl Into<String>) -> Self {
-        Failure::new(StatusCode::FORBIDDEN, "foreign_host", message)
+        ApiError::new(StatusCode::FORBIDDEN, "foreign_host", message)
     }
 
     pub(super) fn foreign_origin(message: &str) -> Self {
-        Failure::new(StatusCode::FORBIDDEN, "foreign_origin", message)
+        ApiError::new(StatusCode::FORBIDDEN, "foreign_origin", message)
     }
 
     pub(super) fn unauthorized(message: &str) -> Self {
-        let failure = Failure::new(StatusCode::UNAUTHORIZED, "unauthorized", message);
-        Failure { header: Some((WWW_AUTHENTICATE, "Bearer")), ..failure }
+        let failure = ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message);
+        ApiError { header: Some((WWW_AUTHENTICATE, "Bearer")), ..failure }
     }
 
     pub(super) fn not_found(path: &str) -> Self {
-        Failure::new(StatusCode::NOT_FOUND, "not_found", format!("there is no {path} here; try GET /v1/status"))
+        ApiError::new(StatusCode::NOT_FOUND, "not_found", format!("there is no {path} here; try GET /v1/status"))
     }
 
     pub(super) fn wrong_method(allow: &'static str) -> Self {
-        let failure = Failure::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", format!("use {allow}"));
-        Failure { header: Some((ALLOW, allow)), ..failure }
+        let failure = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", format!("use {allow}"));
+        ApiError { header: Some((ALLOW, allow)), ..failure }
     }
 
     pub(super) fn not_json() -> Self {
         let message = "a body must be JSON: send Content-Type: application/json";
-        Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
+        ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
     }
 
     pub(super) fn too_large(bytes_max: usize) -> Self {
         let message = format!("the body is longer than {bytes_max} bytes");
-        Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
     }
 
     pub(super) fn too_slow() -> Self {
-        Failure::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body did not arrive in time")
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body did not arrive in time")
     }
 
     pub(super) fn too_many_readers(max: usize) -> Self {
         let message = format!("{max} clients already read events; poll GET /v1/status instead");
-        Failure::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_readers", message)
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_readers", message)
     }
 
-    pub(super) fn into_answer(self) -> Answer {
+    pub(super) fn into_response(self) -> AdminResponse {
         let mut answer = error(self.status, &serde_json::json!({ "code": self.code, "message": self.message }));
         if let Some((name, value)) = self.header {
             answer.headers_mut().insert(name, HeaderValue::from_static(value));
@@ -85,24 +85,24 @@ impl Failure {
 }
 
 /// A refusal of the control plane, in the API's words.
-pub(super) fn refused(refusal: &Refusal) -> Answer {
+pub(super) fn refused(refusal: &Refusal) -> AdminResponse {
     let status = StatusCode::from_u16(refusal.code.http_status()).expect("every refusal code has a real status");
     error(status, refusal)
 }
 
-fn error(status: StatusCode, error: &impl Serialize) -> Answer {
+fn error(status: StatusCode, error: &impl Serialize) -> AdminResponse {
     json(status, &serde_json::json!({ "error": error }))
 }
 
 /// `value` as JSON, one line.
-pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> AdminResponse {
     let mut body = serde_json::to_vec(value).expect("our own types have a JSON form");
     body.push(b'\n');
     whole(status, "application/json", body)
 }
 
 /// A body with its type. Nothing here may be cached: the next answer is another one.
-pub(super) fn whole(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+pub(super) fn whole(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> AdminResponse {
     let mut answer = Response::new(Either::Left(Full::new(body.into())));
     *answer.status_mut() = status;
     set_common(&mut answer, kind);
@@ -110,13 +110,13 @@ pub(super) fn whole(status: StatusCode, kind: &'static str, body: impl Into<Byte
 }
 
 /// Server-sent events.
-pub(super) fn stream(events: EventStream) -> Answer {
+pub(super) fn stream(events: EventStream) -> AdminResponse {
     let mut answer = Response::new(Either::Right(events));
     set_common(&mut answer, "text/event-stream");
     answer
 }
 
-fn set_common(answer: &mut Answer, kind: &'static str) {
+fn set_common(answer: &mut AdminResponse, kind: &'static str) {
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -124,14 +124,14 @@ fn set_common(answer: &mut Answer, kind: &'static str) {
 }
 
 /// Adds the epoch as the ETag that a later `If-Match` may name.
-pub(super) fn with_epoch(mut answer: Answer, epoch: u64) -> Answer {
+pub(super) fn with_epoch(mut answer: AdminResponse, epoch: u64) -> AdminResponse {
     let value = HeaderValue::from_str(&format!("\"{epoch}\"")).expect("digits and quotes are a header value");
     answer.headers_mut().insert(ETAG, value);
     answer
 }
 
 /// The dashboard: only its own script and style run, it talks only to us, and nobody may frame it.
-pub(super) fn dashboard() -> Answer {
+pub(super) fn dashboard() -> AdminResponse {
     // Keys of a `RandomState` come from the system's random source: 128 bits that no page can guess.
     let nonce = format!("{:016x}{:016x}", RandomState::new().hash_one(0), RandomState::new().hash_one(1));
     let page = include_str!("dashboard.html").replace("NONCE", &nonce);
