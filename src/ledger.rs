@@ -58,11 +58,11 @@ impl Place {
 /// The ledger of this process.
 pub struct Ledger {
     queue: SyncSender<Order>,
-    shared: Arc<Mutex<Shared>>,
+    shared: Arc<Mutex<LedgerState>>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct LedgerState {
     recent: VecDeque<String>,
     problem: Option<String>,
     /// Lines that nobody waited for any more, and that no line has told of yet.
@@ -81,7 +81,7 @@ impl Ledger {
     /// When the writing thread cannot be started.
     pub fn open(place: Place) -> io::Result<Self> {
         let recent = tail(&place.path, RECENT_MAX).unwrap_or_default().into();
-        let shared = Arc::new(Mutex::new(Shared { recent, ..Shared::default() }));
+        let shared = Arc::new(Mutex::new(LedgerState { recent, ..LedgerState::default() }));
         let (queue, orders) = sync_channel(WAITING_MAX);
         let theirs = Arc::clone(&shared);
         batch_thread::spawn("ledger", move || write_all(&place, &orders, &theirs))?;
@@ -118,11 +118,11 @@ impl Ledger {
     }
 }
 
-fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+fn lock(shared: &Mutex<LedgerState>) -> MutexGuard<'_, LedgerState> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn write_all(place: &Place, orders: &Receiver<Order>, shared: &Mutex<Shared>) {
+fn write_all(place: &Place, orders: &Receiver<Order>, shared: &Mutex<LedgerState>) {
     let mut waiting = VecDeque::new();
     let mut again = Instant::now();
     loop {
@@ -145,7 +145,7 @@ fn write_all(place: &Place, orders: &Receiver<Order>, shared: &Mutex<Shared>) {
 }
 
 /// Writes what waits, in order, up to the first line that does not get there.
-fn write_waiting(place: &Place, waiting: &mut VecDeque<Line>, shared: &Mutex<Shared>) {
+fn write_waiting(place: &Place, waiting: &mut VecDeque<Line>, shared: &Mutex<LedgerState>) {
     while let Some(line) = waiting.front() {
         let appended = append(place, line);
         let mut shared = lock(shared);

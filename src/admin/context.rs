@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
-use super::guard::HostCheck;
 use crate::control::Handle;
 
 /// How long a client may keep us waiting.
@@ -17,6 +16,16 @@ pub(super) struct AdminLimits {
     pub(super) body: Duration,
     /// A write that waits longer for its reader ends the connection.
     pub(super) write: Duration,
+}
+
+/// How names in `Host` are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HostCheck {
+    /// Loopback names and addresses, and the listen address.
+    Known,
+    /// Any: the address is reachable from elsewhere under names we cannot know, and a token guards it. A page that
+    /// makes its own name resolve to us does not have the token.
+    Any,
 }
 
 /// What every request needs, shared by all connections.

@@ -9,6 +9,7 @@ use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, IF_MATCH, ORIGIN};
 use hyper::http::uri::Authority;
 
+use super::context::HostCheck;
 use super::response::ApiError;
 
 /// Where a request came in.
@@ -18,16 +19,6 @@ pub(super) enum Endpoint {
     Tcp(SocketAddr),
     /// `admin.socket`: no browser gets here, and the file's mode says who may.
     Socket,
-}
-
-/// How names in `Host` are checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HostCheck {
-    /// Loopback names and addresses, and the listen address.
-    Known,
-    /// Any: the address is reachable from elsewhere under names we cannot know, and a token guards it. A page that
-    /// makes its own name resolve to us does not have the token.
-    Any,
 }
 
 /// Returns how names are checked for `listen`, given whether a token guards it.

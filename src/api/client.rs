@@ -291,25 +291,25 @@ impl Client {
 
     fn understand<T: DeserializeOwned>(&self, status: StatusCode, body: &[u8]) -> Result<T, ClientError> {
         #[derive(Deserialize)]
-        struct Refused {
+        struct RefusalBody {
             error: Refusal,
         }
         #[derive(Deserialize)]
-        struct Failed {
-            error: Message,
+        struct ErrorBody {
+            error: ErrorText,
         }
         #[derive(Deserialize)]
-        struct Message {
+        struct ErrorText {
             message: String,
         }
         let strange = |what| ClientError::Strange { address: self.address.to_string(), what };
         if status.is_success() {
             return serde_json::from_slice(body).map_err(|error| strange(error.to_string()));
         }
-        if let Ok(Refused { error }) = serde_json::from_slice(body) {
+        if let Ok(RefusalBody { error }) = serde_json::from_slice(body) {
             return Err(ClientError::Refused(error));
         }
-        let message = serde_json::from_slice(body).map(|Failed { error: Message { message } }| message);
+        let message = serde_json::from_slice(body).map(|ErrorBody { error: ErrorText { message } }| message);
         Err(match (status, message) {
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, Ok(message)) => ClientError::Denied(message),
             (_, Ok(message)) => strange(format!("{status}: {message}")),

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::deploy;
 use crate::api::ChangeRequest;
 use crate::config;
 use crate::deploy::base_url::BaseUrl;
@@ -79,7 +78,7 @@ pub(super) enum Verb {
         /// The service; not needed if there is only one
         service: Option<String>,
         /// Go back to this release
-        #[arg(long, value_name = "TAG", value_parser = deploy::tag, conflicts_with_all = ["force", "no_wait"])]
+        #[arg(long, value_name = "TAG", value_parser = tag, conflicts_with_all = ["force", "no_wait"])]
         to_tag: Option<String>,
         #[command(flatten)]
         how: How,
@@ -92,10 +91,10 @@ pub(super) enum Verb {
         /// The service; not needed if there is only one
         service: Option<String>,
         /// The release: an immutable tag of the service's image
-        #[arg(long, value_name = "TAG", value_parser = deploy::tag)]
+        #[arg(long, value_name = "TAG", value_parser = tag)]
         image_tag: String,
         /// blue-green or recreate [default: deploy.strategy of the service]
-        #[arg(long, value_parser = deploy::strategy)]
+        #[arg(long, value_parser = strategy)]
         strategy: Option<Strategy>,
         /// Print the plan with its exact commands, and change nothing
         #[arg(long)]
@@ -291,6 +290,23 @@ impl How {
     pub(super) fn request(&self, to: Option<Color>) -> ChangeRequest {
         ChangeRequest { to, force: self.force, wait: Some(false), dry_run: self.dry_run, by: Some(who()) }
     }
+}
+
+/// Parses a strategy as it is typed.
+fn strategy(text: &str) -> Result<Strategy, &'static str> {
+    [Strategy::BlueGreen, Strategy::Recreate]
+        .into_iter()
+        .find(|strategy| strategy.as_str() == text)
+        .ok_or("blue-green or recreate")
+}
+
+/// Parses an image tag, with the characters that Docker allows.
+fn tag(text: &str) -> Result<String, &'static str> {
+    let is_first = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let is_tag = text.len() <= 128
+        && text.bytes().next().is_some_and(is_first)
+        && text.bytes().all(|b| is_first(b) || b == b'.' || b == b'-');
+    if is_tag { Ok(text.to_owned()) } else { Err("letters, digits, _ . and -, at most 128, such as sha-1f2e3d4") }
 }
 
 /// Who asks, for the ledger: `cli:ann`, also under sudo.

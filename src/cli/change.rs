@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::args::{How, pick};
 use super::failure::{Failure, ROLLED_BACK, UNDER_WAY};
-use super::{Form, complain, print, print_json};
+use super::output::{Form, complain, print, print_json};
 use crate::api::client::{Client, ClientError};
 use crate::api::{Changed, Drained, Phase, Refusal, RefusalCode, ServiceStatus};
 use crate::config::Config;

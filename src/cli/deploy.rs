@@ -4,8 +4,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::args::{pick, who};
+use super::connect::in_runtime;
 use super::failure::Failure;
-use super::{Form, complain, in_runtime};
+use super::output::{Form, complain};
 use crate::api::client::{Client, ClientError};
 use crate::api::{Refusal, RefusalCode};
 use crate::config::{Config, Service};
@@ -116,21 +117,4 @@ fn stopped_tag(target: &DeployTarget<'_>, color: Color) -> Result<Option<String>
         Ok(Err(error)) => Err(format!("cannot tell whether it runs at all: {error}")),
         Err(failure) => Err(failure.to_string()),
     }
-}
-
-/// Parses a strategy as it is typed.
-pub(super) fn strategy(text: &str) -> Result<Strategy, &'static str> {
-    [Strategy::BlueGreen, Strategy::Recreate]
-        .into_iter()
-        .find(|strategy| strategy.as_str() == text)
-        .ok_or("blue-green or recreate")
-}
-
-/// Parses an image tag, with the characters that Docker allows.
-pub(super) fn tag(text: &str) -> Result<String, &'static str> {
-    let is_first = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    let is_tag = text.len() <= 128
-        && text.bytes().next().is_some_and(is_first)
-        && text.bytes().all(|b| is_first(b) || b == b'.' || b == b'-');
-    if is_tag { Ok(text.to_owned()) } else { Err("letters, digits, _ . and -, at most 128, such as sha-1f2e3d4") }
 }

@@ -2,7 +2,7 @@
 
 use super::args::{pick, who};
 use super::failure::Failure;
-use super::{Form, print, print_json};
+use super::output::{Form, print, print_json};
 use crate::api::client::Client;
 use crate::api::{FreezeRequest, Frozen, ThawRequest, Thawed};
 use crate::domain::freeze::What;

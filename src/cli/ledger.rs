@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::failure::Failure;
-use super::{Form, complain, print, print_json};
+use super::output::{Form, complain, print, print_json};
 use crate::config::Config;
 use crate::ledger::{self, Place, Verified, without_chain};
 

@@ -5,23 +5,23 @@
 
 mod args;
 mod change;
+mod connect;
 mod deploy;
 mod failure;
 mod freeze;
 mod ledger;
 mod monitor;
+mod output;
 mod preview;
 mod screen;
 mod smoke;
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use serde::Serialize;
 use serde_json::json;
 
 use crate::api::client::{Client, ClientError};
@@ -33,18 +33,13 @@ use crate::deploy::start::Mode;
 use crate::handover::Inherited;
 use crate::{demo, serve};
 use args::{Cli, LedgerJob, Verb};
+use connect::{client, in_runtime, reach};
 use deploy::DeployArgs;
 use failure::Failure;
+use output::{Form, complain, print, print_json};
 
 /// Between two screens of `status --watch`.
 const REFRESH: Duration = Duration::from_secs(1);
-
-/// How results are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    Text,
-    Json,
-}
 
 /// Runs one verb.
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
@@ -147,45 +142,6 @@ fn perform(cli: Cli, form: Form) -> Result<ExitCode, Failure> {
 /// Reads `--dry-run`.
 fn mode(dry_run: bool) -> Mode {
     if dry_run { Mode::DryRun } else { Mode::Real }
-}
-
-/// What a client needs of the config. A file that was broken since the proxy started must not keep anybody from rolling
-/// back.
-fn reach(path: &Path) -> Result<Config, Failure> {
-    let (config, problems) = Config::load_for_client(path)?;
-    if let Some(problems) = problems {
-        complain(&format!(
-            "cutover: the config is not valid; going on with its [admin] and [state]. See `cutover check`\n{problems}\n"
-        ));
-    }
-    Ok(config)
-}
-
-fn client(path: &Path) -> Result<Client, Failure> {
-    Ok(Client::new(&reach(path)?.admin))
-}
-
-fn in_runtime<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(work),
-        Err(error) => Err(Failure::Failed(format!("cannot start the runtime: {error}; are too many files open?"))),
-    }
-}
-
-/// Prints a result. A reader that has left (`| head`) is no failure of the verb.
-fn print(text: &str) {
-    let mut out = std::io::stdout();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-}
-
-fn print_json(value: &impl Serialize) {
-    print(&format!("{}\n", serde_json::to_string_pretty(value).expect("our own types have a JSON form")));
-}
-
-/// Prints what is not a result: progress, errors.
-fn complain(text: &str) {
-    let mut err = std::io::stderr();
-    let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
 }
 
 fn check(config: &Config, form: Form) {

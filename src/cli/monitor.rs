@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::args::pick;
+use super::connect::{client, in_runtime};
 use super::failure::Failure;
-use super::{Form, client, in_runtime, print, print_json};
+use super::output::{Form, print, print_json};
 use crate::config::Config;
 use crate::deploy::monitor::{self, CheckStatus, ChecklistItem, MonitorError};
 

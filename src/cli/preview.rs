@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::args::{pick, who};
 use super::failure::Failure;
-use super::{Form, print, print_json};
+use super::output::{Form, print, print_json};
 use crate::api::Pass;
 use crate::api::client::Client;
 use crate::config::{Config, Proxy, Service};

@@ -9,8 +9,9 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::args::{SmokeArgs, who};
+use super::connect::reach;
 use super::failure::Failure;
-use super::{Form, complain, print, print_json, reach};
+use super::output::{Form, complain, print, print_json};
 use crate::config::{self, ColorConfig, Config, EnvFile, Service};
 use crate::deploy::base_url::{BaseUrl, ProbeScheme};
 use crate::deploy::smoke::{ReadyCheck, SmokeFailure, SmokePassed, SmokeTest, line, run};

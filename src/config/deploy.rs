@@ -17,7 +17,7 @@ pub struct Deploy {
     /// Default blue-green where both colors have an env file, otherwise recreate.
     pub strategy: Strategy,
     /// What `/version` must say. Default: the image tag.
-    pub version: Version,
+    pub version: ExpectedVersion,
     /// Whether writes are held from the snapshot to the flip. Default false.
     pub freeze: bool,
     /// What becomes of the old color after the watch. Default: it is stopped.
@@ -40,7 +40,7 @@ pub struct Deploy {
 
 /// What `/version` of a release must say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
+pub enum ExpectedVersion {
     /// Its image tag.
     Tag,
     /// Anything.
@@ -85,7 +85,7 @@ impl Default for Deploy {
         Deploy {
             compose_file: "deploy/docker-compose.yml".into(),
             strategy: Strategy::BlueGreen,
-            version: Version::Tag,
+            version: ExpectedVersion::Tag,
             freeze: false,
             retire: Retire::Stop,
             up_timeout: seconds(300),
@@ -112,7 +112,7 @@ pub(super) fn deploy(section: &Section<'_, '_>, colors: &[ColorConfig; 2]) -> De
     let deploy = Deploy {
         compose_file: path(section, "compose_file", "\"deploy/docker-compose.yml\"").unwrap_or(default.compose_file),
         strategy: strategy(section, colors),
-        version: section.word("version", [("tag", Version::Tag), ("any", Version::Any)]),
+        version: section.word("version", [("tag", ExpectedVersion::Tag), ("any", ExpectedVersion::Any)]),
         freeze: section.boolean("freeze", default.freeze),
         retire: section.word("retire", [("stop", Retire::Stop), ("keep", Retire::Keep)]),
         up_timeout: section.duration("up_timeout", default.up_timeout),

@@ -27,7 +27,7 @@ mod watch;
 pub use address::{Address, Cidr, NotANetwork, NotAnAddress};
 pub use beside::{Preview, SkewShield};
 pub use color::ColorConfig;
-pub use deploy::{Backup, Deploy, Migrate, Retire, Version};
+pub use deploy::{Backup, Deploy, ExpectedVersion, Migrate, Retire};
 pub use env_file::EnvFile;
 pub use file::{AccessLog, Admin, Config, LEDGER, Log, PLACES, State, find};
 pub use freeze::Freeze;

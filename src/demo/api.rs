@@ -47,7 +47,7 @@ pub async fn status(admin: SocketAddr) -> Result<Status, Trouble> {
 /// [`Trouble::Admin`] when there is neither.
 pub async fn flip(admin: SocketAddr, to: Color, wait: Wait) -> Result<Result<Changed, Refusal>, Trouble> {
     #[derive(Deserialize)]
-    struct Refused {
+    struct RefusalBody {
         error: Refusal,
     }
     let asked = "answer a flip";
@@ -57,7 +57,7 @@ pub async fn flip(admin: SocketAddr, to: Color, wait: Wait) -> Result<Result<Cha
     let path = format!("/v1/services/{SERVICE}/flip");
     match ask(asked, admin, "POST", &path, body.into()).await? {
         (200, body) => Ok(Ok(parse(asked, &body)?)),
-        (_, body) => Ok(Err(parse::<Refused>(asked, &body)?.error)),
+        (_, body) => Ok(Err(parse::<RefusalBody>(asked, &body)?.error)),
     }
 }
 

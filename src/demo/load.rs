@@ -44,11 +44,11 @@ const RECORDS_MAX: usize = 100_000;
 
 /// A running load; it stops when dropped.
 pub struct Load {
-    shared: Arc<Shared>,
+    shared: Arc<LoadState>,
     thread: Option<JoinHandle<()>>,
 }
 
-struct Shared {
+struct LoadState {
     target: SocketAddr,
     began: Instant,
     stop: AtomicBool,
@@ -62,7 +62,7 @@ impl Load {
     /// When there is no thread or runtime to be had.
     pub fn start(target: SocketAddr) -> io::Result<Load> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(LoadState {
             target,
             began: Instant::now(),
             stop: AtomicBool::new(false),
@@ -107,14 +107,14 @@ impl Drop for Load {
     }
 }
 
-impl Shared {
+impl LoadState {
     fn now(&self) -> Duration {
         self.began.elapsed()
     }
 }
 
 /// One connection's requests, until the load stops.
-async fn use_it(shared: Arc<Shared>, number: u32) {
+async fn use_it(shared: Arc<LoadState>, number: u32) {
     let mut connection = None;
     let mut due = EVERY * number / CONNECTIONS;
     let mut free_at = Duration::ZERO;

@@ -19,7 +19,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Where to hand lines over; cheap to clone.
 #[derive(Clone)]
 pub struct Lines {
-    waiting: SyncSender<Message>,
+    waiting: SyncSender<WriterMessage>,
     fate: Arc<Fate>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
@@ -39,7 +39,7 @@ impl Fate {
     }
 }
 
-enum Message {
+enum WriterMessage {
     Line(Vec<u8>),
     End,
 }
@@ -59,7 +59,7 @@ impl Lines {
 
     /// Hands over one line, its end included. Never waits.
     pub fn send(&self, line: Vec<u8>) {
-        if self.waiting.try_send(Message::Line(line)).is_err() {
+        if self.waiting.try_send(WriterMessage::Line(line)).is_err() {
             self.fate.dropped.fetch_add(1, Relaxed);
         }
     }
@@ -73,14 +73,14 @@ impl Lines {
     pub fn finish(&self) {
         let thread = self.thread.lock().ok().and_then(|mut thread| thread.take());
         if let Some(thread) = thread
-            && self.waiting.send(Message::End).is_ok()
+            && self.waiting.send(WriterMessage::End).is_ok()
         {
             let _ = thread.join();
         }
     }
 }
 
-fn write_all(inbox: &Receiver<Message>, out: impl Write, fate: &Fate) {
+fn write_all(inbox: &Receiver<WriterMessage>, out: impl Write, fate: &Fate) {
     let mut out = BufWriter::with_capacity(64 * 1024, out);
     loop {
         let next = match inbox.try_recv() {
@@ -95,13 +95,13 @@ fn write_all(inbox: &Receiver<Message>, out: impl Write, fate: &Fate) {
         };
         match next {
             // A full disk must not end the log: this line is lost, the next one may not be.
-            Ok(Message::Line(line)) => {
+            Ok(WriterMessage::Line(line)) => {
                 if let Err(error) = out.write_all(&line) {
                     fate.dropped.fetch_add(1, Relaxed);
                     fate.set_problem(Some(error));
                 }
             }
-            Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => break,
+            Ok(WriterMessage::End) | Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {}
         }
     }
@@ -120,12 +120,12 @@ fn flush(out: &mut BufWriter<impl Write>, fate: &Fate) -> io::Result<()> {
 }
 
 /// One line for [`Lines`], sent when dropped: what `tracing` writes an event into.
-pub struct Line {
+pub struct LineBuffer {
     lines: Lines,
     bytes: Vec<u8>,
 }
 
-impl Write for Line {
+impl Write for LineBuffer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -136,17 +136,17 @@ impl Write for Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for LineBuffer {
     fn drop(&mut self) {
         self.lines.send(std::mem::take(&mut self.bytes));
     }
 }
 
 impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Lines {
-    type Writer = Line;
+    type Writer = LineBuffer;
 
-    fn make_writer(&'a self) -> Line {
-        Line { lines: self.clone(), bytes: Vec::new() }
+    fn make_writer(&'a self) -> LineBuffer {
+        LineBuffer { lines: self.clone(), bytes: Vec::new() }
     }
 }
 

@@ -115,12 +115,12 @@ pub struct FreezeQueue {
     limits: config::Freeze,
     held: Arc<QueueStats>,
     /// Ordered by arrival; `None` once the freeze is over.
-    queue: Mutex<Option<Vec<Waiting>>>,
+    queue: Mutex<Option<Vec<QueuedRequest>>>,
 }
 
 /// A request in the queue.
 #[derive(Debug)]
-struct Waiting {
+struct QueuedRequest {
     since: Instant,
     /// Tells the request that its turn has come.
     turn: oneshot::Sender<()>,
@@ -167,7 +167,7 @@ impl FreezeQueue {
         }
         let (turn, heard) = oneshot::channel();
         let at = queue.iter().rposition(|waiting| waiting.since <= slot.since).map_or(0, |before| before + 1);
-        queue.insert(at, Waiting { since: slot.since, turn });
+        queue.insert(at, QueuedRequest { since: slot.since, turn });
         Some(heard)
     }
 

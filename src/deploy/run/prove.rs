@@ -2,7 +2,7 @@
 
 use tokio::time::{Instant, sleep};
 
-use crate::config::Version;
+use crate::config::ExpectedVersion;
 use crate::deploy::journal::Intent;
 use crate::deploy::run::{DeployRun, FailureCause, POLL, StepError};
 use crate::deploy::smoke::{self, ReadyCheck, SmokeCheck, SmokePassed, SmokeTest};
@@ -16,8 +16,8 @@ impl DeployRun<'_> {
     pub(super) async fn smoke(&mut self) -> Result<String, StepError> {
         let base = self.target.base(self.color())?;
         let expect_version = match self.target.deploy().version {
-            Version::Tag => Some(self.journal.tag.clone()),
-            Version::Any => None,
+            ExpectedVersion::Tag => Some(self.journal.tag.clone()),
+            ExpectedVersion::Any => None,
         };
         let containers = Some(self.target.containers(self.color()));
         let ready = ReadyCheck::Probed(self.target.service.health.path.clone());
@@ -32,7 +32,8 @@ impl DeployRun<'_> {
             }
             Ok(_) => Ok(format!("{base} serves")),
             Err(failure) => {
-                let is_version = failure.check == SmokeCheck::Version && self.target.deploy().version == Version::Tag;
+                let is_version =
+                    failure.check == SmokeCheck::Version && self.target.deploy().version == ExpectedVersion::Tag;
                 Err(FailureCause::Smoke { failure, hint: is_version.then_some(VERSION_HINT) }.into())
             }
         }
