@@ -20,9 +20,9 @@ use tracing_subscriber::EnvFilter;
 use crate::admin;
 use crate::api::Upgraded;
 use crate::config::Config;
-use crate::control::{self, Control, DataPlaneLinks, Handle};
+use crate::control::{self, Control, DataPlaneLinks, Handle, UpgradeError};
 use crate::handover::{
-    Inherited, Launcher, RunningSuccessor, UPGRADE_STATE_VERSION, UpgradeLink, UpgradeMessage, UpgradeState,
+    Inherited, Launcher, PassedOn, RunningSuccessor, UPGRADE_STATE_VERSION, UpgradeLink, UpgradeMessage, UpgradeState,
     notify_ready,
 };
 use crate::os::clock;
@@ -95,11 +95,13 @@ struct Running {
     control: JoinHandle<()>,
     stop_control: watch::Sender<bool>,
     asked: std::sync::mpsc::Receiver<ProcessCommand>,
-    stops: Arc<StopSignals>,
+    stops: Arc<StopRequests>,
     handle: Handle,
     /// Every socket that listens, once more.
     sockets: Vec<OwnedFd>,
     socket_file: Arc<AtomicBool>,
+    /// The lock on the state folder, once more; `None` where locks cannot be had.
+    state_lock: Option<OwnedFd>,
     launcher: io::Result<Launcher>,
 }
 
@@ -114,9 +116,9 @@ enum ProcessCommand {
 
 /// How often a stop was asked for.
 #[derive(Default)]
-struct StopSignals(AtomicU32);
+struct StopRequests(AtomicU32);
 
-impl StopSignals {
+impl StopRequests {
     fn add(&self) {
         self.0.fetch_add(1, Relaxed);
     }
@@ -155,7 +157,9 @@ fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartErr
         terminator: terminator.clone(),
         client_ends: Arc::clone(&client_ends),
     };
-    let mut control = control::start(config.clone(), links).map_err(|error| StartError(error.to_string()))?;
+    let mut control = control::start(config.clone(), links, inherited.state_lock.take())
+        .map_err(|error| StartError(error.to_string()))?;
+    let state_lock = control.state_lock();
 
     let (heard_log, log_config) = (log.clone(), config.log.clone());
     control.other_problem_by(Box::new(move || heard_log.problem(&log_config)));
@@ -174,7 +178,7 @@ fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartErr
         let _ = upgrades.send(ProcessCommand::Upgrade);
     }));
     let handle = control.handle.clone();
-    let stops: Arc<StopSignals> = Arc::default();
+    let stops: Arc<StopRequests> = Arc::default();
     // Before anything is served: a TERM in the first millisecond is a stop like any other.
     let signals = SignalHandler { asked: ask.clone(), stops: Arc::clone(&stops), handle: handle.clone() };
     signals.open().map_err(|error| StartError(format!("cannot install signal handlers: {error}")))?;
@@ -199,7 +203,7 @@ fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartErr
     if let Err(error) = notify_ready() {
         tracing::warn!("cannot tell systemd that the proxy serves: {error}");
     }
-    Ok(Running { plane, log, control, stop_control, asked, stops, handle, sockets, socket_file, launcher })
+    Ok(Running { plane, log, control, stop_control, asked, stops, handle, sockets, socket_file, state_lock, launcher })
 }
 
 /// Everything that listens, and each of its sockets once more.
@@ -269,33 +273,28 @@ impl Running {
 
     /// Starts a successor. Whether it serves or not, the control plane hears of it.
     fn upgrade(&self) -> Option<RunningSuccessor> {
-        let start = |launcher: &Launcher| {
-            if std::process::id() == 1 {
-                return Err(
-                    "this is the first process of its container, which ends with it; start a new container".into()
-                );
-            }
-            tracing::info!(program = %launcher.program().display(), "upgrading in place");
-            launcher.start(
-                &self.sockets,
-                || self.handle.hand_over_blocking().map_err(|why| why.to_string()),
-                || self.stops.any(),
-            )
-        };
-        let started = match &self.launcher {
-            Ok(launcher) => start(launcher),
-            Err(error) => Err(format!("cannot find the program of this process: {error}")),
-        };
-        let outcome = match &started {
-            Ok(started) => Ok(Upgraded { from_pid: std::process::id(), to_pid: started.pid }),
-            Err(why) => Err(why.clone()),
-        };
+        let started = self.start_successor();
         if started.is_ok() {
             // The successor listens there.
             self.socket_file.store(true, Relaxed);
         }
+        let (outcome, started) = match started {
+            Ok(started) => (Ok(Upgraded { from_pid: std::process::id(), to_pid: started.pid }), Some(started)),
+            Err(error) => (Err(error), None),
+        };
         self.handle.upgrade_ended(outcome);
-        started.ok()
+        started
+    }
+
+    fn start_successor(&self) -> Result<RunningSuccessor, UpgradeError> {
+        let launcher = self.launcher.as_ref().map_err(|error| UpgradeError::NoProgram(error.to_string()))?;
+        if std::process::id() == 1 {
+            return Err(UpgradeError::FirstProcess);
+        }
+        tracing::info!(program = %launcher.program().display(), "upgrading in place");
+        let passed = PassedOn { sockets: &self.sockets, state_lock: self.state_lock.as_ref() };
+        let started = launcher.start(passed, || self.handle.hand_over_blocking(), || self.stops.any());
+        started.map_err(UpgradeError::Launch)
     }
 
     /// Finishes what is in flight while the successor serves, and tells it what that adds to the counters.
@@ -459,7 +458,7 @@ fn run_control(
 /// Where signals are passed on to.
 struct SignalHandler {
     asked: std::sync::mpsc::Sender<ProcessCommand>,
-    stops: Arc<StopSignals>,
+    stops: Arc<StopRequests>,
     handle: Handle,
 }
 

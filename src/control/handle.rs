@@ -10,7 +10,7 @@ use crate::api::{
     Reloaded, ThawRequest, Thawed, Upgraded,
 };
 use crate::control::status_snapshot::StatusSnapshot;
-use crate::handover::UpgradeState;
+use crate::handover::{LaunchError, UpgradeState};
 
 /// What is asked of the control task; each carries where to answer.
 pub(crate) enum Command {
@@ -35,7 +35,7 @@ pub(crate) enum Command {
     /// Nothing is judged from now on; answers what a successor goes on from.
     HandOver(oneshot::Sender<Result<UpgradeState, HandOverError>>),
     /// The upgrade that was asked for has ended, in one way or the other.
-    UpgradeEnded(Result<Upgraded, String>),
+    UpgradeEnded(Result<Upgraded, UpgradeError>),
     /// The process before this one judges no more.
     Judge,
     /// The process before this one has ended.
@@ -49,6 +49,31 @@ pub(crate) struct ChangeCommand {
     pub(crate) if_epoch: Option<u64>,
     pub(crate) request: ChangeRequest,
 }
+
+/// Why an upgrade in place has failed; the process goes on.
+#[derive(Debug)]
+pub enum UpgradeError {
+    /// A container ends with its first process.
+    FirstProcess,
+    /// The system does not say which program this process runs.
+    NoProgram(String),
+    /// The successor does not serve.
+    Launch(LaunchError),
+}
+
+impl fmt::Display for UpgradeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UpgradeError::FirstProcess => {
+                f.write_str("this is the first process of its container, which ends with it; start a new container")
+            }
+            UpgradeError::NoProgram(error) => write!(f, "cannot find the program of this process: {error}"),
+            UpgradeError::Launch(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for UpgradeError {}
 
 /// Why nothing is handed over to a successor.
 #[derive(Debug)]
@@ -206,7 +231,7 @@ impl Handle {
     }
 
     /// Says how an upgrade ended, for a thread without a runtime: with a new process, or with the reason.
-    pub fn upgrade_ended(&self, outcome: Result<Upgraded, String>) {
+    pub fn upgrade_ended(&self, outcome: Result<Upgraded, UpgradeError>) {
         drop(self.commands.blocking_send(Command::UpgradeEnded(outcome)));
     }
 

@@ -16,7 +16,7 @@ mod tests;
 
 #[cfg(test)]
 pub(crate) use handle::Command;
-pub use handle::{HandOverError, Handle};
+pub use handle::{HandOverError, Handle, UpgradeError};
 #[cfg(fuzzing)]
 pub use saved_state::fuzz as fuzz_state;
 pub use start::{Control, DataPlaneLinks, StartError, start};

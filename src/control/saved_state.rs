@@ -4,10 +4,12 @@
 //! the old or the new one. One that cannot be read costs only its own service, and is moved aside, never overwritten.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +21,8 @@ use crate::routing::preview_token::{KEY_BYTES, from_hex, to_hex};
 
 /// The form written now; a file with a newer one is not understood.
 const VERSION: u32 = 1;
+/// Locked by the process that works on the folder.
+const LOCK_FILE: &str = "lock";
 /// The key of preview passes, in hexadecimal digits. No service's file has this ending.
 const KEY_FILE: &str = "preview.key";
 
@@ -81,20 +85,60 @@ impl fmt::Display for StateError {
 
 impl std::error::Error for StateError {}
 
-/// The state folder.
+/// Why a process cannot work on a state folder.
+#[derive(Debug)]
+pub(super) enum OpenError {
+    /// It cannot be written, so no flip could survive a restart.
+    Unwritable(io::Error),
+    /// Another process works on it; the text is what that process has left in the lock file.
+    InUse { holder: String },
+}
+
+/// The state folder, and the lock that keeps a second process from it.
 #[derive(Clone, Debug)]
 pub(super) struct StateFolder {
     folder: PathBuf,
+    /// `None` where the file system has no locks.
+    lock: Option<Arc<File>>,
+}
+
+/// A state folder that was opened.
+pub(super) struct Opened {
+    pub(super) folder: StateFolder,
+    /// What is wrong with it and keeps nobody from serving.
+    pub(super) problem: Option<String>,
 }
 
 impl StateFolder {
-    /// Creates the folder where needed, and proves that it can be written.
-    pub(super) fn open(folder: &Path) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
-        let proof = folder.join(".writable");
-        File::create(&proof)?.write_all(b"?")?;
-        fs::remove_file(proof)?;
-        Ok(StateFolder { folder: folder.into() })
+    /// Creates the folder where needed, locks it, and tries whether it can be written.
+    ///
+    /// On a full disk, or on one that the kernel has made read-only, what was saved is still there to be gone on from:
+    /// then that is a problem and no error. Flips are refused until they can be saved, and rollbacks are made. An
+    /// upgrade in place hands on its lock (`inherited`): there is no moment in which the folder is nobody's.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    pub(super) fn open(folder: &Path, inherited: Option<OwnedFd>) -> Result<Opened, OpenError> {
+        fs::create_dir_all(folder).map_err(OpenError::Unwritable)?;
+        let lock = lock(folder, inherited)?;
+        let problem = match try_writing(folder) {
+            Ok(()) => None,
+            Err(error) if is_of_the_disk(&error) => Some(format!(
+                "the state folder {} cannot be written: {error}. The proxy goes on with what was saved; flips are \
+                 refused until there is room, rollbacks are made at once and saved later",
+                folder.display()
+            )),
+            Err(error) => return Err(OpenError::Unwritable(error)),
+        };
+        Ok(Opened { folder: StateFolder { folder: folder.into(), lock }, problem })
+    }
+
+    /// The lock once more, for a successor.
+    pub(super) fn lock(&self) -> Option<OwnedFd> {
+        let file = self.lock.as_ref()?.try_clone();
+        file.inspect_err(|error| tracing::warn!("the lock on the state folder cannot be handed on: {error}"))
+            .ok()
+            .map(OwnedFd::from)
     }
 
     /// What was saved for `service`; `None` when nothing was.
@@ -162,6 +206,69 @@ impl StateFolder {
     }
 }
 
+/// Takes the lock on the folder, or goes on with the one that the process before this one has handed over.
+///
+/// The file is held open for reading only: held for writing it would keep the operator from making the disk read-only,
+/// and one that another user's proxy has left could not be locked. What stands in it is for people.
+fn lock(folder: &Path, inherited: Option<OwnedFd>) -> Result<Option<Arc<File>>, OpenError> {
+    let path = folder.join(LOCK_FILE);
+    let file = match open_or_create(&path) {
+        Ok(file) => file,
+        // A read-only disk has no writer to be kept away.
+        Err(error) if is_of_the_disk(&error) => return Ok(None),
+        Err(error) => return Err(OpenError::Unwritable(error)),
+    };
+    let is_same = |one: &File, other: &File| {
+        let id = |file: &File| file.metadata().map(|found| (found.dev(), found.ino())).ok();
+        id(one).is_some() && id(one) == id(other)
+    };
+    let inherited = inherited.map(File::from).filter(|handed| is_same(handed, &file));
+    let file = match inherited {
+        Some(handed) => handed,
+        None => match file.try_lock() {
+            Ok(()) => file,
+            Err(TryLockError::WouldBlock) => {
+                let holder = fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
+                return Err(OpenError::InUse { holder });
+            }
+            Err(TryLockError::Error(error)) => {
+                tracing::warn!("{} cannot be locked, a second proxy would not be noticed: {error}", path.display());
+                return Ok(None);
+            }
+        },
+    };
+    let program = std::env::args().next().unwrap_or_default();
+    let written = fs::write(&path, format!("process {} ({program})\n", std::process::id()));
+    // On a full disk the file says nothing, and is locked all the same.
+    drop(written);
+    Ok(Some(Arc::new(file)))
+}
+
+fn open_or_create(path: &Path) -> io::Result<File> {
+    File::open(path).or_else(|error| {
+        if error.kind() != io::ErrorKind::NotFound {
+            return Err(error);
+        }
+        OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        File::open(path)
+    })
+}
+
+fn try_writing(folder: &Path) -> io::Result<()> {
+    let proof = folder.join(".writable");
+    let written = File::create(&proof).and_then(|mut file| file.write_all(b"?"));
+    let removed = fs::remove_file(proof);
+    written.and(removed)
+}
+
+/// Whether it is the disk that fails, and not the operator who has named a wrong folder.
+fn is_of_the_disk(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
+    ) || error.raw_os_error() == Some(libc::EIO)
+}
+
 fn parse(bytes: &[u8]) -> Result<StateFile, Unreadable> {
     #[derive(Deserialize)]
     struct Versioned {
@@ -224,7 +331,7 @@ mod tests {
     #[test]
     fn comes_back_as_it_was_saved() {
         let folder = tempfile::tempdir().unwrap();
-        let store = StateFolder::open(&folder.path().join("deep/state")).unwrap();
+        let store = StateFolder::open(&folder.path().join("deep/state"), None).unwrap().folder;
         assert_eq!(store.load("recall", Duration::ZERO).unwrap(), None);
         store.save("recall", &record(), Duration::from_secs(40)).unwrap();
         // Another process, whose clock begins at 0: 60 s of the watch are left.
@@ -242,7 +349,7 @@ mod tests {
         cases.extend((1..whole.len()).step_by(7).map(|n| ("torn", &whole[..n])));
         for (case, content) in cases {
             let folder = tempfile::tempdir().unwrap();
-            let store = StateFolder::open(folder.path()).unwrap();
+            let store = StateFolder::open(folder.path(), None).unwrap().folder;
             let path = folder.path().join("recall.json");
             fs::write(&path, content).unwrap();
             fs::write(folder.path().join("recall.json.unreadable"), "an earlier one").unwrap();
@@ -258,7 +365,7 @@ mod tests {
     fn the_key_of_passes_is_kept_and_nobody_else_may_read_it() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
-        let store = StateFolder::open(folder.path()).unwrap();
+        let store = StateFolder::open(folder.path(), None).unwrap().folder;
         let path = folder.path().join(KEY_FILE);
         assert_eq!(store.preview_key([1; KEY_BYTES]).unwrap(), [1; KEY_BYTES], "none was there");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -274,13 +381,26 @@ mod tests {
     fn an_unwritable_folder_is_found_at_once() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("state"), "a file").unwrap();
-        assert!(StateFolder::open(&folder.path().join("state")).is_err());
+        assert!(StateFolder::open(&folder.path().join("state"), None).is_err());
+    }
+
+    #[test]
+    fn one_process_at_a_time_works_on_it_and_hands_its_lock_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = StateFolder::open(folder.path(), None).unwrap().folder;
+        let Err(OpenError::InUse { holder }) = StateFolder::open(folder.path(), None) else { panic!("two at a time") };
+        assert!(holder.contains(&std::process::id().to_string()), "{holder}");
+        let successor = StateFolder::open(folder.path(), first.lock()).unwrap().folder;
+        drop(first);
+        assert!(StateFolder::open(folder.path(), None).is_err(), "the successor holds it");
+        drop(successor);
+        assert!(StateFolder::open(folder.path(), None).is_ok());
     }
 
     #[test]
     fn a_crash_before_the_rename_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let store = StateFolder::open(folder.path()).unwrap();
+        let store = StateFolder::open(folder.path(), None).unwrap().folder;
         store.save("recall", &record(), Duration::ZERO).unwrap();
         fs::write(folder.path().join(".recall.json.new"), "{\"vers").unwrap();
         assert_eq!(store.load("recall", Duration::ZERO).unwrap().unwrap().epoch, 7);

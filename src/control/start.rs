@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use tokio::sync::{Notify, broadcast, mpsc, watch};
 use crate::config::{self, Config};
 use crate::control::file_watch::watch_files;
 use crate::control::handle::Handle;
-use crate::control::saved_state::StateFolder;
+use crate::control::saved_state::{OpenError, Opened, StateFolder};
 use crate::control::service::{ServiceState, timing};
 use crate::control::task::counters::ChangeCounters;
 use crate::control::task::drain::Drains;
@@ -45,6 +46,13 @@ pub enum StartError {
         /// Why not.
         source: std::io::Error,
     },
+    /// Another process works on the state folder.
+    StateInUse {
+        /// `state.dir`
+        folder: PathBuf,
+        /// What that process says of itself.
+        holder: String,
+    },
     /// A thread could not be started.
     Thread(std::io::Error),
     /// The system has no randomness for a key.
@@ -60,6 +68,12 @@ impl fmt::Display for StartError {
                  make it writable for this user, or set state.dir",
                 folder.display()
             ),
+            StartError::StateInUse { folder, holder } => write!(
+                f,
+                "the state folder {} is in use by another cutover: {holder}. Two would overwrite each other's color; \
+                 stop that one, or give this one a state.dir of its own",
+                folder.display()
+            ),
             StartError::Thread(source) => write!(f, "a thread of the control plane could not be started: {source}"),
             StartError::Randomness => {
                 f.write_str("the system gives no randomness for keys; is getrandom(2) forbidden?")
@@ -72,7 +86,7 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             StartError::StateFolder { source, .. } | StartError::Thread(source) => Some(source),
-            StartError::Randomness => None,
+            StartError::StateInUse { .. } | StartError::Randomness => None,
         }
     }
 }
@@ -97,6 +111,7 @@ pub struct Control {
     pub handle: Handle,
     /// Who serves what; the data plane reads it for every request.
     pub table: Arc<ArcSwap<HostTable>>,
+    folder: StateFolder,
     task: Task,
     inbox: Inbox,
     loader: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -112,6 +127,11 @@ impl Control {
     /// Asks `problem` for what is wrong where the control plane does not look, as a sentence for `problems`.
     pub fn other_problem_by(&mut self, problem: OtherProblem) {
         self.task.other_problem = problem;
+    }
+
+    /// The lock on the state folder once more, for a successor; `None` where there is none.
+    pub fn state_lock(&self) -> Option<OwnedFd> {
+        self.folder.lock()
     }
 
     /// Goes on counting where the process before this one is, and changes no color until [`Handle::be_alone`].
@@ -135,12 +155,19 @@ impl Control {
 /// Restores the saved colors and builds the first routes.
 ///
 /// # Errors
-/// When the state folder cannot be written. A state file that cannot be read is only a problem in the status.
-pub fn start(config: Config, links: DataPlaneLinks) -> Result<Control, StartError> {
+/// When the state folder cannot be written for another reason than the disk, or another process works on it. A state
+/// file that cannot be read is only a problem in the status.
+pub fn start(config: Config, links: DataPlaneLinks, inherited_lock: Option<OwnedFd>) -> Result<Control, StartError> {
     let dir = config.state.dir.clone();
-    let folder = StateFolder::open(&dir).map_err(|source| StartError::StateFolder { folder: dir, source })?;
+    let Opened { folder, problem } = StateFolder::open(&dir, inherited_lock).map_err(|error| match error {
+        OpenError::Unwritable(source) => StartError::StateFolder { folder: dir, source },
+        OpenError::InUse { holder } => StartError::StateInUse { folder: dir, holder },
+    })?;
     let ledger = Ledger::open(Place::new(&config.state.ledger, &config.state.dir)).map_err(StartError::Thread)?;
     let mut start_problems = Vec::new();
+    if let Some(problem) = &problem {
+        tracing::error!("{problem}");
+    }
     let preview_key = preview::key(&config, &folder, &mut start_problems).map_err(|_| StartError::Randomness)?;
     let DataPlaneLinks { workers, wake_workers, connections, terminator, client_ends } = links;
     let failure_bell = Arc::new(Notify::new());
@@ -160,7 +187,7 @@ pub fn start(config: Config, links: DataPlaneLinks) -> Result<Control, StartErro
     let (changed_files, changed_files_in) = mpsc::channel(1);
     let (files, watched_files) = watch::channel(contents_of(&config));
     let (events, _) = broadcast::channel(EVENTS_MAX);
-    let loader = Box::pin(load_each(config.path.clone(), folder, reloads_in, loaded));
+    let loader = Box::pin(load_each(config.path.clone(), folder.clone(), reloads_in, loaded));
     let file_watch = Box::pin(watch_files(watched_files, changed_files));
     let data_plane =
         DataPlane { table: Arc::clone(&table), workers, failure_bell, connections, terminator, client_ends };
@@ -179,12 +206,13 @@ pub fn start(config: Config, links: DataPlaneLinks) -> Result<Control, StartErro
         probe_reports,
         evidence_results,
         start_problems,
+        disk_problem: problem,
         other_problem: Box::new(|| None),
         started: clock::utc(),
     };
     let inbox =
         Inbox { commands: commands_in, probes, saved, evidence, loaded: loaded_in, changed_files: changed_files_in };
-    Ok(Control { handle: Handle { commands, events }, table, task, inbox, loader, file_watch })
+    Ok(Control { handle: Handle { commands, events }, table, folder, task, inbox, loader, file_watch })
 }
 
 /// Every service in the state that was saved for it, or else in the one that the config says. What cannot be read is

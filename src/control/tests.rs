@@ -84,7 +84,7 @@ fn run_in(folder: TempDir) -> Running {
     let wake = Arc::new(move || {
         count.fetch_add(1, Relaxed);
     });
-    let control = start(config, links(2, wake)).unwrap();
+    let control = start(config, links(2, wake), None).unwrap();
     let (handle, table) = (control.handle.clone(), Arc::clone(&control.table));
     let (stop, stopped) = watch::channel(false);
     Running { folder, handle, table, woken, stop, task: tokio::spawn(control.run(stopped)) }
@@ -448,7 +448,7 @@ async fn an_unwritable_state_folder_stops_the_start() {
     write_config(folder.path(), &blue, &green, "");
     std::fs::write(folder.path().join("state"), "a file").unwrap();
     let config = Config::load(&folder.path().join("cutover.toml")).unwrap();
-    let error = start(config, links(1, Arc::new(|| {}))).err().unwrap();
+    let error = start(config, links(1, Arc::new(|| {})), None).err().unwrap();
     assert!(error.to_string().contains("state.dir"), "{error}");
 }
 

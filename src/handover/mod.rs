@@ -18,7 +18,7 @@ use std::time::Duration;
 use socket2::{SockAddr, SockRef};
 
 use crate::os::clock;
-pub use launch::{Launcher, RunningSuccessor};
+pub use launch::{LaunchError, Launcher, PassedOn, RunningSuccessor};
 pub use messages::{
     CountedFlip, CountedWatchEnd, UpgradeLink, UpgradeMessage, UpgradeState, VERSION as UPGRADE_STATE_VERSION,
 };
@@ -28,6 +28,8 @@ pub use systemd::notify_ready;
 const HANDED: &str = "CUTOVER_HANDED_OVER";
 /// Set for a successor: where our clock is, in milliseconds.
 const CLOCK: &str = "CUTOVER_CLOCK_MS";
+/// Set for a successor: the lock on the state folder, as a number.
+const STATE_LOCK: &str = "CUTOVER_STATE_LOCK";
 /// The first socket of systemd's (`sd_listen_fds(3)`).
 const SYSTEMD_FIRST: RawFd = 3;
 /// Sockets taken at most; more are left alone.
@@ -37,8 +39,10 @@ const SOCKETS_MAX: usize = 256;
 #[derive(Default)]
 pub struct Inherited {
     sockets: Vec<OwnedFd>,
-    /// To the process that this one replaces.
+    /// The link to the process that this one replaces.
     pub link: Option<UpgradeLink>,
+    /// The lock on the state folder, which that process holds as well.
+    pub state_lock: Option<OwnedFd>,
 }
 
 impl Inherited {
@@ -51,11 +55,12 @@ impl Inherited {
             }
             let mut owned = numbers.into_iter().take(SOCKETS_MAX + 1).filter_map(own);
             let link = owned.next().map(|link| UpgradeLink::new(UnixStream::from(link)));
-            return Inherited { sockets: owned.collect(), link };
+            let lock = std::env::var(STATE_LOCK).ok().and_then(|number| number.parse().ok());
+            return Inherited { sockets: owned.collect(), link, state_lock: lock.and_then(own) };
         }
         let count = systemd_count(std::process::id()).min(SOCKETS_MAX);
         let last = SYSTEMD_FIRST + i32::try_from(count).expect("at most 256");
-        Inherited { sockets: (SYSTEMD_FIRST..last).filter_map(own).collect(), link: None }
+        Inherited { sockets: (SYSTEMD_FIRST..last).filter_map(own).collect(), ..Inherited::default() }
     }
 
     /// The socket that listens at `address`, if there is one.
@@ -137,7 +142,7 @@ mod tests {
         let path = folder.path().join("admin.sock");
         let (tcp, unix) = (TcpListener::bind("127.0.0.1:0").unwrap(), UnixListener::bind(&path).unwrap());
         let address = tcp.local_addr().unwrap();
-        let mut inherited = Inherited { sockets: vec![tcp.into(), unix.into()], link: None };
+        let mut inherited = Inherited { sockets: vec![tcp.into(), unix.into()], ..Inherited::default() };
         assert!(inherited.tcp("127.0.0.1:1".parse().unwrap()).is_none());
         assert_eq!(inherited.unix(&path).unwrap().local_addr().unwrap().as_pathname(), Some(path.as_path()));
         assert_eq!(inherited.left(), [address.to_string()]);

@@ -106,3 +106,27 @@ fn and_a_deploy_that_do_not_have_the_token_are_a_matter_of_the_config() {
         assert!(code == 2 && said.contains("token_file"), "{args:?}: {code} {said}");
     }
 }
+
+#[test]
+fn an_active_color_that_is_down_is_a_problem_everywhere() {
+    let (mut blue, mut green) = (Upstream::saying("blue"), Upstream::saying("green"));
+    let cutover = Setup::of(&blue, &green).start();
+    green.stop();
+    cutover.until_app("green is down", |app| app["colors"]["green"]["ready"] == false);
+    assert_eq!(look(&cutover).0, 0, "the idle color may be stopped");
+    blue.stop();
+    let problem = "no upstream of blue is ready";
+    eventually("the status says so", || cutover.status()["problems"].to_string().contains(problem));
+    assert_eq!(cutover.get("/").status, 502);
+    let (code, items) = look(&cutover);
+    let (word, said) = standing(&items, "alerts");
+    assert!(code == 1 && word == "bad" && said.contains(problem) && said.contains("start blue again"), "{items}");
+    let is_error = |line: &str| line.contains("\"ERROR\"") && line.contains(problem);
+    assert_eq!(cutover.log().lines().filter(|line| is_error(line)).count(), 1, "{}", cutover.log());
+    green.restart();
+    eventually("the way out is named", || {
+        cutover.status()["problems"].to_string().contains("`cutover flip app green` moves the traffic there")
+    });
+    cutover.must_flip("green");
+    assert_eq!(cutover.status()["problems"], serde_json::json!([]));
+}

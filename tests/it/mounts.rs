@@ -209,3 +209,33 @@ fn a_clock_that_jumps_neither_ends_a_drain_nor_prolongs_it() {
     let day = |what: &str| ledger.lines().find(|line| line.contains(what)).map(|line| line[1..11].to_owned());
     assert!(day("] drained app") < day("] flip app"), "the proxy's clock did jump: {ledger}");
 }
+
+#[test]
+fn on_a_full_disk_it_starts_with_what_was_saved_and_goes_back() {
+    if !can_mount() {
+        return;
+    }
+    let (blue, green) = pair();
+    let saved = r#"{"version":1,"active":"green","epoch":2,"previous":"blue","config_active":"blue","watch_until_unix_ms":null,"rolled_back":null}"#;
+    let full = format!(
+        "mkdir state; mount -t tmpfs -o size=64k tmpfs state; echo '{saved}' > state/app.json; \
+         dd if=/dev/zero of=state/fill bs=1k 2>/dev/null || true"
+    );
+    let cutover = start(Setup::of(&blue, &green), &full);
+    assert_eq!(cutover.get("/").text(), "green", "the saved color serves");
+    assert!(
+        problems(&cutover).contains("the state folder state cannot be written: No space left"),
+        "{}",
+        problems(&cutover)
+    );
+    let (status, said) = cutover.flip("blue");
+    assert!(status == 503 && said.to_string().contains("No space left"), "{said}");
+    assert_eq!(cutover.app()["active"], "green");
+    let (code, said) = cutover.cli_code(&["rollback"]);
+    assert_eq!((code, cutover.get("/").text()), (0, "blue"), "{said}");
+
+    cutover.in_mounts("rm state/fill");
+    eventually("it is well again", || cutover.status()["problems"] == json!([]));
+    let kept: Value = serde_json::from_str(&cutover.file_in_mounts("state/app.json")).unwrap();
+    assert_eq!((&kept["active"], &kept["epoch"]), (&json!("blue"), &json!(3)), "the rollback is kept by now");
+}

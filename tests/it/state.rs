@@ -198,3 +198,26 @@ fn a_watch_goes_on_after_a_restart() {
     }
     cutover.until_app("it is taken back", |app| app["active"] == "blue" && app["phase"] == "rolled_back");
 }
+
+#[test]
+fn a_second_proxy_does_not_work_on_the_same_state() {
+    let (blue, green) = pair();
+    let mut first = Setup::of(&blue, &green).start();
+    first.must_flip("green");
+    let folder = first.path("state");
+    let mut second = Setup::of(&blue, &green).set("state.dir", format!("'{}'", folder.display())).prepared();
+    let refused = |second: &mut Cutover, holder: u32| {
+        second.spawn();
+        assert_eq!(second.ended().code(), Some(1), "{}", second.log());
+        let said = format!("is in use by another cutover: process {holder}");
+        assert!(second.log().contains(&said), "{}", second.log());
+    };
+    refused(&mut second, first.pid());
+    assert_eq!(first.app()["active"], "green");
+    first.kill();
+    first.run();
+    refused(&mut second, first.pid());
+    first.kill();
+    second.run();
+    assert_eq!(second.app()["active"], "green", "a lock does not outlive its process");
+}

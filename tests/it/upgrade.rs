@@ -232,6 +232,26 @@ fn a_stop_is_heard_while_a_successor_is_waited_for() {
 }
 
 #[test]
+fn the_lock_on_the_state_goes_over() {
+    let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
+    let (mut cutover, _program) = start_own(Setup::of(&blue, &green));
+    let folder = cutover.path("state");
+    let _successor = upgrade(&cutover);
+    let mut second = Setup::of(&blue, &green).set("state.dir", format!("'{}'", folder.display())).prepared();
+    for who_holds_it in ["both", "the successor"] {
+        second.spawn();
+        assert_eq!(second.ended().code(), Some(1), "{who_holds_it}: {}", second.log());
+        assert!(
+            second.log().contains(&format!("in use by another cutover: process {}", pid(&cutover))),
+            "{who_holds_it}"
+        );
+        alone(&cutover);
+        assert!(cutover.ended().success());
+    }
+    cutover.must_flip("green");
+}
+
+#[test]
 fn usr2_upgrades() {
     let (blue, green) = (Upstream::saying("blue"), Upstream::saying("green"));
     let mut cutover = Setup::of(&blue, &green).start();

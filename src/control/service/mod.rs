@@ -69,6 +69,15 @@ pub(super) struct ServiceState {
     /// By whom the config's `active` was changed, while that is still to become a flip: the probes do not know its
     /// color yet.
     pub(super) config_flip_due: Option<String>,
+    /// The active color could serve nobody when this was last looked at.
+    is_out: bool,
+}
+
+/// The active color became able to serve, or unable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OutageChange {
+    Began,
+    Ended,
 }
 
 /// Why a snapshot of the process before this one is not gone on from.
@@ -117,6 +126,7 @@ impl ServiceState {
             replies: PendingReplies::default(),
             saving: SaveStatus::default(),
             config_flip_due: None,
+            is_out: false,
         }
     }
 
@@ -138,6 +148,35 @@ impl ServiceState {
     /// Why it may not.
     pub(super) fn rollback_gate(&self) -> Result<(), GateError> {
         self.upstreams.rollback_gate(self.machine.active().other()).map_err(GateError::NotReady)
+    }
+
+    /// Looks whether the active color can still serve, and says when that has changed.
+    pub(super) fn look_for_outage(&mut self) -> Option<OutageChange> {
+        let is_out = self.outage().is_some();
+        let was_out = std::mem::replace(&mut self.is_out, is_out);
+        match (was_out, is_out) {
+            (false, true) => Some(OutageChange::Began),
+            (true, false) => Some(OutageChange::Ended),
+            (true, true) | (false, false) => None,
+        }
+    }
+
+    /// What is wrong when every upstream of the active color is known to be down, and what could be done about it.
+    /// Upstreams that nobody has probed often enough are given the benefit of the doubt.
+    pub(super) fn outage(&self) -> Option<String> {
+        let (active, idle) = (self.machine.active(), self.machine.active().other());
+        if self.upstreams.may_be_up(active) {
+            return None;
+        }
+        let why = self.upstreams.flip_gate(active).err().map_or(String::new(), |why| format!(" ({why})"));
+        let name = &self.config.name;
+        let way_out = match self.upstreams.has_ready(idle) {
+            true => format!("{idle} is ready: `cutover flip {name} {idle}` moves the traffic there"),
+            false => format!("start {active} again"),
+        };
+        Some(format!(
+            "{name}: no upstream of {active} is ready{why}, and it has the traffic: clients get 502; {way_out}"
+        ))
     }
 
     /// Reads the counters: adds to the history, and returns what the watch wants to know.

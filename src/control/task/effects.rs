@@ -42,6 +42,9 @@ impl Task {
         }
         if let Some(service) = self.services.get_mut(name) {
             service.follow_machine();
+            // A forced change may lead to a color that is down, and a rollback away from one.
+            let outage = service.look_for_outage();
+            self.report_outage(name, outage);
         }
         self.empty_idle(name);
     }
@@ -50,6 +53,9 @@ impl Task {
         self.saves.on_saved();
         let Some(service) = self.services.get_mut(&name) else { return };
         let now = clock::now();
+        if outcome.is_ok() {
+            self.disk_problem = None;
+        }
         if let Err(why) = &outcome {
             tracing::error!(service = name, "state not saved: {why}");
             self.schedule.on_save_failed(now);
@@ -59,9 +65,11 @@ impl Task {
         self.handle_event(&name, Event::Saved { serial, outcome });
     }
 
-    /// Saves the first state of services that are new.
+    /// Saves the first state of services that are new. On a disk that was full at the start every state is saved: that
+    /// fails until there is room, is tried again until then, and so tells when the problem is over.
     pub(super) fn save_new(&mut self) {
-        for name in self.names_where(|service| service.saving.is_new) {
+        let is_disk_full = self.disk_problem.is_some();
+        for name in self.names_where(|service| service.saving.is_new || is_disk_full) {
             let Some(service) = self.services.get_mut(&name) else { continue };
             service.saving.is_new = false;
             let effects = service.machine.save_present();

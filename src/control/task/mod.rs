@@ -31,9 +31,9 @@ use tokio::time::sleep;
 use crate::api::EventKind;
 use crate::config::Config;
 use crate::control::handle::Command;
-use crate::control::service::ServiceState;
 use crate::control::service::probe::ProbeReport;
 use crate::control::service::sampler::{BELL_TICK, HISTORY_TICK};
+use crate::control::service::{OutageChange, ServiceState};
 use crate::control::task::counters::ChangeCounters;
 use crate::control::task::drain::{DrainEnd, Drains, ReportColors};
 use crate::control::task::evidence::EvidenceResult;
@@ -90,6 +90,8 @@ pub(super) struct Task {
     pub(super) probe_reports: mpsc::Sender<ProbeReport>,
     /// Given to whoever writes an evidence file.
     pub(super) evidence_results: mpsc::Sender<EvidenceResult>,
+    /// Why the state folder could not be written at the start, until something has been saved.
+    pub(super) disk_problem: Option<String>,
     /// What was wrong at start and stays worth knowing.
     pub(super) start_problems: Vec<String>,
     /// What is wrong where the control plane does not look.
@@ -209,9 +211,22 @@ impl Task {
             true => format!("{} is ready", change.address),
             false => format!("{} is not ready: {}", change.address, change.why),
         };
+        let outage = service.look_for_outage();
         self.reporter.emit(EventKind::Health, Some(&name), message);
+        self.report_outage(&name, outage);
         if self.upgrade.blocks_changes().is_none() {
             self.flip_by_config(&name);
+        }
+    }
+
+    /// Says in the log that the active color serves nobody, or serves again.
+    pub(super) fn report_outage(&self, name: &str, change: Option<OutageChange>) {
+        let (Some(change), Some(service)) = (change, self.services.get(name)) else { return };
+        match change {
+            OutageChange::Began => tracing::error!(service = name, "{}", service.outage().unwrap_or_default()),
+            OutageChange::Ended => {
+                tracing::info!(service = name, "{} has an upstream again that may serve", service.machine.active());
+            }
         }
     }
 

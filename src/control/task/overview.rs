@@ -60,7 +60,7 @@ impl Task {
         }
     }
 
-    /// A sentence for everything that an operator ought to mend.
+    /// A sentence for everything that an operator ought to mend, first what clients suffer from.
     fn problems(&self, ledger_problem: Option<String>) -> Vec<String> {
         let unsaved = self.services.iter().filter_map(|(name, service)| {
             let why = service.saving.problem.as_ref()?;
@@ -71,7 +71,9 @@ impl Task {
             Some(format!("{why}; the rollback of {name} itself is made, and the ledger has its reason"))
         });
         let certificates = self.data_plane.terminator.iter().flat_map(|terminator| terminator.problems());
-        let mut problems = self.start_problems.clone();
+        let mut problems: Vec<String> = self.services.values().filter_map(ServiceState::outage).collect();
+        problems.extend(self.disk_problem.clone());
+        problems.extend(self.start_problems.clone());
         problems.extend(self.reloads.problem.clone());
         problems.extend(unsaved);
         problems.extend(evidence);

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tokio::sync::oneshot;
 
 use crate::api::{EventKind, Refusal, RefusalCode, Upgraded};
-use crate::control::handle::HandOverError;
+use crate::control::handle::{HandOverError, UpgradeError};
 use crate::control::service::ServiceState;
 use crate::control::service::snapshot::ServiceSnapshot;
 use crate::control::status_snapshot::{FlipCount, StatusSnapshot, WatchEndCount};
@@ -222,7 +222,7 @@ impl Task {
         })
     }
 
-    pub(in crate::control) fn end_upgrade(&mut self, outcome: Result<Upgraded, String>) {
+    pub(in crate::control) fn end_upgrade(&mut self, outcome: Result<Upgraded, UpgradeError>) {
         let Some(UpgradeReply { by, answer }) = self.upgrade.reply.take() else { return };
         match &outcome {
             Ok(Upgraded { from_pid, to_pid }) => {
@@ -238,7 +238,7 @@ impl Task {
                 self.allow_changes();
             }
         }
-        let refusal = |why| {
+        let refusal = |why: UpgradeError| {
             let message = format!("the new binary does not serve, the old one goes on: {why}");
             Refusal { code: RefusalCode::UpgradeFailed, message }
         };
