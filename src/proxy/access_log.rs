@@ -12,7 +12,7 @@ use crate::os::line_writer::Lines;
 
 /// What is known of a request when it has ended.
 #[derive(Debug, Default, Serialize)]
-pub struct Line {
+pub struct AccessLine {
     /// When it ended, UTC.
     pub time: String,
     /// The client's address.
@@ -75,7 +75,7 @@ impl AccessLog {
     }
 
     /// Hands a line over. Never waits.
-    pub fn write(&self, line: &Line) {
+    pub fn write(&self, line: &AccessLine) {
         if let Some((form, lines)) = &self.0 {
             match form {
                 Form::Off => {}
@@ -101,16 +101,16 @@ impl AccessLog {
     }
 }
 
-fn json(line: &Line) -> Vec<u8> {
+fn json(line: &AccessLine) -> Vec<u8> {
     let mut bytes = serde_json::to_vec(line).unwrap_or_default();
     bytes.push(b'\n');
     bytes
 }
 
-fn combined(line: &Line) -> Vec<u8> {
+fn combined(line: &AccessLine) -> Vec<u8> {
     let time = jiff::Timestamp::now().strftime("%d/%b/%Y:%H:%M:%S +0000");
-    let Line { client, method, path, protocol, status, bytes, referer, user_agent, .. } = line;
-    let Line { service, color, epoch, upstream, request_id, duration, end, .. } = line;
+    let AccessLine { client, method, path, protocol, status, bytes, referer, user_agent, .. } = line;
+    let AccessLine { service, color, epoch, upstream, request_id, duration, end, .. } = line;
     let [method, path, referer, user_agent] = [method, path, referer, user_agent].map(|text| quote(text));
     let [service, color, upstream, protocol] =
         [service, *color, upstream, *protocol].map(|text| if text.is_empty() { "-" } else { text });
@@ -137,7 +137,7 @@ fn quote(text: &str) -> String {
     quoted
 }
 
-impl Line {
+impl AccessLine {
     /// Stamps the line with the present time.
     pub fn ended(mut self, duration: Duration) -> Self {
         self.time = clock::utc();
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_combined_line_has_every_column_whatever_is_known() {
-        let known = Line {
+        let known = AccessLine {
             client: "192.0.2.7".into(),
             method: "GET".into(),
             path: "/a\"b".into(),
@@ -163,9 +163,10 @@ mod tests {
             upstream: "127.0.0.1:8000".into(),
             user_agent: "curl\u{9b}2J".into(),
             end: "ok",
-            ..Line::default()
+            ..AccessLine::default()
         };
-        let refused = Line { client: "192.0.2.7".into(), status: 400, end: "bad_request", ..Line::default() };
+        let refused =
+            AccessLine { client: "192.0.2.7".into(), status: 400, end: "bad_request", ..AccessLine::default() };
         for (line, request) in [
             (known, "\"GET /a\\\"b HTTP/1.1\" 200 0 \"-\" \"curl\\u{9b}2J\" recall blue 0 "),
             (refused, "\"- - -\" 400 0 \"-\" \"-\" - - 0 - "),

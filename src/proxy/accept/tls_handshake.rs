@@ -20,7 +20,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::proxy::alarm::Alarm;
 use crate::proxy::connection::client::Client;
-use crate::proxy::connection::{self, Version, http2};
+use crate::proxy::connection::{Version, http2, serve};
 use crate::proxy::context::WorkerContext;
 use crate::proxy::exchange::body_copy::BufferedIo;
 use crate::proxy::fault::Fault;
@@ -58,7 +58,7 @@ pub async fn serve(stream: TcpStream, client: Client, worker: Rc<WorkerContext>,
         // No TLS record begins with a letter, and every HTTP request does.
         Ok(b'A'..=b'Z') => {
             terminator.count(Handshake::PlainHttp);
-            return connection::refuse(stream, client, Fault::PlainToTls, alarm, worker).await;
+            return serve::refuse(stream, client, Fault::PlainToTls, alarm, worker).await;
         }
         Ok(_) => {}
         Err(end) => return terminator.count(end),
@@ -74,7 +74,7 @@ pub async fn serve(stream: TcpStream, client: Client, worker: Rc<WorkerContext>,
             let client = Client { security: Some(current), version, ..client };
             match version {
                 Version::Http1 => {
-                    connection::serve(stream, client, alarm, worker).await;
+                    serve::serve(stream, client, alarm, worker).await;
                 }
                 // Boxed, so that a connection of HTTP/1 does not take the memory of one of HTTP/2.
                 Version::Http2 => {

@@ -202,3 +202,26 @@ impl Worker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::proxy::accept::worker_thread::*;
+    use crate::tls::Terminator;
+
+    fn size_of_task<F: Future>(_: impl FnOnce(TcpStream, Client, Rc<WorkerContext>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    fn size_of_tls_task<'a, F: Future + 'a>(
+        _: impl FnOnce(TcpStream, Client, Rc<WorkerContext>, &'a Terminator) -> F,
+    ) -> usize {
+        size_of::<F>()
+    }
+
+    /// A worker may have ten thousand of them. What a request needs is boxed, and gone when the request is.
+    #[test]
+    fn the_task_of_an_idle_connection_is_small() {
+        let (plain, tls) = (size_of_task(plain::serve), size_of_tls_task(tls_handshake::serve));
+        assert!(plain <= 1_280 && tls <= 1_280, "{plain} and {tls} bytes");
+    }
+}

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::config;
+use crate::http1::request::Origin;
 use crate::proxy::connection::Version;
 use crate::tls::Current;
 
@@ -18,14 +20,31 @@ pub enum Admission {
 /// The client of one connection, or of one stream of it.
 #[derive(Clone)]
 pub struct Client {
-    /// Its address.
     pub peer: SocketAddr,
     /// The address that it connected to.
     pub local: SocketAddr,
-    /// Whether it is served.
     pub admission: Admission,
     /// The TLS settings of its handshake; `None` without TLS.
     pub security: Option<Arc<Current>>,
-    /// The protocol that it speaks.
     pub version: Version,
+}
+
+impl Client {
+    /// What the applications are told of the client.
+    pub fn origin(&self, proxy: &config::Proxy) -> Origin {
+        let ip = self.peer.ip().to_canonical();
+        Origin {
+            ip: ip.to_string(),
+            trusted: proxy.trusted_proxies.iter().any(|network| network.contains(ip)),
+            port: self.local.port(),
+            scheme: if self.security.is_some() { "https" } else { "http" },
+            local: self.local.to_string(),
+            version: self.version,
+        }
+    }
+
+    /// The value of `Strict-Transport-Security` in responses to the client.
+    pub fn hsts(&self) -> Option<&str> {
+        self.security.as_ref().and_then(|tls| tls.hsts.as_deref())
+    }
 }

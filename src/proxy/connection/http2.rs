@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use crate::http2::{ConnectionError, ErrorCode, Role, Session, SessionEnd, SessionLimits};
 use crate::proxy::alarm::Alarm;
-use crate::proxy::connection;
 use crate::proxy::connection::client::{Admission, Client};
+use crate::proxy::connection::serve;
 use crate::proxy::context::WorkerContext;
 use crate::proxy::exchange::body_copy::BufferedIo;
-use crate::proxy::http2::driver::{Driver, Stopped};
-use crate::proxy::http2::{Shared, Stream};
+use crate::proxy::http2::driver::{Driver, DriverEnd};
+use crate::proxy::http2::{SharedSession, Stream};
 use crate::proxy::transport::Transport;
 
 /// How long a client may take to answer the PING of a closing connection: until then streams may still be on their way.
@@ -76,20 +76,20 @@ pub async fn serve<S: Transport>(wire: BufferedIo<S>, client: Client, alarm: Rc<
         Admission::Served => poll_fn(|cx| connection.poll(cx)).await,
         // Nothing was looked at: the client may try again.
         Admission::Refused => {
-            Stopped::ConnectionError(ConnectionError { reason: ErrorCode::NoError, end: SessionEnd::Protocol })
+            DriverEnd::Failed(ConnectionError { reason: ErrorCode::NoError, end: SessionEnd::Protocol })
         }
     };
     connection.end(stopped, admission).await;
 }
 
 impl<S: Transport> Connection<S> {
-    fn session(&self) -> &Shared {
+    fn session(&self) -> &SharedSession {
         &self.driver.session
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Stopped> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<DriverEnd> {
         if self.worker.shutdown.is_cutting() {
-            return Poll::Ready(Stopped::Gone); // the streams see it themselves
+            return Poll::Ready(DriverEnd::Disconnected); // the streams see it themselves
         }
         let served_max = self.worker.proxy.max_requests_per_connection;
         if self.worker.shutdown.is_stopping() || (served_max > 0 && self.session().borrow().served() >= served_max) {
@@ -114,22 +114,22 @@ impl<S: Transport> Connection<S> {
             return Poll::Ready(stopped);
         }
         if session.borrow().is_stalled() {
-            return Poll::Ready(Stopped::ConnectionError(STALLED));
+            return Poll::Ready(DriverEnd::Failed(STALLED));
         }
         if session.borrow().is_closed() && session.borrow().busy() == 0 && !self.driver.is_blocked() {
-            return Poll::Ready(Stopped::Gone);
+            return Poll::Ready(DriverEnd::Disconnected);
         }
         self.set_alarm(progress);
         Poll::Pending
     }
 
     /// What follows from the time-out.
-    fn is_late(&mut self) -> Option<Stopped> {
+    fn is_late(&mut self) -> Option<DriverEnd> {
         let waited = std::mem::replace(&mut self.waiting, Waiting::Nothing);
         let mut session = self.driver.session.borrow_mut();
         match waited {
             Waiting::More(_) if !session.waits_for_more(self.driver.wire.filled()) => {}
-            Waiting::Write | Waiting::More(_) => return Some(Stopped::ConnectionError(STALLED)),
+            Waiting::Write | Waiting::More(_) => return Some(DriverEnd::Failed(STALLED)),
             Waiting::LastCall => session.close(),
             Waiting::Rest => {
                 self.has_rested = true;
@@ -177,16 +177,16 @@ impl<S: Transport> Connection<S> {
     }
 
     /// Says why it ends, waits for the streams to notice, and closes.
-    async fn end(&mut self, stopped: Stopped, admission: Admission) {
+    async fn end(&mut self, end: DriverEnd, admission: Admission) {
         {
             let mut session = self.driver.session.borrow_mut();
-            match stopped {
-                Stopped::Gone => session.break_off(),
-                Stopped::ConnectionError(over) => {
-                    session.end(over.reason);
+            match end {
+                DriverEnd::Disconnected => session.break_off(),
+                DriverEnd::Failed(error) => {
+                    session.end(error.reason);
                     if admission == Admission::Served {
-                        self.worker.client_ends.http2.count(over.end);
-                        self.worker.client_log.http2_ended(self.client.peer, over.end.as_str());
+                        self.worker.client_ends.http2.count(error.end);
+                        self.worker.client_log.http2_ended(self.client.peer, error.end.as_str());
                     }
                 }
             }
@@ -241,6 +241,6 @@ fn spawn(stream: Stream, client: &Client, worker: &Rc<WorkerContext>) {
     let (client, worker) = (client.clone(), Rc::clone(worker));
     tokio::task::spawn_local(async move {
         let alarm = worker.alarms.register().await;
-        connection::serve(stream, client, alarm, worker).await;
+        serve::serve(stream, client, alarm, worker).await;
     });
 }

@@ -1,19 +1,18 @@
-//! Leaves copies of safe requests at the tap while a rehearsal is open. It never waits, and never touches an answer.
+//! Leaves copies of safe requests for a rehearsal while one is open. It never waits, and never touches a response.
 
 use crate::http1::request::path_of;
-use crate::proxy::connection::Accepted;
+use crate::proxy::connection::lease::LeasedRequest;
 use crate::routing::METHODS;
 
-/// Leaves a copy of `accepted`, if one is wanted. GrpcStatus it before the head is used up.
-pub(in crate::proxy) fn offer(accepted: &Accepted) {
-    let tap = &accepted.lease.route().service.tap;
-    if !tap.is_open() || accepted.lease.is_preview() || accepted.request.upgrade || !accepted.body.is_done() {
+/// Leaves a copy of a request and its `head`, if a rehearsal wants one.
+pub fn offer(request: &LeasedRequest, head: &[u8]) {
+    let tap = &request.lease.route().service.tap;
+    if !tap.is_open() || request.lease.is_preview() || request.info.upgrade || !request.body.is_done() {
         return;
     }
-    if !matches!(METHODS[accepted.method_index], "GET" | "HEAD") {
+    if !matches!(METHODS[request.method_index], "GET" | "HEAD") {
         return;
     }
-    let head = accepted.head.filled();
     if let Some(path) = path_of(head) {
         tap.offer(path, head);
     }

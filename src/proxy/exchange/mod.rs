@@ -26,7 +26,7 @@ use crate::proxy::connection::static_fallback;
 use crate::proxy::context::WorkerContext;
 use crate::proxy::exchange::body_copy::{BodyCopier, BufferedIo, CopyError};
 use crate::proxy::exchange::min_rate::{RateGuard, RateLimits, Violation};
-use crate::proxy::upstream::pool::Io;
+use crate::proxy::upstream::io::UpstreamIo;
 use crate::routing::{Lease, LeaseKind};
 
 /// An answer head at most; a larger one is 502.
@@ -93,7 +93,7 @@ pub struct Exchange<'a, S> {
     /// The client.
     pub client: &'a mut BufferedIo<S>,
     /// The upstream.
-    pub upstream: &'a mut BufferedIo<Io>,
+    pub upstream: &'a mut BufferedIo<UpstreamIo>,
     /// The request on its way up: its head, then its body.
     pub up: &'a mut BodyCopier,
     /// The answer on its way down: interim heads, its head, its body.
@@ -422,11 +422,11 @@ fn begin_answer(answer: &ResponseHead<'_>, down: &mut BodyCopier, progress: &mut
 }
 
 /// RFC 9110 7.6.3: what the answer came by.
-fn via(upstream: &Io, is_1_0: bool) -> &'static str {
+fn via(upstream: &UpstreamIo, is_1_0: bool) -> &'static str {
     match (upstream, is_1_0) {
-        (Io::Stream(_), _) => "2.0 cutover",
-        (Io::Tcp(_), true) => "1.0 cutover",
-        (Io::Tcp(_), false) => "1.1 cutover",
+        (UpstreamIo::Stream(_), _) => "2.0 cutover",
+        (UpstreamIo::Tcp(_), true) => "1.0 cutover",
+        (UpstreamIo::Tcp(_), false) => "1.1 cutover",
     }
 }
 

@@ -21,7 +21,7 @@ use crate::proxy::alarm::Alarm;
 use crate::proxy::exchange::body_copy::{BodyCopier, BufferedIo, CopyError};
 use crate::proxy::fault::Fault;
 use crate::proxy::shutdown::Shutdown;
-use crate::proxy::upstream::pool::Io;
+use crate::proxy::upstream::io::UpstreamIo;
 use crate::routing::{Lease, LeaseKind};
 
 /// How long the two sides of a closed WebSocket may take to answer the Close and to end (RFC 6455 7.1.1).
@@ -33,7 +33,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// # Errors
 /// [`Fault::Drained`] or [`Fault::Stopped`] when it was cut. A side that breaks off just ends it.
 pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
-    (client, upstream): (&mut BufferedIo<S>, &mut BufferedIo<Io>),
+    (client, upstream): (&mut BufferedIo<S>, &mut BufferedIo<UpstreamIo>),
     kind: LeaseKind,
     lease: &Lease,
     alarm: &Alarm,
@@ -95,7 +95,7 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
 fn part(
     cx: &mut Context<'_>,
     ups: Poll<Result<(), CopyError>>,
-    upstream: &mut BufferedIo<Io>,
+    upstream: &mut BufferedIo<UpstreamIo>,
     alarm: &Alarm,
     buffers: &Buffers,
 ) -> Poll<Result<(), Fault>> {

@@ -7,57 +7,57 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::Shared;
 use crate::http1::buffer::Buffers;
 use crate::http2::{ConnectionError, FRAME_MAX, OUT_MAX};
 use crate::proxy::exchange::body_copy::BufferedIo;
+use crate::proxy::http2::stream::SharedSession;
 
 /// A socket and its session.
 pub struct Driver<S> {
-    /// The socket, with what was read and is no whole frame yet.
+    /// The socket, with what was read from it and is no whole frame yet.
     pub wire: BufferedIo<S>,
-    /// The session.
-    pub session: Shared,
+    pub session: SharedSession,
+    /// The socket has taken bytes that it may not have passed on yet, as TLS does.
     unflushed: bool,
 }
 
-/// Why no more bytes are moved.
+/// Why a driver moves no more bytes.
 #[derive(Debug)]
-pub enum Stopped {
-    /// The other side is gone.
-    Gone,
-    /// The session cannot go on.
-    ConnectionError(ConnectionError),
+pub enum DriverEnd {
+    /// The peer has closed the connection, or it broke.
+    Disconnected,
+    /// The session cannot go on, because the peer broke its rules.
+    Failed(ConnectionError),
 }
 
-impl From<io::Error> for Stopped {
+impl From<io::Error> for DriverEnd {
     fn from(_: io::Error) -> Self {
-        Stopped::Gone
+        DriverEnd::Disconnected
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    /// Drives `session` on `wire`.
-    pub fn new(wire: BufferedIo<S>, session: Shared) -> Self {
+    /// A driver that moves bytes between `session` and `wire`.
+    pub fn new(wire: BufferedIo<S>, session: SharedSession) -> Self {
         Driver { wire, session, unflushed: false }
     }
 
-    /// Moves what can be moved; `progress` says whether anything was. Ready when it is over. `fresh` is called when
-    /// streams may have been opened.
+    /// Moves what can be moved, and sets `progress` if anything was. Ready when no more can follow. `fresh` is called
+    /// when the peer may have opened streams.
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
         buffers: &Buffers,
         progress: &mut bool,
         mut fresh: impl FnMut(),
-    ) -> Poll<Stopped> {
+    ) -> Poll<DriverEnd> {
         self.session.borrow_mut().watch(cx.waker());
         loop {
             if !self.wire.filled().is_empty() && self.takes_more() {
                 let received = self.session.borrow_mut().receive(self.wire.filled(), Instant::now());
                 match received {
                     Ok(used) => self.wire.consume(used),
-                    Err(over) => return Poll::Ready(Stopped::ConnectionError(over)),
+                    Err(error) => return Poll::Ready(DriverEnd::Failed(error)),
                 }
                 fresh();
             }
@@ -66,23 +66,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Poll::Ready(Err(error)) => return Poll::Ready(error.into()),
             }
             if !self.takes_more() {
-                return Poll::Pending; // it is written before more is read
+                return Poll::Pending; // what waits is written before more is read
             }
             self.wire.make_room(FRAME_MAX);
             match self.wire.poll_fill(cx, buffers, false) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(1..)) => *progress = true,
-                Poll::Ready(Ok(_) | Err(_)) => return Poll::Ready(Stopped::Gone),
+                Poll::Ready(Ok(_) | Err(_)) => return Poll::Ready(DriverEnd::Disconnected),
             }
         }
     }
 
-    /// What is to be written in answer to what is read is bounded by reading no more meanwhile.
+    /// Whether the session may read more. Frames that it writes in answer to what it reads would otherwise pile up
+    /// without a limit while the peer does not take them.
     fn takes_more(&self) -> bool {
         self.session.borrow().unsent().len() < 2 * OUT_MAX
     }
 
-    /// Writes what waits, to the last byte.
+    /// Writes and flushes everything that the session has to send.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, progress: &mut bool) -> Poll<io::Result<()>> {
         loop {
             let mut session = self.session.borrow_mut();
@@ -105,7 +106,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether bytes wait for the socket.
+    /// Whether bytes wait for the socket to take them.
     pub fn is_blocked(&self) -> bool {
         self.unflushed || !self.session.borrow().unsent().is_empty()
     }

@@ -1,18 +1,10 @@
-//! HTTP/2 on both sides of the proxy: sessions driven by sockets, and their streams as what the rest of the data plane
-//! knows, connections that speak HTTP/1.
+//! HTTP/2 on both sides of the proxy.
 //!
-//! So there is one exchange, with one set of rules, for every client and every upstream. What HTTP/2 itself means is
-//! the layer `http2`; here are sockets, tasks and time-outs.
+//! A driver moves the bytes between a session and its socket, and each stream of the session looks to the rest of the
+//! data plane like a connection that speaks HTTP/1. So there is one exchange, with one set of rules, for every client
+//! and every upstream. The protocol itself is in the layer `http2`; here are sockets and tasks.
 
 pub mod driver;
 pub mod stream;
 
-pub use stream::Stream;
-
-use std::cell::RefCell;
-use std::rc::Rc;
-
-use crate::http2::Session;
-
-/// A session and those who work on it: its driver and its streams, all of one worker.
-pub type Shared = Rc<RefCell<Session>>;
+pub use stream::{SharedSession, Stream};

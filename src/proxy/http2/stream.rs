@@ -1,25 +1,30 @@
-//! One stream as a connection: text goes in and comes out as on a connection that speaks HTTP/1.
+//! One stream of a session as a connection: what is written to it and read from it is the text of HTTP/1.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Shared;
 use crate::http1::body::{BadFraming, BodyDecoder, ChunkState, DecodeStep};
-use crate::http2::{AfterHead, Framing, Role, StreamError, StreamRead};
+use crate::http2::{AfterHead, Framing, Role, Session, StreamError, StreamRead};
 use crate::proxy::transport::Transport;
 
-/// A stream after the other (of a client), or one (to an upstream).
+/// A session, as its driver and its streams share it. All of them are on one worker.
+pub type SharedSession = Rc<RefCell<Session>>;
+
+/// A slot of a session. To an upstream it carries one stream; from a client it carries one stream after the other, like
+/// a kept connection.
 pub struct Stream {
-    session: Shared,
+    session: SharedSession,
     at: usize,
     role: Role,
     writing: Writing,
 }
 
-/// What the next bytes written are.
+/// What the next written bytes belong to.
 enum Writing {
     Head,
     Body(BodyDecoder),
@@ -27,17 +32,20 @@ enum Writing {
 }
 
 impl Stream {
-    /// Works on the slot `at`.
-    pub fn new(session: Shared, at: usize, role: Role) -> Self {
+    /// The slot `at` of `session`.
+    pub fn new(session: SharedSession, at: usize, role: Role) -> Self {
         Stream { session, at, role, writing: Writing::Head }
     }
 
-    /// Whether the other side says that it has not looked at what was sent.
+    /// Whether the peer has refused the stream, and so has not processed its request (RFC 9113 8.7).
     pub fn is_refused(&self) -> bool {
         self.session.borrow().is_refused(self.at)
     }
 
-    /// Writes what it can of `bytes`. `Err` also where they are not the text that was expected.
+    /// Writes what it can of `bytes` and returns how many that were.
+    ///
+    /// # Errors
+    /// The stream is over, or the bytes are not the text that has to follow.
     fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<usize, StreamError> {
         let session = &mut *self.session.borrow_mut();
         let mut used = 0;
@@ -48,7 +56,7 @@ impl Stream {
                     if !session.may_write(self.at, cx.waker()) {
                         break;
                     }
-                    // A head is always put into one buffer, and so comes whole.
+                    // A head is always written from one buffer, and so comes whole.
                     let end = memchr::memmem::find(rest, b"\r\n\r\n").ok_or(StreamError)? + 4;
                     let follows = match self.role {
                         Role::Server => session.put_answer(self.at, &rest[..end])?,
@@ -127,12 +135,12 @@ impl AsyncWrite for Stream {
         }
     }
 
-    /// What is written belongs to the driver, which waits for nothing.
+    /// Ready at once: the driver flushes whatever is written.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
-    /// Ends a tunnel's side. A message has its own end; after it, no other comes here.
+    /// Ends one side of a tunnel. A message has told its end itself, and after it no other follows here.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut session = self.session.borrow_mut();
         match self.writing {
@@ -144,7 +152,7 @@ impl AsyncWrite for Stream {
 }
 
 impl Transport for Stream {
-    /// One that is not complete is reset anyway.
+    /// Does nothing: a stream that is dropped before its end is reset anyway.
     fn reset_on_close(&self) {}
 
     fn fail_call(&mut self, code: u8, text: &str) -> bool {
@@ -155,12 +163,12 @@ impl Transport for Stream {
         self.session.borrow_mut().stall(self.at);
     }
 
-    /// What belongs to a stream was read by the connection's driver.
+    /// Ready at once: the driver has read whatever belongs to the stream.
     fn poll_arrived(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
 
-    /// A stream's end is in its frames.
+    /// Ready at once: the frames tell where a stream ends.
     fn poll_goodbye(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }

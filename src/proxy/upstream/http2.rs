@@ -1,5 +1,5 @@
-//! Connections to upstreams that speak HTTP/2: shared by the requests of one worker, and opened one at a time, when
-//! those there are take no more streams.
+//! Connections to upstreams that speak HTTP/2. The requests of one worker share them, and a new one is opened, one at a
+//! time, when those that are there take no more streams.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -15,21 +15,21 @@ use crate::http1::buffer::Buffers;
 use crate::http2::{ErrorCode, Role, Session, SessionLimits};
 use crate::proxy::alarm::{Alarm, Alarms};
 use crate::proxy::exchange::body_copy::BufferedIo;
-use crate::proxy::http2::Stream;
-use crate::proxy::http2::driver::{Driver, Stopped};
+use crate::proxy::http2::driver::{Driver, DriverEnd};
+use crate::proxy::http2::{SharedSession, Stream};
 use crate::proxy::shutdown::Shutdown;
 
-/// Streams on one connection at most; an upstream may allow fewer.
+/// How many streams one connection carries; an upstream may allow fewer.
 const STREAMS_MAX: u32 = 256;
 
-/// An answer head at most, as with HTTP/1.
+/// The largest response head, as with HTTP/1.
 const HEAD_MAX: usize = 64 * 1024;
 
-/// How long an upstream that left a request without an answer may take for a PING, before its connection takes no more
-/// streams for good. Those that are on it have time-outs of their own.
+/// How long an upstream that left a request without a response may take to answer a PING. After that its connection
+/// takes no more streams; those that are on it have time-outs of their own.
 const PONG: Duration = Duration::from_secs(2);
 
-/// How long what is to be said last may take.
+/// How long the last frames of a connection may take to be written.
 const GOODBYE: Duration = Duration::from_millis(500);
 
 /// What the task that drives a connection uses of its worker.
@@ -40,99 +40,110 @@ pub struct DriverContext {
     pub shutdown: Rc<Shutdown>,
 }
 
-/// A worker's connections to one upstream.
+/// A worker's HTTP/2 connections to one upstream.
 #[derive(Default)]
-pub struct Shared {
-    /// Each with the moment it was opened.
-    open: RefCell<Vec<(crate::proxy::http2::Shared, Instant)>>,
+pub struct SharedConnections {
+    open: RefCell<Vec<OpenConnection>>,
+    /// Held while a connection is opened, so that requests which come meanwhile wait for it instead of opening more.
     opening: Mutex<()>,
 }
 
-/// A stream, and whether its connection has served one before.
-pub struct Opened {
-    /// To write a request to.
+struct OpenConnection {
+    session: SharedSession,
+    opened: Instant,
+}
+
+/// A stream to write a request to.
+pub struct OpenedStream {
     pub stream: Stream,
-    /// Its connection may have died while nothing happened on it.
+    /// Whether its connection has served a request before, so that it may have died while nothing happened on it.
     pub is_reused: bool,
 }
 
-impl Shared {
-    /// A stream on a connection that is there, if one takes more. One that `is_stale` by the moment it was opened takes
-    /// no more, and ends with its last stream.
-    pub fn stream(&self, is_stale: impl Fn(Instant) -> bool) -> Option<Opened> {
+impl SharedConnections {
+    /// Opens a stream on a connection that is there, if one takes more. A connection that `is_stale` by the moment it
+    /// was opened takes no more, and ends with its last stream.
+    pub fn stream(&self, is_stale: impl Fn(Instant) -> bool) -> Option<OpenedStream> {
         let mut open = self.open.borrow_mut();
-        open.retain(|(session, opened)| {
+        open.retain(|OpenConnection { session, opened }| {
             let mut session = session.borrow_mut();
             if is_stale(*opened) {
                 session.close();
             }
             !session.is_closing()
         });
-        open.iter().find_map(|(session, _)| {
+        open.iter().find_map(|OpenConnection { session, .. }| {
             let (at, served) = {
                 let mut session = session.borrow_mut();
                 (session.open()?, session.served())
             };
-            Some(Opened { stream: Stream::new(Rc::clone(session), at, Role::Client), is_reused: served > 0 })
+            Some(OpenedStream { stream: Stream::new(Rc::clone(session), at, Role::Client), is_reused: served > 0 })
         })
     }
 }
 
-/// A stream: on a connection that is there, or on one that `dial` opens.
+/// Opens a stream on a connection that is there by now, or on one that `connecting` opens.
 ///
 /// # Errors
-/// Those of `dial`; the connection ended before it took a stream.
+/// Those of `connecting`, or the connection ended before it took a stream.
 pub async fn open(
-    shared: &Shared,
+    shared: &SharedConnections,
     context: &DriverContext,
     idle_timeout: Duration,
-    dial: impl Future<Output = io::Result<TcpStream>>,
-) -> io::Result<Opened> {
-    let _turn = shared.opening.lock().await;
-    // Whoever was waited for has opened one.
+    connecting: impl Future<Output = io::Result<TcpStream>>,
+) -> io::Result<OpenedStream> {
+    let _opening = shared.opening.lock().await;
+    // The request that held the lock may have opened a connection with room for this one.
     if let Some(opened) = shared.stream(|_| false) {
         return Ok(opened);
     }
     let limits = SessionLimits { streams: STREAMS_MAX, head_bytes: HEAD_MAX, resets: u32::MAX };
     let session = Rc::new(RefCell::new(Session::new(Role::Client, limits, Instant::now())));
-    let driver = Driver::new(BufferedIo::new(dial.await?), Rc::clone(&session));
+    let driver = Driver::new(BufferedIo::new(connecting.await?), Rc::clone(&session));
     let greeted = Rc::new(tokio::sync::Notify::new());
-    let task = Upstream { driver, context: context.clone(), idle_timeout, greeted: Rc::clone(&greeted) };
+    let task = ConnectionTask {
+        driver,
+        context: context.clone(),
+        idle_timeout,
+        greeted: Rc::clone(&greeted),
+        alarm_for: AlarmFor::Nothing,
+    };
     tokio::task::spawn_local(task.run());
-    // How many streams it takes is known from its greeting.
+    // The upstream's SETTINGS say how many streams it takes.
     greeted.notified().await;
     let at = session.borrow_mut().open().ok_or(io::ErrorKind::ConnectionAborted)?;
     let stream = Stream::new(Rc::clone(&session), at, Role::Client);
-    shared.open.borrow_mut().push((session, Instant::now()));
-    Ok(Opened { stream, is_reused: false })
+    shared.open.borrow_mut().push(OpenConnection { session, opened: Instant::now() });
+    Ok(OpenedStream { stream, is_reused: false })
 }
 
-/// What keeps a connection going.
-struct Upstream {
+/// The task that keeps a connection going.
+struct ConnectionTask {
     driver: Driver<TcpStream>,
     context: DriverContext,
     idle_timeout: Duration,
+    /// Notified when the upstream's SETTINGS have come, or never will.
     greeted: Rc<tokio::sync::Notify>,
+    alarm_for: AlarmFor,
 }
 
-/// What the connection's time-out is for; requests have theirs.
+/// What the connection's alarm is set for. Requests have alarms of their own.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Waiting {
+enum AlarmFor {
     Pong,
     Idle,
     Nothing,
 }
 
-impl Upstream {
+impl ConnectionTask {
     async fn run(mut self) {
         let alarm = self.context.alarms.register().await;
-        let mut waiting = Waiting::Nothing;
-        let stopped = poll_fn(|cx| self.poll(cx, &alarm, &mut waiting)).await;
+        let end = poll_fn(|cx| self.poll(cx, &alarm)).await;
         {
             let mut session = self.driver.session.borrow_mut();
-            match stopped {
-                Stopped::Gone => session.end(ErrorCode::NoError),
-                Stopped::ConnectionError(over) => session.end(over.reason),
+            match end {
+                DriverEnd::Disconnected => session.end(ErrorCode::NoError),
+                DriverEnd::Failed(error) => session.end(error.reason),
             }
         }
         self.greeted.notify_one();
@@ -144,35 +155,35 @@ impl Upstream {
         .await;
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, alarm: &Alarm, waiting: &mut Waiting) -> Poll<Stopped> {
+    fn poll(&mut self, cx: &mut Context<'_>, alarm: &Alarm) -> Poll<DriverEnd> {
         let mut progress = false;
-        if let Poll::Ready(stopped) = self.driver.poll(cx, &self.context.buffers, &mut progress, || {}) {
-            return Poll::Ready(stopped);
+        if let Poll::Ready(end) = self.driver.poll(cx, &self.context.buffers, &mut progress, || {}) {
+            return Poll::Ready(end);
         }
         let mut session = self.driver.session.borrow_mut();
         if session.is_greeted() {
             self.greeted.notify_one();
         }
         let is_late = alarm.is_late() && !progress;
-        if is_late && *waiting == Waiting::Pong {
+        if is_late && self.alarm_for == AlarmFor::Pong {
             session.close();
         }
         let is_idle = session.busy() == 0;
         let shutdown = &self.context.shutdown;
         let is_over = shutdown.is_cutting() || (is_idle && (shutdown.is_stopping() || session.is_closing()));
-        if is_over || (is_late && *waiting == Waiting::Idle) {
-            return Poll::Ready(Stopped::Gone);
+        if is_over || (is_late && self.alarm_for == AlarmFor::Idle) {
+            return Poll::Ready(DriverEnd::Disconnected);
         }
-        let (now_waiting, limit) = match (session.is_doubted() && !session.is_closing(), is_idle) {
-            (true, _) => (Waiting::Pong, PONG),
-            (false, true) => (Waiting::Idle, self.idle_timeout),
-            (false, false) => (Waiting::Nothing, Duration::ZERO),
+        let (alarm_for, limit) = match (session.is_doubted() && !session.is_closing(), is_idle) {
+            (true, _) => (AlarmFor::Pong, PONG),
+            (false, true) => (AlarmFor::Idle, self.idle_timeout),
+            (false, false) => (AlarmFor::Nothing, Duration::ZERO),
         };
-        if now_waiting != *waiting || (progress && now_waiting == Waiting::Idle) {
-            *waiting = now_waiting;
-            match now_waiting {
-                Waiting::Nothing => alarm.clear(),
-                Waiting::Pong | Waiting::Idle => alarm.set(Instant::now() + limit),
+        if alarm_for != self.alarm_for || (progress && alarm_for == AlarmFor::Idle) {
+            self.alarm_for = alarm_for;
+            match alarm_for {
+                AlarmFor::Nothing => alarm.clear(),
+                AlarmFor::Pong | AlarmFor::Idle => alarm.set(Instant::now() + limit),
             }
         }
         Poll::Pending

@@ -1,177 +1,126 @@
-//! A worker's connections to upstreams: which upstream, a kept connection or a new one, and whether a request that
-//! got no answer may be sent again.
+//! A worker's connections to upstreams: which upstream a request goes to, and which kept connection it may use.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
-use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
-use std::os::fd::AsRawFd;
-use std::pin::Pin;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::http2;
 use crate::http1::buffer::Buffers;
-use crate::os::resource_shortage::is_local_shortage;
-use crate::proxy::alarm::{Alarm, Alarms};
+use crate::proxy::alarm::Alarms;
 use crate::proxy::exchange::body_copy::BufferedIo;
-use crate::proxy::fault::Fault;
-use crate::proxy::http2::Stream;
 use crate::proxy::shutdown::Shutdown;
 use crate::proxy::upstream::dns::Lookup;
-use crate::proxy_protocol::{self, Ends, Version};
+use crate::proxy::upstream::http2::{DriverContext, OpenedStream, SharedConnections};
+use crate::proxy::upstream::io::{UpstreamIo, acknowledged};
+use crate::proxy_protocol::Ends;
 use crate::routing::Upstream;
 
-/// Kept connections to one upstream at most, per worker.
+/// How many connections to one upstream a worker keeps.
 const KEPT_MAX: usize = 8192;
 
-/// A connection to a name's address is kept for so long at most: busy ones would otherwise never hear that the name has
-/// moved. A new connection resolves the name anew.
+/// How long a connection to a name's address is kept, however busy it is. A new connection resolves the name anew;
+/// without this limit, connections that are always in use would never learn that the name has moved.
 const RESOLVED_FOR: Duration = Duration::from_secs(30);
 
-/// What is spoken with an upstream.
-pub enum Io {
-    /// HTTP/1, on a connection of its own.
-    Tcp(TcpStream),
-    /// HTTP/2, on one of many streams.
-    Stream(Stream),
-}
-
-impl AsyncRead for Io {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Io::Tcp(stream) => Pin::new(stream).poll_read(cx, room),
-            Io::Stream(stream) => Pin::new(stream).poll_read(cx, room),
-        }
-    }
-}
-
-impl AsyncWrite for Io {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut *self {
-            Io::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Io::Stream(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match &mut *self {
-            Io::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
-            Io::Stream(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Io::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Io::Stream(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Io::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Io::Stream(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-}
-
-/// A connection to an upstream, and what was sent on it.
-pub struct Connection {
-    /// The connection with what was read from it.
-    pub wire: BufferedIo<Io>,
-    /// Bytes of the requests before this one; all were answered, so the peer has acknowledged them.
-    pub sent_before: u64,
-    /// Bytes in front of its first request, which say whose it is.
-    announced: u64,
+/// A connection to an upstream, with a request in flight on it.
+pub struct UpstreamConn {
+    /// The connection, with what was read from it and not used yet.
+    pub io: BufferedIo<UpstreamIo>,
+    guard: InFlightGuard,
+    /// Bytes of the requests before this one. All of them were answered, so the peer has acknowledged these bytes. Of a
+    /// stream it is only known whether there were any.
+    sent_before: u64,
+    /// Bytes of the PROXY header in front of the first request.
+    header_bytes: u64,
     opened: Instant,
-    /// Whose it is, where the application was told.
-    whose: Option<Ends>,
+    /// The client that the PROXY header named.
+    announced: Option<Ends>,
 }
 
-impl Connection {
-    /// Whether it has served a request before.
-    pub fn is_reused(&self) -> bool {
-        self.sent_before > 0 || matches!(&self.wire.io, Io::Stream(stream) if stream.is_refused())
+impl UpstreamConn {
+    /// A new TCP connection, on which a PROXY header of `header_bytes` for `announced` was sent.
+    pub(super) fn new(guard: InFlightGuard, stream: TcpStream, header_bytes: u64, announced: Option<Ends>) -> Self {
+        let io = BufferedIo::new(UpstreamIo::Tcp(stream));
+        UpstreamConn { io, guard, sent_before: 0, header_bytes, opened: Instant::now(), announced }
     }
 
-    /// Whether the peer's kernel took not a single byte of this request: it was never seen, and may be sent again
-    /// whatever its method. `TCP_INFO` can still be read after a reset.
+    /// A stream of a shared connection.
+    pub(super) fn on_stream(guard: InFlightGuard, opened: OpenedStream) -> Self {
+        let OpenedStream { stream, is_reused } = opened;
+        let (io, sent_before) = (BufferedIo::new(UpstreamIo::Stream(stream)), is_reused.into());
+        UpstreamConn { io, guard, sent_before, header_bytes: 0, opened: Instant::now(), announced: None }
+    }
+
+    /// The upstream at its other end.
+    pub fn upstream(&self) -> &Upstream {
+        &self.guard.upstream
+    }
+
+    /// Whether the connection served a request before this one, so that it may have died while it was kept.
+    pub fn is_reused(&self) -> bool {
+        self.sent_before > 0 || matches!(&self.io.io, UpstreamIo::Stream(stream) if stream.is_refused())
+    }
+
+    /// Whether the peer's kernel acknowledged not a single byte of this request. The application has then never seen
+    /// it, and it may be sent again whatever its method.
     pub fn took_nothing(&self) -> bool {
-        match &self.wire.io {
-            Io::Tcp(stream) => acked(stream) == Some(self.announced + self.sent_before + 1), // the SYN counts as one byte
-            Io::Stream(stream) => stream.is_refused(),
+        match &self.io.io {
+            // The SYN counts as one byte.
+            UpstreamIo::Tcp(stream) => acknowledged(stream) == Some(self.header_bytes + self.sent_before + 1),
+            UpstreamIo::Stream(stream) => stream.is_refused(),
         }
     }
 }
 
-/// How many bytes the peer's kernel has acknowledged.
-fn acked(stream: &TcpStream) -> Option<u64> {
-    let size = size_of::<libc::tcp_info>();
-    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
-    let mut len = size as libc::socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes into `info`, which is plain numbers and already zeroed.
-    let (failed, info) = unsafe {
-        let fd = stream.as_raw_fd();
-        let failed = libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut len);
-        (failed, info.assume_init())
-    };
-    // A kernel before Linux 4.1 leaves the field 0, which is never equal to what was sent.
-    (failed == 0).then_some(info.tcpi_bytes_acked)
-}
-
-struct Kept {
+/// A TCP connection without a request on it.
+struct KeptConn {
     stream: TcpStream,
     sent_before: u64,
     opened: Instant,
     since: Instant,
     idle_timeout: Duration,
-    whose: Option<Ends>,
+    announced: Option<Ends>,
 }
 
+/// What a worker has of one upstream.
 #[derive(Default)]
-struct Slot {
+pub(super) struct Slot {
     in_flight: Cell<u32>,
-    kept: RefCell<Vec<Kept>>,
+    kept: RefCell<Vec<KeptConn>>,
     /// Connections that speak HTTP/2.
-    shared: http2::Shared,
-    lookup: Rc<Lookup>,
+    pub(super) http2: SharedConnections,
+    pub(super) lookup: Rc<Lookup>,
 }
 
-/// A worker's connections, by upstream.
-pub struct Pool {
-    context: http2::DriverContext,
-    slots: RefCell<Vec<Option<Rc<Slot>>>>,
-    turn: Cell<usize>,
-}
-
-/// A request in flight to one upstream, for the balance; ends when dropped.
-pub struct Share {
-    slot: Rc<Slot>,
+/// Counts a request as in flight to one upstream, until this is dropped.
+pub struct InFlightGuard {
+    pub(super) slot: Rc<Slot>,
     /// Where the request goes.
     pub upstream: Arc<Upstream>,
 }
 
-impl Drop for Share {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         self.slot.in_flight.set(self.slot.in_flight.get() - 1);
     }
 }
 
+/// A worker's connections, by upstream.
+pub struct Pool {
+    pub(super) driver_context: DriverContext,
+    slots: RefCell<Vec<Option<Rc<Slot>>>>,
+    /// Where the next search among equals begins.
+    turn: Cell<usize>,
+}
+
 impl Pool {
-    /// No connections; those of HTTP/2 that are opened later use these parts of their worker.
+    /// A pool without connections. The HTTP/2 connections that it opens later use these parts of their worker.
     pub fn new(buffers: Rc<Buffers>, alarms: Rc<Alarms>, shutdown: Rc<Shutdown>) -> Self {
-        let context = http2::DriverContext { buffers, alarms, shutdown };
-        Pool { context, slots: RefCell::default(), turn: Cell::default() }
+        let driver_context = DriverContext { buffers, alarms, shutdown };
+        Pool { driver_context, slots: RefCell::default(), turn: Cell::default() }
     }
 
     fn slot(&self, id: usize) -> Rc<Slot> {
@@ -182,60 +131,63 @@ impl Pool {
         Rc::clone(slots[id].get_or_insert_default())
     }
 
-    /// The upstream with the fewest requests of this worker in flight, not one of `tried`. One that is down is only
-    /// taken when all are: with nowhere better to go, a request is tried.
-    pub fn choose(&self, upstreams: &[Arc<Upstream>], tried: &[usize]) -> Option<Share> {
+    /// Chooses the upstream with the fewest requests of this worker in flight, leaving out those in `tried`. One that is
+    /// down is chosen only if all are: a request with nowhere better to go is tried there all the same.
+    pub fn choose(&self, upstreams: &[Arc<Upstream>], tried: &[usize]) -> Option<InFlightGuard> {
         let turn = self.turn.replace(self.turn.get().wrapping_add(1));
-        let share = |upstream: &Arc<Upstream>| {
+        let guard = |upstream: &Arc<Upstream>| {
             let slot = self.slot(upstream.id);
             slot.in_flight.set(slot.in_flight.get() + 1);
-            Share { slot, upstream: Arc::clone(upstream) }
+            InFlightGuard { slot, upstream: Arc::clone(upstream) }
         };
         if let [only] = upstreams {
-            return (!tried.contains(&only.id)).then(|| share(only));
+            return (!tried.contains(&only.id)).then(|| guard(only));
         }
         (0..upstreams.len())
             .map(|i| &upstreams[(turn.wrapping_add(i)) % upstreams.len()])
             .filter(|upstream| !tried.contains(&upstream.id))
             .min_by_key(|upstream| (upstream.is_down(), self.slot(upstream.id).in_flight.get()))
-            .map(share)
+            .map(guard)
     }
 
-    /// A kept connection that is still open, or `None`. One that the application takes for somebody's is nobody else's:
-    /// `whose` must be the same.
-    pub fn take(&self, share: &Share, whose: Option<Ends>, now: Instant) -> Option<Connection> {
-        let mut kept = share.slot.kept.borrow_mut();
-        while let Some(at) = kept.iter().rposition(|kept| kept.whose == whose) {
-            let Kept { stream, sent_before, opened, since, idle_timeout, whose } = kept.remove(at);
+    /// Takes a kept connection that is still open, and puts the request of `guard` on it. A connection that the
+    /// application takes for one client's must not carry another client's request, so `announced` has to be the same.
+    ///
+    /// # Errors
+    /// Returns the guard where no such connection is kept.
+    pub fn take(
+        &self,
+        guard: InFlightGuard,
+        announced: Option<Ends>,
+        now: Instant,
+    ) -> Result<UpstreamConn, InFlightGuard> {
+        let mut all = guard.slot.kept.borrow_mut();
+        while let Some(at) = all.iter().rposition(|kept| kept.announced == announced) {
+            let kept = all.remove(at);
             // Nothing to read is the only healthy state of an unused connection. No system call is made unless the
             // driver has seen something arrive.
-            let quiet = matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock);
-            if quiet && now.duration_since(since) < idle_timeout && !is_stale(&share.upstream, opened, now) {
-                return Some(Connection {
-                    wire: BufferedIo::new(Io::Tcp(stream)),
-                    sent_before,
-                    announced: 0,
-                    opened,
-                    whose,
-                });
+            let is_quiet = matches!(kept.stream.try_read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock);
+            let is_fresh = now.duration_since(kept.since) < kept.idle_timeout;
+            if is_quiet && is_fresh && !is_stale(&guard.upstream, kept.opened, now) {
+                drop(all);
+                let KeptConn { stream, sent_before, opened, announced, .. } = kept;
+                let io = BufferedIo::new(UpstreamIo::Tcp(stream));
+                return Ok(UpstreamConn { io, guard, sent_before, header_bytes: 0, opened, announced });
             }
         }
-        None
+        drop(all);
+        Err(guard)
     }
 
-    /// Keeps a connection for the next request, after one of `sent` bytes was answered in full.
-    pub fn keep(&self, share: &Share, connection: Connection, sent: u64, now: Instant, idle_timeout: Duration) {
-        let mut kept = share.slot.kept.borrow_mut();
-        let Connection { wire, sent_before, announced, opened, whose } = connection;
-        if let (Io::Tcp(stream), true) = (wire.io, kept.len() < KEPT_MAX) {
-            kept.push(Kept {
-                stream,
-                sent_before: announced + sent_before + sent,
-                opened,
-                since: now,
-                idle_timeout,
-                whose,
-            });
+    /// Keeps a connection for the next request, after one of `sent` bytes was answered in full. It is closed if it is
+    /// not used again within `idle_timeout`.
+    pub fn keep(&self, mut conn: UpstreamConn, sent: u64, now: Instant, idle_timeout: Duration) {
+        conn.io.release(&self.driver_context.buffers);
+        let UpstreamConn { io, guard, sent_before, header_bytes, opened, announced } = conn;
+        let mut kept = guard.slot.kept.borrow_mut();
+        if let (UpstreamIo::Tcp(stream), true) = (io.io, kept.len() < KEPT_MAX) {
+            let sent_before = header_bytes + sent_before + sent;
+            kept.push(KeptConn { stream, sent_before, opened, since: now, idle_timeout, announced });
         }
     }
 
@@ -250,99 +202,9 @@ impl Pool {
     }
 }
 
-/// Whether its name may have moved since.
-fn is_stale(upstream: &Upstream, opened: Instant, now: Instant) -> bool {
+/// Whether the upstream's name may have moved since the connection was opened.
+pub(super) fn is_stale(upstream: &Upstream, opened: Instant, now: Instant) -> bool {
     upstream.socket.is_none() && now.duration_since(opened) >= RESOLVED_FOR
-}
-
-/// Opens a connection within `limit`, trying every address of the upstream's name. Where `announced` is given, that
-/// header goes first. A name is resolved on a thread of its own: a slow resolver costs this request its time, and no
-/// other one.
-///
-/// # Errors
-/// [`Fault::ConnectFailed`]; [`Fault::Exhausted`] where the fault is this machine's.
-pub async fn connect(
-    share: &Share,
-    announced: Option<(Version, Ends)>,
-    alarm: &Alarm,
-    limit: Duration,
-) -> Result<Connection, Fault> {
-    let header = announced.map(|(version, ends)| proxy_protocol::write(version, Some(ends))).unwrap_or_default();
-    let dialled = within(limit, alarm, async {
-        let mut stream = dial(share).await?;
-        stream.write_all(&header).await?;
-        Ok(stream)
-    });
-    match dialled.await {
-        Ok(stream) => Ok(Connection {
-            wire: BufferedIo::new(Io::Tcp(stream)),
-            sent_before: 0,
-            announced: header.len() as u64,
-            opened: Instant::now(),
-            whose: announced.map(|(_, ends)| ends),
-        }),
-        Err(error) => Err(failed(&share.upstream, &error)),
-    }
-}
-
-/// Gives `opening` so much time.
-async fn within<T>(limit: Duration, alarm: &Alarm, opening: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    alarm.set(Instant::now() + limit);
-    let mut opening = Box::pin(opening);
-    poll_fn(|cx| {
-        if alarm.is_late() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        opening.as_mut().poll(cx)
-    })
-    .await
-}
-
-/// What it means that no connection came about.
-fn failed(upstream: &Upstream, error: &io::Error) -> Fault {
-    tracing::debug!(upstream = %upstream.address, %error, "connect failed");
-    if is_local_shortage(error) { Fault::Exhausted } else { Fault::ConnectFailed }
-}
-
-/// A stream to an upstream that speaks HTTP/2, on a connection that takes one more, or on a new one.
-///
-/// # Errors
-/// As [`connect`].
-pub async fn stream(
-    pool: &Pool,
-    share: &Share,
-    alarm: &Alarm,
-    limit: Duration,
-    idle_timeout: Duration,
-) -> Result<Connection, Fault> {
-    let opened = match share.slot.shared.stream(|opened| is_stale(&share.upstream, opened, Instant::now())) {
-        Some(opened) => Ok(opened),
-        None => {
-            let dialled = dial(share);
-            within(limit, alarm, http2::open(&share.slot.shared, &pool.context, idle_timeout, dialled)).await
-        }
-    };
-    match opened {
-        // What was sent before is not known of a stream, only that there was something.
-        Ok(opened) => Ok(Connection {
-            wire: BufferedIo::new(Io::Stream(opened.stream)),
-            sent_before: opened.is_reused.into(),
-            announced: 0,
-            opened: Instant::now(),
-            whose: None,
-        }),
-        Err(error) => Err(failed(&share.upstream, &error)),
-    }
-}
-
-async fn dial(share: &Share) -> io::Result<TcpStream> {
-    let Upstream { socket, address, .. } = &*share.upstream;
-    let stream = match socket {
-        Some(socket) => TcpStream::connect(socket).await?,
-        None => TcpStream::connect(&*share.slot.lookup.addresses(&address.host, address.port).await?).await?,
-    };
-    stream.set_nodelay(true)?;
-    Ok(stream)
 }
 
 #[cfg(test)]
@@ -360,23 +222,17 @@ mod tests {
             let pool = Pool::new(Rc::default(), Rc::default(), shutdown);
             let upstream = Upstream::new(Address { host: host.into(), port });
             assert_eq!(upstream.socket.is_none(), host == "localhost");
-            let share = pool.choose(&[Arc::clone(&upstream)], &[]).unwrap();
-            let opened = Instant::now();
+            let choose = || pool.choose(&[Arc::clone(&upstream)], &[]).unwrap();
             let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-            let mut connection = Connection {
-                wire: BufferedIo::new(Io::Tcp(stream)),
-                sent_before: 0,
-                announced: 0,
-                opened,
-                whose: None,
-            };
+            let mut conn = UpstreamConn::new(choose(), stream, 0, None);
+            let opened = conn.opened;
             let mut now = opened;
             let used = loop {
-                pool.keep(&share, connection, 1, now, idle_timeout);
+                pool.keep(conn, 1, now, idle_timeout);
                 now += second;
-                match pool.take(&share, None, now) {
-                    Some(kept) if now < opened + 60 * second => connection = kept,
-                    Some(_) | None => break now.duration_since(opened).as_secs(),
+                match pool.take(choose(), None, now) {
+                    Ok(kept) if now < opened + 60 * second => conn = kept,
+                    Ok(_) | Err(_) => break now.duration_since(opened).as_secs(),
                 }
             };
             assert_eq!(used, lasts, "{host}");
