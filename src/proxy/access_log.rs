@@ -1,4 +1,5 @@
-//! One line per request, when asked for. The worker formats it and hands it over; a thread writes it.
+//! One line per request, where the configuration asks for it. The worker formats the line and hands it over; a thread
+//! writes it.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -13,43 +14,38 @@ use crate::os::line_writer::Lines;
 /// What is known of a request when it has ended.
 #[derive(Debug, Default, Serialize)]
 pub struct AccessLine {
-    /// When it ended, UTC.
+    /// When the request ended, in UTC.
     pub time: String,
     /// The client's address.
     pub client: String,
-    /// As sent.
+    /// As the client sent it, like the host and the path.
     pub method: String,
-    /// As sent.
     pub host: String,
-    /// Path and query as sent.
+    /// Path and query.
     pub path: String,
     /// `HTTP/2.0`, `HTTP/1.1` or `HTTP/1.0`.
     pub protocol: &'static str,
-    /// The status sent to the client; 0 when there was none.
+    /// The status that the client was sent; 0 where it was sent none.
     pub status: u16,
-    /// Payload bytes sent to the client.
+    /// Payload bytes of the response.
     pub bytes: u64,
     /// Seconds from the complete request head to the last byte.
     pub duration: f64,
-    /// The service.
     pub service: String,
-    /// Who served.
+    /// The color that served it.
     pub color: &'static str,
-    /// Under which epoch.
+    /// The epoch of its route.
     pub epoch: u64,
-    /// The upstream tried last.
+    /// The address of the upstream that was tried last.
     pub upstream: String,
-    /// `X-Request-Id`
     pub request_id: String,
-    /// `Referer`
     pub referer: String,
-    /// `User-Agent`
     pub user_agent: String,
-    /// How it ended, in one word: `ok`, `tunnel` or a fault's.
+    /// How it ended, in one word: `ok`, `tunnel`, or that of a fault.
     pub end: &'static str,
 }
 
-/// The workers' end of the log; cheap to clone.
+/// Where the workers send lines. A clone sends to the same log.
 #[derive(Clone)]
 pub struct AccessLog(Option<(Form, Lines)>);
 
@@ -69,7 +65,7 @@ impl AccessLog {
         Ok(AccessLog(Some((config.access, lines))))
     }
 
-    /// Whether lines are wanted at all.
+    /// Whether the log takes lines; without it none has to be made.
     pub fn is_on(&self) -> bool {
         self.0.is_some()
     }
@@ -85,7 +81,7 @@ impl AccessLog {
         }
     }
 
-    /// Why lines are being lost, as a sentence for `problems`; `None` when none are.
+    /// Says why lines are being lost, as a sentence for `problems`. `None` while none are.
     pub fn problem(&self, config: &Log) -> Option<String> {
         let (_, lines) = self.0.as_ref()?;
         let place = config.access_file.as_ref().map_or("standard output".into(), |path| path.display().to_string());
@@ -121,7 +117,7 @@ fn combined(line: &AccessLine) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Keeps a value inside its quotes, and whoever reads the log in a terminal from what a client would have it do.
+/// Escapes quotes and control characters: a value must not end its field, nor steer the terminal that shows the log.
 fn quote(text: &str) -> String {
     if text.is_empty() {
         return "-".into();

@@ -7,6 +7,7 @@ mod accept;
 mod access_log;
 mod admission;
 mod alarm;
+mod buffered_io;
 pub(crate) mod connection;
 mod context;
 mod exchange;
@@ -33,7 +34,7 @@ use crate::config;
 use crate::routing::{ClientTerminations, HostTable};
 use crate::tls::Terminator;
 use accept::connection_limit::ConnectionLimit;
-use accept::worker_handle::{Message, WorkerHandle};
+use accept::worker_handle::{WorkerHandle, WorkerMessage};
 use accept::worker_thread;
 use context::SharedContext;
 
@@ -82,7 +83,7 @@ impl DataPlane {
         let workers = (0..config.workers).map(start).collect::<io::Result<Arc<[WorkerHandle]>>>()?;
         let connections_max = config.max_connections;
         for (listener, worker) in listeners.into_iter().zip(workers.iter().cycle()) {
-            worker.send(Message::Accept { listener, workers: Arc::clone(&workers), connections_max });
+            worker.send(WorkerMessage::Accept { listener, workers: Arc::clone(&workers), connections_max });
         }
         Ok(DataPlane { workers })
     }
@@ -90,7 +91,7 @@ impl DataPlane {
     /// A handle that wakes every connection, so that each looks at what may end it; for the control plane after a cut.
     pub fn waker(&self) -> impl Fn() + Send + Sync + use<> {
         let workers = Arc::clone(&self.workers);
-        move || workers.iter().for_each(|worker| worker.send(Message::Wake))
+        move || workers.iter().for_each(|worker| worker.send(WorkerMessage::Wake))
     }
 
     /// A handle that counts open client connections.
@@ -106,11 +107,11 @@ impl DataPlane {
     pub fn stop(self, limit: Duration, idle: Duration, mut now: impl FnMut() -> bool) -> StopReport {
         // A worker ends once it has no connection: before that, nobody may accept one for it.
         let (stopped, acceptors) = channel();
-        self.workers.iter().for_each(|worker| worker.send(Message::StopAccepting(stopped.clone())));
+        self.workers.iter().for_each(|worker| worker.send(WorkerMessage::StopAccepting(stopped.clone())));
         drop(stopped);
         while acceptors.recv().is_ok() {}
         let began = Instant::now();
-        self.workers.iter().for_each(|worker| worker.send(Message::Stop { idle_until: began + idle }));
+        self.workers.iter().for_each(|worker| worker.send(WorkerMessage::Stop { idle_until: began + idle }));
         let mut awaits_idle = !idle.is_zero();
         let is_open = |workers: &[WorkerHandle]| workers.iter().any(|worker| worker.open() > 0);
         while is_open(&self.workers) && began.elapsed() < limit && !now() {
@@ -120,7 +121,7 @@ impl DataPlane {
             }
             std::thread::sleep(STOP_POLL);
         }
-        self.workers.iter().for_each(|worker| worker.send(Message::Cut));
+        self.workers.iter().for_each(|worker| worker.send(WorkerMessage::Cut));
         let cut = Instant::now();
         while is_open(&self.workers) && cut.elapsed() < CUT_MAX {
             std::thread::sleep(STOP_POLL);

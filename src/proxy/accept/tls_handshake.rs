@@ -19,10 +19,10 @@ use tokio_rustls::rustls::server::{Acceptor, ClientHello, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
 use crate::proxy::alarm::Alarm;
+use crate::proxy::buffered_io::BufferedIo;
 use crate::proxy::connection::client::Client;
 use crate::proxy::connection::{Version, http2, serve};
 use crate::proxy::context::WorkerContext;
-use crate::proxy::exchange::body_copy::BufferedIo;
 use crate::proxy::fault::Fault;
 use crate::proxy::shutdown::Shutdown;
 use crate::proxy::transport::Transport;

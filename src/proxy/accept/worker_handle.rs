@@ -12,7 +12,7 @@ use crate::proxy::accept::listener::{Listener, Scheme};
 use crate::proxy::connection::client::Admission;
 
 /// What a worker is told to do.
-pub enum Message {
+pub enum WorkerMessage {
     /// Accept connections from `listener`, and hand each of them to one of `workers`.
     Accept {
         listener: Listener,
@@ -45,14 +45,14 @@ pub struct NewConnection {
 
 /// Sends a worker messages from any thread.
 pub struct WorkerHandle {
-    messages: UnboundedSender<Message>,
+    messages: UnboundedSender<WorkerMessage>,
     open: OpenConnections,
     thread: Mutex<Option<JoinHandle<u64>>>,
 }
 
 impl WorkerHandle {
     /// The handle of the worker that reads `messages` on `thread`, and gives its connections back to `open`.
-    pub fn new(messages: UnboundedSender<Message>, open: OpenConnections, thread: JoinHandle<u64>) -> Self {
+    pub fn new(messages: UnboundedSender<WorkerMessage>, open: OpenConnections, thread: JoinHandle<u64>) -> Self {
         WorkerHandle { messages, open, thread: Mutex::new(Some(thread)) }
     }
 
@@ -65,13 +65,13 @@ impl WorkerHandle {
     /// of them has run.
     pub fn serve(&self, connection: NewConnection) {
         self.open.add();
-        if self.messages.send(Message::Serve(connection)).is_err() {
+        if self.messages.send(WorkerMessage::Serve(connection)).is_err() {
             self.open.remove();
         }
     }
 
     /// Sends a message. A worker that has ended has nothing left to do with it.
-    pub fn send(&self, message: Message) {
+    pub fn send(&self, message: WorkerMessage) {
         let _ = self.messages.send(message);
     }
 

@@ -19,7 +19,7 @@ use tokio::time::MissedTickBehavior;
 use crate::proxy::accept::connection_limit::ConnectionLimit;
 use crate::proxy::accept::listener::Scheme;
 use crate::proxy::accept::proxy_header::{self, HeaderError};
-use crate::proxy::accept::worker_handle::{Message, NewConnection, OpenConnections, OpenGuard, WorkerHandle};
+use crate::proxy::accept::worker_handle::{NewConnection, OpenConnections, OpenGuard, WorkerHandle, WorkerMessage};
 use crate::proxy::accept::{acceptor, plain, tls_handshake};
 use crate::proxy::alarm::SWEEP;
 use crate::proxy::connection::Version;
@@ -71,7 +71,7 @@ struct Worker {
 
 impl Worker {
     /// Reads messages until a stop has ended the last connection. Returns how many requests and tunnels it cut.
-    async fn run(self: Rc<Self>, mut inbox: UnboundedReceiver<Message>) -> u64 {
+    async fn run(self: Rc<Self>, mut inbox: UnboundedReceiver<WorkerMessage>) -> u64 {
         tokio::task::spawn_local(Rc::clone(&self.context.admission).admit_when_idle());
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -94,22 +94,22 @@ impl Worker {
         self.context.shutdown.cut()
     }
 
-    fn handle(self: &Rc<Self>, message: Message) {
+    fn handle(self: &Rc<Self>, message: WorkerMessage) {
         let WorkerContext { alarms, shutdown, .. } = &*self.context;
         match message {
-            Message::Accept { listener, workers, connections_max } => {
+            WorkerMessage::Accept { listener, workers, connections_max } => {
                 let acceptor = acceptor::run(listener, workers, connections_max);
                 self.acceptors.borrow_mut().push(tokio::task::spawn_local(acceptor).abort_handle());
             }
-            Message::Serve(connection) => self.serve(connection),
-            Message::Wake => alarms.wake_all(),
+            WorkerMessage::Serve(connection) => self.serve(connection),
+            WorkerMessage::Wake => alarms.wake_all(),
             // An acceptor cannot run between this and its end: both are on this thread.
-            Message::StopAccepting(_done) => self.acceptors.take().iter().for_each(AbortHandle::abort),
-            Message::Stop { idle_until } => {
+            WorkerMessage::StopAccepting(_done) => self.acceptors.take().iter().for_each(AbortHandle::abort),
+            WorkerMessage::Stop { idle_until } => {
                 shutdown.begin(idle_until);
                 alarms.wake_all();
             }
-            Message::Cut => {
+            WorkerMessage::Cut => {
                 shutdown.begin_cut();
                 alarms.wake_all();
             }

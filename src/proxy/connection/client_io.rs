@@ -10,8 +10,9 @@ use crate::http1::body::BodyDecoder;
 use crate::http1::response::Encoding;
 use crate::proxy::admission::Permit;
 use crate::proxy::alarm::Alarm;
+use crate::proxy::buffered_io::BufferedIo;
 use crate::proxy::context::WorkerContext;
-use crate::proxy::exchange::body_copy::{BodyCopier, BufferedIo};
+use crate::proxy::exchange::body_copy::BodyCopier;
 use crate::proxy::transport::Transport;
 
 /// How long a connection that is ended goes on reading what the client still sends, so that the client can read the

@@ -23,7 +23,7 @@ use crate::proxy::connection::{preview, rehearsal, static_fallback};
 use crate::proxy::exchange::body_copy::BodyCopier;
 use crate::proxy::exchange::min_rate::RateLimits;
 use crate::proxy::exchange::tunnel;
-use crate::proxy::exchange::{Completion, Exchange, ExchangeLimits, ExchangeProgress, Replaceable, response_copier};
+use crate::proxy::exchange::{Completion, Exchange, ExchangeLimits, ExchangeProgress, Replaceable};
 use crate::proxy::fault::Fault;
 use crate::proxy::transport::Transport;
 use crate::proxy::upstream::connect::{ConnectAttempts, ConnectError, Target};
@@ -53,7 +53,7 @@ impl<'a, S: Transport> Forwarder<'a, S> {
         let head = std::mem::take(&mut request.head);
         let mut up = BodyCopier::new(request.body.clone(), encoding, head, io.worker.proxy.max_body_bytes);
         up.hops = std::mem::take(&mut request.hops);
-        Forwarder { io, client, request, state: ForwardState { up, down: response_copier() } }
+        Forwarder { io, client, request, state: ForwardState { up, down: BodyCopier::for_responses() } }
     }
 
     /// Runs the request to its end. Returns what follows on the client's connection.
@@ -64,12 +64,13 @@ impl<'a, S: Transport> Forwarder<'a, S> {
         let replaceable = Replaceable { from, missing: static_fallback::may_apply(&self.request) };
         let mut attempt = self.try_color(&upstreams, replaceable, None).await;
         let mut replacement = None;
-        if attempt.result == Ok(Completion::Failed(404)) {
+        if attempt.result == Ok(Completion::Failed(404)) && self.take_search() {
             (attempt, replacement) = self.search_other_color(attempt).await;
         } else if self.needs_replay(&attempt) {
             (attempt, replacement) = self.replay(attempt).await;
         } else if matches!(attempt.result, Ok(Completion::Failed(_))) {
-            attempt = self.resume(attempt).await; // the watch has just ended
+            // The watch has just ended, or the 404 is no static file's.
+            attempt = self.resume(attempt).await;
         }
         let next = self.settle(attempt, replacement).await;
         let (state, buffers) = (&mut self.state, &self.io.worker.buffers);
@@ -191,7 +192,7 @@ impl<'a, S: Transport> Forwarder<'a, S> {
         let ForwardState { up, down } = &self.state;
         let can_be_sent_again = self.request.lease.has_standby() && up.intact && down.written == 0;
         let failed = match attempt.result {
-            Ok(Completion::Failed(_)) => true,
+            Ok(Completion::Failed(status)) => status >= 500,
             Ok(Completion::Answered | Completion::Tunnel) => false,
             Err(Fault::ConnectFailed) => return can_be_sent_again,
             Err(fault) => fault.outcome() == Outcome::Bad,
@@ -235,6 +236,11 @@ impl<'a, S: Transport> Forwarder<'a, S> {
             return (self.resume(failed).await, None);
         }
         (again, Some(Replacement { color: standby.color, began, reason: ReplacementReason::Replay }))
+    }
+
+    /// Whether the other color has to be asked for what the first one does not have. Takes that out of the budget.
+    fn take_search(&self) -> bool {
+        static_fallback::take_search(&self.request.lease, self.state.up.pending.filled())
     }
 
     /// Asks the other color for a file that is `missing`. If it does not have the file either, the first response is
@@ -289,7 +295,7 @@ impl<'a, S: Transport> Forwarder<'a, S> {
 
     /// Drops what was to be sent of a response; none of it has left.
     fn forget_response(&mut self) {
-        let unsent = std::mem::replace(&mut self.state.down, response_copier());
+        let unsent = std::mem::replace(&mut self.state.down, BodyCopier::for_responses());
         self.io.worker.buffers.give_back(unsent.pending);
     }
 

@@ -20,7 +20,7 @@ const FIRST_CHUNK: Duration = Duration::from_secs(1);
 
 /// How much of a head has come.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Progress {
+enum HeadProgress {
     /// Nothing: the connection is idle.
     Idle,
     /// The head has begun, and is not complete.
@@ -37,7 +37,7 @@ pub async fn read_head<S: Transport>(io: &mut ClientIo<S>, version: Version) -> 
     let mut scan = HeadScanner::default();
     let mut empty_lines = 0;
     let mut is_version_checked = false;
-    let mut progress = Progress::Idle;
+    let mut progress = HeadProgress::Idle;
     io.permit = None;
     io.alarm.set(Instant::now() + io.worker.proxy.idle_timeout);
     loop {
@@ -62,8 +62,8 @@ pub async fn read_head<S: Transport>(io: &mut ClientIo<S>, version: Version) -> 
                 Some(_) | None => return Err(too_large(input, &scan)),
             }
         }
-        if !input.is_empty() && progress == Progress::Idle {
-            progress = Progress::Begun;
+        if !input.is_empty() && progress == HeadProgress::Idle {
+            progress = HeadProgress::Begun;
             io.alarm.set(Instant::now() + io.worker.proxy.header_timeout);
         }
         io.stream.make_room(head_max.max(SMALL));
@@ -86,10 +86,14 @@ fn too_large(input: &[u8], scan: &HeadScanner) -> Fault {
 
 /// Reads more of a head and returns how many bytes came; 0 where none will. The first bytes of a head are read once its
 /// request is admitted: until then they stay in the kernel.
-async fn read_more<S: Transport>(io: &mut ClientIo<S>, version: Version, progress: Progress) -> Result<usize, Fault> {
+async fn read_more<S: Transport>(
+    io: &mut ClientIo<S>,
+    version: Version,
+    progress: HeadProgress,
+) -> Result<usize, Fault> {
     let ClientIo { stream, worker, alarm, permit } = io;
     // Streams of HTTP/2 have a limit of their own, and were read before they are here.
-    let queues = progress == Progress::Idle && version == Version::Http1;
+    let queues = progress == HeadProgress::Idle && version == Version::Http1;
     let mut place = QueuePlace::default();
     poll_fn(|cx| {
         let mut may_read = !queues || permit.is_some();
@@ -99,7 +103,7 @@ async fn read_more<S: Transport>(io: &mut ClientIo<S>, version: Version, progres
             may_read = true;
         }
         let filled = if may_read { stream.poll_fill(cx, &worker.buffers, false) } else { Poll::Pending };
-        if filled.is_pending() && progress == Progress::Idle {
+        if filled.is_pending() && progress == HeadProgress::Idle {
             *permit = None;
         }
         // A request in the queue waits for the proxy, so its connection is not idle.
@@ -108,8 +112,8 @@ async fn read_more<S: Transport>(io: &mut ClientIo<S>, version: Version, progres
         match (filled, progress) {
             (Poll::Ready(Ok(n)), _) => Poll::Ready(Ok(n)),
             (Poll::Ready(Err(_)), _) => Poll::Ready(Ok(0)),
-            (Poll::Pending, Progress::Begun) if alarm.is_late() => Poll::Ready(Err(Fault::HeadTimedOut)),
-            (Poll::Pending, Progress::Idle) if is_over_idle() => Poll::Ready(Ok(0)),
+            (Poll::Pending, HeadProgress::Begun) if alarm.is_late() => Poll::Ready(Err(Fault::HeadTimedOut)),
+            (Poll::Pending, HeadProgress::Idle) if is_over_idle() => Poll::Ready(Ok(0)),
             (Poll::Pending, _) if worker.shutdown.is_cutting() => Poll::Ready(Ok(0)),
             (Poll::Pending, _) => Poll::Pending,
         }

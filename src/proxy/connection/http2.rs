@@ -1,7 +1,8 @@
-//! A client's connection: each of its streams is served by a task that takes it for a kept HTTP/1 connection, one
-//! request after the other.
+//! A client's connection that speaks HTTP/2. Each of its streams is served by a task of its own, which takes the stream
+//! for a kept HTTP/1 connection with one request after the other.
 //!
-//! A connection holds at most what the session's limits let it. With no stream it goes back to its frames' few bytes.
+//! The limits of the session bound what a connection holds. Without a stream it gives back all but the few bytes of a
+//! frame that has begun.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -12,57 +13,61 @@ use std::time::{Duration, Instant};
 
 use crate::http2::{ConnectionError, ErrorCode, Role, Session, SessionEnd, SessionLimits};
 use crate::proxy::alarm::Alarm;
+use crate::proxy::buffered_io::BufferedIo;
 use crate::proxy::connection::client::{Admission, Client};
 use crate::proxy::connection::serve;
 use crate::proxy::context::WorkerContext;
-use crate::proxy::exchange::body_copy::BufferedIo;
 use crate::proxy::http2::driver::{Driver, DriverEnd};
-use crate::proxy::http2::{SharedSession, Stream};
+use crate::proxy::http2::{Http2Stream, SharedSession};
 use crate::proxy::transport::Transport;
 
-/// How long a client may take to answer the PING of a closing connection: until then streams may still be on their way.
+/// How long a client may take to answer the PING of a closing connection. Until it has, streams may still be on their
+/// way.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
-/// How long an ended connection goes on writing its reason and reading what still comes, and how much of it: a close
-/// with unread bytes would be a reset, which can overtake the reason.
+/// How long an ended connection goes on writing its GOAWAY and reading what still comes. A close with unread bytes would
+/// be a reset, which can overtake the GOAWAY.
 const LINGER: Duration = Duration::from_millis(500);
+
+/// How much of what still comes is read.
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 
-/// A connection without streams gives its memory back after this.
+/// How long a connection without streams keeps its memory.
 const REST: Duration = Duration::from_secs(2);
 
-/// The client does not read, or does not go on with what it began.
+/// Ends a connection whose client does not read, or does not complete the frame that it began.
 const STALLED: ConnectionError = ConnectionError { reason: ErrorCode::EnhanceYourCalm, end: SessionEnd::Stalled };
 
-/// What the connection's own time-out is for. Streams have theirs.
+/// What the connection's alarm is set for. Streams have alarms of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Waiting {
-    /// The client does not read.
+enum AlarmFor {
+    /// The client has to read what was written.
     Write,
-    /// Something has begun and is not complete; so many came whole before it.
+    /// The client has to complete what it began; so many frames came whole before it.
     More(u64),
-    /// The end of a connection that is closing.
+    /// The client has to answer the PING of a closing connection.
     LastCall,
-    /// No stream, for a moment.
+    /// There is no stream, and the memory is given back.
     Rest,
-    /// No stream, for long.
+    /// There is no stream, and the connection is closed.
     Idle,
-    /// Streams.
+    /// There are streams, which have time-outs of their own.
     Nothing,
 }
 
 /// A client's connection that speaks HTTP/2.
-struct Connection<S> {
+struct Http2Connection<S> {
     driver: Driver<S>,
     client: Client,
     alarm: Rc<Alarm>,
     worker: Rc<WorkerContext>,
-    waiting: Waiting,
+    alarm_for: AlarmFor,
+    /// The memory was given back since the last stream.
     has_rested: bool,
 }
 
-/// Serves a connection to its end. `wire` may hold what was read of it already.
-pub async fn serve<S: Transport>(wire: BufferedIo<S>, client: Client, alarm: Rc<Alarm>, worker: Rc<WorkerContext>) {
+/// Serves a connection to its end. `stream` may hold bytes that were read before it was known to speak HTTP/2.
+pub async fn serve<S: Transport>(stream: BufferedIo<S>, client: Client, alarm: Rc<Alarm>, worker: Rc<WorkerContext>) {
     let limits = SessionLimits {
         streams: worker.proxy.http2.max_streams,
         head_bytes: worker.proxy.max_header_bytes,
@@ -70,19 +75,20 @@ pub async fn serve<S: Transport>(wire: BufferedIo<S>, client: Client, alarm: Rc<
     };
     let session = Rc::new(RefCell::new(Session::new(Role::Server, limits, Instant::now())));
     let admission = client.admission;
-    let driver = Driver::new(wire, session);
-    let mut connection = Connection { driver, client, alarm, worker, waiting: Waiting::Nothing, has_rested: false };
-    let stopped = match admission {
+    let driver = Driver::new(stream, session);
+    let mut connection =
+        Http2Connection { driver, client, alarm, worker, alarm_for: AlarmFor::Nothing, has_rested: false };
+    let end = match admission {
         Admission::Served => poll_fn(|cx| connection.poll(cx)).await,
-        // Nothing was looked at: the client may try again.
+        // No stream was looked at, so the client may try again.
         Admission::Refused => {
             DriverEnd::Failed(ConnectionError { reason: ErrorCode::NoError, end: SessionEnd::Protocol })
         }
     };
-    connection.end(stopped, admission).await;
+    connection.end(end, admission).await;
 }
 
-impl<S: Transport> Connection<S> {
+impl<S: Transport> Http2Connection<S> {
     fn session(&self) -> &SharedSession {
         &self.driver.session
     }
@@ -101,17 +107,17 @@ impl<S: Transport> Connection<S> {
         let client = &self.client;
         let fresh = || {
             while let Some(at) = { session.borrow_mut().next_fresh() } {
-                spawn(Stream::new(Rc::clone(&session), at, Role::Server), client, worker);
+                spawn(Http2Stream::new(Rc::clone(&session), at, Role::Server), client, worker);
             }
         };
-        if let Poll::Ready(stopped) = driver.poll(cx, &worker.buffers, &mut progress, fresh) {
-            return Poll::Ready(stopped);
+        if let Poll::Ready(end) = driver.poll(cx, &worker.buffers, &mut progress, fresh) {
+            return Poll::Ready(end);
         }
         if self.alarm.is_late()
-            && !(progress && self.waiting == Waiting::Write)
-            && let Some(stopped) = self.is_late()
+            && !(progress && self.alarm_for == AlarmFor::Write)
+            && let Some(end) = self.on_alarm()
         {
-            return Poll::Ready(stopped);
+            return Poll::Ready(end);
         }
         if session.borrow().is_stalled() {
             return Poll::Ready(DriverEnd::Failed(STALLED));
@@ -123,60 +129,61 @@ impl<S: Transport> Connection<S> {
         Poll::Pending
     }
 
-    /// What follows from the time-out.
-    fn is_late(&mut self) -> Option<DriverEnd> {
-        let waited = std::mem::replace(&mut self.waiting, Waiting::Nothing);
+    /// Does what the alarm was set for. Returns why the connection ends, if it does.
+    fn on_alarm(&mut self) -> Option<DriverEnd> {
+        let alarm_for = std::mem::replace(&mut self.alarm_for, AlarmFor::Nothing);
         let mut session = self.driver.session.borrow_mut();
-        match waited {
-            Waiting::More(_) if !session.waits_for_more(self.driver.wire.filled()) => {}
-            Waiting::Write | Waiting::More(_) => return Some(DriverEnd::Failed(STALLED)),
-            Waiting::LastCall => session.close(),
-            Waiting::Rest => {
+        match alarm_for {
+            AlarmFor::More(_) if !session.waits_for_more(self.driver.io.filled()) => {}
+            AlarmFor::Write | AlarmFor::More(_) => return Some(DriverEnd::Failed(STALLED)),
+            AlarmFor::LastCall => session.close(),
+            AlarmFor::Rest => {
                 self.has_rested = true;
                 session.shrink();
             }
-            Waiting::Idle => session.close_softly(),
-            Waiting::Nothing => {}
+            AlarmFor::Idle => session.close_softly(),
+            AlarmFor::Nothing => {}
         }
         self.alarm.clear();
         drop(session);
-        // What the above has put there is written at the next poll.
+        // The session may have something to send now, which is written at the next poll.
         self.alarm.wake();
         None
     }
 
+    /// Sets the alarm for what the connection waits for now. `progress`: bytes were moved since it was set.
     fn set_alarm(&mut self, progress: bool) {
         let session = self.driver.session.borrow();
         let proxy = &self.worker.proxy;
         let is_idle = session.busy() == 0;
         self.has_rested &= is_idle;
-        let (waiting, limit) = if self.driver.is_blocked() {
-            (Waiting::Write, proxy.idle_timeout)
-        } else if session.waits_for_more(self.driver.wire.filled()) {
-            (Waiting::More(session.came_whole()), proxy.header_timeout)
+        let (alarm_for, limit) = if self.driver.is_blocked() {
+            (AlarmFor::Write, proxy.idle_timeout)
+        } else if session.waits_for_more(self.driver.io.filled()) {
+            (AlarmFor::More(session.came_whole()), proxy.header_timeout)
         } else if session.is_closing() && !session.is_closed() {
-            (Waiting::LastCall, LAST_CALL)
+            (AlarmFor::LastCall, LAST_CALL)
         } else if is_idle && !self.has_rested {
-            (Waiting::Rest, REST.min(proxy.idle_timeout))
+            (AlarmFor::Rest, REST.min(proxy.idle_timeout))
         } else if is_idle {
-            (Waiting::Idle, proxy.idle_timeout.saturating_sub(REST))
+            (AlarmFor::Idle, proxy.idle_timeout.saturating_sub(REST))
         } else {
-            (Waiting::Nothing, Duration::ZERO)
+            (AlarmFor::Nothing, Duration::ZERO)
         };
-        let goes_on = progress && matches!(waiting, Waiting::Write | Waiting::Rest | Waiting::Idle);
-        if waiting == self.waiting && !goes_on {
+        let starts_anew = progress && matches!(alarm_for, AlarmFor::Write | AlarmFor::Rest | AlarmFor::Idle);
+        if alarm_for == self.alarm_for && !starts_anew {
             return;
         }
-        self.waiting = waiting;
-        match waiting {
-            Waiting::Nothing => self.alarm.clear(),
-            Waiting::Write | Waiting::More(_) | Waiting::LastCall | Waiting::Rest | Waiting::Idle => {
+        self.alarm_for = alarm_for;
+        match alarm_for {
+            AlarmFor::Nothing => self.alarm.clear(),
+            AlarmFor::Write | AlarmFor::More(_) | AlarmFor::LastCall | AlarmFor::Rest | AlarmFor::Idle => {
                 self.alarm.set(Instant::now() + limit);
             }
         }
     }
 
-    /// Says why it ends, waits for the streams to notice, and closes.
+    /// Sends the reason of the end, reads on for a moment, and waits until the last stream has noticed.
     async fn end(&mut self, end: DriverEnd, admission: Admission) {
         {
             let mut session = self.driver.session.borrow_mut();
@@ -193,32 +200,32 @@ impl<S: Transport> Connection<S> {
         }
         self.alarm.set(Instant::now() + LINGER);
         let mut discarded = 0;
-        let mut is_said = false;
+        let mut is_closed = false;
         let (driver, worker, alarm) = (&mut self.driver, &self.worker, &self.alarm);
         poll_fn(|cx| {
             driver.session.borrow_mut().watch(cx.waker());
             if alarm.is_late() || worker.shutdown.is_cutting() {
                 return Poll::Ready(());
             }
-            if !is_said {
+            if !is_closed {
                 match driver.poll_write(cx, &mut false) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Err(_)) => return Poll::Ready(()),
                     Poll::Ready(Ok(())) => {}
                 }
-                match Pin::new(&mut driver.wire.io).poll_shutdown(cx) {
+                match Pin::new(&mut driver.io.io).poll_shutdown(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Err(_)) => return Poll::Ready(()),
-                    Poll::Ready(Ok(())) => is_said = true,
+                    Poll::Ready(Ok(())) => is_closed = true,
                 }
             }
             loop {
-                discarded += driver.wire.filled().len();
-                driver.wire.consume(driver.wire.filled().len());
+                discarded += driver.io.filled().len();
+                driver.io.consume(driver.io.filled().len());
                 if discarded > LINGER_BYTES_MAX {
                     return Poll::Ready(());
                 }
-                match driver.wire.poll_fill(cx, &worker.buffers, false) {
+                match driver.io.poll_fill(cx, &worker.buffers, false) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(1..)) => {}
                     Poll::Ready(Ok(_) | Err(_)) => return Poll::Ready(()),
@@ -237,7 +244,8 @@ impl<S: Transport> Connection<S> {
     }
 }
 
-fn spawn(stream: Stream, client: &Client, worker: &Rc<WorkerContext>) {
+/// Starts the task that serves a stream.
+fn spawn(stream: Http2Stream, client: &Client, worker: &Rc<WorkerContext>) {
     let (client, worker) = (client.clone(), Rc::clone(worker));
     tokio::task::spawn_local(async move {
         let alarm = worker.alarms.register().await;

@@ -14,7 +14,7 @@ use crate::http2::is_grpc;
 use crate::os::clock;
 use crate::proxy::access_log::AccessLine;
 use crate::proxy::connection::client::Client;
-use crate::proxy::connection::preview::{self, Note};
+use crate::proxy::connection::preview::{self, CookieSecurity, Note};
 use crate::proxy::connection::refusal::ProxyResponse;
 use crate::proxy::connection::{Version, request_id};
 use crate::proxy::context::WorkerContext;
@@ -166,8 +166,8 @@ impl Leaser<'_> {
             return leased.map(|lease| (lease, None)).map_err(frozen);
         };
         if let Some(action) = gate.action(request.path) {
-            let over_tls = self.came_over_tls(request);
-            let (fault, fields) = preview::open(gate, action, request.method, over_tls, clock::unix_now());
+            let cookie = if self.came_over_tls(request) { CookieSecurity::TlsOnly } else { CookieSecurity::Any };
+            let (fault, fields) = preview::open(gate, action, request.method, cookie, clock::unix_now());
             return Err(ProxyResponse { fields, ..response(request, fault) }.into());
         }
         request.hides_pass = true;

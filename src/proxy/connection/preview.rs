@@ -1,7 +1,8 @@
-//! Requests with a pass to the idle color: finding the pass, keeping it from the application, and what is said about it
-//! in the answer. And the door, a path of our own that puts a pass into a browser's cookie.
+//! Requests with a preview pass, which leads to the idle color: the pass is found, kept from the application, and the
+//! response says what came of it. A path of the proxy's own puts a pass into a browser's cookie.
 //!
-//! Pure: a request in, bytes out. `routing::preview_token` checks passes, and `routing` leases the idle color.
+//! Everything here is pure: a request goes in, bytes come out. `routing::preview_token` checks passes, and `routing`
+//! leases the idle color.
 
 use crate::domain::Color;
 use crate::http1::buffer::Buffer;
@@ -11,27 +12,27 @@ use crate::proxy::fault::Fault;
 use crate::routing::preview_token::TokenError;
 use crate::routing::{PreviewAction, PreviewGate};
 
-/// The header of requests that a pass comes in, and of answers that says what came of it.
+/// The header field in which a request shows a pass, and in which the response says what came of it.
 pub const HEADER: &str = "X-Cutover-Preview";
 
-/// The cookie that a pass comes in.
+/// The cookie in which a browser shows a pass.
 const COOKIE: &str = "cutover_preview";
 
-/// Cookies of that name that are looked at: a page on a sibling host can add one that is worth nothing, and should not
-/// keep a tester out; nor should it make us check a hundred.
+/// How many cookies of that name are looked at. A page on a sibling host can add a worthless one, which must not keep a
+/// tester out; nor must it make the proxy check a hundred.
 const COOKIES_MAX: usize = 4;
 
 /// What came of a request's pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// It was good: this idle color was asked.
+    /// The pass was good, and this idle color got the request.
     Served(Color),
-    /// It was not, and the request went where all others go.
+    /// The pass was no good, and the request went where all others go.
     Ignored(TokenError),
 }
 
-/// What came of the request's pass, if it shows one; the header before the cookies. `color` is the idle one, `now`
-/// seconds since 1970.
+/// Checks the request's pass and returns what comes of it; `None` where the request shows no pass. The header field comes
+/// before the cookies. `color` is the idle one, and `now` returns seconds since 1970.
 pub fn note(gate: &PreviewGate, request: &Request<'_>, color: Color, now: impl Fn() -> u64) -> Option<Note> {
     let of = |pass: &[u8]| gate.check(pass, now()).map_or_else(Note::Ignored, |_| Note::Served(color));
     if let Some(pass) = request.fields.values(Field::Preview).next() {
@@ -39,7 +40,7 @@ pub fn note(gate: &PreviewGate, request: &Request<'_>, color: Color, now: impl F
     }
     let cookies = request.fields.values(Field::Cookie).flat_map(crumbs);
     let passes = cookies.filter_map(|crumb| value_of(crumb)).take(COOKIES_MAX).map(of);
-    // A good one, or else the first.
+    // A good pass wins over any other; without one, the first counts.
     passes.reduce(|first, next| if matches!(next, Note::Served(_)) { next } else { first })
 }
 
@@ -48,12 +49,12 @@ fn crumbs(field: &[u8]) -> impl Iterator<Item = &[u8]> {
     field.split(|&byte| byte == b';').map(<[u8]>::trim_ascii)
 }
 
-/// The value of a cookie that is a pass.
+/// The value of a cookie if it holds a pass.
 fn value_of(crumb: &[u8]) -> Option<&[u8]> {
     crumb.strip_prefix(COOKIE.as_bytes())?.strip_prefix(b"=")
 }
 
-/// Writes a `Cookie` field without passes; none at all if it held nothing else.
+/// Writes a `Cookie` field without its passes, and no field if it held nothing else.
 pub fn put_cookies(out: &mut Buffer, name: &str, field: &[u8]) {
     if crumbs(field).all(|crumb| value_of(crumb).is_none()) {
         return put_field(out, name, field);
@@ -65,7 +66,7 @@ pub fn put_cookies(out: &mut Buffer, name: &str, field: &[u8]) {
 }
 
 impl Note {
-    /// What the answer's [`HEADER`] says.
+    /// The value of [`HEADER`] in the response.
     pub fn as_str(self) -> &'static str {
         match self {
             Note::Served(color) => color.as_str(),
@@ -74,7 +75,8 @@ impl Note {
         }
     }
 
-    /// Writes what an answer says about the pass: no cache may keep it for others. `vary` is what it varied by before.
+    /// Writes what a response says about the pass, and that no cache may keep the response for others. `vary` is what it
+    /// varied by before.
     pub fn write<'a>(self, out: &mut Buffer, vary: impl Iterator<Item = &'a [u8]>) {
         put_field(out, HEADER, self.as_str().as_bytes());
         out.put(b"Cache-Control: private, no-store\r\nVary: ");
@@ -88,7 +90,7 @@ impl Note {
     }
 }
 
-/// Whether a field of an answer tells caches what to do, for which [`Note::write`] has other words.
+/// Whether a field of a response tells caches what to do. [`Note::write`] replaces such fields.
 pub fn is_for_caches(name: &str) -> bool {
     const SUFFIX: &str = "cache-control";
     let is = |known: &str| name.eq_ignore_ascii_case(known);
@@ -98,12 +100,21 @@ pub fn is_for_caches(name: &str) -> bool {
         || ["vary", "expires", "surrogate-control", "x-accel-expires"].into_iter().any(is)
 }
 
+/// Whether a browser may send the cookie of a pass without TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CookieSecurity {
+    /// The pass came over TLS, and goes over TLS only.
+    TlsOnly,
+    /// The service is reached without TLS.
+    Any,
+}
+
 /// The response of the entry path: a fault that is none, and its header fields.
 pub fn open(
     gate: &PreviewGate,
     door: PreviewAction<'_>,
     method: &str,
-    over_tls: bool,
+    cookie: CookieSecurity,
     now: u64,
 ) -> (Fault, Vec<(&'static str, String)>) {
     if !matches!(method, "GET" | "HEAD") {
@@ -116,14 +127,18 @@ pub fn open(
             Err(TokenError::Expired | TokenError::Invalid) => return (Fault::PassRefused, discreet().to_vec()),
         },
     };
-    let secure = if over_tls { "; Secure" } else { "" };
+    let secure = match cookie {
+        CookieSecurity::TlsOnly => "; Secure",
+        CookieSecurity::Any => "",
+    };
     let cookie = format!("{COOKIE}={pass}; Max-Age={age}; Path={}; HttpOnly; SameSite=Lax{secure}", gate.prefix());
     let mut fields = vec![("Location", gate.prefix().to_owned()), ("Set-Cookie", cookie)];
     fields.extend(discreet());
     (Fault::PassTaken, fields)
 }
 
-/// The address of the page has a pass in it: no cache keeps it, and no page is told where one came from.
+/// Keeps the pass private that is in the address of the page: no cache stores the response, and no other page learns the
+/// address from a `Referer`.
 fn discreet() -> [(&'static str, String); 2] {
     [("Cache-Control", "no-store".into()), ("Referrer-Policy", "no-referrer".into())]
 }

@@ -9,7 +9,7 @@ use crate::proxy::access_log::AccessLine;
 use crate::proxy::connection::client::Client;
 use crate::proxy::connection::client_io::{ClientIo, NextStep};
 use crate::proxy::connection::request_id;
-use crate::proxy::exchange::response_copier;
+use crate::proxy::exchange::body_copy::BodyCopier;
 use crate::proxy::fault::Fault;
 use crate::proxy::transport::Transport;
 
@@ -100,7 +100,7 @@ pub async fn refuse<S: Transport>(
     if io.stream.io.fail_call(fault.grpc_code(), fault.hint()) {
         return NextStep::Drop;
     }
-    let mut down = response_copier();
+    let mut down = BodyCopier::for_responses();
     let date = io.worker.date();
     let context = ResponseContext { request_id: &request_id, date: &date, hsts: client.hsts(), keep_alive: false };
     response.write(&mut down.pending, &context);

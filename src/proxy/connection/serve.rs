@@ -8,6 +8,7 @@ use std::rc::Rc;
 use crate::http1::request::Origin;
 use crate::http2::PREFACE;
 use crate::proxy::alarm::Alarm;
+use crate::proxy::buffered_io::BufferedIo;
 use crate::proxy::connection::Version;
 use crate::proxy::connection::client::{Admission, Client};
 use crate::proxy::connection::client_io::{ClientIo, NextStep};
@@ -17,7 +18,6 @@ use crate::proxy::connection::head::{check_first_chunk, read_head};
 use crate::proxy::connection::lease::{LeasedRequest, Leaser, Unleased};
 use crate::proxy::connection::refusal::{self, ProxyResponse};
 use crate::proxy::context::WorkerContext;
-use crate::proxy::exchange::body_copy::BufferedIo;
 use crate::proxy::fault::Fault;
 use crate::proxy::transport::Transport;
 
@@ -37,8 +37,8 @@ pub async fn serve<S: Transport>(stream: S, client: Client, alarm: Rc<Alarm>, wo
         Admission::Refused => connection.refuse(&ProxyResponse::to_fault(Fault::TooManyConnections)).await,
     };
     match connection.run(first).await {
-        End::Closed => Served::Closed,
-        End::Http2 => Served::Http2 { stream: connection.io.stream, client: connection.client },
+        LoopEnd::Closed => Served::Closed,
+        LoopEnd::Http2 => Served::Http2 { stream: connection.io.stream, client: connection.client },
     }
 }
 
@@ -55,7 +55,8 @@ pub async fn refuse<S: Transport>(
     connection.run(next).await;
 }
 
-enum End {
+/// Why the loop over the requests of a connection ended.
+enum LoopEnd {
     Closed,
     Http2,
 }
@@ -75,14 +76,14 @@ impl<S: Transport> Connection<S> {
     }
 
     /// Runs the connection from one step to the next.
-    async fn run(&mut self, mut next: NextStep) -> End {
+    async fn run(&mut self, mut next: NextStep) -> LoopEnd {
         loop {
             next = match next {
                 NextStep::ReadRequest => self.next_request().await,
                 NextStep::Close => self.io.say_goodbye().await,
                 NextStep::Linger => self.io.linger().await,
-                NextStep::Drop => return End::Closed,
-                NextStep::ServeHttp2 => return End::Http2,
+                NextStep::Drop => return LoopEnd::Closed,
+                NextStep::ServeHttp2 => return LoopEnd::Http2,
             };
         }
     }

@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::http1::body::{BadFraming, BodyDecoder, DecodeStep, trailers};
 use crate::http1::boundary::{Boundary, WEBSOCKET_CLOSE};
@@ -14,96 +14,13 @@ use crate::http1::header::Field;
 use crate::http1::request::put_field;
 use crate::http1::response::Encoding;
 use crate::http2::chunk_digits;
+use crate::proxy::buffered_io::BufferedIo;
 
 /// Payload up to this size is copied behind what is already waiting to be written: one system call for many chunks.
 const COPY_MAX: usize = 4 * 1024;
 
 /// Once this much waits, it is written before more is gathered.
 const PENDING_MAX: usize = SMALL - COPY_MAX;
-
-/// One connection with what was read from it and not yet used.
-pub struct BufferedIo<S> {
-    /// The connection.
-    pub io: S,
-    buffer: Option<Buffer>,
-    /// It sent its last byte.
-    pub eof: bool,
-}
-
-impl<S> BufferedIo<S> {
-    /// A connection nothing was read from.
-    pub fn new(io: S) -> Self {
-        BufferedIo { io, buffer: None, eof: false }
-    }
-
-    /// The bytes read and not yet used.
-    pub fn filled(&self) -> &[u8] {
-        self.buffer.as_ref().map_or(&[], Buffer::filled)
-    }
-
-    /// The same, to be changed.
-    pub fn filled_mut(&mut self) -> &mut [u8] {
-        self.buffer.as_mut().map_or(&mut [], Buffer::filled_mut)
-    }
-
-    /// Uses `n` bytes.
-    pub fn consume(&mut self, n: usize) {
-        if let Some(buffer) = &mut self.buffer {
-            buffer.consume(n);
-        }
-    }
-
-    /// The memory that its buffer takes.
-    pub fn buffered(&self) -> usize {
-        self.buffer.as_ref().map_or(0, Buffer::size)
-    }
-
-    /// Whether there is no room for another byte, with a buffer of at most `size`.
-    pub fn is_full(&self, size: usize) -> bool {
-        self.buffer.as_ref().is_some_and(|b| b.is_full() && b.size() >= size)
-    }
-
-    /// Makes room for a head of `size` bytes, if it has outgrown a small buffer.
-    pub fn make_room(&mut self, size: usize) {
-        if let Some(buffer) = self.buffer.as_mut().filter(|b| b.is_full()) {
-            buffer.grow((buffer.size() * 2).min(size));
-        }
-    }
-
-    /// Gives an empty buffer back.
-    pub fn release(&mut self, buffers: &Buffers) {
-        if let Some(buffer) = self.buffer.take_if(|b| b.is_empty()) {
-            buffers.give_back(buffer);
-        }
-    }
-}
-
-impl<S: AsyncRead + Unpin> BufferedIo<S> {
-    /// Reads once into what room there is; 0 bytes mean the other side has sent its last one. Holds no buffer while
-    /// it waits with nothing in it.
-    pub fn poll_fill(&mut self, cx: &mut Context<'_>, buffers: &Buffers, large: bool) -> Poll<io::Result<usize>> {
-        if large && self.buffer.as_ref().is_some_and(|b| b.is_empty() && b.size() <= SMALL) {
-            self.release(buffers);
-        }
-        let buffer = self.buffer.get_or_insert_with(|| if large { buffers.large() } else { buffers.small() });
-        let mut room = ReadBuf::new(buffer.spare());
-        debug_assert!(room.remaining() > 0);
-        let result = Pin::new(&mut self.io).poll_read(cx, &mut room);
-        let n = room.filled().len();
-        match result {
-            Poll::Ready(Ok(())) => {
-                buffer.add(n);
-                self.eof = n == 0;
-                Poll::Ready(Ok(n))
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => {
-                self.release(buffers);
-                Poll::Pending
-            }
-        }
-    }
-}
 
 /// Why a body could not be moved to its end.
 #[derive(Debug)]
@@ -167,6 +84,12 @@ impl BodyCopier {
             leaving: false,
             call: GrpcStatus::NotACall,
         }
+    }
+
+    /// A copier for responses. Interim heads and the final one are put into its buffer, which it gets with the first of
+    /// them: until then, which is most of the time, a request in flight holds one buffer and not two.
+    pub fn for_responses() -> Self {
+        BodyCopier::new(BodyDecoder::Length(0), Encoding::Plain, Buffer::default(), 0)
     }
 
     /// Ends the body at its next boundary, as if it were over; whether that is possible, and was not asked for before.

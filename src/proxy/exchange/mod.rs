@@ -17,14 +17,14 @@ use super::alarm::Alarm;
 use super::fault::Fault;
 use crate::http1::body::BodyDecoder;
 use crate::http1::boundary::Boundary;
-use crate::http1::buffer::{Buffer, SMALL};
+use crate::http1::buffer::SMALL;
 use crate::http1::grpc_status::GrpcFailure;
 use crate::http1::request::{BareLineFeed, HeadScanner, HeaderStorage};
 use crate::http1::response::{Additions, Encoding, RequestInfo, ResponseHead, ServedBy, lower_version};
 use crate::proxy::admission::Permit;
-use crate::proxy::connection::static_fallback;
+use crate::proxy::buffered_io::BufferedIo;
 use crate::proxy::context::WorkerContext;
-use crate::proxy::exchange::body_copy::{BodyCopier, BufferedIo, CopyError};
+use crate::proxy::exchange::body_copy::{BodyCopier, CopyError};
 use crate::proxy::exchange::min_rate::{RateGuard, RateLimits, Violation};
 use crate::proxy::upstream::io::UpstreamIo;
 use crate::routing::{Lease, LeaseKind};
@@ -341,9 +341,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
         // With a part of it unsent the connection would take the next request for the rest.
         let is_sent = self.progress.up_over && !self.progress.up_failed;
         let can_be_sent_again = || is_sent && self.up.has_all() && self.up.intact && self.down.is_unused();
-        let is_missing =
-            || status == 404 && missing && static_fallback::take_search(self.lease, self.up.pending.filled());
-        (status >= from || missing) && can_be_sent_again() && (status >= from || is_missing())
+        (status >= from || (missing && status == 404)) && can_be_sent_again()
     }
 
     /// Who is being waited for, how patiently, and what has moved there.
@@ -428,12 +426,6 @@ fn via(upstream: &UpstreamIo, is_1_0: bool) -> &'static str {
         (UpstreamIo::Tcp(_), true) => "1.0 cutover",
         (UpstreamIo::Tcp(_), false) => "1.1 cutover",
     }
-}
-
-/// A pump for answers: interim heads and the final one are put into its buffer, which it has from its first head on.
-/// Until then, which is most of the time, a request in flight holds one buffer and not two.
-pub fn response_copier() -> BodyCopier {
-    BodyCopier::new(BodyDecoder::Length(0), Encoding::Plain, Buffer::default(), 0)
 }
 
 const _: () = assert!(SMALL < ANSWER_HEAD_MAX);

@@ -9,13 +9,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::http1::buffer::Buffers;
 use crate::http2::{ConnectionError, FRAME_MAX, OUT_MAX};
-use crate::proxy::exchange::body_copy::BufferedIo;
+use crate::proxy::buffered_io::BufferedIo;
 use crate::proxy::http2::stream::SharedSession;
 
 /// A socket and its session.
 pub struct Driver<S> {
     /// The socket, with what was read from it and is no whole frame yet.
-    pub wire: BufferedIo<S>,
+    pub io: BufferedIo<S>,
     pub session: SharedSession,
     /// The socket has taken bytes that it may not have passed on yet, as TLS does.
     unflushed: bool,
@@ -37,9 +37,9 @@ impl From<io::Error> for DriverEnd {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    /// A driver that moves bytes between `session` and `wire`.
-    pub fn new(wire: BufferedIo<S>, session: SharedSession) -> Self {
-        Driver { wire, session, unflushed: false }
+    /// A driver that moves bytes between `session` and `io`.
+    pub fn new(io: BufferedIo<S>, session: SharedSession) -> Self {
+        Driver { io, session, unflushed: false }
     }
 
     /// Moves what can be moved, and sets `progress` if anything was. Ready when no more can follow. `fresh` is called
@@ -53,10 +53,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     ) -> Poll<DriverEnd> {
         self.session.borrow_mut().watch(cx.waker());
         loop {
-            if !self.wire.filled().is_empty() && self.takes_more() {
-                let received = self.session.borrow_mut().receive(self.wire.filled(), Instant::now());
+            if !self.io.filled().is_empty() && self.takes_more() {
+                let received = self.session.borrow_mut().receive(self.io.filled(), Instant::now());
                 match received {
-                    Ok(used) => self.wire.consume(used),
+                    Ok(used) => self.io.consume(used),
                     Err(error) => return Poll::Ready(DriverEnd::Failed(error)),
                 }
                 fresh();
@@ -68,8 +68,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             if !self.takes_more() {
                 return Poll::Pending; // what waits is written before more is read
             }
-            self.wire.make_room(FRAME_MAX);
-            match self.wire.poll_fill(cx, buffers, false) {
+            self.io.make_room(FRAME_MAX);
+            match self.io.poll_fill(cx, buffers, false) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(1..)) => *progress = true,
                 Poll::Ready(Ok(_) | Err(_)) => return Poll::Ready(DriverEnd::Disconnected),
@@ -90,7 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             if session.unsent().is_empty() {
                 break;
             }
-            match Pin::new(&mut self.wire.io).poll_write(cx, session.unsent())? {
+            match Pin::new(&mut self.io.io).poll_write(cx, session.unsent())? {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(n) => session.sent(n),
@@ -98,7 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             (self.unflushed, *progress) = (true, true);
         }
         if self.unflushed {
-            if Pin::new(&mut self.wire.io).poll_flush(cx)?.is_pending() {
+            if Pin::new(&mut self.io.io).poll_flush(cx)?.is_pending() {
                 return Poll::Pending;
             }
             self.unflushed = false;

@@ -7,4 +7,4 @@
 pub mod driver;
 pub mod stream;
 
-pub use stream::{SharedSession, Stream};
+pub use stream::{Http2Stream, SharedSession};

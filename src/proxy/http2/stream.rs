@@ -17,7 +17,7 @@ pub type SharedSession = Rc<RefCell<Session>>;
 
 /// A slot of a session. To an upstream it carries one stream; from a client it carries one stream after the other, like
 /// a kept connection.
-pub struct Stream {
+pub struct Http2Stream {
     session: SharedSession,
     at: usize,
     role: Role,
@@ -31,10 +31,10 @@ enum Writing {
     Tunnel,
 }
 
-impl Stream {
+impl Http2Stream {
     /// The slot `at` of `session`.
     pub fn new(session: SharedSession, at: usize, role: Role) -> Self {
-        Stream { session, at, role, writing: Writing::Head }
+        Http2Stream { session, at, role, writing: Writing::Head }
     }
 
     /// Whether the peer has refused the stream, and so has not processed its request (RFC 9113 8.7).
@@ -105,13 +105,13 @@ impl Stream {
     }
 }
 
-impl Drop for Stream {
+impl Drop for Http2Stream {
     fn drop(&mut self) {
         self.session.borrow_mut().release(self.at);
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for Http2Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let read = self.session.borrow_mut().read(self.at, room.initialize_unfilled(), cx.waker());
         match read {
@@ -126,7 +126,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for Http2Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.write(cx, bytes) {
             Ok(0) if !bytes.is_empty() => Poll::Pending,
@@ -151,7 +151,7 @@ impl AsyncWrite for Stream {
     }
 }
 
-impl Transport for Stream {
+impl Transport for Http2Stream {
     /// Does nothing: a stream that is dropped before its end is reset anyway.
     fn reset_on_close(&self) {}
 

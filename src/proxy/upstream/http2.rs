@@ -14,9 +14,9 @@ use tokio::sync::Mutex;
 use crate::http1::buffer::Buffers;
 use crate::http2::{ErrorCode, Role, Session, SessionLimits};
 use crate::proxy::alarm::{Alarm, Alarms};
-use crate::proxy::exchange::body_copy::BufferedIo;
+use crate::proxy::buffered_io::BufferedIo;
 use crate::proxy::http2::driver::{Driver, DriverEnd};
-use crate::proxy::http2::{SharedSession, Stream};
+use crate::proxy::http2::{Http2Stream, SharedSession};
 use crate::proxy::shutdown::Shutdown;
 
 /// How many streams one connection carries; an upstream may allow fewer.
@@ -55,7 +55,7 @@ struct OpenConnection {
 
 /// A stream to write a request to.
 pub struct OpenedStream {
-    pub stream: Stream,
+    pub stream: Http2Stream,
     /// Whether its connection has served a request before, so that it may have died while nothing happened on it.
     pub is_reused: bool,
 }
@@ -77,7 +77,7 @@ impl SharedConnections {
                 let mut session = session.borrow_mut();
                 (session.open()?, session.served())
             };
-            Some(OpenedStream { stream: Stream::new(Rc::clone(session), at, Role::Client), is_reused: served > 0 })
+            Some(OpenedStream { stream: Http2Stream::new(Rc::clone(session), at, Role::Client), is_reused: served > 0 })
         })
     }
 }
@@ -112,7 +112,7 @@ pub async fn open(
     // The upstream's SETTINGS say how many streams it takes.
     greeted.notified().await;
     let at = session.borrow_mut().open().ok_or(io::ErrorKind::ConnectionAborted)?;
-    let stream = Stream::new(Rc::clone(&session), at, Role::Client);
+    let stream = Http2Stream::new(Rc::clone(&session), at, Role::Client);
     shared.open.borrow_mut().push(OpenConnection { session, opened: Instant::now() });
     Ok(OpenedStream { stream, is_reused: false })
 }

@@ -9,14 +9,14 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::proxy::http2::Stream;
+use crate::proxy::http2::Http2Stream;
 
 /// The transport of one exchange with an upstream.
 pub enum UpstreamIo {
     /// HTTP/1, on a connection of its own.
     Tcp(TcpStream),
     /// HTTP/2, on one of many streams.
-    Stream(Stream),
+    Stream(Http2Stream),
 }
 
 impl AsyncRead for UpstreamIo {

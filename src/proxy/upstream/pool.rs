@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::http1::buffer::Buffers;
 use crate::proxy::alarm::Alarms;
-use crate::proxy::exchange::body_copy::BufferedIo;
+use crate::proxy::buffered_io::BufferedIo;
 use crate::proxy::shutdown::Shutdown;
 use crate::proxy::upstream::dns::Lookup;
 use crate::proxy::upstream::http2::{DriverContext, OpenedStream, SharedConnections};
