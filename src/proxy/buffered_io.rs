@@ -1,4 +1,5 @@
-//! A connection with a buffer of bytes that were read from it: the client's, the upstream's, or that of an HTTP/2 session.
+//! A connection with a buffer of bytes that were read from it: the client's, the upstream's, or that of an HTTP/2
+//! session.
 
 use std::io;
 use std::pin::Pin;

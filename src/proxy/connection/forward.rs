@@ -1,11 +1,11 @@
 //! One leased request on its way: which color, which upstream, once more or not, and how it is counted.
 //!
-//! A request reads from top to bottom here. [`Forwarder::run`] sends it to the color that its lease is on, looks whether
-//! the other color should answer in its place, and settles what came of it: on both connections, in the counters, and in
-//! the access log.
+//! A request reads from top to bottom here. [`Forwarder::run`] sends it to the color that its lease is on, looks
+//! whether the other color should answer in its place, and settles what came of it: on both connections, in the
+//! counters, and in the access log.
 //!
 //! A request can be sent to a second upstream only as long as three things hold. The proxy still has all of it, which
-//! ends with the first byte of a body that does not fit into the buffer ([`BodyCopier::intact`](BodyCopier::intact)). Nothing
+//! ends with the first byte of a body that does not fit into the buffer ([`BodyCopier::intact`]). Nothing
 //! of a response has reached the client. And repeating it does no harm: no upstream took it, or its method or its
 //! service says so.
 

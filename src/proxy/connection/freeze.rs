@@ -1,7 +1,7 @@
 //! A request that meets a freeze: it waits with its head read and without a lease, and is then routed anew.
 //!
-//! While it waits, nothing more of it is read than fits into the buffer that its head is in, so the memory that it takes
-//! is known from the start. A client that leaves gives up its place, and a stop of the proxy ends the wait.
+//! While it waits, nothing more of it is read than fits into the buffer that its head is in, so the memory that it
+//! takes is known from the start. A client that leaves gives up its place, and a stop of the proxy ends the wait.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;

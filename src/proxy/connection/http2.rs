@@ -25,8 +25,8 @@ use crate::proxy::transport::Transport;
 /// way.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
-/// How long an ended connection goes on writing its GOAWAY and reading what still comes. A close with unread bytes would
-/// be a reset, which can overtake the GOAWAY.
+/// How long an ended connection goes on writing its GOAWAY and reading what still comes. A close with unread bytes
+/// would be a reset, which can overtake the GOAWAY.
 const LINGER: Duration = Duration::from_millis(500);
 
 /// How much of what still comes is read.

@@ -1,5 +1,5 @@
-//! From the head of a request to its lease: the head is checked, its service is found, a lease is taken, and the head is
-//! rebuilt for the upstream.
+//! From the head of a request to its lease: the head is checked, its service is found, a lease is taken, and the head
+//! is rebuilt for the upstream.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -31,8 +31,8 @@ pub enum Note {
     Ignored(TokenError),
 }
 
-/// Checks the request's pass and returns what comes of it; `None` where the request shows no pass. The header field comes
-/// before the cookies. `color` is the idle one, and `now` returns seconds since 1970.
+/// Checks the request's pass and returns what comes of it; `None` where the request shows no pass. The header field
+/// comes before the cookies. `color` is the idle one, and `now` returns seconds since 1970.
 pub fn note(gate: &PreviewGate, request: &Request<'_>, color: Color, now: impl Fn() -> u64) -> Option<Note> {
     let of = |pass: &[u8]| gate.check(pass, now()).map_or_else(Note::Ignored, |_| Note::Served(color));
     if let Some(pass) = request.fields.values(Field::Preview).next() {
@@ -75,8 +75,8 @@ impl Note {
         }
     }
 
-    /// Writes what a response says about the pass, and that no cache may keep the response for others. `vary` is what it
-    /// varied by before.
+    /// Writes what a response says about the pass, and that no cache may keep the response for others. `vary` is what
+    /// it varied by before.
     pub fn write<'a>(self, out: &mut Buffer, vary: impl Iterator<Item = &'a [u8]>) {
         put_field(out, HEADER, self.as_str().as_bytes());
         out.put(b"Cache-Control: private, no-store\r\nVary: ");
@@ -137,8 +137,8 @@ pub fn open(
     (Fault::PassTaken, fields)
 }
 
-/// Keeps the pass private that is in the address of the page: no cache stores the response, and no other page learns the
-/// address from a `Referer`.
+/// Keeps the pass private that is in the address of the page: no cache stores the response, and no other page learns
+/// the address from a `Referer`.
 fn discreet() -> [(&'static str, String); 2] {
     [("Cache-Control", "no-store".into()), ("Referrer-Policy", "no-referrer".into())]
 }

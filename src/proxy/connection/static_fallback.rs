@@ -1,7 +1,7 @@
 //! The skew shield: a static file that one color does not have is asked of the other one, once.
 //!
-//! While both colors run, pages of either are open in browsers and ask for the files that they were built with. A 404 is
-//! looked at here only after it has come, so that every other response costs nothing. What follows from it is in
+//! While both colors run, pages of either are open in browsers and ask for the files that they were built with. A 404
+//! is looked at here only after it has come, so that every other response costs nothing. What follows from it is in
 //! [`forward`](crate::proxy::connection::forward).
 
 use crate::http1::request::path_of;

@@ -131,8 +131,8 @@ impl Pool {
         Rc::clone(slots[id].get_or_insert_default())
     }
 
-    /// Chooses the upstream with the fewest requests of this worker in flight, leaving out those in `tried`. One that is
-    /// down is chosen only if all are: a request with nowhere better to go is tried there all the same.
+    /// Chooses the upstream with the fewest requests of this worker in flight, leaving out those in `tried`. One that
+    /// is down is chosen only if all are: a request with nowhere better to go is tried there all the same.
     pub fn choose(&self, upstreams: &[Arc<Upstream>], tried: &[usize]) -> Option<InFlightGuard> {
         let turn = self.turn.replace(self.turn.get().wrapping_add(1));
         let guard = |upstream: &Arc<Upstream>| {
