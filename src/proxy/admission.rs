@@ -139,7 +139,7 @@ mod tests {
                 spawn_local(async move {
                     let permit = permit(&queue).await;
                     begun.borrow_mut().push(number);
-                    std::mem::forget(permit); // it waits for its answer for ever
+                    std::mem::forget(permit); // it waits for its response for ever
                 });
             }
             settle().await;

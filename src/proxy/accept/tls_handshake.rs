@@ -1,8 +1,8 @@
-//! The first moments of a connection to a TLS listener, and TLS as a client's transport.
+//! The TLS handshake of a new connection, and TLS as a client's transport.
 //!
-//! A client that says nothing costs no more than a plain one: the handshake begins with its first byte. What one takes
-//! is bounded by rustls (64 KiB of handshake messages), how long by `tls.handshake_timeout`, how many by
-//! `proxy.max_connections`.
+//! The handshake begins with the client's first byte, so a client that sends nothing takes no more memory than one
+//! without TLS. Three limits bound what handshakes cost: rustls takes 64 KiB of handshake messages from each,
+//! `tls.handshake_timeout` ends those that take too long, and `proxy.max_connections` limits how many there are.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -28,7 +28,7 @@ use crate::proxy::shutdown::Shutdown;
 use crate::proxy::transport::Transport;
 use crate::tls::{ACME_TLS, Challenges, Current, Handshake, Terminator};
 
-/// A client's connection after its handshake; boxed, because it is moved about while it is large.
+/// A client's connection after its handshake. It is boxed, because it is large and is moved several times.
 type Secured = Box<TlsStream<TcpStream>>;
 
 impl Transport for Secured {
@@ -38,18 +38,18 @@ impl Transport for Secured {
 
     fn poll_arrived(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (stream, session) = self.get_ref();
-        // It wants nothing while it holds something that was not taken yet.
+        // The session wants nothing from the socket while it holds bytes that were not read yet.
         if session.wants_read() { stream.poll_read_ready(cx).map(drop) } else { Poll::Ready(()) }
     }
 
-    /// `close_notify`, without which a client must take what it has for a part (RFC 8446 6.1).
+    /// Sends `close_notify`. Without it a client must take what it has for a part (RFC 8446 6.1).
     fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // If it fails the client is gone already.
         Pin::new(self).poll_shutdown(cx).map(drop)
     }
 }
 
-/// Shakes hands, then serves the connection to its end.
+/// Runs the handshake, then serves the connection to its end.
 pub async fn serve(stream: TcpStream, client: Client, worker: Rc<WorkerContext>, terminator: &Terminator) {
     let alarm = worker.alarms.register().await;
     let current = terminator.current();
@@ -89,7 +89,7 @@ pub async fn serve(stream: TcpStream, client: Client, worker: Rc<WorkerContext>,
     }
 }
 
-/// Waits for the first byte and leaves it where it is.
+/// Waits for the first byte and leaves it in the socket.
 async fn first_byte(stream: &TcpStream, alarm: &Alarm, shutdown: &Shutdown) -> Result<u8, Handshake> {
     poll_fn(|cx| {
         let mut byte = [0];
@@ -104,7 +104,7 @@ async fn first_byte(stream: &TcpStream, alarm: &Alarm, shutdown: &Shutdown) -> R
     .await
 }
 
-/// The handshake itself. Its state is large and soon gone, so it has memory of its own.
+/// Runs the handshake itself. Its state is large and soon gone, so it has memory of its own.
 async fn shake(
     stream: TcpStream,
     current: &Current,
@@ -116,11 +116,11 @@ async fn shake(
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await;
         let hello = hello.map_err(|error| Handshake::failed_with(&error))?;
         if let Some(proof) = proof(&hello.client_hello(), challenges) {
-            // The certificate was the answer (RFC 8737 3): nothing follows.
+            // The certificate is all that the ACME server wants to see (RFC 8737 3), so nothing follows.
             return Err(hello.into_stream(proof).await.map_or(Handshake::Malformed, |_| Handshake::Proof));
         }
         let is_refused = current.refuses(hello.client_hello().server_name());
-        // A client that is refused is still told so, by an alert.
+        // The handshake runs for a refused client too, because rustls then tells it by an alert.
         let secured = hello.into_stream(Arc::clone(&current.server)).await;
         secured.map(Box::new).map_err(|error| match Handshake::failed_with(&error) {
             Handshake::Malformed if is_refused => Handshake::UnknownName,
@@ -135,7 +135,7 @@ async fn shake(
     .await
 }
 
-/// What an ACME server is met with that asks for a proof, and for nothing else.
+/// The certificate that proves a name to an ACME server; `None` where the client wants more than such a proof.
 fn proof(hello: &ClientHello<'_>, challenges: &Challenges) -> Option<Arc<ServerConfig>> {
     let mut protocols = hello.alpn()?;
     let asks = protocols.next() == Some(ACME_TLS) && protocols.next().is_none();

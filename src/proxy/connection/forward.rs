@@ -5,9 +5,8 @@
 //! counters, and in the access log.
 //!
 //! A request can be sent to a second upstream only as long as three things hold. The proxy still has all of it, which
-//! ends with the first byte of a body that does not fit into the buffer ([`BodyCopier::intact`]). Nothing
-//! of a response has reached the client. And repeating it does no harm: no upstream took it, or its method or its
-//! service says so.
+//! ends with the first byte of a body that does not fit into the buffer ([`BodyCopier::intact`]). Nothing of a response
+//! has reached the client. And repeating it does no harm: no upstream took it, or its method or its service says so.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -187,7 +186,8 @@ impl<'a, S: Transport> Forwarder<'a, S> {
         self.request.lease.has_standby() && self.request.is_replayable
     }
 
-    /// Whether the standby has to be asked. A request that no upstream took may be repeated whatever its method.
+    /// Whether the standby has to be asked. A request that no upstream took may be repeated whatever its method; a 404 is
+    /// never replayed, because it says nothing against the color.
     fn needs_replay(&self, attempt: &Attempt) -> bool {
         let ForwardState { up, down } = &self.state;
         let can_be_sent_again = self.request.lease.has_standby() && up.intact && down.written == 0;
