@@ -21,7 +21,8 @@ pub(super) fn refusal(service: &str, why: &ChangeError) -> Refusal {
         ChangeError::RehearsalFailed { color, why } => (
             RefusalCode::RehearsalFailed,
             format!(
-                "{service}: {color} answers otherwise than the active color: {why}. Nothing was changed; see `cutover rehearsal`, deploy a better release, or use --force"
+                "{service}: {color} responds differently from the active color: {why}. Nothing \
+                 was changed; see `cutover rehearsal`, deploy a better release, or use --force"
             ),
         ),
         ChangeError::AlreadyActive { color } => {
@@ -39,12 +40,13 @@ pub(super) fn refusal(service: &str, why: &ChangeError) -> Refusal {
         ChangeError::NothingToRollBack { active } => (
             RefusalCode::NothingToRollBack,
             format!(
-                "{service}: nothing to roll back: no flip since the start or the last rollback; {active} stays. To change color all the same, flip"
+                "{service}: nothing to roll back: no flip since the start or the last rollback; {active} \
+                 stays. To change color anyway, flip"
             ),
         ),
         ChangeError::StaleEpoch { asked, epoch } => (
             RefusalCode::StaleEpoch,
-            format!("{service}: epoch is {epoch}, not {asked}: somebody changed it in between; look again"),
+            format!("{service}: the epoch is {epoch}, not {asked}: somebody else made a change; look again"),
         ),
         ChangeError::Unsaved { why } => (
             RefusalCode::StateUnwritable,
@@ -69,7 +71,8 @@ pub(super) fn not_frozen(service: &str, why: &freeze::FreezeError, now: Duration
         freeze::FreezeError::NotFrozen => Refusal {
             code: RefusalCode::NotFrozen,
             message: format!(
-                "{service}: not frozen any more: thawed, not renewed in time, at freeze.max, or the proxy was restarted"
+                "{service}: not frozen any more: it was thawed, not renewed in time, reached freeze.max, or the \
+                 proxy was restarted"
             ),
         },
     }
@@ -156,7 +159,7 @@ impl Announcement {
     /// Says where everything else that is known is to be found.
     pub(super) fn with_evidence(mut self, file: &Path) -> Self {
         self.line = self.line.with("evidence", file.display());
-        self.sentence += &format!("; what is known of it is in {}", file.display());
+        self.sentence += &format!("; details are in {}", file.display());
         self
     }
 }
@@ -189,7 +192,7 @@ pub(super) fn announcement(service: &str, notice: &Notice) -> Announcement {
             let (word, sentence) = (end.kind().as_str(), verdict(end));
             let line = Line::new(&format!("verdict {service}: {color} {word}")).with("epoch", epoch);
             let line = line.with("answered", counts.all()).with("failed", counts.bad);
-            let of = format!("{} of {} answers failed", counts.bad, counts.all());
+            let of = format!("{} of {} requests failed", counts.bad, counts.all());
             Announcement { kind: EventKind::Verdict, sentence: format!("{color}: {sentence} ({of})"), line }
         }
         Notice::Noted { color, epoch, note } => {
@@ -234,19 +237,21 @@ pub(super) fn noted(color: Color, note: &WatchEvent) -> (&'static str, String) {
     let other = color.other();
     match note {
         WatchEvent::Doubted(finding) => {
-            ("doubted", format!("{finding}; {other} has most of the traffic back until it is settled"))
+            ("doubted", format!("{finding}; {other} has most of the traffic back until this is settled"))
         }
-        WatchEvent::Settled => ("settled", "nothing speaks against it any more; it has all the traffic again".into()),
+        WatchEvent::Settled => {
+            ("settled", "nothing speaks against it any more, and it has all the traffic again".into())
+        }
         WatchEvent::Shared(finding) => {
             ("shared-fault", format!("{finding}, and {other} suffers as well: going back would help nobody"))
         }
         WatchEvent::ClientExcluded(finding) => (
             "client-set-aside",
-            format!("{finding}, all of one client, and others are served well: it is judged no more"),
+            format!("{finding}, all from one client, and others are served well: that client no longer counts"),
         ),
         WatchEvent::RouteExcluded(finding) => (
             "route-set-aside",
-            format!("{finding}, all on one rare route, and others are served well: it is judged no more"),
+            format!("{finding}, all on one rare route, and others are served well: that route no longer counts"),
         ),
     }
 }
@@ -264,8 +269,8 @@ pub(super) fn api_verdict(end: &WatchEnd) -> Verdict {
 /// The end of a watch for people.
 fn verdict(end: &WatchEnd) -> String {
     match end {
-        WatchEnd::Kept => "kept, the watch found nothing against it".into(),
-        WatchEnd::NotEnoughTraffic => "not enough traffic to tell; it stays".into(),
+        WatchEnd::Kept => "kept: the watch found nothing against it".into(),
+        WatchEnd::NotEnoughTraffic => "not enough traffic to tell: it stays".into(),
         WatchEnd::NowhereToGo(fault) => format!("bad, but the other color was not up to go back to: {fault}"),
         WatchEnd::Superseded => "the watch was ended by a change of color".into(),
     }

@@ -177,7 +177,9 @@ impl StateFolder {
         match fs::read(&path) {
             Ok(text) => match from_hex(text.trim_ascii()) {
                 Some(key) => return Ok(key),
-                None => tracing::warn!("{} is no key: a new one is made, and passes are void", path.display()),
+                None => {
+                    tracing::warn!("{} is not a key: a new one is made, and existing passes are void", path.display())
+                }
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),

@@ -599,7 +599,7 @@ async fn a_config_flip_waits_until_the_probes_know_its_color() {
     let running = run(&blue, &green, "").await;
     write_config(running.folder.path(), &blue, &green, "active = \"green\"\n");
     let said = running.handle.reload("HUP").await.unwrap().changes.join("\n");
-    assert!(said.contains("a flip to green as soon as its probes know how it is"), "{said}");
+    assert!(said.contains("flipping to green as soon as its probes have a result"), "{said}");
     assert_eq!((running.status().await.active, running.ledger()), (Color::Blue, vec![]));
     green.answer(listener);
     running.until("flipped", |status| status.active == Color::Green).await;

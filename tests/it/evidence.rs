@@ -136,7 +136,7 @@ fn a_folder_that_cannot_be_written_is_a_problem_and_no_obstacle() {
     until_taken_back(&cutover, "GET / HTTP/1.1\r\nHost: app\r\n\r\n");
     let problem = || cutover.status()["problems"].to_string();
     eventually("it is a problem", || problem().contains("evidence/"));
-    assert!(problem().contains("rollback of app itself is made"), "{}", problem());
+    assert!(problem().contains("rollback of app was made"), "{}", problem());
     assert_eq!(cutover.get("/").text(), "blue");
     eventually("the ledger says that it is not there", || cutover.ledger().contains("evidence app: not written why="));
 

@@ -121,7 +121,7 @@ fn an_idle_color_that_hangs_up_closes_the_gate() {
     let (blue, green) = (Upstream::answering(in_json(CARD)), Upstream::start(|conn| conn.request().map(drop)));
     let cutover = rehearsed(&blue, &green, |setup| setup);
     compare(&cutover, "/", 10);
-    refused_then_forced(&cutover, &["status was 200, is no answer"]);
+    refused_then_forced(&cutover, &["status was 200, is no response"]);
 }
 
 #[test]

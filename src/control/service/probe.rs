@@ -88,7 +88,7 @@ async fn ask(address: &Address, health: &Health) -> ProbeOutcome {
         Check::Grpc(service) => match grpc::check(stream, &address.to_string(), NAME, service).await {
             Ok(Ok(())) => ProbeOutcome::Ready,
             Ok(Err(why)) => ProbeOutcome::Failed(why),
-            Err(error) => ProbeOutcome::Failed(format!("no HTTP/2 answer: {error}")),
+            Err(error) => ProbeOutcome::Failed(format!("no HTTP/2 response: {error}")),
         },
     }
 }
@@ -100,7 +100,7 @@ async fn get(stream: Box<dyn Wire>, address: &Address, path: &str) -> ProbeOutco
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new());
     let Ok(request) = request else { return ProbeOutcome::Failed(format!("health.path {path:?} is not a path")) };
-    let broken = |error: hyper::Error| ProbeOutcome::Failed(format!("no HTTP answer: {error}"));
+    let broken = |error: hyper::Error| ProbeOutcome::Failed(format!("no HTTP response: {error}"));
     let (mut sender, connection) = match hyper::client::conn::http1::handshake(TokioIo::new(stream)).await {
         Ok(ends) => ends,
         Err(error) => return broken(error),
@@ -117,9 +117,9 @@ async fn get(stream: Box<dyn Wire>, address: &Address, path: &str) -> ProbeOutco
     match Limited::new(answer.into_body(), BODY_BYTES_MAX).collect().await {
         Ok(body) => says_ready(&body.to_bytes()).map_or_else(ProbeOutcome::Failed, |()| ProbeOutcome::Ready),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            ProbeOutcome::Failed(format!("the answer is longer than {} KiB", BODY_BYTES_MAX / 1024))
+            ProbeOutcome::Failed(format!("the response is longer than {} KiB", BODY_BYTES_MAX / 1024))
         }
-        Err(error) => ProbeOutcome::Failed(format!("the answer broke off: {error}")),
+        Err(error) => ProbeOutcome::Failed(format!("the response broke off: {error}")),
     }
 }
 
@@ -204,7 +204,7 @@ mod tests {
             ("unavailable", answer("503 Service Unavailable", ""), failed("503")),
             ("a redirect is not ready", answer("302 ProbeReport", ""), failed("302")),
             ("204 is not 200", answer("204 No Content", ""), failed("204")),
-            ("too long", answer("200 OK", &"x".repeat(70_000)), failed("the answer is longer than 64 KiB")),
+            ("too long", answer("200 OK", &"x".repeat(70_000)), failed("the response is longer than 64 KiB")),
             ("silent", Vec::new(), failed("timed out after 300ms")),
         ] {
             let address = upstream(raw).await;
@@ -217,11 +217,11 @@ mod tests {
         let limit = Duration::from_secs(2);
         let garbage = upstream(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()).await;
         assert!(
-            matches!(probe(&garbage, "/readyz", limit).await, ProbeOutcome::Failed(why) if why.starts_with("no HTTP answer"))
+            matches!(probe(&garbage, "/readyz", limit).await, ProbeOutcome::Failed(why) if why.starts_with("no HTTP response"))
         );
         let torn = upstream(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf".to_vec()).await;
         assert!(
-            matches!(probe(&torn, "/readyz", limit).await, ProbeOutcome::Failed(why) if why.starts_with("the answer broke off"))
+            matches!(probe(&torn, "/readyz", limit).await, ProbeOutcome::Failed(why) if why.starts_with("the response broke off"))
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let nobody = Address { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };

@@ -101,7 +101,7 @@ fn summary(service: &ServiceState, now: Duration) -> String {
     };
     let standby = match service.upstreams.rollback_gate(idle) {
         Ok(()) => format!("{idle} stands by"),
-        Err(why) => format!("{idle} could not take it back ({why})"),
+        Err(why) => format!("{idle} could not take the traffic back ({why})"),
     };
     let draining = machine.drains().iter().map(|drain| {
         let left = service.route.stats(drain.color).in_flight();
@@ -124,7 +124,7 @@ fn summary(service: &ServiceState, now: Duration) -> String {
         cutover::Phase::Steady => format!("{active} takes every new request{unwell}{draining}"),
         cutover::Phase::Watching(watch) => {
             let (left, counts) = (span(watch.until().saturating_sub(now)), watch.counts());
-            let seen = format!("{} of {} answers failed so far", counts.bad, counts.all());
+            let seen = format!("{} of {} requests failed so far", counts.bad, counts.all());
             format!(
                 "{active} takes every new request{unwell} and is watched for {left} more: {seen}; {standby}{draining}"
             )

@@ -119,7 +119,7 @@ impl Task {
         let active = service.config.active;
         if active != service.machine.active() && !service.upstreams.is_known(active) {
             service.config_flip_due = Some(by);
-            return Some(format!("{name}: `active` changed: a flip to {active} as soon as its probes know how it is"));
+            return Some(format!("{name}: `active` changed: flipping to {active} as soon as its probes have a result"));
         }
         let request = ChangeRequest { by, if_epoch: None, force: false, gate: service.flip_gate(active) };
         let effects = service.machine.on(Event::ConfigActive { active, request }, clock::now());

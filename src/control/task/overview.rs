@@ -68,7 +68,7 @@ impl Task {
         });
         let evidence = self.services.iter().filter_map(|(name, service)| {
             let why = service.watch.evidence_problem.as_ref()?;
-            Some(format!("{why}; the rollback of {name} itself is made, and the ledger has its reason"))
+            Some(format!("{why}; the rollback of {name} was made, and the ledger has its reason"))
         });
         let certificates = self.data_plane.terminator.iter().flat_map(|terminator| terminator.problems());
         let mut problems: Vec<String> = self.services.values().filter_map(ServiceState::outage).collect();

@@ -138,7 +138,7 @@ impl Task {
         self.upgrade.begin_as_successor();
         let counters = InheritedCounters { stats: self.stats() };
         if !counters.take(state) {
-            tracing::warn!("the process before this one counts in another way: counters of the metrics begin anew");
+            tracing::warn!("the previous process counts in another way: the metrics start from zero");
         }
         if state.version != UPGRADE_STATE_VERSION {
             return counters;
@@ -152,7 +152,7 @@ impl Task {
                 .map_err(|error| error.to_string())
                 .and_then(|snapshot| service.inherit(snapshot).map_err(|error| error.to_string()));
             if let Err(why) = inherited {
-                tracing::warn!("what the process before this one knew of {name} is left out: {why}");
+                tracing::warn!("what the previous process knew of {name} is left out: {why}");
             }
         }
         counters
@@ -207,12 +207,12 @@ impl Task {
             let machine = &service.machine;
             match () {
                 () if service.saving.problem.is_some() => {
-                    Some("its state is not saved, so a new process would not know it")
+                    Some("its state is not saved, so a new process could not restore it")
                 }
                 () if service.freeze.freezer.freeze().is_some() => Some("it is frozen; thaw it first"),
                 () if machine.is_saving() => Some("a flip is being saved"),
-                () if !machine.drains().is_empty() => Some("the color before still finishes requests"),
-                () if service.replies.wants_idle_empty() => Some("somebody waits for its idle color to be empty"),
+                () if !machine.drains().is_empty() => Some("the previous color still finishes requests"),
+                () if service.replies.wants_idle_empty() => Some("a drain of its idle color is under way"),
                 () => None,
             }
         };

@@ -136,7 +136,7 @@ pub(super) fn compare(names: &[String], old: &ColorResponse, new: &ColorResponse
     else {
         let told = |answer: &ColorResponse| match answer {
             ColorResponse::Whole { status, .. } => status.to_string(),
-            ColorResponse::Missing(why) => format!("no answer ({why})"),
+            ColorResponse::Missing(why) => format!("no response ({why})"),
         };
         let both_missing = matches!((old, new), (ColorResponse::Missing(_), ColorResponse::Missing(_)));
         let difference = Difference { field: "status".into(), was: told(old), is: told(new) };
@@ -236,7 +236,7 @@ mod tests {
         let (found, error) = (whole(200, Some("a"), Body::Other), whole(500, Some("b"), Body::Empty));
         assert_eq!(told("content-type", &found, &error), "status was 200, is 500");
         let missing = || ColorResponse::Missing("timed out after 5s".into());
-        assert_eq!(told("x", &found, &missing()), "status was 200, is no answer (timed out after 5s)");
+        assert_eq!(told("x", &found, &missing()), "status was 200, is no response (timed out after 5s)");
         assert_eq!(told("x", &missing(), &missing()), "");
     }
 

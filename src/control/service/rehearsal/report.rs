@@ -68,9 +68,9 @@ impl RehearsalState {
             return None;
         }
         Some(match upstreams.flip_gate(idle) {
-            _ if settings.share <= 0.0 => "rehearse.share is 0: it is switched off".into(),
+            _ if settings.share <= 0.0 => "rehearse.share is 0: it is off".into(),
             Err(why) => format!("{idle} is not ready ({why})"),
-            Ok(()) => "it begins when no watch and no drain runs".into(),
+            Ok(()) => "it begins when no watch or drain is running".into(),
         })
     }
 }

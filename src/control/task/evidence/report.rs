@@ -68,14 +68,10 @@ impl fmt::Display for NoLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("no log: ")?;
         match self {
-            NoLog::NoProject => {
-                f.write_str("the color is given by address, and not by an env_file with a COMPOSE_PROJECT_NAME")
-            }
-            NoLog::EnvFileUnreadable => {
-                f.write_str("the env_file cannot be read, so its secrets could not be hidden in it")
-            }
+            NoLog::NoProject => f.write_str("the color has no env_file with a COMPOSE_PROJECT_NAME"),
+            NoLog::EnvFileUnreadable => f.write_str("the env_file cannot be read, so its secrets could not be hidden"),
             NoLog::Docker(error) => write!(f, "{error}"),
-            NoLog::TooSlow(limit) => write!(f, "Docker did not answer within {limit:?}"),
+            NoLog::TooSlow(limit) => write!(f, "Docker did not respond within {limit:?}"),
         }
     }
 }
@@ -159,7 +155,7 @@ impl EvidenceReport {
         let (lines, why_not) = match &self.log {
             ContainerLog::Lines(lines) => (&lines[..], None),
             ContainerLog::NotAsked => {
-                (&[][..], Some("Docker has not been asked yet; this file is written again with the answer".to_owned()))
+                (&[][..], Some("Docker was not asked yet; this file is written again with the log".to_owned()))
             }
             ContainerLog::Missing(why) => (&[][..], Some(why.to_string())),
         };

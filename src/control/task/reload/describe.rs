@@ -45,8 +45,8 @@ pub(super) fn describe_tls(old: &tls::Settings, new: &tls::Settings, changes: &m
         let cert = identity.cert.display();
         match old.identities.iter().find(|before| before.cert == identity.cert) {
             Some(before) if before == identity => {}
-            Some(_) => changes.push(format!("tls: {cert} was renewed, it ends {}", identity.expires())),
-            None => changes.push(format!("tls: {cert} added, it ends {}", identity.expires())),
+            Some(_) => changes.push(format!("tls: {cert} was renewed, it expires {}", identity.expires())),
+            None => changes.push(format!("tls: {cert} added, it expires {}", identity.expires())),
         }
     }
     let stays = |gone: &tls::Identity| new.identities.iter().any(|identity| identity.cert == gone.cert);

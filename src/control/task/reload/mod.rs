@@ -111,9 +111,9 @@ impl Task {
 
     fn refuse(&mut self, error: &LoadError, by: &str) -> Refusal {
         self.reloads.counts.failed += 1;
-        tracing::error!("config not taken in force ({by}), the one before stays: {error}");
+        tracing::error!("config refused ({by}), the previous one stays in force: {error}");
         let path = self.config.path.display();
-        self.reloads.problem = Some(format!("{path} is not valid, the config before it stays in force: {error}"));
+        self.reloads.problem = Some(format!("{path} is not valid, the previous config stays in force: {error}"));
         self.reporter.emit(EventKind::Reload, None, format!("config refused ({by}), nothing changed: {error}"));
         Refusal { code: RefusalCode::BadConfig, message: error.to_string() }
     }
@@ -189,7 +189,7 @@ impl Task {
                 self.config.tls = new;
             }
             Some(Err(error)) => {
-                changes.push(format!("tls: stays as it is, there are no keys for its sessions: {error}"))
+                changes.push(format!("tls: not changed, because no session keys could be made: {error}"))
             }
             None => self.config.tls = new, // nobody is met with it until a restart
         }
