@@ -154,12 +154,12 @@ impl fmt::Display for ProbeError {
                 f.write_str("connection refused")
             }
             ProbeError::Connect(error) => write!(f, "no connection: {error}"),
-            ProbeError::Timeout(limit) => write!(f, "no answer within {limit:?}"),
-            ProbeError::TooLong => write!(f, "the answer is longer than {} KiB", BODY_BYTES_MAX / 1024),
-            ProbeError::Http(error) => write!(f, "no HTTP answer: {error}"),
-            ProbeError::Http2(error) => write!(f, "no HTTP/2 answer: {error}"),
+            ProbeError::Timeout(limit) => write!(f, "no response within {limit:?}"),
+            ProbeError::TooLong => write!(f, "the response is longer than {} KiB", BODY_BYTES_MAX / 1024),
+            ProbeError::Http(error) => write!(f, "no HTTP response: {error}"),
+            ProbeError::Http2(error) => write!(f, "no HTTP/2 response: {error}"),
             ProbeError::NotServing(why) => f.write_str(why),
-            ProbeError::GrpcHasNoPaths => f.write_str("a gRPC server is not asked for paths"),
+            ProbeError::GrpcHasNoPaths => f.write_str("a gRPC server has no paths"),
         }
     }
 }
@@ -195,25 +195,27 @@ impl FromStr for BaseUrl {
             Some("grpc") => ProbeScheme::Grpc,
             Some(_) => {
                 return Err(BaseUrlError(
-                    "only http://, h2c:// and grpc:// can be asked: a color itself, behind the proxy",
+                    "it must be http://, h2c:// or grpc://, and name a color itself, behind the proxy",
                 ));
             }
-            None => return Err(BaseUrlError("the URL begins with http://")),
+            None => return Err(BaseUrlError("the URL must begin with http://")),
         };
         let authority = uri.authority().ok_or(BaseUrlError("the URL names no host"))?;
         if authority.as_str().contains('@') {
             // The URL is written to the ledger, where no password may stand.
-            return Err(BaseUrlError("the URL must not hold a user or a password"));
+            return Err(BaseUrlError("the URL must not have a user or a password"));
         }
         if uri.query().is_some() {
-            return Err(BaseUrlError("the URL must not have a query: /readyz and others are put behind it"));
+            return Err(BaseUrlError("the URL must not have a query: /readyz and other paths are appended to it"));
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         if host.is_empty() {
             return Err(BaseUrlError("the URL names no host"));
         }
         let port = match authority.as_str()[authority.host().len()..].strip_prefix(':') {
-            Some(port) => port.parse().ok().filter(|&port| port > 0).ok_or(BaseUrlError("the port is 1 to 65535"))?,
+            Some(port) => {
+                port.parse().ok().filter(|&port| port > 0).ok_or(BaseUrlError("the port must be from 1 to 65535"))?
+            }
             None => 80,
         };
         let prefix = uri.path().trim_end_matches('/').to_owned();

@@ -59,7 +59,7 @@ impl fmt::Display for CommandError {
             CommandError::Start(command, error) => write!(f, "could not be started: {error}: {command}"),
             CommandError::Timeout(command, limit) => write!(f, "not done within {limit:?}, killed: {command}"),
             CommandError::Status(command, status, said) => match said.as_str() {
-                "" => write!(f, "{status}, without a word: {command}"),
+                "" => write!(f, "{status}, without output: {command}"),
                 said => write!(f, "{status}: {command}\n{said}"),
             },
         }

@@ -138,7 +138,7 @@ impl fmt::Display for ComposeError {
         match self {
             ComposeError::Command(error) => error.fmt(f),
             ComposeError::Unparsed(error) => {
-                write!(f, "the output of docker compose config is not understood: {error}")
+                write!(f, "cannot parse the output of docker compose config: {error}")
             }
             ComposeError::NoImage { file } => {
                 write!(f, "{} has no service `{SERVICE}` with an image", file.display())

@@ -170,7 +170,7 @@ fn errors(
         match found {
             // A retired color has no containers.
             Err(_) if *color != after.active => {}
-            Err(why) => findings.add(CheckStatus::Unknown, format!("{color}: restarts are not known: {why}")),
+            Err(why) => findings.add(CheckStatus::Unknown, format!("{color}: restarts are unknown: {why}")),
             Ok(containers) => {
                 for Container { name, restarts, up, state, .. } in containers.iter().filter(|found| found.restarts > 0)
                 {
@@ -182,7 +182,7 @@ fn errors(
             }
         }
     }
-    findings.item("errors", "nothing is known")
+    findings.item("errors", "nothing could be checked")
 }
 
 /// Checks that CPU and memory are within their limits.
@@ -194,7 +194,7 @@ async fn resources(service: &Service, containers: &ColorContainers) -> Checklist
     let ids: Vec<_> = ids.iter().map(|container| container.id.as_str()).collect();
     if !ids.is_empty() {
         match usage(&ids).await {
-            Err(why) => findings.add(CheckStatus::Unknown, format!("not known: {why}")),
+            Err(why) => findings.add(CheckStatus::Unknown, format!("unknown: {why}")),
             Ok(used) => {
                 for ContainerUsage { name, cpu, memory, memory_share } in used {
                     let too_much = memory_share > service.monitor.max_memory;
@@ -205,7 +205,7 @@ async fn resources(service: &Service, containers: &ColorContainers) -> Checklist
             }
         }
     }
-    findings.item("resources", "no color runs in Compose here")
+    findings.item("resources", "no color runs in Compose on this machine")
 }
 
 /// Checks that databases and other dependencies can be reached.
@@ -229,14 +229,14 @@ async fn dependencies(service: &Service) -> ChecklistItem {
             Err(why) => findings.add(CheckStatus::Bad, format!("{url}: {why}")),
         }
     }
-    findings.item("dependencies", "none configured: monitor.projects and monitor.urls of the service say which")
+    findings.item("dependencies", "none configured: name them in monitor.projects and monitor.urls")
 }
 
 /// Connects to a `tcp://` address, or gets an `http://` URL.
 async fn reach(url: &str) -> Result<String, DependencyError> {
     if let Some(address) = url.strip_prefix("tcp://") {
         return match timeout(REQUEST_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(Ok(_)) => Ok("takes connections".into()),
+            Ok(Ok(_)) => Ok("accepts connections".into()),
             Ok(Err(error)) => Err(DependencyError::Connect(error)),
             Err(_) => Err(DependencyError::Timeout),
         };
@@ -261,11 +261,11 @@ async fn alerts(service: &Service, status: &Status) -> ChecklistItem {
     if let Some(prometheus) = &service.monitor.prometheus {
         match firing(prometheus).await {
             Err(why) => findings.add(CheckStatus::Unknown, format!("Prometheus {prometheus}: {why}")),
-            Ok(firing) if firing.is_empty() => findings.add(CheckStatus::Ok, format!("none fires at {prometheus}")),
+            Ok(firing) if firing.is_empty() => findings.add(CheckStatus::Ok, format!("none is firing at {prometheus}")),
             Ok(firing) => firing.into_iter().for_each(|alert| findings.add(CheckStatus::Bad, alert)),
         }
     }
-    findings.item("alerts", "no problem of the proxy's; monitor.prometheus of the service says who else is asked")
+    findings.item("alerts", "the proxy has no problems; set monitor.prometheus to check alerts as well")
 }
 
 /// Explains why a dependency or Prometheus gave no good answer.
@@ -287,7 +287,7 @@ impl fmt::Display for DependencyError {
             DependencyError::Timeout => write!(f, "no connection within {REQUEST_TIMEOUT:?}"),
             DependencyError::Probe(error) => error.fmt(f),
             DependencyError::Status(status) => write!(f, "answers {status}"),
-            DependencyError::Unparsed(error) => write!(f, "is not understood: {error}"),
+            DependencyError::Unparsed(error) => write!(f, "cannot be parsed: {error}"),
         }
     }
 }

@@ -99,8 +99,8 @@ impl<'a> Plan<'a> {
         for step in strategy.steps().iter().copied() {
             let holds = strategy.holds(step, freezing);
             if holds != held {
-                let what =
-                    holds.map_or("the proxy lets go what it holds".into(), |what| format!("the proxy holds {what}"));
+                let what = holds
+                    .map_or("the proxy lets the held requests go".into(), |what| format!("the proxy holds {what}"));
                 progress.say(&format!("  {:<10} {what}", holds.map_or("thaw", |_| "freeze")));
                 held = holds;
             }
@@ -123,7 +123,7 @@ impl<'a> Plan<'a> {
             }
         }
         if held.is_some() {
-            progress.say("  thaw       the proxy lets go what it holds");
+            progress.say("  thaw       the proxy lets the held requests go");
         }
         if strategy == Strategy::Recreate {
             self.print_hook(HookPoint::Unfreeze, progress);
@@ -156,17 +156,17 @@ impl<'a> Plan<'a> {
             },
             Step::Migrate | Step::OldColor if !is_deploy || deploy.migrate.command.is_empty() => return Ok(None),
             Step::Migrate => PlannedStep::of("inside api").with(compose.exec(&deploy.migrate.command)),
-            Step::OldColor => PlannedStep::of(format!("see that {old} lives with it")),
+            Step::OldColor => PlannedStep::of(format!("check that {old} still works")),
             Step::Rehearse if !is_deploy || target.service.rehearse.share <= 0.0 => return Ok(None),
-            Step::Rehearse => PlannedStep::of(format!("compare its answers with those of {old}")),
-            Step::Smoke => PlannedStep::of(format!("ask {color} whether it is ready and is {}", request.tag)),
-            Step::EnvFile => PlannedStep::of(format!("put it in force as {}", target.env_file(color).display())),
+            Step::Rehearse => PlannedStep::of(format!("compare its responses with those of {old}")),
+            Step::Smoke => PlannedStep::of(format!("check that {color} is ready and is {}", request.tag)),
+            Step::EnvFile => PlannedStep::of(format!("move it to {}", target.env_file(color).display())),
             Step::Flip => PlannedStep::of(format!("{old} -> {color}")),
             Step::Watch => {
                 let window = target.service.watch.window;
                 PlannedStep::of(format!("for {window:?}; back to {old} if {color} is bad"))
             }
-            Step::Drain => PlannedStep::of(format!("wait until {old} holds no request")),
+            Step::Drain => PlannedStep::of(format!("wait until {old} has no request in flight")),
             Step::Retire => match deploy.retire {
                 Retire::Stop => {
                     let compose = target.compose(old)?;

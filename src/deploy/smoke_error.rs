@@ -48,12 +48,12 @@ impl fmt::Display for SmokeError {
             SmokeError::Docker(error) => error.fmt(f),
             SmokeError::Grpc(error) => error.fmt(f),
             SmokeError::Probe { url, error } => write!(f, "{url}: {error}"),
-            SmokeError::Status { url, status } => write!(f, "{url} answered {status}, not 200"),
-            SmokeError::DeniesReadiness { path, what } => write!(f, "{path} answered 200 with {what}"),
-            SmokeError::NotReadyBody { path, body } => write!(f, "{path} answered {body}, not {{\"ready\": true}}"),
-            SmokeError::NotJson { path, body } => write!(f, "{path} answered {body}, which is not JSON"),
+            SmokeError::Status { url, status } => write!(f, "{url} returned {status}, not 200"),
+            SmokeError::DeniesReadiness { path, what } => write!(f, "{path} returned 200 with {what}"),
+            SmokeError::NotReadyBody { path, body } => write!(f, "{path} returned {body}, not {{\"ready\": true}}"),
+            SmokeError::NotJson { path, body } => write!(f, "{path} returned {body}, which is not JSON"),
             SmokeError::NeverReady { limit, last } => write!(f, "not ready within {limit:?}: {last}"),
-            SmokeError::NoField { field, body } => write!(f, "/version answered {body}, without a {field:?}"),
+            SmokeError::NoField { field, body } => write!(f, "/version returned {body}, without a {field:?}"),
             SmokeError::WrongField { field, found, want } => {
                 write!(f, "/version says {field} {found:?}, expected {want:?}")
             }
@@ -64,13 +64,13 @@ impl fmt::Display for SmokeError {
             SmokeError::RestartLoop { container, restarts } => {
                 write!(
                     f,
-                    "container {container} was restarted {restarts} times, the last time within {LOOP_MINUTES} minutes: a \
-                     restart loop"
+                    "container {container} was restarted {restarts} times, the last time within {LOOP_MINUTES} \
+                     minutes: a restart loop"
                 )
             }
             SmokeError::ErrorSpike { container, errors, lines_max, last } => write!(
                 f,
-                "container {container} logged {errors} errors within the last minute, more than {lines_max}; the \
+                "container {container} logged {errors} errors in the last minute, more than {lines_max}; the \
                  last: {last}"
             ),
         }

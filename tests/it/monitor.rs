@@ -28,9 +28,9 @@ fn says_that_all_is_well() {
     let (code, items) = look(&cutover);
     assert_eq!(code, 0, "{items}");
     assert_eq!(standing(&items, "errors").0, "ok");
-    assert_eq!(standing(&items, "resources"), ("none", r#"["no color runs in Compose here"]"#.into()));
+    assert_eq!(standing(&items, "resources"), ("none", r#"["no color runs in Compose on this machine"]"#.into()));
     let (word, said) = standing(&items, "dependencies");
-    assert!(word == "ok" && said.contains("answers 200") && said.contains("takes connections"), "{said}");
+    assert!(word == "ok" && said.contains("answers 200") && said.contains("accepts connections"), "{said}");
     assert_eq!(standing(&items, "alerts").0, "none", "{items}");
     let (code, text) = cutover.cli_code(&["monitor", "app", "--over", "100ms"]);
     assert!(code == 0 && text.contains("  ok       errors") && text.contains("blue: no request"), "{text}");

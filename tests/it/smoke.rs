@@ -96,12 +96,12 @@ fn of_a_bad_color_says_why_and_so_does_the_ledger() {
     let ready = plain("200 OK", r#"{"ready":true}"#);
     let unready = plain("503 Service Unavailable", r#"{"ready":false}"#);
     for (case, app, check, why) in [
-        ("not ready", app(&unready, "200 OK", VERSION), "ready", "answered 503, not 200"),
+        ("not ready", app(&unready, "200 OK", VERSION), "ready", "returned 503, not 200"),
         ("a 200 that says no", app(&plain("200 OK", r#"{"ready":false}"#), "200 OK", VERSION), "ready", "false}"),
         ("a 200 that says nothing", app(&plain("200 OK", "ok"), "200 OK", VERSION), "ready", "not JSON"),
-        ("garbage", app(b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "200 OK", VERSION), "ready", "no HTTP answer"),
+        ("garbage", app(b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "200 OK", VERSION), "ready", "no HTTP response"),
         ("nobody", Upstream::stopped(), "ready", "connection refused"),
-        ("not well", app(&ready, "500 Internal Server Error", VERSION), "healthz", "/healthz answered 500, not 200"),
+        ("not well", app(&ready, "500 Internal Server Error", VERSION), "healthz", "/healthz returned 500, not 200"),
         (
             "another version",
             app(&ready, "200 OK", VERSION),
@@ -260,7 +260,7 @@ mod containers {
                 noise,
                 CHECKED,
                 "log",
-                "logged 6 errors within the last minute, more than 5; the last: ERROR in app: 6",
+                "logged 6 errors in the last minute, more than 5; the last: ERROR in app: 6",
             ),
             ("crashing", dying, &restarting, "container", "restart"),
         ] {
@@ -312,6 +312,6 @@ fn is_patient_with_a_listener_that_says_nothing() {
     let url = format!("http://{}", silent.local_addr().unwrap());
     let begun = Instant::now();
     let ran = smoke(folder.path(), &[&url, "--timeout", "1s"]);
-    assert!(ran.code == 1 && ran.said.last().unwrap().contains("no answer within"), "{:?}", ran.said);
+    assert!(ran.code == 1 && ran.said.last().unwrap().contains("no response within"), "{:?}", ran.said);
     assert!(begun.elapsed() < Duration::from_secs(15));
 }

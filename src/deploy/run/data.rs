@@ -112,7 +112,7 @@ impl DeployRun<'_> {
                 return Err(FailureCause::OldColorHurt { color: old, why }.into());
             }
             if unready == 0 && Instant::now() >= deadline {
-                return Ok(format!("{old} is as well as before the migration"));
+                return Ok(format!("{old} works as before the migration"));
             }
             self.progress.wait(Step::OldColor, &format!("{old} is watched"));
             sleep(POLL).await;

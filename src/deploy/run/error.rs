@@ -45,7 +45,7 @@ impl fmt::Display for StepError {
             StepError::TakenBack(why) | StepError::NowhereToGo(why) => f.write_str(why),
             StepError::ProxyLost(error) => error.fmt(f),
             StepError::Stopped(name) => write!(f, "stopped by {name}"),
-            StepError::RollbackWanted => f.write_str("the traffic is wanted back on the old color"),
+            StepError::RollbackWanted => f.write_str("the traffic is to go back to the old color"),
         }
     }
 }
@@ -132,7 +132,7 @@ impl fmt::Display for FailureCause {
                 write!(f, "{error}; if it needs longer, raise deploy.migrate.timeout")
             }
             FailureCause::OldColorHurt { color, why } => {
-                write!(f, "{color} does not live with the migration, and it is the way back: {why}")
+                write!(f, "{color} does not work with the migration, and it is the way back: {why}")
             }
             FailureCause::Rehearsal(why) => write!(f, "{why}; see `cutover rehearsal`"),
             FailureCause::FlipLost(error) => error.fmt(f),

@@ -28,7 +28,7 @@ impl DeployRun<'_> {
         self.record(smoke::line(&base, &outcome, &self.journal.by));
         match outcome {
             Ok(SmokePassed { service: Some(service), version: Some(version), .. }) => {
-                Ok(format!("{service} {version} answers"))
+                Ok(format!("{service} {version} responds"))
             }
             Ok(_) => Ok(format!("{base} serves")),
             Err(failure) => {
@@ -45,7 +45,7 @@ impl DeployRun<'_> {
             return Ok("rehearse.share is 0, nothing is compared".into());
         }
         if self.journal.intent == Intent::Rollback {
-            return Ok("a rollback is meant to answer otherwise".into());
+            return Ok("a rollback is meant to respond differently".into());
         }
         let mut deadline = None;
         let mut before = None;
@@ -59,12 +59,12 @@ impl DeployRun<'_> {
             let before = before.insert(before.unwrap_or(report.compared).min(report.compared));
             let compared = report.compared - *before;
             if compared >= report.min_requests {
-                return Ok(format!("{compared} answers compared, {} differ", report.different));
+                return Ok(format!("{compared} responses compared, {} differ", report.different));
             }
             if Instant::now() >= *deadline.get_or_insert_with(|| Instant::now() + self.target.deploy().rehearse) {
-                return Ok(format!("only {compared} answers compared: too few to tell"));
+                return Ok(format!("only {compared} responses compared: too few to tell"));
             }
-            self.progress.wait(Step::Rehearse, &format!("{compared} of {} answers compared", report.min_requests));
+            self.progress.wait(Step::Rehearse, &format!("{compared} of {} responses compared", report.min_requests));
             sleep(POLL).await;
         }
     }

@@ -127,7 +127,7 @@ fn that_the_old_color_cannot_live_with_stop_the_deploy() {
     let before = stage.files();
     let (code, said) = stage.deploy("breaks-the-old");
     assert_eq!(code, 3, "{said}");
-    assert!(said.contains("blue does not live with the migration") && said.contains(".snapshot"), "{said}");
+    assert!(said.contains("blue does not work with the migration") && said.contains(".snapshot"), "{said}");
     assert_eq!(stage.files(), before);
     assert_eq!(stage.cutover.app()["epoch"], 1, "no traffic went to it");
 }
@@ -162,7 +162,7 @@ fn that_were_migrated_by_a_killed_run_are_still_what_the_old_color_must_live_wit
     kill_at(&stage, "breaks-the-old", "old-color");
     stage.cutover.until_app("blue is hurt", |app| app["colors"]["blue"]["ready"] == false);
     let (code, said) = stage.deploy("breaks-the-old");
-    assert!(code == 3 && said.contains("blue does not live with the migration"), "{code} {said}");
+    assert!(code == 3 && said.contains("blue does not work with the migration"), "{code} {said}");
 }
 
 /// Longer than the slow migration takes.

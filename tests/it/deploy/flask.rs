@@ -114,7 +114,7 @@ fn a_flask_application_is_migrated_and_its_data_are_safe() {
     let load = Load::of_gets(server.cutover.port(), 4);
     let (code, said) = deploy("sha-4");
     assert_eq!(code, 3, "{said}");
-    assert!(said.contains("green does not live with the migration") && said.contains(".snapshot"), "{said}");
+    assert!(said.contains("green does not work with the migration") && said.contains(".snapshot"), "{said}");
     drop(load.end()); // the old release fails of the schema: no proxy can help
     let app = server.cutover.app();
     assert_eq!((&app["active"], &app["epoch"]), (&"green".into(), &2.into()), "no traffic went to it");
