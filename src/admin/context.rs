@@ -1,4 +1,4 @@
-//! What every request to the admin API needs, and how long its client may take.
+//! Holds what every request to the admin API needs, and the limits on how long its client may take.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,28 +7,28 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::control::Handle;
 
-/// How long a client may keep us waiting.
+/// Limits how long a client may keep the server waiting.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AdminLimits {
-    /// The time for a request head, and between requests on a kept connection.
+    /// Limits the wait for a request head, and the idle time between requests on a kept connection.
     pub(super) head: Duration,
-    /// The time for a whole body.
+    /// Limits the time in which a whole body must arrive.
     pub(super) body: Duration,
     /// A write that waits longer for its reader ends the connection.
     pub(super) write: Duration,
 }
 
-/// How names in `Host` are checked.
+/// Says how names in `Host` are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HostCheck {
-    /// Loopback names and addresses, and the listen address.
+    /// Loopback names, loopback addresses and the listen address are accepted.
     Known,
-    /// Any: the address is reachable from elsewhere under names we cannot know, and a token guards it. A page that
-    /// makes its own name resolve to us does not have the token.
+    /// Every name is accepted: the address is reachable under names that the proxy cannot know, and a token guards it.
+    /// A page that makes its own name resolve to this address does not have the token.
     Any,
 }
 
-/// What every request needs, shared by all connections.
+/// Carries what every request needs; all connections share it.
 pub(super) struct AdminContext {
     pub(super) handle: Handle,
     pub(super) token: Option<String>,
@@ -40,6 +40,7 @@ pub(super) struct AdminContext {
 
 /// Returns when the server is to stop. Cancel safe.
 pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // A sender that is gone stops us as well. The guard inside is dropped here: it must not live across an await.
+    // A sender that is gone stops the server as well. The guard is dropped here because it must not live across an
+    // await.
     let _ = stop.wait_for(|stop| *stop).await;
 }

@@ -1,6 +1,6 @@
-//! `GET /v1/events`: what happens, as server-sent events.
+//! Serves `GET /v1/events` as server-sent events.
 //!
-//! A reader that falls behind loses the oldest events and is told how many; it never makes anybody wait.
+//! A reader that falls behind loses the oldest events and is told how many; it never makes anybody else wait.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -15,12 +15,12 @@ use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, watch};
 use super::context::stopped;
 use crate::api::Event;
 
-/// A comment this often, so that both ends notice when the other is gone.
+/// A comment is sent this often, so that each side notices when the other is gone.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// Events written but not yet taken by the connection.
+/// Limits the events that are written but not yet taken by the connection.
 const UNSENT_MAX: usize = 16;
 
-/// The body of the answer.
+/// The body of the response.
 pub(super) struct EventStream(mpsc::Receiver<Bytes>);
 
 impl Body for EventStream {
@@ -35,7 +35,7 @@ impl Body for EventStream {
     }
 }
 
-/// Starts telling `events` until the reader is gone or `stop` is set; holds `permit` for as long.
+/// Streams `events` until the reader is gone or `stop` is set, and holds `permit` for as long.
 pub(super) fn stream(
     mut events: broadcast::Receiver<Event>,
     mut stop: watch::Receiver<bool>,
@@ -56,7 +56,7 @@ pub(super) fn stream(
                 () = out.closed() => break,
                 () = stopped(&mut stop) => break,
             };
-            // While the connection takes nothing the stop must still be heard.
+            // The stop must be heard even while the connection takes nothing.
             tokio::select! {
                 sent = out.send(bytes) => if sent.is_err() { break },
                 () = stopped(&mut stop) => break,
@@ -66,7 +66,7 @@ pub(super) fn stream(
     EventStream(stream)
 }
 
-/// One event; JSON has no bare line ends, so it is one `data` line.
+/// Formats one event. JSON has no bare line ends, so it fits in one `data` line.
 fn text(event: &Event) -> Bytes {
     let data = serde_json::to_string(event).expect("our own types have a JSON form");
     format!("event: {}\ndata: {data}\n\n", event.kind.as_str()).into()

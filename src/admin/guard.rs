@@ -1,7 +1,7 @@
-//! Who may ask: pure checks of a request's head, before anything is done for it.
+//! Decides who may ask, by pure checks of a request's head that run before anything is done for it.
 //!
 //! Two kinds of strangers are kept out. A page in the operator's browser must not reach the API, neither from its own
-//! origin nor by making its name resolve to 127.0.0.1. And off loopback nobody may ask without the token.
+//! origin nor by making its name resolve to 127.0.0.1. And nobody may ask from off loopback without the token.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,12 +12,12 @@ use hyper::http::uri::Authority;
 use super::context::HostCheck;
 use super::response::ApiError;
 
-/// Where a request came in.
+/// Names the endpoint on which a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
-    /// `admin.listen`, with its configured address.
+    /// The request came in on `admin.listen`, whose configured address is inside.
     Tcp(SocketAddr),
-    /// `admin.socket`: no browser gets here, and the file's mode says who may.
+    /// The request came in on `admin.socket`. No browser can reach it, and the file's mode decides who may connect.
     Socket,
 }
 
@@ -51,7 +51,8 @@ pub(super) fn check_host(
 fn is_ours(listen: SocketAddr, check: HostCheck, authority: &Authority) -> bool {
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     match host.parse::<IpAddr>() {
-        // A page can rebind its name, not an address: where every address of the machine is listened on, any is ours.
+        // A page can rebind its name, but not an address. When the server listens on every address, any address is
+        // ours.
         Ok(ip) => {
             let ip = ip.to_canonical();
             ip.is_loopback() || ip == listen.ip().to_canonical() || listen.ip().is_unspecified()
@@ -60,7 +61,7 @@ fn is_ours(listen: SocketAddr, check: HostCheck, authority: &Authority) -> bool 
     }
 }
 
-/// Refuses what a browser sends for a page of another origin.
+/// Refuses a request that a browser sends for a page of another origin.
 pub(super) fn check_origin(headers: &HeaderMap) -> Result<(), ApiError> {
     let host = headers.get(HOST).map(|host| host.as_bytes().to_ascii_lowercase());
     for origin in headers.get_all(ORIGIN) {
@@ -72,7 +73,7 @@ pub(super) fn check_origin(headers: &HeaderMap) -> Result<(), ApiError> {
             ));
         }
     }
-    // Ports are other origins as well ("same-site"): the proxied application itself may be on the same host.
+    // Another port is another origin ("same-site"): the proxied application itself may run on the same host.
     match headers.get("sec-fetch-site").map(|site| site.as_bytes()) {
         Some(b"cross-site" | b"same-site") => Err(ApiError::foreign_origin(
             "a page of another site may not use the API; use the dashboard, the CLI or curl",
@@ -81,7 +82,7 @@ pub(super) fn check_origin(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-/// Refuses a request without the token, where one is configured. Whoever may open the socket's file needs none.
+/// Refuses a request without the token, where one is configured. A client that may open the socket's file needs none.
 pub(super) fn check_token(endpoint: Endpoint, token: Option<&str>, headers: &HeaderMap) -> Result<(), ApiError> {
     let (Endpoint::Tcp(_), Some(token)) = (endpoint, token) else { return Ok(()) };
     let given = headers.get(AUTHORIZATION).map(|value| value.as_bytes()).and_then(|value| {
@@ -95,15 +96,16 @@ pub(super) fn check_token(endpoint: Endpoint, token: Option<&str>, headers: &Hea
     }
 }
 
-/// Takes the same time however much of it is right.
+/// Compares in a time that does not depend on how much of the token is right.
 fn is_same(given: &[u8], wanted: &[u8]) -> bool {
-    // black_box: an early exit would tell how many bytes were right.
+    // `black_box` prevents an early exit, which would tell how many bytes were right.
     let differ = |sum: u8, (a, b): (&u8, &u8)| std::hint::black_box(sum | (a ^ b));
     given.len() == wanted.len() && given.iter().zip(wanted).fold(0, differ) == 0
 }
 
-/// Refuses a body that a form of any page could send: only JSON, no type at all, or what `curl -d` says by itself. A
-/// form that says so escapes every brace, and what it sends is no JSON; an empty form and a script have an `Origin`.
+/// Refuses a body that a form of any page could send: only JSON, no type at all, or the default of `curl -d` is
+/// accepted. A form with that default type escapes every brace, so its body is not JSON; an empty form and a script
+/// send an `Origin`.
 pub(super) fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(kind) = headers.get(CONTENT_TYPE) else { return Ok(()) };
     let kind = kind.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
@@ -111,7 +113,7 @@ pub(super) fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     if accepted.iter().any(|accepted| kind.eq_ignore_ascii_case(accepted)) { Ok(()) } else { Err(ApiError::not_json()) }
 }
 
-/// The epoch of `If-Match`: `None` without the header, or for `*`.
+/// Returns the epoch of `If-Match`: `None` without the header, or for `*`.
 pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
     let mut given = headers.get_all(IF_MATCH).iter();
     let Some(value) = given.next() else { return Ok(None) };
@@ -125,8 +127,8 @@ pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
     }
 }
 
-/// A endpoint for the fuzzer: fields as lines `name: value`. Whoever passes every check named one host, which is this
-/// machine, came from no other page, and has the token.
+/// Checks the guards for the fuzzer; `text` has one `name: value` field per line. A request that passes every check
+/// named one host, which is this machine, came from no other page, and has the token.
 #[cfg(fuzzing)]
 pub fn fuzz(text: &str) {
     use hyper::header::{HeaderName, HeaderValue};

@@ -1,4 +1,4 @@
-//! Binding the two doors, before anything else is started: what cannot be bound is said then and there.
+//! Binds the two endpoints before anything else is started, so that a failure to bind is reported at once.
 
 use std::fmt;
 use std::io;
@@ -15,14 +15,14 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::config;
 use crate::handover::Inherited;
 
-/// Connections that may wait to be accepted.
+/// Limits the connections that may wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// The bound doors. The socket's file is removed when this is dropped.
+/// Holds the bound endpoints. Dropping it removes the socket's file.
 pub struct Bound {
     /// `admin.listen`
     pub(super) tcp: TcpListener,
-    /// `admin.listen` as bound: a configured port 0 has become a real one.
+    /// The address that is bound: a configured port 0 has become a real one.
     pub(super) address: SocketAddr,
     /// `admin.socket`
     pub(super) socket: Option<UnixListener>,
@@ -30,22 +30,22 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Where the API listens, with the real port.
+    /// Returns the address on which the API listens, with the real port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The same sockets once more, to hand over.
+    /// Duplicates the sockets, to hand them over.
     ///
     /// # Errors
-    /// Too many files are open.
+    /// Fails when too many files are open.
     pub fn duplicate(&self) -> io::Result<Vec<OwnedFd>> {
         let tcp = self.tcp.try_clone().map(OwnedFd::from);
         let socket = self.socket.iter().map(|socket| socket.try_clone().map(OwnedFd::from));
         std::iter::once(tcp).chain(socket).collect()
     }
 
-    /// Set it once another process listens on the sockets: then the file stays.
+    /// Returns the flag that keeps the file; it is set once another process listens on the sockets.
     pub fn stays(&self) -> Arc<AtomicBool> {
         self.file.as_ref().map(|file| Arc::clone(&file.stays)).unwrap_or_default()
     }
@@ -66,7 +66,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// A door that could not be bound: which, why, and what now.
+/// Reports an endpoint that could not be bound: its address, the reason, and what the operator can do.
 #[derive(Debug)]
 pub struct BindError {
     door: String,
@@ -91,7 +91,8 @@ impl std::error::Error for BindError {
 /// The socket's file gets mode 0600 before anybody can connect. A file left by a process that is gone is replaced.
 ///
 /// # Errors
-/// An address in use, a socket that somebody answers on, a path that is something else, missing permissions.
+/// Fails when an address is in use, when another process responds on the socket, when the path is something other than
+/// a socket, or when permissions are missing.
 pub fn bind(admin: &config::Admin, inherited: &mut Inherited) -> Result<Bound, BindError> {
     let adopt = |tcp: TcpListener| tcp.set_nonblocking(true).map(|()| tcp);
     let tcp =
@@ -108,8 +109,8 @@ pub fn bind(admin: &config::Admin, inherited: &mut Inherited) -> Result<Bound, B
     let address = tcp.local_addr().unwrap_or(admin.listen);
     let Some(path) = admin.socket.as_deref() else { return Ok(Bound { tcp, address, socket: None, file: None }) };
     let adopted = inherited.unix(path);
-    // The file of one that was handed over is whose it was: a successor that fails must not close the door of the
-    // other.
+    // The file of an inherited socket belongs to the process that handed it over: a successor that fails must not close
+    // the endpoint of its predecessor.
     let stays = Arc::new(AtomicBool::new(adopted.is_some()));
     let socket = match adopted {
         Some(socket) => socket.set_nonblocking(true).map(|()| socket).map_err(|source| BindError {
@@ -156,18 +157,18 @@ fn bind_socket(path: &Path) -> Result<UnixListener, BindError> {
 fn is_answered(path: &Path) -> bool {
     let connect = || {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        // A full backlog answers at once instead of making us wait.
+        // A full backlog makes a non-blocking connect return at once instead of waiting.
         socket.set_nonblocking(true)?;
         socket.connect(&SockAddr::unix(path)?)
     };
-    // Only a refusal proves that nobody is there.
+    // Only a refused connection proves that nobody listens.
     !matches!(connect(), Err(error) if error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 fn listen_privately(path: &Path) -> io::Result<UnixListener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    // Between bind and listen nobody can connect, whatever the umask made of the mode.
+    // Nobody can connect between bind and listen, whatever mode the umask gave the file.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;

@@ -1,4 +1,4 @@
-//! The text of `/metrics`, made from a [`StatusSnapshot`] at each scrape.
+//! Builds the text of `/metrics` from a [`StatusSnapshot`] at each scrape.
 //!
 //! Nothing is counted here, and no label ever holds a path, a host or a method as a client sent it.
 
@@ -14,20 +14,20 @@ use crate::routing::{
     CodeClass, ColorStats, DURATION_BOUNDS_US, LeaseKind, METHODS, QueueOutcome, RehearsalResult, ReplayResult, Shard,
 };
 
-/// The exposition format.
+/// The content type of the exposition format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const PHASES: [Phase; 4] = [Phase::Steady, Phase::Draining, Phase::Watching, Phase::RolledBack];
 
-/// Everything that was observed, in the Prometheus text format.
+/// Returns everything that was observed, in the Prometheus text format.
 pub fn text(observed: &StatusSnapshot) -> String {
     let families = traffic(observed).into_iter().chain(cutover(observed)).chain(held(observed)).chain(proxy(observed));
-    // The encoder takes a family without a sample for a mistake; before the first request it is none.
+    // The encoder treats a family without a sample as an error, but before the first request an empty family is normal.
     let families: Vec<_> = families.filter(|family| !family.get_metric().is_empty()).collect();
     TextEncoder::new().encode_to_string(&families).expect("every family has a name, samples and one type")
 }
 
-/// What is counted for each color of each service.
+/// Returns the counts of each color of each service.
 fn each(observed: &StatusSnapshot) -> impl Iterator<Item = (&str, Color, &ColorStats)> {
     observed.stats.iter().flat_map(|(name, stats)| {
         Color::BOTH.into_iter().zip(stats).map(move |(color, stats)| (name.as_str(), color, &**stats))
@@ -61,7 +61,7 @@ fn traffic(observed: &StatusSnapshot) -> [MetricFamily; 8] {
     ]
 }
 
-/// The two labels that most have.
+/// Returns the two labels that most metrics have.
 fn of(service: &str, color: Color) -> [(&'static str, &str); 2] {
     [("service", service), ("color", color.as_str())]
 }
@@ -102,7 +102,7 @@ fn rehearsals(observed: &StatusSnapshot) -> MetricFamily {
 
 fn long_lived(observed: &StatusSnapshot) -> MetricFamily {
     let open = each(observed).flat_map(|(name, color, stats)| {
-        // A request ends by itself.
+        // A plain request ends by itself, so it is not a long-lived lease.
         LeaseKind::ALL.into_iter().filter(|kind| *kind != LeaseKind::Request).map(move |kind| {
             let [service, color] = of(name, color);
             gauge(&[service, color, ("kind", kind.as_str())], stats.open(kind) as f64)

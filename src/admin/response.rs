@@ -1,4 +1,4 @@
-//! Responses: JSON, text, the dashboard, and every way to say no.
+//! Builds responses: JSON, text, the dashboard, and every kind of refusal.
 //!
 //! A failure is always `{"error":{"code":…,"message":…}}`, whether the control plane refused or the request was wrong.
 
@@ -13,10 +13,10 @@ use serde::Serialize;
 use super::events::EventStream;
 use crate::api::Refusal;
 
-/// What is sent: a whole body, or events without end.
+/// A response has either a whole body or a stream of events without an end.
 pub(super) type AdminResponse = Response<Either<Full<Bytes>, EventStream>>;
 
-/// Why a request was not done.
+/// Says why a request was not carried out.
 #[derive(Debug)]
 pub(super) struct ApiError {
     status: StatusCode,
@@ -84,7 +84,7 @@ impl ApiError {
     }
 }
 
-/// A refusal of the control plane, in the API's words.
+/// Translates a refusal of the control plane into the API's response.
 pub(super) fn refused(refusal: &Refusal) -> AdminResponse {
     let status = StatusCode::from_u16(refusal.code.http_status()).expect("every refusal code has a real status");
     error(status, refusal)
@@ -94,14 +94,14 @@ fn error(status: StatusCode, error: &impl Serialize) -> AdminResponse {
     json(status, &serde_json::json!({ "error": error }))
 }
 
-/// `value` as JSON, one line.
+/// Serializes `value` as JSON in one line.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> AdminResponse {
     let mut body = serde_json::to_vec(value).expect("our own types have a JSON form");
     body.push(b'\n');
     whole(status, "application/json", body)
 }
 
-/// A body with its type. Nothing here may be cached: the next answer is another one.
+/// Builds a response with a whole body. Nothing here may be cached, because the next response may differ.
 pub(super) fn whole(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> AdminResponse {
     let mut answer = Response::new(Either::Left(Full::new(body.into())));
     *answer.status_mut() = status;
@@ -109,7 +109,7 @@ pub(super) fn whole(status: StatusCode, kind: &'static str, body: impl Into<Byte
     answer
 }
 
-/// Server-sent events.
+/// Builds a response of server-sent events.
 pub(super) fn stream(events: EventStream) -> AdminResponse {
     let mut answer = Response::new(Either::Right(events));
     set_common(&mut answer, "text/event-stream");
@@ -130,9 +130,9 @@ pub(super) fn with_epoch(mut answer: AdminResponse, epoch: u64) -> AdminResponse
     answer
 }
 
-/// The dashboard: only its own script and style run, it talks only to us, and nobody may frame it.
+/// Serves the dashboard: only its own script and style run, it talks only to this server, and nobody may frame it.
 pub(super) fn dashboard() -> AdminResponse {
-    // Keys of a `RandomState` come from the system's random source: 128 bits that no page can guess.
+    // The keys of a `RandomState` come from the system's random source, so no page can guess these 128 bits.
     let nonce = format!("{:016x}{:016x}", RandomState::new().hash_one(0), RandomState::new().hash_one(1));
     let page = include_str!("dashboard.html").replace("NONCE", &nonce);
     let policy = format!(

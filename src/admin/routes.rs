@@ -1,4 +1,4 @@
-//! From a request to its answer. Every route is in `Route::of`; the order of the checks is in `route`.
+//! Routes a request to its response. Every route is listed in `Route::of`; `route` gives the order of the checks.
 
 use std::time::Duration;
 
@@ -19,19 +19,19 @@ use crate::api::client::Verb;
 use crate::api::{ChangeRequest, Changed, FreezeRequest, Refusal, RefusalCode, ServiceStatus, ThawRequest};
 use crate::control::StatusSnapshot;
 
-/// A request's body; more is 413.
+/// Limits a request's body; a longer one gets 413.
 pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
-/// Readers of events at once; more are told to poll.
+/// Limits the concurrent readers of events; any further reader is told to poll.
 const READERS_MAX: usize = 64;
-/// A name in the ledger is a name, not a text.
+/// Limits the name that is written to the ledger, so that it stays a name and not a text.
 const BY_BYTES_MAX: usize = 100;
 
-/// How long a pass is good, unless it is said.
+/// A pass is valid for this long by default.
 const PASS: Duration = Duration::from_secs(3600);
-/// No pass is good for longer: there is no list of them to strike one from.
+/// No pass is valid for longer, because there is no list from which a pass could be revoked.
 const PASS_MAX: Duration = Duration::from_secs(30 * 86_400);
 
-/// What a path stands for.
+/// Says which resource a path names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Route<'a> {
     Dashboard,
@@ -72,7 +72,7 @@ impl<'a> Route<'a> {
         })
     }
 
-    /// What may be had without the token: nothing that is worth hiding.
+    /// Returns whether the resource is served without the token, because it holds nothing worth hiding.
     fn is_open(self) -> bool {
         match self {
             Route::Dashboard | Route::Healthz | Route::Readyz | Route::Version => true,
@@ -108,7 +108,7 @@ impl<'a> Route<'a> {
     }
 }
 
-/// Why there is no answer of the wished kind.
+/// Says why there is no response of the kind that the client wants.
 enum RouteError {
     ApiError(ApiError),
     Refusal(Refusal),
@@ -143,7 +143,7 @@ async fn route(
     let (head, body) = request.into_parts();
     guard::check_host(endpoint, context.host_check, &head.headers, head.uri.authority())?;
     let route = Route::of(head.uri.path());
-    // A link to the dashboard may be on any page: the page itself holds nothing and cannot be framed.
+    // A link to the dashboard may stand on any page: the dashboard itself holds no data and cannot be framed.
     if route != Some(Route::Dashboard) {
         guard::check_origin(&head.headers)?;
     }
@@ -189,12 +189,12 @@ async fn route(
     }
 }
 
-/// Permits for readers of events.
+/// Creates the permits for readers of events.
 pub(super) fn readers() -> tokio::sync::Semaphore {
     tokio::sync::Semaphore::new(READERS_MAX)
 }
 
-/// Ready when every service has somewhere to send its requests.
+/// Reports ready when every service has a color that can take its requests.
 fn readyz(observed: &StatusSnapshot) -> AdminResponse {
     let waits = |service: &ServiceStatus| {
         service.colors.get(&service.active).is_none_or(|color| color.upstreams.iter().all(|upstream| !upstream.ready))
@@ -257,7 +257,7 @@ async fn change(
     Ok(if changed.dry_run { answer } else { response::with_epoch(answer, changed.epoch) })
 }
 
-/// Refuses what a verb would not look at: it was meant to do something.
+/// Refuses fields that the verb would ignore, because the client meant them to have an effect.
 fn check_fields(verb: Verb, request: &ChangeRequest) -> Result<(), ApiError> {
     let ChangeRequest { to, force, wait, dry_run, by } = request;
     let is_drain = verb == Verb::Drain;
@@ -276,7 +276,7 @@ fn check_fields(verb: Verb, request: &ChangeRequest) -> Result<(), ApiError> {
     check_text(by)
 }
 
-/// Refuses what is too long for the ledger.
+/// Refuses a text that is too long for the ledger.
 fn check_text(text: &Option<String>) -> Result<(), ApiError> {
     if text.as_ref().is_some_and(|text| text.len() > BY_BYTES_MAX) {
         return Err(ApiError::bad_request(format!("\"by\" and \"why\" are at most {BY_BYTES_MAX} bytes long")));
@@ -284,7 +284,7 @@ fn check_text(text: &Option<String>) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Body of `POST /v1/services/{name}/preview`.
+/// The body of `POST /v1/services/{name}/preview`.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PreviewRequest {
@@ -292,7 +292,8 @@ struct PreviewRequest {
     by: Option<String>,
 }
 
-/// Not a change: nothing of the service is another afterwards. But it opens a endpoint, so no page may ask by a GET.
+/// Creates a preview pass. It changes nothing about the service, but it opens access, so a page must not be able to ask
+/// for it with a GET.
 async fn preview(
     context: &AdminContext,
     name: &str,
@@ -314,7 +315,7 @@ async fn preview(
     Ok(response::json(StatusCode::OK, &context.handle.preview(name.to_owned(), lasting, by).await?))
 }
 
-/// Body of `POST /v1/reload` and `POST /v1/upgrade`.
+/// The body of `POST /v1/reload` and `POST /v1/upgrade`.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ByRequest {
@@ -330,7 +331,7 @@ async fn asker(context: &AdminContext, headers: &HeaderMap, body: Incoming) -> R
     Ok(request.by.unwrap_or_else(|| "api".into()))
 }
 
-/// The body as JSON; an empty one is the default. Everything about it is limited.
+/// Reads the body as JSON, within limits of size and time; an empty body is the default.
 async fn read<T: DeserializeOwned + Default>(
     context: &AdminContext,
     headers: &HeaderMap,

@@ -1,6 +1,6 @@
-//! Accepting connections of the admin API, with limits on everything a client could hold.
+//! Accepts connections of the admin API, and limits everything that a client could hold.
 //!
-//! Runs on the control plane's thread, so nothing here may block it.
+//! It runs on the control plane's thread, so nothing here may block.
 
 use std::convert::Infallible;
 use std::io;
@@ -24,29 +24,30 @@ use super::routes;
 use super::write_timeout::WriteTimeout;
 use crate::control::Handle;
 
-/// Connections at once, of each endpoint: strangers on the address must not keep the operator from the socket.
+/// Limits the connections of each endpoint separately: strangers on the address must not keep the operator from the
+/// socket.
 const CONNECTIONS_MAX: usize = 256;
-/// How much of a connection is buffered in each direction.
+/// Limits how much of a connection is buffered in each direction.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// After a failed accept (too many open files) it is tried again.
+/// The server waits this long after a failed accept (too many open files) before it tries again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// For answers that are under way when the server is stopped.
+/// Responses under way have this long to finish when the server is stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// For a connection that was accepted just before a stop to ask what it came for.
+/// A connection that was accepted just before a stop has this long to send its first request.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
 
 const LIMITS: AdminLimits =
     AdminLimits { head: Duration::from_secs(10), body: Duration::from_secs(10), write: Duration::from_secs(10) };
 
-/// Serves until `stop` is true (or its sender is gone), then gives answers under way 2 s.
+/// Serves until `stop` is true (or its sender is gone), then gives responses under way 2 s to finish.
 ///
-/// At most 256 connections per endpoint; one more is closed at once. Must run within a tokio runtime.
+/// Each endpoint takes at most 256 connections; one more is closed at once. Must run within a tokio runtime.
 pub async fn serve(bound: Bound, token: Option<String>, handle: Handle, stop: watch::Receiver<bool>) {
     serve_within(LIMITS, bound, token, handle, stop).await;
 }
 
-/// As [`serve`], with other limits.
+/// Serves like [`serve`], with other limits.
 pub(super) async fn serve_within(
     limits: AdminLimits,
     bound: Bound,
@@ -123,7 +124,7 @@ async fn accept_all(context: Arc<AdminContext>, endpoint: Endpoint, listener: im
         }
     }
     let all_done = async { while connections.join_next().await.is_some() {} };
-    // What is left after the limit is dropped, and with it closed.
+    // Connections that are left after the limit are dropped, which closes them.
     let _ = tokio::time::timeout(STOP_TIMEOUT, all_done).await;
 }
 
@@ -146,7 +147,7 @@ where
     let mut connection = pin!(connection);
     let stopped_and_asked = async {
         stopped(&mut stop).await;
-        // One permit is left by the first request.
+        // The first request leaves one permit.
         let _ = tokio::time::timeout(FIRST_REQUEST, asked.notified()).await;
     };
     let ended = tokio::select! {

@@ -1,4 +1,4 @@
-//! The server and its client over real sockets, with a stand-in for the control task.
+//! Tests of the server and its client over real sockets, with a stand-in for the control task.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use crate::config;
 use crate::control::{Command, Handle, StatusSnapshot};
 use crate::domain::Color;
 
-/// Far longer than anything here takes.
+/// This is far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 struct Served {
@@ -84,7 +84,7 @@ fn observation(ready: bool) -> StatusSnapshot {
     }
 }
 
-/// Answers like a control task with one service at epoch 3, blue active; `ready` is whether its upstreams are.
+/// Responds like a control task with one service at epoch 3 and blue active; `ready` tells whether its upstreams are.
 async fn stand_in(mut commands: mpsc::Receiver<Command>, ready: bool) {
     while let Some(command) = commands.recv().await {
         match command {
@@ -141,7 +141,7 @@ async fn stand_in(mut commands: mpsc::Receiver<Command>, ready: bool) {
     }
 }
 
-/// AdminLimits that no test reaches by accident.
+/// No test reaches these limits by accident.
 const LIMITS: AdminLimits = AdminLimits { head: PATIENCE, body: PATIENCE, write: PATIENCE };
 
 fn serve(token: Option<&str>, socket: Option<PathBuf>, ready: bool) -> Served {

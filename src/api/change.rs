@@ -1,51 +1,52 @@
-//! What the API is asked to change, and what it says was changed.
+//! Defines the changes that a client may ask of the API, and the results that it gets back.
 
 use serde::{Deserialize, Serialize};
 
 use crate::domain::Color;
 use crate::domain::freeze::What;
 
-/// Body of `POST /v1/services/{name}/flip`, `/rollback` and `/drain`.
+/// The body of `POST /v1/services/{name}/flip`, `/rollback` and `/drain`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChangeRequest {
-    /// The color to flip to; needed for a flip, refused elsewhere.
+    /// The color to flip to. A flip needs it; the other verbs refuse it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Color>,
-    /// Flip although the target is not ready.
+    /// Flips although the target is not ready.
     #[serde(default)]
     pub force: bool,
-    /// Answer only when the old color is drained, or cut at the deadline. Default true.
+    /// Responds only when the old color is drained, or cut at the deadline. Default true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<bool>,
-    /// Say what would happen and change nothing.
+    /// Reports what would happen and changes nothing.
     #[serde(default)]
     pub dry_run: bool,
-    /// Who asks, for the ledger; default "api".
+    /// Names the caller in the ledger; default "api".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
 }
 
-/// Body of `POST /v1/services/{name}/freeze`.
+/// The body of `POST /v1/services/{name}/freeze`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FreezeRequest {
-    /// Which requests. Default writes.
+    /// Selects the requests that are held; default writes.
     pub what: What,
     /// A duration such as "60s", at most `freeze.max`, which is also the default.
     #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
     pub lasts: Option<String>,
-    /// Only go on with the freeze that is in force; refused where there is none.
+    /// Renews the freeze that is in force, and is refused where there is none.
     pub renew: bool,
-    /// Answer only when what is in flight and would be held has ended, or `freeze.finish` has passed. Default true.
+    /// Responds only when the requests in flight that the freeze would hold have ended, or `freeze.finish` has passed.
+    /// Default true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait: Option<bool>,
-    /// Say whether it could be and change nothing.
+    /// Reports whether the freeze would be accepted, and changes nothing.
     pub dry_run: bool,
-    /// Who asks; nobody else may renew or change it. Default "api".
+    /// Names the caller; nobody else may renew or change the freeze. Default "api".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// Why, for the ledger and the status.
+    /// The reason, for the ledger and the status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
@@ -56,82 +57,80 @@ impl Default for FreezeRequest {
     }
 }
 
-/// A freeze that was made, renewed or changed (or, in a dry run, would be).
+/// A freeze that was made, renewed or changed, or in a dry run would be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Frozen {
-    /// The service.
     pub service: String,
-    /// Which requests are held.
+    /// Says which requests are held.
     pub what: What,
-    /// For so long from now, unless it is renewed.
+    /// The freeze ends after this many seconds, unless it is renewed.
     pub for_seconds: f64,
-    /// Whether what was in flight and would be held has ended; `None` when the caller did not wait for it.
+    /// Whether the requests in flight that the freeze would hold have ended; `None` when the caller did not wait for
+    /// them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quiet: Option<bool>,
-    /// Nothing was changed, this is what would be.
+    /// Whether nothing was changed, and this is only what would change.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
 }
 
-/// Body of `POST /v1/services/{name}/thaw`.
+/// The body of `POST /v1/services/{name}/thaw`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ThawRequest {
-    /// Only if it is this one's freeze; without it, whose ever it is.
+    /// Ends only a freeze of this owner; without it, the freeze of any owner.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub of: Option<String>,
-    /// Say what would happen and change nothing.
+    /// Reports what would happen and changes nothing.
     pub dry_run: bool,
-    /// Who asks, for the ledger; default "api".
+    /// Names the caller in the ledger; default "api".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
 }
 
-/// The end of a freeze.
+/// The result of a thaw.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Thawed {
-    /// The service.
     pub service: String,
     /// Whether there was a freeze to end.
     pub was_frozen: bool,
-    /// Requests that were held and are let go.
+    /// Counts the held requests that are released.
     pub held: u64,
-    /// Nothing was changed, this is what would be.
+    /// Whether nothing was changed, and this is only what would change.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
 }
 
-/// A flip or rollback that was made (or, in a dry run, would be).
+/// A flip or rollback that was made, or in a dry run would be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Changed {
-    /// The service.
     pub service: String,
-    /// The color before.
+    /// The color that was active before.
     pub from: Color,
     /// The color that takes new requests now.
     pub to: Color,
     /// The new epoch.
     pub epoch: u64,
-    /// Nothing was changed, this is what would be.
+    /// Whether nothing was changed, and this is only what would change.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
-    /// How the drain of `from` ended; `None` when the caller did not wait for it.
+    /// Tells how the drain of `from` ended; `None` when the caller did not wait for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<Drained>,
 }
 
-/// A pass to the idle color of a service: whoever shows it is answered there.
+/// A pass to the idle color of a service: the idle color serves every request that carries it.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pass {
-    /// The service it is for.
+    /// The service that the pass is for.
     pub service: String,
-    /// The color that is idle now; a pass leads to whichever is.
+    /// The color that is idle now; a pass always leads to the color that is idle when it is used.
     pub color: Color,
-    /// What is shown: in the header `X-Cutover-Preview` or the cookie `cutover_preview`.
+    /// The token that a client sends in the header `X-Cutover-Preview` or the cookie `cutover_preview`.
     pub token: String,
-    /// UTC, RFC 3339: the last second it is good in.
+    /// The last second in which the pass is valid, RFC 3339 in UTC.
     pub expires: String,
-    /// The path that puts it into a browser's cookie (`?token=`), and takes it away again (`/leave`).
+    /// The path that sets the browser's cookie (`?token=`), and removes it again (`/leave`).
     pub door: String,
 }
 
@@ -142,26 +141,26 @@ impl std::fmt::Debug for Pass {
     }
 }
 
-/// The end of a drain.
+/// The result of a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Drained {
-    /// Seconds from the flip to the last lease.
+    /// Seconds from the flip to the end of the last lease.
     pub seconds: f64,
-    /// Requests and tunnels that were cut at the deadline.
+    /// Counts the requests and tunnels that were cut at the deadline.
     pub cut: u64,
 }
 
-/// What a reload did.
+/// The result of a reload.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reloaded {
-    /// Plain sentences: what changed, what needs a restart.
+    /// Plain sentences that say what changed and what needs a restart.
     pub changes: Vec<String>,
 }
 
-/// An upgrade in place that is done.
+/// The result of an upgrade in place.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Upgraded {
-    /// The process that served before, and finishes what it has in flight.
+    /// The process that served before and finishes its requests in flight.
     pub from_pid: u32,
     /// The process that serves now.
     pub to_pid: u32,

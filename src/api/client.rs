@@ -1,6 +1,7 @@
-//! The client of the admin API: what the verbs ask a running proxy.
+//! Implements the client of the admin API, with which the verbs talk to a running proxy.
 //!
-//! One connection per question. The unix socket is preferred where its file exists: it needs no token and no port.
+//! It opens one connection per request. It prefers the unix socket where its file exists, because that needs no token
+//! and no port.
 
 use std::fmt;
 use std::io;
@@ -24,37 +25,37 @@ use crate::api::{
 use crate::config;
 use crate::http_client::send;
 
-/// For a connection.
+/// Limits the time to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// For an answer that waits for nothing: a disk at most.
+/// Limits the time to a response that waits at most for a disk.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// For a new binary to start, or to fail at it.
+/// A new binary has this long to start, or to fail.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
-/// For an answer that waits for a drain; longer than a drain is sensibly configured.
+/// Limits the time to a response that waits for a drain; it is longer than any sensible drain timeout.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3600);
-/// The status of thousands of services fits.
+/// Limits the size of a response; the status of thousands of services fits.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// What can be asked of one service.
+/// The changes that can be asked of one service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
-    /// Make a color active.
+    /// Makes a color active.
     Flip,
-    /// Back to the color before this one.
+    /// Returns to the color before this one.
     Rollback,
-    /// Wait until the idle color holds no lease.
+    /// Waits until the idle color holds no lease.
     Drain,
-    /// Hold requests.
+    /// Holds requests.
     Freeze,
-    /// Let them go.
+    /// Releases held requests.
     Thaw,
 }
 
 impl Verb {
-    /// Every verb.
+    /// Lists every verb.
     pub const ALL: [Verb; 5] = [Verb::Flip, Verb::Rollback, Verb::Drain, Verb::Freeze, Verb::Thaw];
 
-    /// The word in the path.
+    /// Returns the word in the path.
     pub fn as_str(self) -> &'static str {
         match self {
             Verb::Flip => "flip",
@@ -66,25 +67,25 @@ impl Verb {
     }
 }
 
-/// Why a question was not answered as wished.
+/// Says why a request to the API did not succeed.
 #[derive(Debug)]
 pub enum ClientError {
-    /// Nobody answered: no connection, or it broke, or it took too long.
+    /// There was no response: the connection failed, broke, or took too long.
     NoAnswer {
-        /// Where it was asked.
+        /// The address that was asked.
         address: String,
-        /// What went wrong.
+        /// The error of the connection.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The proxy said no, and nothing was changed.
+    /// The proxy refused, and nothing was changed.
     Refused(Refusal),
     /// The token is missing or wrong, or the address is not one that the API accepts.
     Denied(String),
-    /// Something answered, but not as this API does.
+    /// Something responded, but not in the way of this API.
     Strange {
-        /// Where it was asked.
+        /// The address that was asked.
         address: String,
-        /// What came instead.
+        /// Describes the response that came instead.
         what: String,
     },
 }
@@ -108,7 +109,7 @@ impl fmt::Display for ClientError {
 
 impl std::error::Error for ClientError {}
 
-/// Where the API is.
+/// The address of the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Address {
     Tcp(SocketAddr),
@@ -124,14 +125,14 @@ impl fmt::Display for Address {
     }
 }
 
-/// A client of one proxy.
+/// Talks to the API of one proxy.
 pub struct Client {
     address: Address,
     token: Option<String>,
 }
 
 impl Client {
-    /// A client of the proxy that this configuration is (or would be) served by. Does not connect yet.
+    /// Creates a client of the proxy that runs (or would run) with this configuration. Does not connect yet.
     pub fn new(admin: &config::Admin) -> Self {
         let address = match &admin.socket {
             Some(path) if path.exists() => Address::Socket(path.clone()),
@@ -140,18 +141,18 @@ impl Client {
         Client { address, token: admin.token.clone() }
     }
 
-    /// `GET /v1/status`
+    /// Returns the body of `GET /v1/status`.
     ///
     /// # Errors
-    /// [`ClientError`]; within 15 s.
+    /// Returns [`ClientError`]; within 15 s.
     pub async fn status(&self) -> Result<Status, ClientError> {
         self.ask(Method::GET, "/v1/status", Vec::new(), None, ANSWER_TIMEOUT).await
     }
 
-    /// Flips `service`; with `if_epoch` only if that is still its epoch.
+    /// Flips `service`; with `if_epoch`, only if that is still its epoch.
     ///
     /// # Errors
-    /// [`ClientError`]; within 15 s, or an hour where the answer waits for a drain.
+    /// Returns [`ClientError`]; within 15 s, or an hour where the response waits for a drain.
     pub async fn flip(
         &self,
         service: &str,
@@ -161,10 +162,10 @@ impl Client {
         self.change(service, Verb::Flip, request, if_epoch).await
     }
 
-    /// Rolls `service` back; with `if_epoch` only if that is still its epoch.
+    /// Rolls `service` back; with `if_epoch`, only if that is still its epoch.
     ///
     /// # Errors
-    /// As [`Client::flip`].
+    /// Fails like [`Client::flip`].
     pub async fn rollback(
         &self,
         service: &str,
@@ -177,7 +178,7 @@ impl Client {
     /// Waits until the idle color of `service` holds no lease.
     ///
     /// # Errors
-    /// [`ClientError`]; within an hour.
+    /// Returns [`ClientError`]; within an hour.
     pub async fn drain(&self, service: &str) -> Result<Drained, ClientError> {
         let path = format!("/v1/services/{service}/{}", Verb::Drain.as_str());
         self.ask(Method::POST, &path, Vec::new(), None, DRAIN_TIMEOUT).await
@@ -186,16 +187,16 @@ impl Client {
     /// Holds requests of `service`.
     ///
     /// # Errors
-    /// [`ClientError`]; within 15 s beyond `freeze.finish`, which the proxy keeps to.
+    /// Returns [`ClientError`]; within 15 s beyond `freeze.finish`, which the proxy observes.
     pub async fn freeze(&self, service: &str, request: &FreezeRequest) -> Result<Frozen, ClientError> {
         let limit = if request.wait == Some(false) { ANSWER_TIMEOUT } else { DRAIN_TIMEOUT };
         self.post(service, Verb::Freeze, request, limit).await
     }
 
-    /// Lets the held requests of `service` go.
+    /// Releases the held requests of `service`.
     ///
     /// # Errors
-    /// [`ClientError`]; within 15 s.
+    /// Returns [`ClientError`]; within 15 s.
     pub async fn thaw(&self, service: &str, request: &ThawRequest) -> Result<Thawed, ClientError> {
         self.post(service, Verb::Thaw, request, ANSWER_TIMEOUT).await
     }
@@ -212,19 +213,19 @@ impl Client {
         self.ask(Method::POST, &path, body, None, limit).await
     }
 
-    /// What the rehearsal of the idle color of `service` has shown.
+    /// Returns the report of the rehearsal of the idle color of `service`.
     ///
     /// # Errors
-    /// [`ClientError`]; within 15 s.
+    /// Returns [`ClientError`]; within 15 s.
     pub async fn rehearsal(&self, service: &str) -> Result<RehearsalReport, ClientError> {
         let path = format!("/v1/services/{service}/rehearsal");
         self.ask(Method::GET, &path, Vec::new(), None, ANSWER_TIMEOUT).await
     }
 
-    /// A pass to the idle color of `service`, for whole seconds; `by` goes into the proxy's log.
+    /// Creates a pass to the idle color of `service`, for whole seconds; `by` goes into the proxy's log.
     ///
     /// # Errors
-    /// [`ClientError`]; within 15 s.
+    /// Returns [`ClientError`]; within 15 s.
     pub async fn preview(&self, service: &str, lasting: Duration, by: &str) -> Result<Pass, ClientError> {
         let body = serde_json::json!({ "for_seconds": lasting.as_secs(), "by": by }).to_string().into_bytes();
         self.ask(Method::POST, &format!("/v1/services/{service}/preview"), body, None, ANSWER_TIMEOUT).await
@@ -233,16 +234,16 @@ impl Client {
     /// Makes the proxy read its config again; `by` goes into its log.
     ///
     /// # Errors
-    /// [`ClientError`]; within 15 s.
+    /// Returns [`ClientError`]; within 15 s.
     pub async fn reload(&self, by: &str) -> Result<Reloaded, ClientError> {
         let body = serde_json::json!({ "by": by }).to_string().into_bytes();
         self.ask(Method::POST, "/v1/reload", body, None, ANSWER_TIMEOUT).await
     }
 
-    /// Makes the proxy start its binary anew and hand everything over; `by` goes into the ledger.
+    /// Makes the proxy start its binary anew and hand everything over to it; `by` goes into the ledger.
     ///
     /// # Errors
-    /// [`ClientError`]; within 60 s.
+    /// Returns [`ClientError`]; within 60 s.
     pub async fn upgrade(&self, by: &str) -> Result<Upgraded, ClientError> {
         let body = serde_json::json!({ "by": by }).to_string().into_bytes();
         self.ask(Method::POST, "/v1/upgrade", body, None, UPGRADE_TIMEOUT).await
@@ -339,7 +340,7 @@ fn too_slow() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "it took too long")
 }
 
-/// Where to connect to for a listen address: "every address" is not one.
+/// Returns the address to connect to for a listen address, because a client cannot connect to "every address".
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

@@ -1,18 +1,18 @@
-//! The events of `GET /v1/events`.
+//! Defines the events of `GET /v1/events`.
 
 use serde::{Deserialize, Serialize};
 
-/// Something that happened, as `GET /v1/events` tells it.
+/// Something that happened, as `GET /v1/events` reports it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// UTC, RFC 3339 to the second.
+    /// The time in UTC, RFC 3339 to the second.
     pub at: String,
-    /// What it was; also the SSE event name.
+    /// The kind of the event; it is also the SSE event name.
     pub kind: EventKind,
-    /// The service, where it is about one.
+    /// The service, where the event is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// One sentence.
+    /// The message is one sentence for people.
     pub message: String,
 }
 
@@ -20,7 +20,7 @@ pub struct Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
-    /// Traffic went to the other color, by an operator or the config.
+    /// Traffic went to the other color, on behalf of an operator or the config.
     Flip,
     /// Traffic went back.
     Rollback,
@@ -30,20 +30,20 @@ pub enum EventKind {
     Drained,
     /// A watch ended.
     Verdict,
-    /// Requests are held from now on.
+    /// The service began to hold requests.
     Freeze,
-    /// They are let go.
+    /// The service released the held requests.
     Thaw,
-    /// An upstream became ready or stopped being it.
+    /// An upstream became ready, or stopped being ready.
     Health,
-    /// The config was read again, or refused.
+    /// The config was read again, or it was refused.
     Reload,
     /// The binary was upgraded in place, or the new one does not serve.
     Upgrade,
 }
 
 impl EventKind {
-    /// The word in the API.
+    /// Returns the word that the API uses.
     pub fn as_str(self) -> &'static str {
         match self {
             EventKind::Flip => "flip",

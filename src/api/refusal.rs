@@ -1,15 +1,15 @@
-//! Why the API changed nothing: codes, each with its HTTP status and exit code.
+//! Lists why the API changed nothing: codes, each with its HTTP status and exit code.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Why nothing was changed.
+/// Says why nothing was changed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// For programs.
+    /// The code is for programs.
     pub code: RefusalCode,
-    /// For people: what, why, what now.
+    /// The message tells people what failed, why, and what they can do.
     pub message: String,
 }
 
@@ -27,11 +27,11 @@ impl std::error::Error for Refusal {}
 pub enum RefusalCode {
     /// The body or the query was not understood.
     BadRequest,
-    /// No service of that name.
+    /// There is no service of that name.
     UnknownService,
     /// The target color is not ready.
     NotReady,
-    /// The target color answered copied requests otherwise than the active one.
+    /// The target color responded to copied requests differently from the active one.
     RehearsalFailed,
     /// The target color is active already, and nothing is under way.
     AlreadyActive,
@@ -41,9 +41,9 @@ pub enum RefusalCode {
     NothingToRollBack,
     /// `preview.enabled` is false.
     PreviewOff,
-    /// Somebody else holds its requests.
+    /// Another operator's freeze holds the requests of this service.
     AlreadyFrozen,
-    /// There is no freeze to be renewed.
+    /// There is no freeze that could be renewed.
     NotFrozen,
     /// `If-Match` named another epoch.
     StaleEpoch,
@@ -58,7 +58,7 @@ pub enum RefusalCode {
 }
 
 impl RefusalCode {
-    /// The HTTP status of the API's answer.
+    /// Returns the HTTP status of the API's response.
     pub fn http_status(self) -> u16 {
         match self {
             RefusalCode::BadRequest => 400,
@@ -78,7 +78,7 @@ impl RefusalCode {
         }
     }
 
-    /// The exit code of the verb that asked.
+    /// Returns the exit code of the verb that asked.
     pub fn exit_code(self) -> u8 {
         match self {
             RefusalCode::BadRequest

@@ -1,93 +1,92 @@
-//! The report of a rehearsal: the body of `GET /v1/services/{name}/rehearsal`.
+//! Defines the report of a rehearsal, the body of `GET /v1/services/{name}/rehearsal`.
 
 use serde::{Deserialize, Serialize};
 
 use crate::domain::Color;
 
-/// `GET /v1/services/{name}/rehearsal`
+/// The body of `GET /v1/services/{name}/rehearsal`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RehearsalReport {
-    /// The service.
     pub service: String,
-    /// The color whose answers are the yardstick.
+    /// The color whose responses are the reference.
     pub active: Color,
     /// The color that is rehearsed.
     pub idle: Color,
-    /// Whether copies are being made.
+    /// Whether requests are being copied.
     pub running: bool,
-    /// Why not.
+    /// The reason, while no requests are copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why_not: Option<String>,
-    /// Requests that both colors have answered, since this rehearsal began.
+    /// Counts the requests that both colors have answered since this rehearsal began.
     pub compared: u64,
-    /// Those answered differently, without noise.
+    /// Counts the compared requests whose responses differ by more than noise.
     pub different: u64,
-    /// Those that differ only in what differs on the active color as well.
+    /// Counts the compared requests that differ only in fields that vary on the active color as well.
     pub noise: u64,
-    /// Copies without anything to compare: the active color failed too, or a color could not be connected to.
+    /// Counts the copies that could not be compared, because the active color failed too or a color was unreachable.
     pub failed: u64,
-    /// Copies that found no room.
+    /// Counts the copies that were dropped because the queue was full.
     pub dropped: u64,
-    /// `rehearse.max_differences`
+    /// The value of `rehearse.max_differences`.
     pub max_differences: f64,
-    /// `rehearse.min_requests`
+    /// The value of `rehearse.min_requests`.
     pub min_requests: u64,
-    /// Why a flip would be refused now.
+    /// The reason for which a flip would be refused now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refuses: Option<String>,
-    /// Over the last 500 comparisons; `None` before the first.
+    /// Latency over the last 500 comparisons; `None` before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<Latency>,
-    /// Routes with differences, those with the most first.
+    /// Lists the routes with differences, those with the most first.
     pub findings: Vec<RehearsalFinding>,
-    /// What is not counted, because it differs on the active color as well.
+    /// Lists the fields that are not counted, because they vary on the active color as well.
     pub noise_fields: Vec<Noise>,
 }
 
-/// How long answers take.
+/// Compares the response times of the two colors.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
-    /// Median of the active color.
+    /// The median of the active color.
     pub active_seconds: f64,
-    /// Median of the idle color.
+    /// The median of the idle color.
     pub idle_seconds: f64,
-    /// The second over the first.
+    /// The median of the idle color divided by that of the active one.
     pub ratio: f64,
 }
 
-/// A route that the colors answer differently.
+/// A route on which the responses of the colors differ.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RehearsalFinding {
-    /// Method and path, with `*` for what looks like an id.
+    /// The method and path, with `*` for a segment that looks like an id.
     pub route: String,
-    /// Requests compared on it.
+    /// Counts the compared requests of this route.
     pub compared: u64,
-    /// Those answered differently.
+    /// Counts those whose responses differ.
     pub different: u64,
-    /// One of them, without the values of its query.
+    /// One of the differing requests, without the values of its query.
     pub example: String,
-    /// In what it differs.
+    /// Lists the fields that differ.
     pub differences: Vec<RehearsedDifference>,
 }
 
-/// One thing in which two answers differ.
+/// One field in which two responses differ.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RehearsedDifference {
     /// `status`, `header location`, `body`, or a path in the JSON: `$.items[].price`.
     pub field: String,
-    /// What the active color said; of JSON, the types.
+    /// The value in the active color's response; for JSON, its types.
     pub was: String,
-    /// What the idle color says.
+    /// The value in the idle color's response.
     pub is: String,
 }
 
-/// What is no difference on a route, because the active color shows it in turns.
+/// A field that does not count as a difference on a route, because it varies on the active color itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Noise {
-    /// Method and path.
+    /// The method and path.
     pub route: String,
-    /// As in [`RehearsedDifference::field`].
+    /// The field, written as in [`RehearsedDifference::field`].
     pub field: String,
-    /// `missing or object`
+    /// The values that were seen, for example `missing or object`.
     pub seen: String,
 }

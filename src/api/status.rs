@@ -1,6 +1,7 @@
-//! The body of `GET /v1/status`.
+//! Defines the body of `GET /v1/status`.
 //!
-//! The control plane fills these types in, the admin server writes them as JSON, the CLI and the dashboard read them.
+//! The control plane fills these types in, the admin server writes them as JSON, and the CLI and the dashboard read
+//! them.
 
 use std::collections::BTreeMap;
 
@@ -9,24 +10,22 @@ use serde::{Deserialize, Serialize};
 use crate::domain::Color;
 use crate::domain::freeze::What;
 
-/// The whole of `GET /v1/status`.
+/// The whole body of `GET /v1/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
-    /// The running binary's version.
+    /// The version of the running binary.
     pub version: String,
-    /// Its process id.
     pub pid: u32,
-    /// When it started, RFC 3339 in UTC.
+    /// The time at which the process started, RFC 3339 in UTC.
     pub started: String,
-    /// The config file in force.
+    /// The path of the config file in force.
     pub config: String,
-    /// Client connections open now.
+    /// Counts the client connections that are open now.
     pub connections: u64,
-    /// What is wrong right now and does not stop the serving: a refused reload, an unwritable state folder.
+    /// Lists problems that do not stop the proxy from serving: a refused reload, an unwritable state folder.
     pub problems: Vec<String>,
-    /// By name.
     pub services: BTreeMap<String, ServiceStatus>,
-    /// Of TLS listeners, in the order of the config.
+    /// Lists the certificates of the TLS listeners, in the order of the config.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<CertificateStatus>,
     /// The last lines of the ledger, oldest first; at most 5.
@@ -36,48 +35,47 @@ pub struct Status {
 /// A certificate in force.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CertificateStatus {
-    /// The file of the chain, as it was configured.
+    /// The file of the chain, as it is configured.
     pub file: String,
-    /// The DNS names it is for.
+    /// The DNS names that the certificate covers.
     pub names: Vec<String>,
-    /// Its last second, RFC 3339 in UTC.
+    /// The last second of its validity, RFC 3339 in UTC.
     pub expires: String,
 }
 
-/// One service.
+/// The state of one service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServiceStatus {
     /// The color that takes new requests.
     pub active: Color,
-    /// Grows by one at every flip or rollback; the ETag of a change.
+    /// The epoch grows by one at every flip or rollback; it is the ETag of a change.
     pub epoch: u64,
-    /// Where the cutover stands.
     pub phase: Phase,
-    /// The phase in one sentence, for people.
+    /// The phase as one sentence, for people.
     pub summary: String,
-    /// While a watch runs.
+    /// Present while a watch runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watch: Option<WatchStatus>,
-    /// How the last watch ended.
+    /// Tells how the last watch ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_verdict: Option<String>,
-    /// The same in one word, where the watch left the color as it was; `None` after a rollback as well.
+    /// The verdict of the last watch that left the color as it was; `None` after a rollback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
-    /// The file that says why the last watch took traffic back, until somebody flips.
+    /// The file that records why the last watch took traffic back; it is named until the next flip.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence_file: Option<String>,
-    /// While the idle color is rehearsed.
+    /// Present while the idle color is rehearsed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rehearsal: Option<RehearsalStatus>,
-    /// While requests are held.
+    /// Present while requests are held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freeze: Option<FreezeStatus>,
-    /// `blue` and `green`.
+    /// Both colors, `blue` and `green`.
     pub colors: BTreeMap<Color, ColorStatus>,
 }
 
-/// Where the cutover of a service stands.
+/// The phase of a service's cutover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -92,7 +90,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// The word in the API and in metrics.
+    /// Returns the word that the API and the metrics use.
     pub fn as_str(self) -> &'static str {
         match self {
             Phase::Steady => "steady",
@@ -103,76 +101,76 @@ impl Phase {
     }
 }
 
-/// How a watch ended that left the color as it was.
+/// The verdict of a watch that left the color as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// The color is good.
+    /// The watch found the color good.
     Keep,
-    /// Too little was answered to know.
+    /// There was too little traffic to judge the color.
     NotEnoughTraffic,
-    /// The color is bad, and there was no better place to go.
+    /// The watch found the color bad, but the other color was no better.
     NowhereToGo,
-    /// Somebody moved the traffic.
+    /// Traffic was moved by somebody else before the watch ended.
     Superseded,
 }
 
-/// A running watch.
+/// The state of a running watch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WatchStatus {
-    /// Seconds until its end.
+    /// Seconds until the watch ends.
     pub remaining_seconds: f64,
-    /// Requests of the new color that count as evidence.
+    /// Counts the requests of the new color that are evidence.
     pub answered: u64,
-    /// The bad ones among them.
+    /// Counts the failed ones among them.
     pub failed: u64,
-    /// 0.0 (nothing speaks against the new color) to 1.0 (it is rolled back).
+    /// The evidence runs from 0.0 (nothing speaks against the new color) to 1.0 (the new color is rolled back).
     pub evidence: f64,
-    /// What it thinks of the new color.
+    /// The watch's opinion of the new color.
     #[serde(default)]
     pub standing: WatchStanding,
-    /// The share of failures that is excused, 0.0 to 1.0.
+    /// The share of failures that is tolerated, 0.0 to 1.0.
     #[serde(default)]
     pub tolerated: f64,
-    /// A doubted color keeps one request in so many, and the old one has the others.
+    /// A doubted color gets one request in this many, and the old color gets the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keeps_one_in: Option<u8>,
-    /// How the old color's part of the traffic was answered, once it had one.
+    /// Counts the responses of the old color, once it has a part of the traffic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old_color: Option<Answered>,
-    /// "client", "route": whose requests are judged no more.
+    /// Names the clients and routes whose requests are no longer judged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set_aside: Vec<String>,
-    /// Failures that the old color was asked to answer, since the flip.
+    /// Counts the failed requests that were replayed to the old color since the flip.
     #[serde(default)]
     pub replays: Replays,
-    /// Requests of the proxy's own, where they are configured; they are among `answered` and `failed`.
+    /// Counts the proxy's own requests, where they are configured; `answered` and `failed` include them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub synthetic: Option<SyntheticStatus>,
-    /// What it found worth telling since the flip, oldest first; at most 20.
+    /// Notes that the watch has made since the flip, oldest first; at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<WatchNote>,
 }
 
-/// What a watch thinks of the new color.
+/// The watch's opinion of the new color.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WatchStanding {
-    /// Nothing speaks against it.
+    /// Nothing speaks against the new color.
     #[default]
     Calm,
-    /// Likewise, and a cold start is excused.
+    /// Nothing speaks against the new color, and a cold start is tolerated.
     WarmUp,
-    /// Something speaks against it.
+    /// Some evidence speaks against the new color.
     Doubted,
-    /// The old color suffers as well: going back would help nobody.
+    /// The old color fails as well, so a rollback would help nobody.
     SharedFault,
-    /// It is bad, and there is no better place to go.
+    /// The new color is bad, but the old one is no better.
     NowhereToGo,
 }
 
 impl WatchStanding {
-    /// The word in the API.
+    /// Returns the word that the API uses.
     pub fn as_str(self) -> &'static str {
         match self {
             WatchStanding::Calm => "calm",
@@ -184,122 +182,123 @@ impl WatchStanding {
     }
 }
 
-/// Requests that ended with evidence.
+/// Counts requests that ended with evidence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answered {
-    /// All of them.
+    /// Counts every request.
     pub answered: u64,
-    /// Those answered 5xx, or not at all.
+    /// Counts the requests that got a 5xx or no response at all.
     pub failed: u64,
 }
 
-/// How failures were answered by the old color in place of the new one.
+/// Counts failed requests by how the old color responded to their replay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replays {
-    /// Below 500: no client saw the failure.
+    /// The old color responded below 500, so no client saw the failure.
     pub answered: u64,
     /// The old color failed as well.
     pub failed: u64,
-    /// It was not asked, for there were too many.
+    /// The request was not replayed, because too many had failed.
     pub over_budget: u64,
 }
 
-/// The requests of the proxy's own since the flip.
+/// Counts the proxy's own requests since the flip.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SyntheticStatus {
-    /// What is asked.
+    /// The path that is requested.
     pub path: String,
-    /// How the new color answered.
+    /// Counts the responses of the new color.
     pub new_color: Answered,
-    /// How the old one did.
+    /// Counts the responses of the old color.
     pub old_color: Answered,
 }
 
-/// Something that a watch found worth telling.
+/// An event that a watch found worth a note.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WatchNote {
-    /// UTC, RFC 3339 to the second.
+    /// The time in UTC, RFC 3339 to the second.
     pub at: String,
-    /// The ledger's word: `doubted`, `settled`, `shared-fault`, `client-set-aside`, `route-set-aside`.
+    /// The word in the ledger: `doubted`, `settled`, `shared-fault`, `client-set-aside`, `route-set-aside`.
     pub note: String,
-    /// One sentence.
+    /// The message is one sentence for people.
     pub message: String,
 }
 
 /// A freeze in force.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FreezeStatus {
-    /// Which requests.
+    /// Says which requests are held.
     pub what: What,
-    /// Who wanted it.
+    /// The name of the operator who froze the service.
     pub by: String,
-    /// Why.
+    /// The reason that the operator gave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Requests held now.
+    /// Counts the requests that are held now.
     pub held: u64,
-    /// Seconds since its beginning.
+    /// Seconds since the freeze began.
     pub seconds: f64,
-    /// Seconds until its end, unless it is renewed.
+    /// Seconds until the freeze ends, unless it is renewed.
     pub remaining_seconds: f64,
 }
 
-/// A running rehearsal in short.
+/// The summary of a running rehearsal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RehearsalStatus {
-    /// Requests that both colors have answered.
+    /// Counts the requests that both colors have answered.
     pub compared: u64,
-    /// Those answered differently, without noise.
+    /// Counts those whose responses differ by more than noise.
     pub different: u64,
-    /// Median time of the idle color over that of the active one; `None` before the first comparison.
+    /// The median time of the idle color divided by that of the active one; `None` before the first comparison.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_ratio: Option<f64>,
-    /// Why a flip would be refused now.
+    /// The reason for which a flip would be refused now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refuses: Option<String>,
 }
 
-/// Event streams, WebSockets or other tunnels of one color.
+/// Counts the event streams, WebSockets or other tunnels of one color.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LongLived {
-    /// In flight now.
+    /// Counts those in flight now.
     pub open: u64,
-    /// Ended with a goodbye, because their color was left or the proxy stops.
+    /// Counts those that the proxy ended in an orderly way, because traffic left their color or the proxy stops.
     pub closed: u64,
-    /// Cut at the drain deadline.
+    /// Counts those that were cut at the drain deadline.
     pub cut: u64,
 }
 
-/// One color of a service.
+/// The state of one color of a service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ColorStatus {
-    /// Every upstream is ready: the first thing that a flip to this color needs.
+    /// Whether every upstream is ready, which is the first thing that a flip to this color needs.
     pub ready: bool,
-    /// Requests and tunnels in flight now.
+    /// Counts the requests and tunnels in flight now.
     pub in_flight: u64,
-    /// Of those in flight, what has no end of its own, and how the proxy has ended such: by kind, where there were any.
+    /// Counts, by kind, the leases in flight that do not end by themselves and those that the proxy has ended; a kind
+    /// without any is absent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub long_lived: BTreeMap<String, LongLived>,
-    /// Requests ended since the process began.
+    /// Counts the requests that ended since the process began.
     pub requests: u64,
-    /// Those answered 5xx or not at all.
+    /// Counts those that got a 5xx or no response at all.
     pub errors: u64,
-    /// `IMAGE_TAG` of its env file.
+    /// The `IMAGE_TAG` of the color's env file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_tag: Option<String>,
-    /// `COMPOSE_PROJECT_NAME` of its env file.
+    /// The `COMPOSE_PROJECT_NAME` of the color's env file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project: Option<String>,
-    /// At least one.
+    /// Every color has at least one upstream.
     pub upstreams: Vec<UpstreamStatus>,
 }
 
-/// One address of a color.
+/// The state of one address of a color.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UpstreamStatus {
-    /// `host:port`
+    /// The address as `host:port`.
     pub address: String,
-    /// What `rise` and `fall` made of its probes.
+    /// Whether its probes have made it ready, by the thresholds `rise` and `fall`.
     pub ready: bool,
     /// Why the last probe failed ("connection refused", "503", "timed out after 2s"); `None` after a success, or before
     /// the first probe.

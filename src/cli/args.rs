@@ -1,4 +1,4 @@
-//! What may be typed: verbs, flags, help. It parses and decides nothing.
+//! Defines the verbs, flags and help texts of the command line. It parses them and decides nothing.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -217,14 +217,14 @@ pub(super) enum Verb {
     },
 }
 
-/// What is done with the ledger instead of showing it.
+/// Something to do with the ledger instead of showing it.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum LedgerJob {
     /// Find lines that were edited, removed, inserted or torn; exit with 1 if there are any
     Verify,
 }
 
-/// What the sample app does instead of serving.
+/// Something that the sample app does instead of serving.
 #[derive(Debug, Subcommand)]
 pub(super) enum SampleJob {
     /// Change the schema file
@@ -235,7 +235,7 @@ pub(super) enum SampleJob {
     Probe { url: String },
 }
 
-/// What a smoke test is of, and what it expects.
+/// Says what a smoke test checks, and what it expects.
 #[derive(Debug, Args)]
 pub(super) struct SmokeArgs {
     /// The color's own address, such as http://127.0.0.1:8001; h2c:// uses HTTP/2, grpc:// gRPC's health check
@@ -271,7 +271,7 @@ fn what(text: &str) -> Result<What, &'static str> {
     [What::Writes, What::All].into_iter().find(|what| what.as_str() == text).ok_or("writes or all")
 }
 
-/// How a change is made.
+/// Says how a change is made.
 #[derive(Debug, Args)]
 pub(super) struct How {
     /// Do it even if the color is not ready or failed its rehearsal; the ledger records it
@@ -286,7 +286,8 @@ pub(super) struct How {
 }
 
 impl How {
-    /// The request to the API. It never waits there: the verb itself follows the drain, and can so show it.
+    /// Builds the request to the API. The API never waits for the drain: the verb itself follows the drain, so that it
+    /// can show it.
     pub(super) fn request(&self, to: Option<Color>) -> ChangeRequest {
         ChangeRequest { to, force: self.force, wait: Some(false), dry_run: self.dry_run, by: Some(who()) }
     }
@@ -309,13 +310,13 @@ fn tag(text: &str) -> Result<String, &'static str> {
     if is_tag { Ok(text.to_owned()) } else { Err("letters, digits, _ . and -, at most 128, such as sha-1f2e3d4") }
 }
 
-/// Who asks, for the ledger: `cli:ann`, also under sudo.
+/// Returns the caller's name for the ledger, such as `cli:ann`; it sees through sudo.
 pub(super) fn who() -> String {
     let user = ["SUDO_USER", "USER"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
     user.map_or_else(|| "cli".into(), |user| format!("cli:{user}"))
 }
 
-/// What `flip` was given: the service, if it was named, and the color; the error says what to type.
+/// Reads the arguments of `flip`: the service, if it is named, and the color. The error says what to type.
 pub(super) fn flip_target(target: &[String]) -> Result<(Option<&str>, Color), String> {
     let (service, color) = match target {
         [service, color] => (Some(service.as_str()), color.as_str()),
@@ -331,7 +332,7 @@ pub(super) fn flip_target(target: &[String]) -> Result<(Option<&str>, Color), St
     }
 }
 
-/// The service that is meant: the one named, or the only one of `known`; the error says which there are.
+/// Returns the service that is meant: the one named, or the only one of `known`. The error lists the known ones.
 pub(super) fn pick<'a>(named: Option<&'a str>, known: &[&'a str]) -> Result<&'a str, String> {
     match (named, known) {
         (None, [only]) => Ok(only),

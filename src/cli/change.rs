@@ -1,7 +1,7 @@
-//! `flip`, `rollback` and `drain`: ask, show how the drain goes, say how it ended.
+//! Runs `flip`, `rollback` and `drain`: asks for the change, shows the progress of the drain, and reports how it ended.
 //!
-//! The API could wait for the drain itself; the verb asks it not to, waits for the drain in a second question, and
-//! looks meanwhile: whoever waits sees what for, and hears at once when the release is taken back.
+//! The API could wait for the drain itself. The verb waits in a second request instead and polls the status meanwhile,
+//! so that the user sees what it waits for, and learns at once when the release is taken back.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -18,27 +18,27 @@ use crate::config::Config;
 use crate::deploy::journal::Journal;
 use crate::domain::Color;
 
-/// Between two looks at a drain.
+/// The verb polls a drain this often.
 const LOOK: Duration = Duration::from_millis(100);
-/// Between two lines about it where they cannot be drawn over.
+/// The verb prints a progress line this often where it cannot redraw one.
 const LINE: Duration = Duration::from_secs(2);
-/// A flip to a color, or (without one) a rollback.
+/// A flip to a color, or a rollback if there is no color.
 pub(super) struct ChangeOptions {
     pub(super) to: Option<Color>,
     pub(super) how: How,
 }
 
-/// How the wait for a drain ended.
+/// Tells how the wait for a drain ended.
 #[derive(Debug, PartialEq)]
 enum WaitEnd {
     Drained(Drained),
-    /// The watch took the traffic back; its sentence.
+    /// The watch took the traffic back; the status's sentence says so.
     TakenBack(String),
-    /// Somebody else changed the color; the present sentence.
+    /// Somebody else changed the color; the status's present sentence says so.
     Overtaken(String),
 }
 
-/// Asks for the change, and follows its drain unless that is not wanted.
+/// Asks for the change, and follows its drain unless the user does not want to wait.
 pub(super) async fn change(
     config: &Config,
     service: Option<&str>,
@@ -74,8 +74,8 @@ pub(super) async fn change(
     })
 }
 
-/// A deploy may be bringing a release up in the color that is meant, or have been killed while it did: ready is not
-/// proven.
+/// Refuses a color in which a deploy is bringing a release up, or was killed while it did: such a color may be ready,
+/// but its release is not verified.
 fn refuse_unproven(config: &Config, service: &str, to: Option<Color>, active: Color) -> Result<(), Failure> {
     let refuse = |code, message| Err(Failure::Client(ClientError::Refused(Refusal { code, message })));
     let target = to.unwrap_or(active.other());
@@ -88,7 +88,7 @@ fn refuse_unproven(config: &Config, service: &str, to: Option<Color>, active: Co
             );
             return refuse(RefusalCode::NotReady, message);
         }
-        // Nothing must keep anybody from the way back.
+        // Nothing may keep an operator from a rollback.
         (Err(trouble), None) => {
             complain(&format!("cutover: cannot tell whether a deploy is under way: {trouble}\n"));
             None
@@ -105,7 +105,7 @@ fn refuse_unproven(config: &Config, service: &str, to: Option<Color>, active: Co
     refuse(RefusalCode::CutoverUnderWay, message)
 }
 
-/// Waits for the drain. `limit` is the configured one, for the display only.
+/// Waits for the drain. `limit` is the configured timeout, for the display only.
 async fn follow(client: &Client, changed: &Changed, limit: Option<Duration>) -> Result<WaitEnd, Failure> {
     let mut progress = Progress::new();
     let drained = tokio::select! {
@@ -117,12 +117,12 @@ async fn follow(client: &Client, changed: &Changed, limit: Option<Duration>) -> 
     };
     progress.clear();
     let drained = WaitEnd::Drained(drained?);
-    // The traffic may have been taken back between the last look and the end of the drain.
+    // The traffic may have been taken back between the last poll and the end of the drain.
     let service = client.status().await?.services.remove(&changed.service);
     Ok(service.and_then(|service| ended_early(&service, changed.epoch)).unwrap_or(drained))
 }
 
-/// Shows how the drain goes; returns only if another epoch begins.
+/// Shows the progress of the drain; returns only if another epoch begins.
 async fn look(
     client: &Client,
     changed: &Changed,
@@ -147,7 +147,7 @@ async fn look(
     }
 }
 
-/// Whether another epoch has begun, and why.
+/// Returns how the wait ended, if another epoch has begun.
 fn ended_early(service: &ServiceStatus, epoch: u64) -> Option<WaitEnd> {
     if service.epoch == epoch {
         return None;
@@ -196,7 +196,7 @@ pub(super) async fn drain(client: &Client, service: Option<&str>, dry_run: bool,
     Ok(())
 }
 
-/// A line on standard error: drawn over itself on a terminal, now and then a new one elsewhere.
+/// A progress line on standard error: a terminal redraws it, and elsewhere a new line appears now and then.
 struct Progress {
     is_terminal: bool,
     last: Option<Instant>,

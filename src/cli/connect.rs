@@ -1,4 +1,4 @@
-//! How a verb reaches the proxy: by the admin address of the config.
+//! Connects a verb to the proxy, by the admin address of the config.
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use super::output::complain;
 use crate::api::client::Client;
 use crate::config::Config;
 
-/// What a client needs of the config. A file that was broken since the proxy started must not keep anybody from rolling
-/// back.
+/// Reads the parts of the config that a client needs. A file that was broken since the proxy started must not keep an
+/// operator from rolling back.
 pub(super) fn reach(path: &Path) -> Result<Config, Failure> {
     let (config, problems) = Config::load_for_client(path)?;
     if let Some(problems) = problems {

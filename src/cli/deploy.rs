@@ -19,11 +19,11 @@ use crate::domain::Color;
 use crate::domain::release::Strategy;
 use crate::ledger::without_secrets;
 
-/// What was typed behind `deploy` or `rollback --to-tag`.
+/// The arguments of `deploy` or `rollback --to-tag`.
 pub(super) struct DeployArgs<'a> {
     pub(super) service: Option<&'a str>,
     pub(super) intent: Intent,
-    /// The config's strategy where it is left out.
+    /// The strategy of the config applies where this is `None`.
     pub(super) strategy: Option<Strategy>,
     pub(super) tag: String,
     pub(super) mode: Mode,
@@ -55,8 +55,8 @@ fn find_service<'c>(config: &'c Config, named: Option<&str>) -> Result<&'c Servi
     Ok(config.services.iter().find(|service| service.name == name).expect("it was picked from them"))
 }
 
-/// Handles a refused rollback. Where the proxy refused because the release before does not run, that release is brought
-/// up again; otherwise the refusal stands.
+/// Handles a refused rollback. Where the proxy refused because the earlier release does not run, this brings that
+/// release up again; otherwise the refusal stands.
 pub(super) fn bring_back(
     path: &Path,
     service: Option<&str>,
@@ -90,7 +90,8 @@ pub(super) fn bring_back(
     let strategy = service.deploy.strategy;
     let Ok(target) = DeployTarget::new(&config, service, strategy) else { return refused(refusal) };
     let tag = match strategy {
-        // The other color holds an older release, or one that was never flipped to. Nobody is sent there unasked.
+        // The other color holds an older release, or one that was never flipped to, so no traffic goes there unless an
+        // operator asks for it.
         Strategy::BlueGreen if !has_way_back => {
             let help = "; to bring back an older release, use `cutover rollback --to-tag`";
             return refused(Refusal { message: refusal.message + help, ..refusal });
@@ -99,7 +100,7 @@ pub(super) fn bring_back(
             Ok(tag) => tag,
             Err(why) => return refused(Refusal { message: format!("{}; {why}", refusal.message), ..refusal }),
         },
-        // A service with one color is never flipped; the ledger knows which tag was replaced.
+        // A service with one color is never flipped, but the ledger records which tag was replaced.
         Strategy::Recreate => target.check_env_file(active).ok().and_then(|()| target.tag_before(active)),
     };
     let Some(tag) = tag else { return refused(refusal) };
@@ -108,8 +109,8 @@ pub(super) fn bring_back(
     deploy(path, args, form)
 }
 
-/// Returns the tag of a color that is stopped, from its env file: a deploy that was not kept has restored that. A color
-/// that runs has none.
+/// Returns the tag of a stopped color from its env file, which a deploy that failed has restored. A running color has
+/// none.
 fn stopped_tag(target: &DeployTarget<'_>, color: Color) -> Result<Option<String>, String> {
     match in_runtime(async { Ok(target.runs(color).await) }) {
         Ok(Ok(true)) => Ok(None),

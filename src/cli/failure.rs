@@ -1,4 +1,4 @@
-//! Why a verb has no result: its sentence, its JSON, its exit code.
+//! Says why a verb has no result, as a sentence, as JSON and as an exit code.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use crate::api::client::ClientError;
 use crate::config::Problems;
 
-/// It was flipped, judged bad and rolled back.
+/// The release was flipped to, judged bad and rolled back.
 pub(super) const ROLLED_BACK: u8 = 4;
 /// Another cutover of this service is under way.
 pub(super) const UNDER_WAY: u8 = 5;
 
-/// Why a verb has no result.
+/// Says why a verb has no result.
 #[derive(Debug)]
 pub(super) enum Failure {
     Config(Problems),

@@ -1,4 +1,4 @@
-//! `freeze` and `thaw`: ask, and say what is held or let go.
+//! Runs `freeze` and `thaw`: asks the proxy, and reports what is held or released.
 
 use super::args::{pick, who};
 use super::failure::Failure;
@@ -29,7 +29,7 @@ pub(super) async fn freeze(
     Ok(())
 }
 
-/// Lets them go.
+/// Releases the held requests.
 pub(super) async fn thaw(client: &Client, service: Option<&str>, dry_run: bool, form: Form) -> Result<(), Failure> {
     let service = known(client, service).await?;
     let thawed = client.thaw(&service, &ThawRequest { of: None, dry_run, by: Some(who()) }).await?;

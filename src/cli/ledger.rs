@@ -1,4 +1,4 @@
-//! `cutover ledger`: the last lines, and whether any was changed since it was written.
+//! Runs `cutover ledger`: shows the last lines, or checks whether any line was changed since it was written.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use super::output::{Form, complain, print, print_json};
 use crate::config::Config;
 use crate::ledger::{self, Place, Verified, without_chain};
 
-/// Shows the last lines, of one service where it is named.
+/// Shows the last lines; where a service is named, only its lines.
 pub fn show(config: &Config, lines: usize, service: Option<&str>, form: Form) -> Result<(), Failure> {
     let path = &config.state.ledger;
     let found = ledger::tail(path, if service.is_some() { usize::MAX } else { lines });
@@ -27,7 +27,7 @@ pub fn show(config: &Config, lines: usize, service: Option<&str>, form: Form) ->
     Ok(())
 }
 
-/// Says which lines are not as they were written; exit code 1 where one is not.
+/// Reports the lines that were changed since they were written; the exit code is 1 if there are any.
 pub fn verify(config: &Config, form: Form) -> Result<ExitCode, Failure> {
     let place = Place::new(&config.state.ledger, &config.state.dir);
     let path = place.path.display();

@@ -1,7 +1,7 @@
 //! Runs one verb: asks the proxy (or reads a file), prints, and turns the outcome into an exit code.
 //!
-//! No verb decides about colors; that is the control plane's. Results go to standard output, progress and errors to
-//! standard error.
+//! No verb decides about colors, because only the control plane does. Results go to standard output, progress and
+//! errors to standard error.
 
 mod args;
 mod change;
@@ -38,7 +38,7 @@ use deploy::DeployArgs;
 use failure::Failure;
 use output::{Form, complain, print, print_json};
 
-/// Between two screens of `status --watch`.
+/// `status --watch` redraws its screen this often.
 const REFRESH: Duration = Duration::from_secs(1);
 
 /// Runs one verb.
@@ -46,7 +46,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version go to standard output with code 0, the rest to standard error with code 2.
+            // Help and version go to standard output with code 0, and errors go to standard error with code 2.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
@@ -112,7 +112,7 @@ fn perform(cli: Cli, form: Form) -> Result<ExitCode, Failure> {
             let (config, force, dry_run) = (reach(&path()?)?, how.force, how.dry_run);
             let what = change::ChangeOptions { to: None, how };
             let changed = in_runtime(change::change(&config, service.as_deref(), &what, form));
-            // A retired color is no way back until it is brought up again.
+            // A rollback to a retired color is impossible until it is brought up again.
             return match changed {
                 Err(Failure::Client(ClientError::Refused(refusal))) if !force => {
                     deploy::bring_back(&path()?, service.as_deref(), refusal, mode(dry_run), form)
@@ -139,7 +139,7 @@ fn perform(cli: Cli, form: Form) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads `--dry-run`.
+/// Converts the flag `--dry-run`.
 fn mode(dry_run: bool) -> Mode {
     if dry_run { Mode::DryRun } else { Mode::Real }
 }
@@ -164,12 +164,12 @@ async fn status(client: &Client, service: Option<&str>, watch: bool, form: Form)
                 print_json(&only(status, service)?);
                 String::new()
             }
-            // Who watches wants to see it come back.
+            // A user who watches the status wants to see the proxy come back.
             (Err(error @ ClientError::NoAnswer { .. }), Form::Text) if watch && is_terminal => format!("{error}\n"),
             (Err(error), _) => return Err(error.into()),
         };
         if watch && is_terminal && form == Form::Text {
-            // Drawn over, each line to its end, so that nothing flickers.
+            // The text overwrites the screen, and each line is cleared to its end, so that nothing flickers.
             print(&format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")));
         } else {
             print(&text);
@@ -181,7 +181,7 @@ async fn status(client: &Client, service: Option<&str>, watch: bool, form: Form)
     }
 }
 
-/// The status without other services than the one named.
+/// Returns the status without the services other than the one named.
 fn only(mut status: Status, service: Option<&str>) -> Result<Status, Failure> {
     if let Some(name) = service {
         let known: Vec<_> = status.services.keys().map(String::as_str).collect();

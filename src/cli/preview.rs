@@ -1,4 +1,4 @@
-//! `preview`: asks for a pass to the idle color, and shows how to use it.
+//! Runs `preview`: asks for a pass to the idle color, and shows how to use it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -12,7 +12,8 @@ use crate::api::Pass;
 use crate::api::client::Client;
 use crate::config::{Config, Proxy, Service};
 
-/// Asks for a pass and prints it. `url` is where clients reach the service; `None`: as far as the config knows.
+/// Asks for a pass and prints it. `url` is the address at which clients reach the service; without it, the config's
+/// best guess is shown.
 pub(super) async fn preview(
     config: &Config,
     service: Option<&str>,
@@ -43,7 +44,7 @@ pub(super) async fn preview(
     Ok(())
 }
 
-/// Where clients reach the service, without a slash at its end.
+/// Returns the URL at which clients reach the service, without a slash at its end.
 fn base(proxy: &Proxy, service: Option<&Service>) -> String {
     let secured = proxy.redirect_to_tls.or(proxy.listen_tls.first().map(SocketAddr::port));
     let (scheme, usual) = if secured.is_some() { ("https", 443) } else { ("http", 80) };

@@ -1,4 +1,4 @@
-//! The screens of `status` and `check`, as text. Terminal colors are never the only sign of anything.
+//! Renders the screens of `status` and `check` as text. A terminal color is never the only sign of anything.
 
 use std::fmt::Write as _;
 
@@ -19,7 +19,7 @@ pub(super) enum Paint {
 }
 
 impl Paint {
-    /// Colors on a terminal, unless `NO_COLOR` is set to something.
+    /// Uses colors on a terminal, unless `NO_COLOR` is set and not empty.
     pub(super) fn of_terminal(is_terminal: bool) -> Self {
         let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         if is_terminal && !unwanted { Paint::Colored } else { Paint::Plain }
@@ -33,9 +33,9 @@ impl Paint {
     }
 }
 
-/// Notes of a watch; the ledger has them all.
+/// Limits the notes of a watch that are shown; the ledger has all of them.
 const NOTES_SHOWN: usize = 3;
-/// Routes, and fields that are noise, in the report of a rehearsal.
+/// Limits the routes, and the fields that are noise, in the report of a rehearsal.
 const ROUTES_SHOWN: usize = 10;
 
 const BOLD: &str = "1";
@@ -53,7 +53,7 @@ macro_rules! line {
     ($out:expr, $($format:tt)*) => { writeln!($out, $($format)*).expect("writing to a String") };
 }
 
-/// What the proxy says of itself.
+/// Renders the status of the proxy.
 pub(super) fn status(status: &Status, paint: Paint) -> String {
     let mut out = String::new();
     for problem in &status.problems {
@@ -148,7 +148,7 @@ fn rehearsed(rehearsal: &RehearsalStatus) -> String {
     format!("{} of {} responses differ{latency}{gate}", grouped(*different), grouped(*compared))
 }
 
-/// What `cutover rehearsal` prints.
+/// Renders the output of `cutover rehearsal`.
 pub(super) fn rehearsal(report: &RehearsalReport) -> String {
     let mut out = String::new();
     let RehearsalReport { service, active, idle, compared, different, noise, failed, dropped, .. } = report;
@@ -197,7 +197,8 @@ pub(super) fn rehearsal(report: &RehearsalReport) -> String {
     out
 }
 
-/// One row a color, columns as wide as their widest cell, numbers to the right; `>` marks the active one.
+/// Writes one row per color, with columns as wide as their widest cell and numbers to the right; `>` marks the active
+/// color.
 fn write_table<'a>(
     out: &mut String,
     active: Color,
@@ -244,7 +245,7 @@ fn cells(color: Color, status: &ColorStatus) -> [String; 7] {
     ]
 }
 
-/// What a valid config would serve.
+/// Renders what a valid config would serve.
 pub(super) fn config(config: &Config) -> String {
     let mut out = String::new();
     let listen: Vec<_> = config.proxy.listen.iter().map(ToString::to_string).collect();
@@ -286,13 +287,13 @@ pub(super) fn config(config: &Config) -> String {
     out
 }
 
-/// A certificate in one line.
+/// Renders a certificate in one line.
 fn certificate(file: &str, names: &[String], expires: &str) -> String {
     let names = if names.is_empty() { "no name".to_owned() } else { names.join(", ") };
     format!("{file}: {names}, until {expires}")
 }
 
-/// `1234567` as `1,234,567`.
+/// Formats `1234567` as `1,234,567`.
 fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
@@ -305,13 +306,13 @@ fn grouped(n: u64) -> String {
     out
 }
 
-/// Seconds as `12s` or `14m 3s`.
+/// Formats seconds as `12s` or `14m 3s`.
 fn left(seconds: f64) -> String {
     let seconds = seconds.max(0.0).round() as u64;
     if seconds < 60 { format!("{seconds}s") } else { format!("{}m {}s", seconds / 60, seconds % 60) }
 }
 
-/// Evidence from 0.0 to 1.0 as a bar and a figure.
+/// Formats evidence from 0.0 to 1.0 as a bar and a figure.
 fn bar(evidence: f64) -> String {
     let evidence = evidence.clamp(0.0, 1.0);
     let full = (evidence * 10.0).round() as usize;

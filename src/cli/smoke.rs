@@ -27,7 +27,7 @@ pub(super) async fn smoke(args: SmokeArgs, config: Option<&Path>, form: Form) ->
     }
     let config = match (config, config::find(config)) {
         (_, Ok(path)) => Some(reach(&path)?),
-        // A config was neither named nor found, so the defaults hold.
+        // No config was named or found, so the defaults apply.
         (None, Err(_)) => None,
         (Some(_), Err(problems)) => return Err(problems.into()),
     };
@@ -54,7 +54,7 @@ pub(super) async fn smoke(args: SmokeArgs, config: Option<&Path>, form: Form) ->
         }
     })
     .await;
-    // Without a config the head of the ledger's chain is not known.
+    // Without a config, the head of the ledger's chain is not known.
     let alone = || Place { path: PathBuf::from(config::LEDGER), head: None };
     let place = config.map_or_else(alone, |config| Place::new(&config.state.ledger, &config.state.dir));
     if let Err(error) = ledger::append(&place, &line(&test.base, &outcome, &who())) {

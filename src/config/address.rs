@@ -1,19 +1,19 @@
-//! Addresses of upstreams, and networks of clients.
+//! Parses the addresses of upstreams, and the networks of clients.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-/// `host:port`. A name is resolved anew for each connection, so that a changed DNS record is followed.
+/// An address `host:port`. A name is resolved anew for each connection, so that a changed DNS record takes effect.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
     /// An IP address (IPv6 without brackets) or a name.
     pub host: String,
-    /// 1 to 65535.
+    /// A port from 1 to 65535.
     pub port: u16,
 }
 
 impl Address {
-    /// The socket address, where the host is an IP address.
+    /// Returns the socket address, where the host is an IP address.
     pub fn socket(&self) -> Option<SocketAddr> {
         self.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, self.port))
     }
@@ -29,7 +29,7 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// The text is not `host:port`.
+/// The text is not of the form `host:port`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NotAnAddress;
 
@@ -54,12 +54,12 @@ impl FromStr for Address {
 pub struct Cidr {
     /// The network's address.
     pub base: IpAddr,
-    /// Leading bits that count: 0 to 32, or 0 to 128.
+    /// The number of leading bits that are compared: 0 to 32, or 0 to 128.
     pub bits: u8,
 }
 
 impl Cidr {
-    /// Whether `ip` is in the network. An IPv4-mapped IPv6 address is looked at as IPv4.
+    /// Whether `ip` is in the network. An IPv4-mapped IPv6 address is treated as IPv4.
     pub fn contains(&self, ip: IpAddr) -> bool {
         match (self.base, ip.to_canonical()) {
             (IpAddr::V4(base), IpAddr::V4(ip)) => {
@@ -80,7 +80,7 @@ pub struct NotANetwork;
 impl FromStr for Cidr {
     type Err = NotANetwork;
 
-    /// Host bits may be set; they do not count. An IPv4-mapped IPv6 network is one of IPv4.
+    /// Parses a network. Host bits may be set, but are ignored. An IPv4-mapped IPv6 network is treated as IPv4.
     fn from_str(text: &str) -> Result<Self, NotANetwork> {
         let (base, bits) = text.split_once('/').map_or((text, None), |(base, bits)| (base, Some(bits)));
         let base: IpAddr = base.parse().map_err(|_| NotANetwork)?;

@@ -1,21 +1,22 @@
-//! `[service.NAME.preview]` and `[service.NAME.skew_shield]`: what the idle color answers beside the active one.
+//! Holds `[service.NAME.preview]` and `[service.NAME.skew_shield]`: the idle color serves some requests beside the
+//! active one.
 
 use super::section::Section;
 use super::values::globs;
 
-/// `[service.NAME.preview]`: whoever has a pass is answered by the idle color.
+/// `[service.NAME.preview]`: the idle color serves the requests that carry a pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Preview {
-    /// Whether there are passes. Default false.
+    /// Whether passes are issued. Default false.
     pub enabled: bool,
 }
 
-/// `[service.NAME.skew_shield]`: a static file that the active color does not have is asked of the other one.
+/// `[service.NAME.skew_shield]`: a static file that the active color does not have is requested from the other color.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SkewShield {
-    /// Default true.
+    /// Whether the shield is on. Default true.
     pub enabled: bool,
-    /// Globs of files whose content never changes, beside those that have a hash in their names. Empty by default.
+    /// Globs of files whose content never changes, in addition to those with a hash in their names. Empty by default.
     pub paths: Vec<String>,
 }
 

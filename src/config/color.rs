@@ -1,4 +1,4 @@
-//! Reads what a service says of one color: addresses, or the env file that has them.
+//! Reads the config of one color: its addresses, or the env file that holds them.
 
 use std::net::Ipv4Addr;
 use std::ops::Range;
@@ -12,20 +12,20 @@ use super::problem::Problem;
 use super::section::{Section, Value, integer, kind};
 use super::values::path;
 
-/// One color: where it listens, and where that was said.
+/// The addresses of one color, and the file that they come from.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ColorConfig {
-    /// At least one.
+    /// Every color has at least one upstream.
     pub upstreams: Vec<Address>,
-    /// The Compose `.env` the rest was read from.
+    /// The Compose `.env` file from which the other fields were read.
     pub env_file: Option<PathBuf>,
-    /// `COMPOSE_PROJECT_NAME`
+    /// The `COMPOSE_PROJECT_NAME` of the env file.
     pub project: Option<String>,
-    /// `IMAGE_TAG`
+    /// The `IMAGE_TAG` of the env file.
     pub image_tag: Option<String>,
 }
 
-/// A port, an address, a list of addresses, or `{ env_file = … }`.
+/// Reads a port, an address, a list of addresses, or `{ env_file = … }`.
 pub(super) fn color(section: &Section<'_, '_>, key: &'static str, place: &Range<usize>) -> ColorConfig {
     const HELP: &str = "a port, \"10.0.0.7:8001\", a list of addresses, or { env_file = \"deploy/.env.blue\" }";
     let mut color = ColorConfig::default();
@@ -93,7 +93,7 @@ fn env_color(section: &Section<'_, '_>) -> ColorConfig {
     color
 }
 
-/// `HOST_PORT`, with or without an address before it.
+/// Reads `HOST_PORT`, with or without an address before it.
 fn host_port(file: &EnvFile, path: &Path) -> Result<Address, Problem> {
     let Some((text, at)) = file.get("HOST_PORT") else {
         let help = "add HOST_PORT=8000: the port on this machine that Compose publishes for this color";

@@ -1,4 +1,4 @@
-//! `[service.NAME.deploy]`: how `cutover deploy` brings a release into a color.
+//! Holds `[service.NAME.deploy]`, which says how `cutover deploy` brings a release into a color.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,74 +9,76 @@ use super::section::Section;
 use super::values::{path, seconds, words_of};
 use crate::domain::release::Strategy;
 
-/// `[service.NAME.deploy]`
+/// The section `[service.NAME.deploy]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Deploy {
-    /// Default `deploy/docker-compose.yml`.
+    /// The Compose file. Default `deploy/docker-compose.yml`.
     pub compose_file: PathBuf,
-    /// Default blue-green where both colors have an env file, otherwise recreate.
+    /// The strategy. Default blue-green where both colors have an env file, otherwise recreate.
     pub strategy: Strategy,
-    /// What `/version` must say. Default: the image tag.
+    /// The version that `/version` must report. Default: the image tag.
     pub version: ExpectedVersion,
     /// Whether writes are held from the snapshot to the flip. Default false.
     pub freeze: bool,
-    /// What becomes of the old color after the watch. Default: it is stopped.
+    /// Decides what happens to the old color after the watch. Default: it is stopped.
     pub retire: Retire,
-    /// For pulling the image, and for `up`. Default 5 min.
+    /// Limits pulling the image, and `up`. Default 5 min.
     pub up_timeout: Duration,
-    /// From `up` until healthy and ready. Default 2 min.
+    /// Limits the time from `up` until the color is healthy and ready. Default 2 min.
     pub ready_timeout: Duration,
-    /// How long the old color is looked at after a migration. Default 3 s.
+    /// The old color is observed for this long after a migration. Default 3 s.
     pub settle: Duration,
-    /// How long a rehearsal may take to compare enough answers, where `rehearse.share` is above 0. Default 30 s.
+    /// Limits the time that a rehearsal takes to compare enough responses, where `rehearse.share` is above 0. Default
+    /// 30 s.
     pub rehearse: Duration,
-    /// `[service.NAME.deploy.migrate]`
+    /// The section `[service.NAME.deploy.migrate]`.
     pub migrate: Migrate,
-    /// `[service.NAME.deploy.backup]`
+    /// The section `[service.NAME.deploy.backup]`.
     pub backup: Backup,
-    /// `[service.NAME.deploy.hooks]`
+    /// The section `[service.NAME.deploy.hooks]`.
     pub hooks: Hooks,
 }
 
-/// What `/version` of a release must say.
+/// The version that `/version` of a release must report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpectedVersion {
-    /// Its image tag.
+    /// `/version` must report the image tag.
     Tag,
-    /// Anything.
+    /// `/version` may report anything.
     Any,
 }
 
-/// What becomes of the old color once the new one is kept.
+/// Says what happens to the old color once the new one is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retire {
-    /// `docker compose stop`
+    /// `docker compose stop` stops it.
     Stop,
-    /// It goes on running: the way back is one flip.
+    /// It keeps running, so that one flip leads back.
     Keep,
 }
 
-/// `[service.NAME.deploy.migrate]`
+/// The section `[service.NAME.deploy.migrate]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Migrate {
-    /// Run inside `api` of the new color; nothing when empty. Default `flask db upgrade`.
+    /// The command that runs inside `api` of the new color; an empty one runs nothing. Default `flask db upgrade`.
     pub command: Vec<String>,
     /// Whether its failure stops the deploy. Default false.
     pub required: bool,
-    /// Default 10 min.
+    /// Limits the migration. Default 10 min.
     pub timeout: Duration,
 }
 
-/// `[service.NAME.deploy.backup]`
+/// The section `[service.NAME.deploy.backup]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backup {
-    /// Run on this machine; what it writes to its standard output is the snapshot. Nothing when empty, the default.
+    /// The command that runs on this machine; its standard output is the snapshot. It is empty by default, and then
+    /// nothing runs.
     pub command: Vec<String>,
-    /// Default `backups`.
+    /// The folder of the snapshots. Default `backups`.
     pub folder: PathBuf,
-    /// Snapshots of a service that are kept, at least 1. Default 7.
+    /// The number of snapshots of a service that are kept, at least 1. Default 7.
     pub keep: usize,
-    /// Default 30 min.
+    /// Limits the command. Default 30 min.
     pub timeout: Duration,
 }
 
@@ -103,7 +105,7 @@ impl Default for Deploy {
     }
 }
 
-/// Reads the section. `colors` decide whether the strategy is possible.
+/// Reads the section. `colors` decides whether the strategy is possible.
 pub(super) fn deploy(section: &Section<'_, '_>, colors: &[ColorConfig; 2]) -> Deploy {
     let default = Deploy::default();
     let migrate = section.section("migrate");

@@ -1,7 +1,7 @@
-//! A Compose `.env` file: `KEY=value` lines, as `docker compose --env-file` reads them.
+//! Reads a Compose `.env` file: `KEY=value` lines, as `docker compose --env-file` reads them.
 //!
-//! `export`, single and double quotes, escapes in double quotes, `# comments`, CRLF and a byte order mark are
-//! understood. Variables inside values are left as they are: nothing the proxy reads has any.
+//! It understands `export`, single and double quotes, escapes in double quotes, `# comments`, CRLF and a byte order
+//! mark. It does not expand variables inside values, because the values that the proxy reads contain none.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use super::problem::Problem;
 /// The values of a file, each with its place.
 #[derive(Debug, Default)]
 pub struct EnvFile {
-    /// Its content.
+    /// The content of the file.
     pub text: String,
     values: HashMap<String, (String, Range<usize>)>,
 }
@@ -21,7 +21,7 @@ impl EnvFile {
     /// Reads and parses a file.
     ///
     /// # Errors
-    /// It cannot be read, or a line is not `KEY=value`: every such line.
+    /// Fails when the file cannot be read, and reports every line that is not `KEY=value`.
     pub fn load(path: &Path) -> Result<Self, Vec<Problem>> {
         match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(text, path),
@@ -36,7 +36,7 @@ impl EnvFile {
     /// Parses the content of a file.
     ///
     /// # Errors
-    /// Every line that is not `KEY=value`.
+    /// Reports every line that is not `KEY=value`.
     pub fn parse(text: String, path: &Path) -> Result<Self, Vec<Problem>> {
         let mut file = EnvFile::default();
         let mut problems = Vec::new();
@@ -67,13 +67,13 @@ impl EnvFile {
             };
             match value(&rest[value_at..]) {
                 Some((value, place)) => {
-                    // A quoted value may span lines: go on after the line it ends in.
+                    // A quoted value may span lines, so parsing continues after the line in which it ends.
                     let ended = value_at + place.end;
                     let tail = rest[ended..].lines().next().unwrap_or("");
                     if !is_blank_or_comment(tail) {
                         let span = at + ended..at + ended + tail.len();
                         let (what, help) = if place.is_empty() {
-                            // It would run with what is empty to us.
+                            // Compose would run with a value that is empty for this parser.
                             ("Compose takes this comment for the value", "give it a value, or a line of its own")
                         } else {
                             ("something follows the closing quote", "remove it, or put a space and # before it")
@@ -101,18 +101,18 @@ impl EnvFile {
         if problems.is_empty() { Ok(file) } else { Err(problems) }
     }
 
-    /// A value and where it begins; the last one of several. An empty value counts as absent.
+    /// Returns a value and where it begins; the last one counts if there are several. An empty value counts as absent.
     pub fn get(&self, key: &str) -> Option<(&str, usize)> {
         self.values.get(key).map(|(value, at)| (value.as_str(), at.start)).filter(|(value, _)| !value.is_empty())
     }
 
-    /// Every key.
+    /// Returns every key.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.values.keys().map(String::as_str)
     }
 
-    /// The content with another value for `key`, all else byte for byte as it is; a missing key is added at the end.
-    /// `value` must need no quotes.
+    /// Returns the content with another value for `key` and every other byte unchanged; a missing key is added at the
+    /// end. `value` must need no quotes.
     pub fn with(&self, key: &str, value: &str) -> String {
         let mut text = self.text.clone();
         match self.values.get(key) {
@@ -127,7 +127,7 @@ impl EnvFile {
     }
 }
 
-/// What helps against a file that cannot be read.
+/// Returns the remedy for a file that cannot be read.
 fn way_out(error: &std::io::Error, path: &Path) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => {
@@ -144,7 +144,7 @@ fn way_out(error: &std::io::Error, path: &Path) -> String {
     }
 }
 
-/// Whether nothing that counts follows a value.
+/// Whether only blanks or a comment follow a value.
 fn is_blank_or_comment(tail: &str) -> bool {
     tail.trim().is_empty() || (tail.starts_with([' ', '\t']) && tail.trim_start().starts_with('#'))
 }
@@ -155,7 +155,8 @@ fn is_key(key: &str) -> bool {
         && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }
 
-/// Reads a value from the start of `input`: it, and its place with its quotes. `None`: a quote is not closed.
+/// Reads a value from the start of `input`, and returns it with its place, quotes included. `None`: a quote is not
+/// closed.
 fn value(input: &str) -> Option<(String, Range<usize>)> {
     let blank = input.len() - input.trim_start_matches([' ', '\t']).len();
     let body = &input[blank..];

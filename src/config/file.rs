@@ -1,4 +1,4 @@
-//! The config file as a whole: from its tables to a valid [`Config`], or to every problem at once.
+//! Reads the config file as a whole: turns its tables into a valid [`Config`], or into every problem at once.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -13,36 +13,36 @@ use super::tls::tls;
 use super::values::path;
 use crate::tls::Settings;
 
-/// Everything that was configured, valid, with defaults filled in.
+/// The whole configuration; it is valid, and its defaults are filled in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// The file it was read from, absolute. Relative paths in the file are relative to the working directory.
+    /// The absolute path of the file. Relative paths in the file are relative to the working directory.
     pub path: PathBuf,
-    /// `[proxy]`
+    /// The section `[proxy]`.
     pub proxy: Proxy,
-    /// `[tls]`
+    /// The section `[tls]`.
     pub tls: Settings,
-    /// `[admin]`
+    /// The section `[admin]`.
     pub admin: Admin,
-    /// `[state]`
+    /// The section `[state]`.
     pub state: State,
-    /// `[log]`
+    /// The section `[log]`.
     pub log: Log,
-    /// `[service.*]`, by name.
+    /// The sections `[service.*]`, by name.
     pub services: Vec<Service>,
 }
 
-/// Where a config is looked for when none is named, in this order; `$CUTOVER_CONFIG` comes before them.
+/// A config is looked for in these places, in this order, when none is named; `$CUTOVER_CONFIG` comes before them.
 pub const PLACES: [&str; 3] = ["cutover.toml", "config/cutover.toml", "/etc/cutover/cutover.toml"];
 
-/// Where the ledger is when no config says so.
+/// The ledger is here when the config does not say otherwise.
 pub const LEDGER: &str = "deploy/releases.log";
 
 impl Config {
     /// Reads and checks a file.
     ///
     /// # Errors
-    /// Every problem of the file and of the files it names.
+    /// Reports every problem of the file and of the files it names.
     pub fn load(path: &Path) -> Result<Self, Problems> {
         Config::parse(&text_of(path)?, path)
     }
@@ -50,7 +50,7 @@ impl Config {
     /// Checks `text`, the content of `path`.
     ///
     /// # Errors
-    /// As [`Config::load`].
+    /// Fails like [`Config::load`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, Problems> {
         match read(text, path, Reader::Proxy) {
             (Some(config), problems) if problems.is_empty() => Ok(config),
@@ -58,11 +58,11 @@ impl Config {
         }
     }
 
-    /// For a client of a running proxy, which may well run although its file has been broken since: whatever can be
-    /// read of it, and its problems. Certificates and keys are not read.
+    /// Reads the config for a client of a running proxy. The proxy may run well although its file has been broken
+    /// since, so this returns whatever can be read of the file, and its problems. Certificates and keys are not read.
     ///
     /// # Errors
-    /// There is nothing to be read: no file, or no TOML in it.
+    /// Fails when there is nothing to read: the file is missing, or it is not TOML.
     pub fn load_for_client(path: &Path) -> Result<(Self, Option<Problems>), Problems> {
         match read(&text_of(path)?, path, Reader::Client) {
             (Some(config), problems) if problems.is_empty() => Ok((config, None)),
@@ -79,12 +79,12 @@ fn text_of(path: &Path) -> Result<String, Problems> {
     })
 }
 
-/// The file to load: the one named on the command line, else `$CUTOVER_CONFIG`, else the first of [`PLACES`].
+/// Returns the file to load: the one named on the command line, else `$CUTOVER_CONFIG`, else the first of [`PLACES`].
 ///
 /// # Errors
-/// There is none; the problem says where it was looked for.
+/// Fails when no file is found; the problem says which places were searched.
 pub fn find(named: Option<&Path>) -> Result<PathBuf, Problems> {
-    // A variable that is empty is one that was not set, as for every shell.
+    // An empty variable counts as unset, as it does for shells.
     let from_environment = || std::env::var_os("CUTOVER_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
     if let Some(path) = named.map(Path::to_owned).or_else(from_environment) {
         return Ok(path);
@@ -99,11 +99,11 @@ pub fn find(named: Option<&Path>) -> Result<PathBuf, Problems> {
 /// `[admin]`: the API, `/metrics` and the dashboard.
 #[derive(Clone, PartialEq)]
 pub struct Admin {
-    /// Default `127.0.0.1:9900`.
+    /// The listen address. Default `127.0.0.1:9900`.
     pub listen: SocketAddr,
     /// The content of `token_file`, without its line end; required when `listen` is not loopback.
     pub token: Option<String>,
-    /// A unix socket, mode 0600; none by default.
+    /// The path of a unix socket with mode 0600; none by default.
     pub socket: Option<PathBuf>,
 }
 
@@ -117,21 +117,21 @@ impl std::fmt::Debug for Admin {
     }
 }
 
-/// `[state]`: what survives a restart.
+/// The section `[state]`: the files that survive a restart.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
-    /// Default `state`.
+    /// The state folder. Default `state`.
     pub dir: PathBuf,
-    /// Default [`LEDGER`].
+    /// The ledger file. Default [`LEDGER`].
     pub ledger: PathBuf,
 }
 
-/// `[log]`
+/// The section `[log]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Log {
-    /// One line per request; off by default.
+    /// The form of the access log, which has one line per request; off by default.
     pub access: AccessLog,
-    /// Where access lines go; standard output by default.
+    /// The file of the access log; standard output by default.
     pub access_file: Option<PathBuf>,
 }
 
@@ -142,12 +142,12 @@ pub enum AccessLog {
     Off,
     /// One JSON object per line.
     Json,
-    /// The Apache/nginx "combined" form, with our fields behind it.
+    /// The Apache/nginx "combined" form is used, with fields of the proxy's own behind it.
     Combined,
 }
 
-/// Parses `text`, the content of `path`: what could be made of it, with defaults in place of what is wrong, and every
-/// problem of the file and of the files it names. `None` when it is not TOML.
+/// Parses `text`, the content of `path`. Returns the config, with defaults in place of wrong values, and every problem
+/// of the file and of the files it names. The config is `None` when the text is not TOML.
 fn read(text: &str, path: &Path, reader: Reader) -> (Option<Config>, Vec<Problem>) {
     let source = Source { path, text, reader, problems: Default::default() };
     let table = match DeTable::parse(text) {

@@ -1,24 +1,25 @@
-//! `[service.NAME.freeze]`: what holding requests may cost.
+//! Holds `[service.NAME.freeze]`, which limits the cost of holding requests.
 
 use std::time::Duration;
 
 use super::section::Section;
 use super::values::seconds;
 
-/// `[service.NAME.freeze]`
+/// The section `[service.NAME.freeze]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Freeze {
-    /// For each request; past it 503. Default 30 s.
+    /// Limits how long each request is held; after it the request gets 503. Default 30 s.
     pub hold: Duration,
-    /// For the whole freeze, whoever renews it. Default 5 min.
+    /// Limits the whole freeze, no matter how often it is renewed. Default 5 min.
     pub max: Duration,
-    /// Requests held at once; one more is 503. Default 4,096.
+    /// Limits the requests that are held at once; one more gets 503. Default 4,096.
     pub max_requests: usize,
-    /// Bytes of memory that held requests may take together, at least 1 MiB; one more request is 503. Default 64 MiB.
+    /// Limits the memory of all held requests together, at least 1 MiB; one more request gets 503. Default 64 MiB.
     pub max_bytes: u64,
-    /// How long a freeze waits for what is in flight already. Default 5 s; 0 s: not at all.
+    /// A freeze waits this long for the requests already in flight. Default 5 s; with 0 s it does not wait.
     pub finish: Duration,
-    /// Over how long the held requests are let go, in the order in which they came. Default 500 ms; 0 s: all at once.
+    /// The held requests are released over this time, in the order in which they came. Default 500 ms; with 0 s all at
+    /// once.
     pub release_spread: Duration,
 }
 

@@ -6,15 +6,15 @@ use super::section::Section;
 use super::values::{seconds, words_of};
 use crate::domain::release::HookPoint;
 
-/// `[service.NAME.deploy.hooks]`
+/// The section `[service.NAME.deploy.hooks]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hooks {
     /// The program of each point with its arguments, in the order of [`HookPoint::ALL`]; empty where there is none.
     pub commands: [Vec<String>; HookPoint::ALL.len()],
-    /// The points whose failure stops the deploy; that of others is only reported. Default: `confirm_backup` and
-    /// `freeze`.
+    /// The points whose failure stops the deploy; a failure at any other point is only reported. Default:
+    /// `confirm_backup` and `freeze`.
     pub required: Vec<HookPoint>,
-    /// How long each program may take. Default 1 min.
+    /// Limits the time of each program. Default 1 min.
     pub timeout: Duration,
 }
 

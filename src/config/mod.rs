@@ -1,4 +1,4 @@
-//! The valid configuration: what the rest of the program reads.
+//! Holds the valid configuration, which the rest of the program reads.
 //!
 //! `section` reads the file's tables with their places; each section has a file with its types and its reader, and
 //! `file` puts them together into a [`Config`], or into every problem at once.

@@ -1,19 +1,20 @@
-//! `[service.NAME.monitor]`: what `cutover monitor` looks at beside the proxy and the colors' own containers.
+//! Holds `[service.NAME.monitor]`, which lists what `cutover monitor` checks beside the proxy and the colors' own
+//! containers.
 
 use super::section::Section;
 
-/// `[service.NAME.monitor]`
+/// The section `[service.NAME.monitor]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Monitor {
-    /// A larger share of failed requests is too many; from 0 to 1. Default 0.05.
+    /// A larger share of failed requests is reported; from 0 to 1. Default 0.05.
     pub max_error_rate: f64,
-    /// More of its limit of memory, from 0 to 1, is too much for a container. Default 0.9.
+    /// A container that uses a larger share of its memory limit is reported; from 0 to 1. Default 0.9.
     pub max_memory: f64,
-    /// Compose projects of what the service depends on; every container in them must be well. Empty by default.
+    /// The Compose projects on which the service depends; every container in them must be well. Empty by default.
     pub projects: Vec<String>,
-    /// `http://…` that must answer below 500, or `tcp://host:port` that must take a connection. Empty by default.
+    /// URLs that must respond: `http://…` below 500, and `tcp://host:port` must accept a connection. Empty by default.
     pub urls: Vec<String>,
-    /// `http://…` of the Prometheus that is asked for firing alerts.
+    /// The `http://…` URL of the Prometheus that is queried for firing alerts.
     pub prometheus: Option<String>,
 }
 

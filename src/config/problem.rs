@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: where, what, and a way out. All of it at once.
+//! Describes the problems of a configuration, all at once: each has its place, its message and a remedy.
 
 use std::fmt;
 use std::ops::Range;
@@ -6,25 +6,25 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-/// One thing that is wrong.
+/// One problem of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// The file it is in.
+    /// The file that contains the problem.
     pub file: PathBuf,
-    /// From 1; 0 where the whole file is meant.
+    /// The line, from 1; it is 0 where the problem concerns the whole file.
     pub line: usize,
-    /// From 1, in characters.
+    /// The column, from 1, in characters.
     pub column: usize,
-    /// The line itself.
+    /// The text of the line.
     pub source: String,
-    /// What is wrong.
+    /// Says what is wrong.
     pub message: String,
-    /// A way out.
+    /// Says how to fix it.
     pub help: String,
 }
 
 impl Problem {
-    /// A problem with a whole file.
+    /// Describes a problem with a whole file.
     pub fn with_file(file: &Path, message: impl Into<String>, help: impl Into<String>) -> Self {
         Problem {
             file: file.to_owned(),
@@ -36,7 +36,7 @@ impl Problem {
         }
     }
 
-    /// A problem with a span of bytes of `text`, the content of `file`.
+    /// Describes a problem with a span of bytes of `text`, the content of `file`.
     pub fn at(
         file: &Path,
         text: &str,
@@ -69,7 +69,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong, in the order of the file. At least one.
+/// Every problem, in the order of the file; there is at least one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problems(pub Vec<Problem>);
 

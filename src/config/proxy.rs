@@ -1,4 +1,4 @@
-//! `[proxy]` and `[proxy.http2]`: the listeners, and what is asked of clients.
+//! Holds `[proxy]` and `[proxy.http2]`: the listeners, and the limits that clients must keep.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -9,67 +9,71 @@ use super::address::Cidr;
 use super::section::{Section, integer};
 use super::values::{addresses, networks, seconds};
 
-/// `[proxy]`: the listeners and what is asked of clients.
+/// The section `[proxy]`: the listeners, and the limits that clients must keep.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Proxy {
-    /// Plain HTTP. Default `0.0.0.0:8080`.
+    /// The addresses for plain HTTP. Default `0.0.0.0:8080`.
     pub listen: Vec<SocketAddr>,
-    /// HTTP over TLS; none by default.
+    /// The addresses for HTTP over TLS; none by default.
     pub listen_tls: Vec<SocketAddr>,
-    /// The port that plain requests are redirected to; `None` by default: they are served.
+    /// The port that plain requests are redirected to. By default it is `None`, and plain requests are served.
     pub redirect_to_tls: Option<u16>,
-    /// Worker threads, at least 1; a configured 0 has become the number of cores.
+    /// The number of worker threads, at least 1; a configured 0 has become the number of cores.
     pub workers: usize,
-    /// Peers whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are believed; nobody by default.
+    /// The peers whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are trusted; none by default.
     pub trusted_proxies: Vec<Cidr>,
-    /// Peers whose connections must begin with a header of the PROXY protocol; nobody by default.
+    /// The peers whose connections must begin with a PROXY header; none by default.
     pub proxy_protocol_from: Vec<Cidr>,
-    /// A client's request head, from its first byte. Default 10 s.
+    /// Limits the time for a client's request head, from its first byte. Default 10 s.
     pub header_timeout: Duration,
-    /// Silence within a client's body. Default 30 s.
+    /// Limits a pause within a client's body. Default 30 s.
     pub body_timeout: Duration,
-    /// Between requests on a kept connection. Default 75 s.
+    /// Limits the idle time between requests on a kept connection. Default 75 s.
     pub idle_timeout: Duration,
-    /// Default 30 s.
+    /// Limits a shutdown. Default 30 s.
     pub shutdown_timeout: Duration,
-    /// Client connections at once; one more is answered 503 and closed. Default 16,384.
+    /// Limits the client connections at once; one more gets 503 and is closed. Default 16,384.
     pub max_connections: usize,
-    /// Client connections of one address at once, of one /64 of IPv6; one more is closed. Default 0: no limit.
+    /// Limits the connections at once from one client address, or one /64 of IPv6; one more is closed. Default 0: no
+    /// limit.
     pub max_connections_per_client: usize,
-    /// Requests on one client connection; the last answer closes it. Default 0: no limit.
+    /// Limits the requests on one client connection; the last response closes it. Default 0: no limit.
     pub max_requests_per_connection: u64,
-    /// Bytes per second that a request body must come with, over `body_timeout`. Default 128; 0: no limit.
+    /// The rate in bytes per second that a request body must keep, measured over `body_timeout`. Default 128; 0: no
+    /// limit.
     pub min_body_rate: u64,
-    /// Bytes per second that a client must read an answer with that waits for it, over `idle_timeout`. Default 128; 0:
-    /// no limit.
+    /// The rate in bytes per second at which a client must read a waiting response, measured over `idle_timeout`.
+    /// Default 128; 0: no limit.
     pub min_read_rate: u64,
-    /// Request line and headers together, and trailers; more is 431. Default 64 KiB.
+    /// Limits the request line and headers together, and the trailers; more gets 431. Default 64 KiB.
     pub max_header_bytes: usize,
-    /// A request body; more is 413. Default 0: no limit.
+    /// Limits a request body; more gets 413. Default 0: no limit.
     pub max_body_bytes: u64,
-    /// Whether requests and answers are forwarded with `Via: 1.1 cutover` (RFC 9110 7.6.3). Default true.
+    /// Whether requests and responses are forwarded with `Via: 1.1 cutover` (RFC 9110 7.6.3). Default true.
     pub via: bool,
-    /// `[proxy.http2]`
+    /// The section `[proxy.http2]`.
     pub http2: Http2,
 }
 
 impl Proxy {
-    /// Whether connections of `peer` begin with a header of the PROXY protocol.
+    /// Whether connections of `peer` begin with a PROXY header.
     pub fn is_announced(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
         self.proxy_protocol_from.iter().any(|network| network.contains(peer))
     }
 }
 
-/// `[proxy.http2]`: HTTP/2 from clients. Its heads, bodies and silences have the limits of every request.
+/// The section `[proxy.http2]`: HTTP/2 from clients. The limits on heads, bodies and idle time apply as to every
+/// request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Http2 {
-    /// Whether it is spoken: over TLS where the client asks for it, without where it begins with it. Default true.
+    /// Whether HTTP/2 is served: over TLS where the client negotiates it, and over plain TCP where the client begins
+    /// with it. Default true.
     pub enabled: bool,
-    /// Requests at once on one connection. Default 128.
+    /// Limits the concurrent requests on one connection. Default 128.
     pub max_streams: u32,
-    /// Requests that a client may cancel at once, or make us break off by its mistakes; a tenth of that each second
-    /// after it. One more ends the connection. Default 200.
+    /// Limits the requests that a client may cancel at once, or make the proxy reset by its errors; each second a tenth
+    /// of the limit is added again. One more ends the connection. Default 200.
     pub max_resets: u32,
 }
 
@@ -126,7 +130,7 @@ fn http2(section: &Section<'_, '_>) -> Http2 {
     http2
 }
 
-/// `true`, or the port that clients reach us at where that is another than the one we listen on.
+/// Reads `true`, or the port at which clients reach the proxy where that differs from the listen port.
 fn redirect_to_tls(section: &Section<'_, '_>, listen_tls: &[SocketAddr]) -> Option<u16> {
     const KEY: &str = "redirect_to_tls";
     let value = section.get(KEY)?;

@@ -1,28 +1,30 @@
-//! `[service.NAME.rehearse]`: what is copied to the idle color before a flip, and what is compared.
+//! Holds `[service.NAME.rehearse]`, which selects the requests that are copied to the idle color and the fields that
+//! are compared.
 
 use std::time::Duration;
 
 use super::section::{Section, Value};
 use super::values::globs;
 
-/// `[service.NAME.rehearse]`: before a flip, live safe requests are copied to the idle color, and the answers compared.
+/// `[service.NAME.rehearse]`: before a flip, live safe requests are copied to the idle color, and the responses are
+/// compared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rehearse {
-    /// Of GET and HEAD requests, 0.0 to 1.0. Default 0.0: off.
+    /// The share of GET and HEAD requests that is copied, 0.0 to 1.0. Default 0.0: off.
     pub share: f64,
-    /// Copies per second at most. Default 10.
+    /// Limits the copies per second. Default 10.
     pub rate: u32,
-    /// For each answer to a copy, to its last byte. Default 5 s.
+    /// Limits the time of each response to a copy, to its last byte. Default 5 s.
     pub timeout: Duration,
-    /// Globs of the paths that are copied; empty (the default): every path.
+    /// Globs of the paths that are copied; empty (the default) means every path.
     pub allow: Vec<String>,
-    /// Globs of the paths that are not. Empty by default.
+    /// Globs of the paths that are not copied. Empty by default.
     pub deny: Vec<String>,
-    /// Headers that are compared, in lower case. Default `content-type`, `location`, `cache-control`.
+    /// The headers that are compared, in lower case. Default `content-type`, `location`, `cache-control`.
     pub headers: Vec<String>,
-    /// The share of differing answers that still lets a flip through. Default 0.01.
+    /// The share of differing responses up to which a flip is allowed. Default 0.01.
     pub max_differences: f64,
-    /// Fewer comparisons refuse no flip. Default 20.
+    /// A flip is not refused before this many comparisons. Default 20.
     pub min_requests: u64,
 }
 

@@ -1,6 +1,6 @@
-//! One table of the file while it is read: each key is asked for once, and what nobody asked for is unknown.
+//! Reads one table of the file: each key is asked for once, and a key that is never asked for is unknown.
 //!
-//! A value that is wrong becomes a problem and its default is used, so that reading goes on and finds the rest.
+//! A wrong value becomes a problem and its default is used, so that reading continues and finds the other problems.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -16,48 +16,48 @@ use super::units;
 /// A value with its place in the file.
 pub type Value<'i> = Spanned<DeValue<'i>>;
 
-/// Who reads a config.
+/// Says for whom a config is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reader {
-    /// The proxy, or whoever checks what it would say.
+    /// The proxy reads it, or a check of what the proxy would report.
     Proxy,
-    /// A client of a running one. It needs no certificates, and often may not read their keys.
+    /// A client of a running proxy reads it. It needs no certificates, and often has no permission to read their keys.
     Client,
 }
 
-/// The file being read, and what was found wrong with it.
+/// The file that is being read, and the problems found in it.
 pub struct Source<'a> {
-    /// Its path, for the problems.
+    /// The path, for the problems.
     pub path: &'a Path,
-    /// Its content.
+    /// The content of the file.
     pub text: &'a str,
-    /// Who reads it.
+    /// The reader of the file.
     pub reader: Reader,
-    /// Found so far.
+    /// The problems found so far.
     pub problems: RefCell<Vec<Problem>>,
 }
 
 impl Source<'_> {
-    /// Notes a problem.
+    /// Records a problem.
     pub fn problem(&self, span: Range<usize>, message: impl Into<String>, help: impl Into<String>) {
         self.problems.borrow_mut().push(Problem::at(self.path, self.text, span, message, help));
     }
 }
 
-/// One table.
+/// One table of the file.
 pub struct Section<'a, 'i> {
-    /// The file.
+    /// The file of the table.
     pub source: &'a Source<'a>,
-    /// Its dotted name, empty for the top.
+    /// The dotted name, empty for the top level.
     pub name: String,
-    /// Where it is.
+    /// The place of the table.
     pub span: Range<usize>,
     table: Option<&'a DeTable<'i>>,
     asked: RefCell<Vec<&'static str>>,
 }
 
 impl<'a, 'i> Section<'a, 'i> {
-    /// The top of the file.
+    /// Returns the top level of the file.
     pub fn top(source: &'a Source<'a>, table: &'a Spanned<DeTable<'i>>) -> Self {
         Section::new(source, String::new(), table.span(), Some(table.get_ref()))
     }
@@ -66,7 +66,7 @@ impl<'a, 'i> Section<'a, 'i> {
         Section { source, name, span, table, asked: RefCell::default() }
     }
 
-    /// A table in this one; empty if it is not there.
+    /// Returns a table inside this one; it is empty if it is absent.
     pub fn section(&self, key: &'static str) -> Section<'a, 'i> {
         let name = self.dotted(key);
         match self.get(key) {
@@ -75,7 +75,7 @@ impl<'a, 'i> Section<'a, 'i> {
         }
     }
 
-    /// `value` as a table called `name`.
+    /// Returns `value` as a table called `name`.
     pub fn table_of(&self, name: String, value: &'a Value<'i>) -> Section<'a, 'i> {
         let table = match value.get_ref() {
             DeValue::Table(table) => Some(table),
@@ -88,24 +88,24 @@ impl<'a, 'i> Section<'a, 'i> {
         Section::new(self.source, name, value.span(), table)
     }
 
-    /// Every entry, for tables whose keys are names. No key is unknown then.
+    /// Returns every entry, for tables whose keys are names. No key is unknown then.
     pub fn entries(&self) -> Vec<(&'a str, Range<usize>, &'a Value<'i>)> {
         let entries = self.table.into_iter().flat_map(|table| table.iter());
         entries.map(|(key, value)| (key.get_ref().as_ref(), key.span(), value)).collect()
     }
 
-    /// The value of a key.
+    /// Returns the value of a key.
     pub fn get(&self, key: &'static str) -> Option<&'a Value<'i>> {
         self.asked.borrow_mut().push(key);
         self.table?.get(key)
     }
 
-    /// `section.key`
+    /// Returns the name `section.key`.
     pub fn dotted(&self, key: &str) -> String {
         if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
     }
 
-    /// Notes a problem with `value`, the value of `key`.
+    /// Records a problem with `value`, the value of `key`.
     pub fn problem(&self, key: &str, value: &Value<'_>, message: &str, help: impl Into<String>) {
         self.source.problem(value.span(), format!("{} {message}", self.dotted(key)), help);
     }
@@ -115,7 +115,7 @@ impl<'a, 'i> Section<'a, 'i> {
         self.problem(key, value, &message, format!("for example `{key} = {example}`"));
     }
 
-    /// One of a few words; the first is the default.
+    /// Reads one of a few words; the first is the default.
     pub fn word<T: Copy, const N: usize>(&self, key: &'static str, words: [(&str, T); N]) -> T {
         let (default, meaning) = words[0];
         let Some((text, value)) = self.string(key, &format!("{default:?}")) else { return meaning };
@@ -127,7 +127,7 @@ impl<'a, 'i> Section<'a, 'i> {
         meaning
     }
 
-    /// A string.
+    /// Reads a string.
     pub fn string(&self, key: &'static str, example: &str) -> Option<(&'a str, &'a Value<'i>)> {
         let value = self.get(key)?;
         match value.get_ref() {
@@ -139,7 +139,7 @@ impl<'a, 'i> Section<'a, 'i> {
         }
     }
 
-    /// A list of strings; a single string is a list of one.
+    /// Reads a list of strings; a single string is a list of one.
     pub fn strings(&self, key: &'static str, example: &str) -> Option<Vec<(&'a str, &'a Value<'i>)>> {
         let value = self.get(key)?;
         let members = match value.get_ref() {
@@ -160,7 +160,7 @@ impl<'a, 'i> Section<'a, 'i> {
         Some(members.iter().filter_map(text).collect())
     }
 
-    /// A whole number within `range`.
+    /// Reads a whole number within `range`.
     pub fn integer(&self, key: &'static str, range: std::ops::RangeInclusive<u64>, default: u64) -> u64 {
         let Some(value) = self.get(key) else { return default };
         let number = match value.get_ref() {
@@ -180,7 +180,7 @@ impl<'a, 'i> Section<'a, 'i> {
         }
     }
 
-    /// A number within `range`, with or without a fraction.
+    /// Reads a number within `range`, with or without a fraction.
     pub fn fraction(&self, key: &'static str, range: std::ops::RangeInclusive<f64>, default: f64) -> f64 {
         let Some(value) = self.get(key) else { return default };
         let number = match value.get_ref() {
@@ -201,7 +201,7 @@ impl<'a, 'i> Section<'a, 'i> {
         }
     }
 
-    /// `true` or `false`.
+    /// Reads `true` or `false`.
     pub fn boolean(&self, key: &'static str, default: bool) -> bool {
         match self.get(key) {
             None => default,
@@ -215,7 +215,7 @@ impl<'a, 'i> Section<'a, 'i> {
         }
     }
 
-    /// A duration above zero.
+    /// Reads a duration above zero.
     pub fn duration(&self, key: &'static str, default: Duration) -> Duration {
         match (self.duration_or_zero(key, default), self.get(key)) {
             (Some(Duration::ZERO), Some(value)) => {
@@ -227,7 +227,7 @@ impl<'a, 'i> Section<'a, 'i> {
         }
     }
 
-    /// A duration that may be zero; `None` where it is malformed (which is noted).
+    /// Reads a duration that may be zero; `None` where it is malformed, which is recorded as a problem.
     pub fn duration_or_zero(&self, key: &'static str, default: Duration) -> Option<Duration> {
         let Some(value) = self.get(key) else { return Some(default) };
         match value.get_ref() {
@@ -251,7 +251,7 @@ impl<'a, 'i> Section<'a, 'i> {
         }
     }
 
-    /// A number of bytes: an integer, or a string with KiB, MiB or GiB (or kB, MB, GB).
+    /// Reads a number of bytes: an integer, or a string with KiB, MiB or GiB (or kB, MB, GB).
     pub fn bytes(&self, key: &'static str, default: u64) -> u64 {
         let Some(value) = self.get(key) else { return default };
         let bytes = match value.get_ref() {
@@ -265,7 +265,7 @@ impl<'a, 'i> Section<'a, 'i> {
         })
     }
 
-    /// Notes every key that nobody asked for.
+    /// Records a problem for every key that was never asked for.
     pub fn refuse_unknown(&self) {
         let asked = self.asked.borrow();
         for (key, span, _) in self.entries() {
@@ -291,12 +291,12 @@ fn similarity(a: &str, b: &str) -> f64 {
     strsim::jaro_winkler(a, b)
 }
 
-/// An integer that fits; TOML's may be written with another radix.
+/// Parses an integer, where it fits; in TOML it may have another radix.
 pub fn integer(digits: &str, radix: u32) -> Option<i64> {
     i64::from_str_radix(digits, radix).ok()
 }
 
-/// What a value is, in words.
+/// Names the type of a value.
 pub fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",

@@ -1,4 +1,4 @@
-//! `[service.NAME]`: one application behind the proxy.
+//! Holds `[service.NAME]`, the config of one application behind the proxy.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -21,91 +21,93 @@ use crate::http_client::Protocol;
 use crate::http_client::grpc::SERVICE_BYTES_MAX;
 use crate::proxy_protocol::Version as ProxyProtocol;
 
-/// `[service.NAME]`: one application behind the proxy.
+/// The section `[service.NAME]`: one application behind the proxy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
-    /// `[a-z0-9][a-z0-9_-]*`, at most 63 bytes.
+    /// The name, `[a-z0-9][a-z0-9_-]*`, at most 63 bytes.
     pub name: String,
-    /// Lower case, without port; `*.example.com` stands for any one or more labels before it. Empty: every other host.
+    /// The hosts in lower case, without port; `*.example.com` stands for one or more labels before it. Empty: every
+    /// other host.
     pub hosts: Vec<String>,
-    /// Starts with `/`. Matches whole segments: `/api` takes `/api` and `/api/x`, not `/apix`.
+    /// The prefix starts with `/` and matches whole segments: `/api` takes `/api` and `/api/x`, not `/apix`.
     pub path_prefix: String,
-    /// The active color as the file has it; see "Who decides the color" in the docs.
+    /// The active color in the file; see "Who decides the color" in the docs.
     pub active: Color,
-    /// Indexed by [`Color::index`].
+    /// The colors, indexed by [`Color::index`].
     pub colors: [ColorConfig; 2],
-    /// `[service.NAME.upstream]`
+    /// The section `[service.NAME.upstream]`.
     pub upstream: Upstream,
-    /// `[service.NAME.health]`
+    /// The section `[service.NAME.health]`.
     pub health: Health,
-    /// `[service.NAME.watch]`
+    /// The section `[service.NAME.watch]`.
     pub watch: Watch,
-    /// `[service.NAME.replay]`
+    /// The section `[service.NAME.replay]`.
     pub replay: Replay,
-    /// `[service.NAME.rehearse]`
+    /// The section `[service.NAME.rehearse]`.
     pub rehearse: Rehearse,
-    /// `[service.NAME.preview]`
+    /// The section `[service.NAME.preview]`.
     pub preview: Preview,
-    /// `[service.NAME.skew_shield]`
+    /// The section `[service.NAME.skew_shield]`.
     pub skew_shield: SkewShield,
-    /// `[service.NAME.drain]`
+    /// The section `[service.NAME.drain]`.
     pub drain: Drain,
-    /// `[service.NAME.freeze]`
+    /// The section `[service.NAME.freeze]`.
     pub freeze: Freeze,
-    /// `[service.NAME.deploy]`
+    /// The section `[service.NAME.deploy]`.
     pub deploy: Deploy,
-    /// `[service.NAME.monitor]`
+    /// The section `[service.NAME.monitor]`.
     pub monitor: Monitor,
 }
 
-/// `[service.NAME.upstream]`
+/// The section `[service.NAME.upstream]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
-    /// For all attempts of one request together. Default 1 s.
+    /// Limits the time of all attempts to connect for one request together. Default 1 s.
     pub connect_timeout: Duration,
-    /// Silence before or within an answer. Default 60 s.
+    /// Limits a pause before or within a response. Default 60 s.
     pub response_timeout: Duration,
-    /// How long an unused connection is kept. Default 4 s: under the 5 s after which Node closes it.
+    /// An unused connection is kept for this long. Default 4 s, which is below the 5 s after which Node closes it.
     pub idle_timeout: Duration,
-    /// What the application speaks. Default HTTP/1.
+    /// The protocol of the application. Default HTTP/1.
     pub protocol: Protocol,
-    /// Whether connections begin with a header of the PROXY protocol. Default none. Only with HTTP/1.
+    /// The PROXY header with which connections begin. Default none. It is only possible with HTTP/1.
     pub proxy_protocol: Option<ProxyProtocol>,
 }
 
-/// `[service.NAME.health]`
+/// The section `[service.NAME.health]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Health {
-    /// Default `/readyz`.
+    /// The path of the probe. Default `/readyz`.
     pub path: String,
-    /// How the application is asked. Default as requests are: `upstream.protocol`.
+    /// The kind of the probe. By default it uses the protocol of requests, `upstream.protocol`.
     pub check: Check,
-    /// As `upstream.proxy_protocol`: the connections are our own, and say so.
+    /// The version of the PROXY header, as in `upstream.proxy_protocol`; a probe's header says that the connection is
+    /// the proxy's own.
     pub proxy_protocol: Option<ProxyProtocol>,
-    /// Default 1 s.
+    /// The time between probes. Default 1 s.
     pub interval: Duration,
-    /// Default 2 s; a probe that is still running when the next is due delays it.
+    /// Limits a probe. Default 2 s; a probe that is still running when the next is due delays it.
     pub timeout: Duration,
-    /// Successes in a row that make an upstream ready. Default 2.
+    /// An upstream becomes ready after this many successes in a row. Default 2.
     pub rise: u32,
-    /// Failures in a row that make it not ready. Default 3.
+    /// An upstream stops being ready after this many failures in a row. Default 3.
     pub fall: u32,
 }
 
-/// How an application is asked whether it is ready.
+/// Says how the proxy checks whether an application is ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// GET, over this.
+    /// The probe is a GET over this protocol.
     Http(Protocol),
-    /// `Check` of grpc.health.v1 for this service of it; empty asks for the server as a whole. At most
-    /// [`crate::http_client::grpc::SERVICE_BYTES_MAX`] bytes.
+    /// The probe calls `Check` of grpc.health.v1 for this service of the application; an empty name means the server as
+    /// a whole. The name has at most [`crate::http_client::grpc::SERVICE_BYTES_MAX`] bytes.
     Grpc(String),
 }
 
-/// `[service.NAME.drain]`
+/// The section `[service.NAME.drain]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Drain {
-    /// Past it what is still in flight on the old color is cut. Default 30 s.
+    /// After this time, requests that are still in flight on the old color are cut. Default 30 s.
     pub timeout: Duration,
 }
 
@@ -146,7 +148,7 @@ pub(super) fn services(top: &Section<'_, '_>, proxy: &Proxy) -> Vec<Service> {
     services
 }
 
-/// Whether a connection to `address` would come back to this proxy.
+/// Whether a connection to `address` would lead back to this proxy.
 fn is_own(proxy: &Proxy, address: &Address) -> bool {
     address.socket().is_some_and(|upstream| {
         let reaches = |listen: &SocketAddr| {
@@ -237,7 +239,7 @@ fn active(section: &Section<'_, '_>) -> Color {
     })
 }
 
-/// What is spoken with the application, and what stands in front of it.
+/// Reads the protocol of the application, and the PROXY header in front of it.
 fn spoken(section: &Section<'_, '_>) -> (Protocol, Option<ProxyProtocol>) {
     const KEY: &str = "proxy_protocol";
     let protocol = section.word("protocol", [("http1", Protocol::Http1), ("h2c", Protocol::H2c)]);

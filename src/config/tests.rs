@@ -1,4 +1,4 @@
-//! Facts about what is accepted, and where problems are seen.
+//! Tests which configs are accepted, and where problems are reported.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +17,7 @@ fn shipped(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// `(line, column, message)` of each problem.
+/// Returns `(line, column, message)` of each problem.
 fn problems(text: &str) -> Vec<(usize, usize, String)> {
     let problems = parse(text).expect_err("a config with problems").0;
     problems.into_iter().map(|p| (p.line, p.column, p.message)).collect()
@@ -67,7 +67,7 @@ fn the_full_file_says_the_defaults() {
 #[test]
 fn every_key_is_in_the_full_file_and_in_the_docs() {
     let (full, docs) = (shipped("config/cutover.toml"), shipped("docs/configuration.md"));
-    // Whatever reading asks for is a key.
+    // Every key that a reader asks for is a known key.
     let asked: Vec<String> = (shipped("src/config/read.rs") + &shipped("src/config/deploy.rs"))
         .split(['(', ' ', '\n'])
         .filter_map(|word| word.strip_prefix('"')?.split_once("\",").map(|(key, _)| key.to_owned()))

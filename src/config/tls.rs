@@ -1,4 +1,4 @@
-//! `[tls]`: the table, and the certificate files it names.
+//! Reads the table `[tls]` and the certificate files it names.
 
 use std::path::Path;
 
@@ -8,20 +8,21 @@ use super::section::{Reader, Section, Value, kind};
 use super::values::{path, seconds};
 use crate::tls::{Acme, Challenge, ClientCertificates, Clients, Identity, Settings, UnknownName, Unusable};
 
-/// How one certificate is written.
+/// An example of how one certificate is written.
 const CERTIFICATE: &str = "{ cert = \"/etc/cutover/example.com.pem\", key = \"/etc/cutover/example.com.key\" }";
 
-/// Let's Encrypt, and its rehearsal room: certificates that nobody trusts, and generous limits.
+/// The directories of Let's Encrypt: production, and staging, whose certificates nobody trusts and whose limits are
+/// generous.
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 const STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
 
-/// Reads the table and every file it names. `listen_tls` is the key of `[proxy]` that needs them, `state` the folder in
-/// which ordered certificates are, `http2` whether that is spoken there.
+/// Reads the table and every file it names. `listen_tls` is the key of `[proxy]` that needs them, `state` the folder of
+/// ordered certificates, and `http2` says whether HTTP/2 is served there.
 pub fn tls(section: &Section<'_, '_>, listen_tls: Option<&Value<'_>>, state: &Path, http2: bool) -> Settings {
     let acme = section.get("acme").and_then(|_| acme(&section.section("acme"), listen_tls.is_some(), state));
     let ordered = acme.iter().filter(|_| reads_files(section)).flat_map(|acme| {
         let files = acme.domains.iter().map(|domain| acme.files(domain));
-        // One that is missing or unusable is ordered.
+        // A certificate that is missing or unusable is ordered.
         files.filter_map(|(cert, key)| Identity::load(&cert, &key).ok()).collect::<Vec<_>>()
     });
     let settings = Settings {
@@ -144,12 +145,12 @@ fn clients(section: &Section<'_, '_>) -> Option<Clients> {
     }
 }
 
-/// Whether the files that are named are read.
+/// Whether the named files are read.
 fn reads_files(section: &Section<'_, '_>) -> bool {
     section.source.reader == Reader::Proxy
 }
 
-/// What was read, or a problem where the file is named.
+/// Returns what was loaded, or records a problem at the place that names the file.
 fn usable<T>(section: &Section<'_, '_>, value: &Value<'_>, loaded: Result<T, Unusable>) -> Option<T> {
     let shown = |file: &Path| file.display().to_string();
     loaded

@@ -1,4 +1,4 @@
-//! Durations and sizes as people write them.
+//! Parses and formats durations and sizes in the notation that people write.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub fn duration(text: &str) -> Option<Duration> {
         rest = rest[letters..].trim_start();
         sum = sum.checked_add(Duration::from_millis(number.checked_mul(milliseconds)?))?;
     }
-    // A year: longer ones are typing errors, and would overflow a clock somewhere.
+    // The limit is a year: longer durations are typing errors, and could overflow a clock.
     (sum <= Duration::from_secs(366 * 86_400)).then_some(sum)
 }
 

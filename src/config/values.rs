@@ -1,4 +1,4 @@
-//! Values that several sections read: durations, paths, globs, addresses, networks.
+//! Reads values that several sections share: durations, paths, globs, addresses, networks.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -75,7 +75,7 @@ pub(super) fn networks(section: &Section<'_, '_>, key: &'static str) -> Vec<Cidr
     section.strings(key, "[\"10.0.0.0/8\"]").unwrap_or_default().into_iter().filter_map(network).collect()
 }
 
-/// A program and its arguments.
+/// Reads a program and its arguments.
 pub(super) fn words_of(section: &Section<'_, '_>, key: &'static str, example: &str) -> Option<Vec<String>> {
     let words = section.strings(key, example)?;
     if let [(only, value)] = words[..]

@@ -1,4 +1,4 @@
-//! The text of `/metrics`.
+//! Tests of the text of `/metrics`.
 
 use std::sync::Arc;
 
@@ -157,7 +157,7 @@ fn say_what_was_observed() {
     assert_eq!(text.matches("cutover_watch_state{").count(), 4, "every phase");
 }
 
-/// A sample with its labels in order: their order means nothing.
+/// Sorts the labels of a sample, because their order has no meaning.
 fn sorted(line: &str) -> String {
     let Some((name, (labels, value))) =
         line.split_once('{').and_then(|(name, rest)| Some((name, rest.rsplit_once('}')?)))
