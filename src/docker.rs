@@ -12,7 +12,7 @@ use serde::Deserialize;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-/// How long one `docker` command may take.
+/// Limits one `docker` command.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// The Compose service whose containers make up a color.
 pub const SERVICE: &str = "api";

@@ -1,7 +1,8 @@
-//! Composition root of `cutover serve`: the only file that knows both planes.
+//! Composes `cutover serve`: this is the only file that knows both planes.
 //!
-//! Order of a start: limits, logs, listeners (so that a taken port is said before anything is changed), control plane
-//! (state is restored), data plane, admin. Order of a stop: listeners, requests in flight, admin, control plane.
+//! A start runs in this order: limits, logs, listeners (so that a taken port is reported before anything is changed),
+//! control plane (state is restored), data plane, admin. A stop runs in this order: listeners, requests in flight,
+//! admin, control plane.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -32,7 +33,7 @@ use crate::routing::ClientTerminations;
 use crate::tls::acme;
 use crate::tls::{Acme, Terminator};
 
-/// Why the proxy could not start: what, and what now.
+/// Says why the proxy could not start, and what the operator can do.
 #[derive(Debug)]
 pub struct StartError(String);
 
@@ -44,16 +45,16 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// How long a kept connection may ask once more after an upgrade: whoever asks is answered and told to close, and only
-/// who is silent for so long is closed without being told.
+/// After an upgrade, an idle kept connection stays open for this long. A client that sends a request in that time gets
+/// its response and is told to close; only a client that is silent for so long is closed without notice.
 const IDLE_GRACE: Duration = Duration::from_secs(5);
-/// Between two reports of what the process that was upgraded still counts.
+/// The upgraded process reports its remaining counts this often.
 const REPORT: Duration = Duration::from_millis(200);
-/// For the process before this one to say what it has counted.
+/// The predecessor has this long to send its counters.
 const UPGRADE_STATE_LIMIT: Duration = Duration::from_secs(20);
 
-/// Serves until a signal ends it, on the sockets it was given and on its own. Exit code 0 after a stop, 1 when it could
-/// not start.
+/// Serves until a signal ends it, on the inherited sockets and its own. The exit code is 0 after a stop, and 1 when it
+/// could not start.
 pub fn run(config: Config, mut inherited: Inherited) -> ExitCode {
     clock::now();
     let logs = match init_logs() {
@@ -75,7 +76,7 @@ pub fn run(config: Config, mut inherited: Inherited) -> ExitCode {
     code
 }
 
-/// People read a terminal, machines read JSON. `RUST_LOG` narrows or widens it; the default is `info`.
+/// Sets up the log: text on a terminal, JSON elsewhere. `RUST_LOG` narrows or widens it; the default is `info`.
 fn init_logs() -> io::Result<Lines> {
     let lines = Lines::to(io::stderr(), "log")?;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
@@ -97,7 +98,7 @@ struct Running {
     asked: std::sync::mpsc::Receiver<ProcessCommand>,
     stops: Arc<StopRequests>,
     handle: Handle,
-    /// Every socket that listens, once more.
+    /// Duplicates of every listening socket.
     sockets: Vec<OwnedFd>,
     socket_file: Arc<AtomicBool>,
     /// The lock on the state folder, once more; `None` where locks cannot be had.
@@ -464,8 +465,8 @@ struct SignalHandler {
 
 impl SignalHandler {
     /// Hears signals from now on, until the process ends: on a thread of its own, since a stop is heard whatever the
-    /// others wait for.
-    ///
+    /// Handles signals from now on, until the process ends. It uses a thread of its own, so that a stop is handled
+    /// whatever the other threads wait for.
     /// # Errors
     /// Why it cannot hear.
     fn open(self) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! The two things that the story asks of the admin API, over HTTP like any other client.
+//! Sends the two requests of the story to the admin API, over HTTP like any other client.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,35 +16,35 @@ use crate::api::{ChangeRequest, Changed, Refusal, Status};
 use crate::domain::Color;
 use crate::http_client::send;
 
-/// Longer than a drain may take.
+/// This is longer than a drain may take.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// More than any status of one service.
+/// This is more than any status of one service.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
-/// Whether a flip's answer comes when the old color is drained.
+/// Says whether the response to a flip waits until the old color is drained.
 #[derive(Clone, Copy, Debug)]
 pub enum Wait {
-    /// It does.
+    /// The response waits for the drain.
     UntilDrained,
-    /// It comes as soon as traffic goes to the new color.
+    /// The response comes as soon as traffic goes to the new color.
     No,
 }
 
-/// `GET /v1/status`
+/// Sends `GET /v1/status`.
 ///
 /// # Errors
-/// [`Trouble::Admin`] when there is no such answer.
+/// [`Trouble::Admin`] when there is no such response.
 pub async fn status(admin: SocketAddr) -> Result<Status, Trouble> {
     let asked = "tell its status";
     let (_, body) = ask(asked, admin, "GET", "/v1/status", Bytes::new()).await?;
     parse(asked, &body)
 }
 
-/// `POST /v1/services/demo/flip`; the inner result is the proxy's own yes or no.
+/// Sends `POST /v1/services/demo/flip`; the inner result tells whether the proxy accepted it.
 ///
 /// # Errors
-/// [`Trouble::Admin`] when there is neither.
+/// [`Trouble::Admin`] when the proxy neither accepted nor refused.
 pub async fn flip(admin: SocketAddr, to: Color, wait: Wait) -> Result<Result<Changed, Refusal>, Trouble> {
     #[derive(Deserialize)]
     struct RefusalBody {

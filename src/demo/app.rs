@@ -1,6 +1,6 @@
-//! The sample app: what a team would deploy, in a few lines, with a release number and perhaps a fault.
+//! Runs the sample app: it stands for a team's application, with a release number and perhaps a fault.
 //!
-//! Each running app has a thread and a runtime of its own, so that stopping it is as abrupt as a container's end.
+//! Each running app has its own thread and runtime, so that stopping it is as abrupt as a container's end.
 
 use std::convert::Infallible;
 use std::io;
@@ -16,32 +16,33 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
 
-/// How long each answer of the app takes, so that requests are in flight whenever a flip comes. Probes take none.
+/// Each response of the app takes this long, so that requests are in flight whenever a flip comes. Probes are
+/// immediate.
 pub const WORK: Duration = Duration::from_millis(10);
 
-/// The header by which a user of the app knows which release answered, such as `2`.
+/// The header tells a user of the app which release responded, such as `2`.
 pub const RELEASE_HEADER: HeaderName = HeaderName::from_static("x-release");
 
-/// An order's body above this is refused with 413.
+/// A larger body of an order is refused with 413.
 const ORDER_BYTES_MAX: usize = 64 * 1024;
 
-/// What runs in a color.
+/// The release that runs in a color.
 #[derive(Clone, Copy, Debug)]
 pub struct Release {
-    /// 1 for v1, and so on.
+    /// The number is 1 for v1, and so on.
     pub number: u8,
-    /// How well it works.
+    /// Says how well the release works.
     pub quality: Quality,
 }
 
-/// How well a release works.
+/// Says how well a release works.
 #[derive(Clone, Copy, Debug)]
 pub enum Quality {
-    /// Every request is answered.
+    /// Every request succeeds.
     Good,
-    /// Ready by its own account, and yet this share of requests, 0.0 to 1.0, is answered 500.
+    /// The release reports itself ready, but this share of requests, 0.0 to 1.0, gets 500.
     Bad {
-        /// Drawn anew for each request.
+        /// The outcome is drawn anew for each request.
         share_of_500: f64,
     },
 }
@@ -56,7 +57,7 @@ impl App {
     /// Starts `release` on `address`.
     ///
     /// # Errors
-    /// When the address cannot be listened on, or there is no thread or runtime to be had.
+    /// Fails when the address cannot be listened on, or no thread or runtime is available.
     pub fn start(release: Release, address: SocketAddr) -> io::Result<App> {
         let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
@@ -75,7 +76,7 @@ impl App {
 }
 
 impl Drop for App {
-    /// Ends it like a killed process: the port and every connection are closed when this returns.
+    /// Ends the app like a killed process: the port and every connection are closed when this returns.
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
@@ -88,7 +89,7 @@ async fn serve(release: Release, listener: std::net::TcpListener) {
     let listener = tokio::net::TcpListener::from_std(listener).expect("the listener is non-blocking, in a runtime");
     loop {
         let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors, most likely: others must close some first.
+            // The process is most likely out of descriptors, so other connections must close first.
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
@@ -126,7 +127,7 @@ const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Takes its time, and perhaps fails.
+/// Waits for the work time, and fails for a share of the requests.
 async fn work(
     release: Release,
     status: StatusCode,

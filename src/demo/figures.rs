@@ -1,6 +1,6 @@
-//! What users saw, in numbers: from the load's records alone.
+//! Computes what users saw, in numbers, from the load's records alone.
 //!
-//! Pure: no clock and no sockets, times come in as durations since the load began.
+//! The code is pure: it uses no clock and no sockets, and times come in as durations since the load began.
 
 use std::time::Duration;
 
@@ -9,33 +9,34 @@ use serde::Serialize;
 /// One request, as the user who sent it saw it.
 #[derive(Clone, Copy, Debug)]
 pub struct Record {
-    /// When it was sent, or should have been sent had its connection not been busy; since the load began.
+    /// The time since the load began at which the request was sent, or was due if its connection was busy.
     pub begun: Duration,
-    /// When the last byte of its answer was there, or it was given up; since the load began.
+    /// The time since the load began at which the last byte of the response arrived, or the user gave up.
     pub ended: Duration,
-    /// Which release answered; `None` when no app did.
+    /// The release that responded; `None` when no app did.
     pub release: Option<u8>,
-    /// The bad release had failed it, and the standby answered in its place.
+    /// Whether the bad release failed the request, and the standby responded in its place.
     pub replayed: bool,
-    /// How it ended.
+    /// Tells how the request ended.
     pub end: End,
 }
 
-/// How a request ended.
+/// Tells how a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// A whole answer with this status.
+    /// A whole response with this status arrived.
     Answered(u16),
     /// No connection could be made.
     NoConnection,
-    /// The connection broke before the whole answer was there.
+    /// The connection broke before the whole response arrived.
     Broken,
-    /// There was no whole answer in time.
+    /// No whole response arrived in time.
     TimedOut,
 }
 
 impl End {
-    /// Anything but a whole answer below 400 is a failure: the load asks for nothing that could rightly be refused.
+    /// Returns whether the request failed. Only a whole response below 400 is a success, because the load sends no
+    /// request that an app could rightly refuse.
     pub fn is_failure(self) -> bool {
         match self {
             End::Answered(status) => !(200..400).contains(&status),
@@ -55,31 +56,31 @@ impl std::fmt::Display for End {
     }
 }
 
-/// A sum over some requests.
+/// Sums up some requests.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Figures {
-    /// All of them.
+    /// Counts all of them.
     pub requests: usize,
-    /// Those that [failed](End::is_failure).
+    /// Counts those that [failed](End::is_failure).
     pub failed: usize,
-    /// How long they took; `None` when there were none.
+    /// The time that they took; `None` when there were none.
     #[serde(flatten)]
     pub latency: Option<Latency>,
 }
 
-/// How long requests took, failed ones included, in milliseconds.
+/// The time that requests took, failed ones included, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Latency {
-    /// Half of them took no longer.
+    /// Half of the requests took no longer.
     pub p50_ms: f64,
-    /// 99 of 100 took no longer.
+    /// Of 100 requests, 99 took no longer.
     pub p99_ms: f64,
-    /// The one that took longest.
+    /// The slowest request took this long.
     pub slowest_ms: f64,
 }
 
 impl Figures {
-    /// Figures of `records`, in any order.
+    /// Computes the figures of `records`, in any order.
     pub fn of<'a>(records: impl IntoIterator<Item = &'a Record>) -> Figures {
         let mut failed = 0;
         let mut took = Vec::new();
@@ -97,12 +98,12 @@ impl Figures {
     }
 }
 
-/// Milliseconds, to the microsecond.
+/// Converts to milliseconds, to the microsecond.
 pub fn ms(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }
 
-/// The smallest value that `percent` of all do not exceed (nearest rank); `sorted` is not empty.
+/// Returns the smallest value that `percent` of all do not exceed (nearest rank); `sorted` is not empty.
 fn rank(sorted: &[Duration], percent: usize) -> Duration {
     sorted[(sorted.len() * percent).div_ceil(100).max(1) - 1]
 }

@@ -1,8 +1,8 @@
-//! The users: a steady stream of requests, and a record of how each of them ended.
+//! Plays the users: sends a steady stream of requests, and records how each of them ended.
 //!
-//! Requests become due by the clock, whether or not earlier ones were answered; one that has to wait for its connection
-//! counts from when it was due, so a proxy that stalls cannot look fast by slowing the load down. Nothing is retried.
-//! The load has a thread and a runtime of its own: drawing a screen must not delay it.
+//! Requests become due by the clock, whether or not earlier ones have finished. A request that has to wait for its
+//! connection counts from its due time, so that a stalled proxy cannot look fast by slowing the load down. Nothing is
+//! retried. The load has its own thread and runtime, so that drawing a screen cannot delay it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,23 +23,23 @@ use tokio::time::{sleep_until, timeout};
 use super::app::RELEASE_HEADER;
 use super::figures::{End, Record};
 
-/// Requests per second, all connections together.
+/// The load sends this many requests per second over all connections.
 pub const RATE: u32 = 400;
 
-/// Kept connections; each sends one request at a time.
+/// The load keeps this many connections open; each sends one request at a time.
 pub const CONNECTIONS: u32 = 16;
 
-/// From one request of a connection to its next one.
+/// Each connection sends a request this often.
 const EVERY: Duration = Duration::from_nanos(1_000_000_000 * CONNECTIONS as u64 / RATE as u64);
 
-/// One request in so many is a `POST` with a body of [`ORDER_BYTES`].
+/// One request in this many is a `POST` with a body of [`ORDER_BYTES`].
 const ORDER_EVERY: u32 = 8;
 const ORDER_BYTES: usize = 2000;
 
-/// After this long without a whole answer a user gives up.
+/// A user gives up after this long without a whole response.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Records kept, the latest ones; over four minutes of them.
+/// The load keeps this many of the latest records, which are more than four minutes of them.
 const RECORDS_MAX: usize = 100_000;
 
 /// A running load; it stops when dropped.
@@ -59,7 +59,7 @@ impl Load {
     /// Starts sending to `target`.
     ///
     /// # Errors
-    /// When there is no thread or runtime to be had.
+    /// Fails when no thread or runtime is available.
     pub fn start(target: SocketAddr) -> io::Result<Load> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let shared = Arc::new(LoadState {
@@ -81,17 +81,17 @@ impl Load {
         Ok(Load { shared, thread: Some(thread) })
     }
 
-    /// Time since the load began: the clock of its records.
+    /// Returns the time since the load began, which is the clock of its records.
     pub fn now(&self) -> Duration {
         self.shared.now()
     }
 
-    /// The records so far, in the order in which the requests ended.
+    /// Returns the records so far, in the order in which the requests ended.
     pub fn records(&self) -> MutexGuard<'_, VecDeque<Record>> {
         self.shared.records.lock().expect("no holder panics")
     }
 
-    /// Sends no more requests, waits for the answers still due (5 s at most) and returns every record.
+    /// Sends no more requests, waits for the responses still due (5 s at most) and returns every record.
     pub fn finish(mut self) -> Vec<Record> {
         self.shared.stop.store(true, Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -113,7 +113,7 @@ impl LoadState {
     }
 }
 
-/// One connection's requests, until the load stops.
+/// Sends one connection's requests, until the load stops.
 async fn use_it(shared: Arc<LoadState>, number: u32) {
     let mut connection = None;
     let mut due = EVERY * number / CONNECTIONS;
@@ -123,7 +123,7 @@ async fn use_it(shared: Arc<LoadState>, number: u32) {
         if shared.stop.load(Relaxed) {
             return;
         }
-        // An idle user's timer may fire late; that is not the proxy's doing. A busy user has been waiting since `due`.
+        // An idle user's timer may fire late, which is not the proxy's fault. A busy user has been waiting since `due`.
         let begun = if free_at > due { due } else { shared.now() };
         let request = compose(shared.target, count % ORDER_EVERY == 0);
         let (release, replayed, end) = match timeout(PATIENCE, send(&mut connection, shared.target, request)).await {
@@ -200,7 +200,7 @@ mod tests {
         std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
     }
 
-    /// What the load saw of `release` within `time`, without a proxy.
+    /// Returns the records of a load on `release` for `time`, without a proxy.
     fn saw(release: Release, time: Duration) -> Vec<Record> {
         let address = free_address();
         let _app = App::start(release, address).expect("the app starts");
@@ -251,7 +251,7 @@ mod tests {
 
         #[test]
         fn counts_a_stall_from_when_requests_were_due() {
-            // Accepts into its backlog and never answers.
+            // The listener accepts connections into its backlog and never responds.
             let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
             let load = Load::start(silent.local_addr().expect("it is bound")).expect("the load starts");
             std::thread::sleep(Duration::from_millis(300));

@@ -1,8 +1,8 @@
-//! `cutover demo`: the whole promise on one screen, with nothing to set up.
+//! Runs `cutover demo`, which shows what the proxy promises on one screen, with nothing to set up.
 //!
-//! Two small apps, this very binary as the proxy between them, a steady load, and a story in three acts. Every number
-//! shown was measured by the load, from outside. Nothing here reaches into the proxy: the demo knows it by its ports,
-//! like any user does.
+//! The demo runs two small apps, this very binary as the proxy between them, a steady load, and a story in three acts.
+//! The load measures every number that is shown, from outside. Nothing here reaches into the proxy: the demo talks to
+//! its ports, like any user.
 
 mod api;
 mod app;
@@ -19,19 +19,20 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How the demo is run.
+/// The options of the demo.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// After the story leave everything up, until Ctrl-C.
+    /// Leaves everything running after the story, until Ctrl-C.
     pub stay: bool,
-    /// Print one JSON object at the end instead of the screen.
+    /// Prints one JSON object at the end instead of the screen.
     pub json: bool,
 }
 
 /// Plays the demo; it takes about 10 s, without `stay`.
 ///
-/// The exit code is 0 only if the story held: no request failed but by the bad release's own answers, and the proxy
-/// took that release back by itself. It is 1 otherwise, and when a port or the temporary folder could not be had.
+/// The exit code is 0 only if the story held: no request failed except by the bad release's own responses, and the
+/// proxy took that release back by itself. It is 1 otherwise, and when a port or the temporary folder was not
+/// available.
 pub fn run(options: Options) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -44,7 +45,7 @@ pub fn run(options: Options) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(problem) => {
-            // On a terminal the live line has not been ended.
+            // On a terminal the live line has no line end yet.
             let line_end = if std::io::stdout().is_terminal() { "\n" } else { "" };
             eprintln!("{line_end}cutover demo: {problem}");
             ExitCode::FAILURE
@@ -52,7 +53,7 @@ pub fn run(options: Options) -> ExitCode {
     }
 }
 
-/// Plays the story, and stays if asked to. Whatever ends it, the stage is dropped here: the proxy stops, the apps stop,
+/// Plays the story, and stays if asked to. However it ends, the stage is dropped here: the proxy and the apps stop, and
 /// the folder is removed.
 async fn play(options: Options) -> Result<bool, String> {
     let played = tokio::select! {

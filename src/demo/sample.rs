@@ -1,10 +1,11 @@
-//! The sample app in a container: one static binary, told by its environment which release it is and how well it works.
+//! Runs the sample app in a container: one static binary, whose environment says which release it is and how well it
+//! works.
 //!
 //! The tests of `cutover deploy` build an image of each kind of it; nothing else of the product uses it.
 //!
-//! `SAMPLE_RELEASE` is what `/version` says, `SAMPLE_PORT` the port (8000), `SAMPLE_BEHAVIOR` how well it works,
-//! `SAMPLE_SCHEMA` the file that stands for the database, `SAMPLE_MIGRATION` what a migration does to it: `ok`, `slow`,
-//! `fail` or `breaks`, with which no other release can live.
+//! `SAMPLE_RELEASE` is the version that `/version` reports, `SAMPLE_PORT` the port (8000), and `SAMPLE_BEHAVIOR` says
+//! how well the app works. `SAMPLE_SCHEMA` is the file that stands for the database, and `SAMPLE_MIGRATION` says what a
+//! migration does to it: `ok`, `slow`, `fail` or `breaks`, after which no other release works.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,29 +20,29 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How long a slow start takes.
+/// A slow start takes this long.
 const SLOW_START: Duration = Duration::from_secs(3);
-/// How long a slow migration takes.
+/// A slow migration takes this long.
 const SLOW_MIGRATION: Duration = Duration::from_secs(4);
-/// How long a crashing release lives.
+/// A crashing release runs for this long.
 const CRASH_AFTER: Duration = Duration::from_millis(300);
-/// For a probe.
+/// Limits a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What is done.
+/// A job of the sample app.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Job {
-    /// Answer requests, until TERM.
+    /// Responds to requests, until TERM.
     Serve,
-    /// Change the schema file.
+    /// Changes the schema file.
     Migrate,
-    /// Print the schema file, as a dump of a database.
+    /// Prints the schema file, like a dump of a database.
     Dump,
-    /// Ask this URL for a 200; the health check of an image that holds nothing else.
+    /// Requests this URL and expects a 200; it is the health check of an image that contains nothing else.
     Probe(String),
 }
 
-/// How well a release works.
+/// Says how well a release works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Behavior {
     Good,
@@ -68,7 +69,7 @@ impl Behavior {
     }
 }
 
-/// A release, as its environment tells it.
+/// A release, as its environment describes it.
 struct Sample {
     release: String,
     behavior: Behavior,
@@ -137,7 +138,7 @@ impl Sample {
         Ok(())
     }
 
-    /// Whether the schema is one that this release cannot live with: another one's that breaks.
+    /// Whether the schema comes from another release whose migration broke it for this one.
     fn is_broken(&self) -> bool {
         let text = self.schema_text();
         text.lines().last().is_some_and(|last| last.ends_with(" breaks") && !last.starts_with(&self.release))
@@ -183,7 +184,7 @@ impl Sample {
             "/health" if self.behavior == Behavior::PlainHealth => (200, "ok".to_owned()),
             "/readyz" | "/healthz" if self.behavior == Behavior::PlainHealth => (404, String::new()),
             "/readyz" if self.behavior == Behavior::NeverReady => (503, r#"{"ready":false}"#.to_owned()),
-            // A 200 that says no, as some applications have it.
+            // Some applications respond like this: with a 200 whose body says that they are not ready.
             "/readyz" if is_broken => (200, r#"{"ready":false}"#.to_owned()),
             "/readyz" => (200, r#"{"ready":true}"#.to_owned()),
             "/healthz" => (200, r#"{"ok":true}"#.to_owned()),

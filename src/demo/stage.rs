@@ -1,6 +1,7 @@
-//! Where the story plays: a temporary folder, four free ports, two apps, and this binary serving between them.
+//! Sets up the stage of the story: a temporary folder, four free ports, two apps, and this binary as the proxy between
+//! them.
 //!
-//! Everything on the stage goes when it is dropped: the proxy by its process id, the apps, the folder.
+//! Dropping the stage removes everything on it: the proxy by its process id, the apps, and the folder.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File};
@@ -17,33 +18,34 @@ use socket2::{Domain, Socket, Type};
 use super::app::{App, Release};
 use crate::domain::Color;
 
-/// The one service in the demo's config.
+/// The name of the only service in the demo's config.
 pub const SERVICE: &str = "demo";
 
-/// How long the new color is judged after a flip; 15 minutes by default, but nobody watches a demo for that long.
+/// The new color is judged for this long after a flip. The default is 15 minutes, but nobody watches a demo for that
+/// long.
 const WATCH_SECONDS: u32 = 4;
 
-/// How long the proxy has for a graceful stop before it is killed.
+/// The proxy has this long for a graceful stop before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
 
-/// Why the demo could not be played.
+/// Says why the demo could not be played.
 #[derive(Debug)]
 pub enum Trouble {
-    /// The temporary folder, or a file in it.
+    /// The temporary folder, or a file in it, could not be written.
     Folder(PathBuf, io::Error),
-    /// No free port on 127.0.0.1.
+    /// There is no free port on 127.0.0.1.
     Port(io::Error),
     /// A sample app did not start.
     App(SocketAddr, io::Error),
     /// The load did not start.
     Load(io::Error),
-    /// The proxy's process could not be started or looked at.
+    /// The proxy's process could not be started or checked.
     Spawn(io::Error),
-    /// The proxy ended by itself; with the end of its log.
+    /// The proxy ended by itself; the text is the end of its log.
     ProxyEnded(ExitStatus, String),
-    /// The admin API did not answer as expected; with what was asked.
+    /// The admin API did not respond as expected; the first field names the request.
     Admin(&'static str, String),
-    /// Something that should have happened did not; with the end of the proxy's log.
+    /// An expected event did not happen in time; the last field is the end of the proxy's log.
     Late(String, String),
 }
 
@@ -64,17 +66,18 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// The stage, set up piece by piece as the story goes.
+/// The stage is set up piece by piece as the story goes.
 pub struct Stage {
-    /// Where users send their requests.
+    /// The address to which users send their requests.
     pub proxy: SocketAddr,
-    /// Where operators do.
+    /// The address to which operators send theirs.
     pub admin: SocketAddr,
     process: Option<Child>,
     colors: [SocketAddr; 2],
     apps: [Option<App>; 2],
     folder: Folder,
-    /// Bound but not listening: nobody else is given these ports, while a listener may still share them.
+    /// These sockets are bound but do not listen: nobody else is given their ports, while a listener may still share
+    /// them.
     _reserved: [Socket; 4],
 }
 
@@ -101,7 +104,7 @@ impl Stage {
         Ok(stage)
     }
 
-    /// The config file.
+    /// Returns the path of the config file.
     pub fn config(&self) -> PathBuf {
         self.folder.0.join("cutover.toml")
     }
@@ -119,7 +122,7 @@ impl Stage {
         )
     }
 
-    /// Replaces what runs in `color` by `release`, as a deploy does to the idle color.
+    /// Replaces the app in `color` by `release`, as a deploy does in the idle color.
     ///
     /// # Errors
     /// [`Trouble::App`].
@@ -131,12 +134,12 @@ impl Stage {
         Ok(())
     }
 
-    /// Stops what runs in `color`, at once.
+    /// Stops the app in `color`, at once.
     pub fn stop(&mut self, color: Color) {
         self.apps[color.index()] = None;
     }
 
-    /// Starts this binary as the proxy. It may take a moment until it listens.
+    /// Starts this binary as the proxy. It may take a moment until the proxy listens.
     ///
     /// # Errors
     /// [`Trouble::Spawn`], [`Trouble::Folder`].
@@ -152,7 +155,7 @@ impl Stage {
             .stdin(Stdio::null())
             .stdout(out)
             .stderr(err)
-            // A Ctrl-C at the terminal is the demo's to handle, in its own order.
+            // The demo handles a Ctrl-C at the terminal itself, so that everything stops in its order.
             .process_group(0)
             .spawn()
             .map_err(Trouble::Spawn)?;
@@ -160,7 +163,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Whether the proxy still runs; true as well before it was started.
+    /// Checks that the proxy still runs, or was not started yet.
     ///
     /// # Errors
     /// [`Trouble::ProxyEnded`].
@@ -176,14 +179,14 @@ impl Stage {
         self.folder.0.join("cutover.log")
     }
 
-    /// The last lines of the proxy's log.
+    /// Returns the last lines of the proxy's log.
     pub fn log_end(&self) -> String {
         let log = fs::read(self.log()).unwrap_or_default();
         let lines: Vec<_> = log.split(|&byte| byte == b'\n').map(String::from_utf8_lossy).collect();
         lines[lines.len().saturating_sub(12)..].join("\n")
     }
 
-    /// What the ledger says, a line each.
+    /// Returns the lines of the ledger.
     pub fn ledger(&self) -> Vec<String> {
         let text = fs::read_to_string(self.folder.0.join("releases.log")).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
@@ -214,14 +217,14 @@ fn end(mut child: Child) {
     let _ = child.wait();
 }
 
-/// A folder of our own; removed with all that is in it when dropped.
+/// A folder of this process, which is removed with its content when it is dropped.
 struct Folder(PathBuf);
 
 impl Folder {
     fn create() -> Result<Folder, Trouble> {
         let name = format!("cutover-demo-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let path = std::env::temp_dir().join(name);
-        // Fails if it is there already: in a shared /tmp it would be somebody else's.
+        // This fails if the folder exists: in a shared /tmp it would belong to somebody else.
         match DirBuilder::new().mode(0o700).create(&path) {
             Ok(()) => Ok(Folder(path)),
             Err(error) => Err(Trouble::Folder(path, error)),
@@ -235,7 +238,7 @@ impl Drop for Folder {
     }
 }
 
-/// A free port, kept from everybody who does not ask for it by number.
+/// Binds a free port, which the system then gives to nobody who does not ask for it by number.
 fn reserve() -> io::Result<(Socket, SocketAddr)> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     // Listeners set this too, and two sockets that both do may share a port as long as one does not listen.

@@ -1,7 +1,7 @@
-//! The story, in three acts: a release at work, a good one that takes over, a bad one that is taken back.
+//! Tells the story in three acts: a release at work, a good one that takes over, a bad one that is taken back.
 //!
-//! It acts as an operator would, through the admin API and nothing else, and notes what it did when. What users saw is
-//! the load's to say, and whether the promise held is for `verdict`.
+//! It acts as an operator would, through the admin API and nothing else, and records each action and its time. The load
+//! records what users saw, and `verdict` decides whether the promise held.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -16,17 +16,17 @@ use super::{Options, api};
 use crate::api::{Phase, RefusalCode, ServiceStatus};
 use crate::domain::Color;
 
-/// How long anything in the story may take; each is a matter of a second or a few.
+/// Limits each wait of the story; each takes a second or a few.
 const LATE: Duration = Duration::from_secs(15);
 
-/// How often the status is asked for while waiting.
+/// The story asks for the status this often while it waits.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 const V1: Release = Release { number: 1, quality: Quality::Good };
 const V2: Release = Release { number: 2, quality: Quality::Good };
 const V3: Release = Release { number: 3, quality: Quality::Bad { share_of_500: 0.3 } };
 
-/// A story that was told to its end. Its stage is still up, and goes when this is dropped.
+/// A story that was told to its end. Its stage still runs, and stops when this is dropped.
 pub struct Played {
     /// Whether the promise held.
     pub held: bool,
@@ -34,10 +34,10 @@ pub struct Played {
     stage: Stage,
 }
 
-/// Plays it all.
+/// Plays the whole story.
 ///
 /// # Errors
-/// When it could not be played to its end.
+/// Fails when the story could not be played to its end.
 pub async fn play(options: Options) -> Result<Played, Trouble> {
     let screen = Screen::new(options.json);
     let mut stage = Stage::set()?;
@@ -65,10 +65,10 @@ pub async fn play(options: Options) -> Result<Played, Trouble> {
 }
 
 impl Played {
-    /// Says what there is to play with, and keeps users at work for ever.
+    /// Tells the user what is running, and keeps the load running until the process ends.
     ///
     /// # Errors
-    /// When the load cannot be started again.
+    /// Fails when the load cannot be started again.
     pub async fn stay(&self) -> Result<Infallible, Trouble> {
         let Played { screen, stage, .. } = self;
         let exe = std::env::current_exe().map_err(Trouble::Spawn)?;
@@ -133,7 +133,7 @@ async fn tell(screen: &Screen, stage: &mut Stage, load: &Load) -> Result<Told, T
     let flip = screen.during(load, api::flip(stage.admin, Color::Blue, api::Wait::No)).await?;
     let epoch = flip.map_err(|refusal| Trouble::Admin("flip to blue", refusal.message))?.epoch;
     let back = |service: &ServiceStatus| service.phase == Phase::RolledBack || service.epoch > epoch + 1;
-    // Not to be taken back is an end of this story too: one in which the promise did not hold.
+    // If the release is not taken back, the story ends too, but the promise did not hold.
     let rolled_back = match screen.during(load, until(stage, "v3 is taken back", back)).await {
         Ok(service) if service.active == Color::Green && service.epoch == epoch + 1 => {
             screen.say(&format!("  taken back: {}", service.last_verdict.as_deref().unwrap_or("no verdict")));
@@ -153,7 +153,7 @@ async fn until(stage: &mut Stage, what: &str, so: impl Fn(&ServiceStatus) -> boo
     let asked = Instant::now();
     while asked.elapsed() < LATE {
         stage.check_proxy()?;
-        // No answer is not yet trouble: the proxy may still be starting.
+        // A missing response is no error yet, because the proxy may still be starting.
         if let Ok(mut status) = api::status(stage.admin).await
             && let Some(service) = status.services.remove(SERVICE)
             && so(&service)

@@ -1,4 +1,5 @@
-//! Whether the story held: what the load saw, against what the story did and when. Pure.
+//! Decides whether the story held, by comparing what the load saw with the times of the story's actions. The code is
+//! pure.
 
 use std::time::Duration;
 
@@ -6,78 +7,77 @@ use serde::Serialize;
 
 use super::figures::{End, Figures, Record, ms};
 
-/// What the story did and when, on the load's clock.
+/// Records what the story did and when, on the load's clock.
 #[derive(Clone, Debug)]
 pub struct Told {
     /// The acts, in order: each lasts until the next one begins.
     pub acts: Vec<Act>,
-    /// The proxy had said that v1 is drained.
+    /// The time at which the proxy reported that v1 was drained.
     pub v1_drained: Duration,
-    /// A flip to a color that was down was refused.
+    /// Whether a flip to a color that was down was refused.
     pub gate_held: bool,
-    /// The proxy had said by itself that v3 was rolled back; `None` when it never did.
+    /// The time at which the proxy reported that it had rolled v3 back by itself; `None` when it never did.
     pub rolled_back: Option<Duration>,
 }
 
 /// One act.
 #[derive(Clone, Debug)]
 pub struct Act {
-    /// A few words.
+    /// The name has a few words.
     pub name: &'static str,
-    /// When it began.
+    /// The time at which the act began.
     pub began: Duration,
 }
 
-/// What users saw, and whether that is what was promised. Also the object that `--json` prints.
+/// Reports what users saw, and whether that matches the promise. `--json` prints this object.
 #[derive(Clone, Debug, Serialize)]
 pub struct Verdict {
-    /// All checks held.
+    /// Whether all checks held.
     pub held: bool,
-    /// By act.
+    /// Figures of each act.
     pub acts: Vec<ActFigures>,
-    /// All acts together.
+    /// Figures of all acts together.
     pub total: Figures,
-    /// What the bad release did to users.
+    /// Tells how the bad release affected users.
     pub bad_release: Exposure,
-    /// What was promised, and whether it was so.
+    /// Lists the promises, and whether each was kept.
     pub checks: Vec<Check>,
 }
 
 /// The figures of one act.
 #[derive(Clone, Debug, Serialize)]
 pub struct ActFigures {
-    /// Its name.
     pub name: &'static str,
-    /// Of the requests that began in it.
+    /// Figures of the requests that began in the act.
     #[serde(flatten)]
     pub figures: Figures,
 }
 
-/// What users saw of one release.
+/// Tells what users saw of one release.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Exposure {
-    /// Requests that it answered.
+    /// Counts the requests to which it responded.
     pub answered: usize,
-    /// Failures among them.
+    /// Counts the failures among them.
     pub failed: usize,
-    /// Requests that it failed and the release before it answered: their users saw nothing.
+    /// Counts the requests that it failed and the earlier release then served, so that users saw no failure.
     pub replayed: usize,
-    /// From the first request that it answered until its last answer, in milliseconds.
+    /// The time from the first request that it served until its last response, in milliseconds.
     pub exposed_ms: f64,
 }
 
-/// One thing that was promised.
+/// One promise.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// The promise.
+    /// The text of the promise.
     pub promise: &'static str,
     /// Whether it was kept.
     pub held: bool,
-    /// What was seen.
+    /// Says what was seen.
     pub seen: String,
 }
 
-/// Judges the whole story. `records` are all of the load's, in any order.
+/// Judges the whole story. `records` are all records of the load, in any order.
 pub fn judge(records: &[Record], told: &Told) -> Verdict {
     let acts = told.acts.iter().enumerate().map(|(n, act)| {
         let until = told.acts.get(n + 1).map_or(Duration::MAX, |next| next.began);
@@ -144,7 +144,7 @@ fn the_bad_release_was_taken_back(records: &[Record], told: &Told) -> Check {
     }
 }
 
-/// How many requests that began in `span` were answered by `release`.
+/// Counts the requests that began in `span` and were served by `release`.
 fn answers(records: &[Record], release: u8, span: std::ops::Range<Duration>) -> usize {
     records.iter().filter(|r| r.release == Some(release) && span.contains(&r.begun)).count()
 }

@@ -1,4 +1,5 @@
-//! Starting the successor: the program at the place this one was started from, with the same arguments and our sockets.
+//! Starts the successor: the program at the path from which this one was started, with the same arguments and the
+//! sockets of this process.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -37,7 +38,7 @@ pub struct RunningSuccessor {
 impl Launcher {
     /// The program by the name it was called by, so that a link that is moved to a new version is followed.
     ///
-    /// # Errors
+    /// Fails when the system does not say which program this is.
     /// The system does not say which program this is.
     pub fn find() -> io::Result<Self> {
         let mut args = std::env::args_os();
@@ -62,7 +63,8 @@ impl Launcher {
     /// Starts the program, gives it what it goes on with, and returns when it serves. It is given up as soon as that is
     /// `unwanted`.
     ///
-    /// # Errors
+    /// Returns a sentence that says why the successor does not serve. It has ended by then, and this process has kept
+    /// everything.
     /// Why it does not serve. It has ended then, and nothing was taken from us.
     pub fn start<E: fmt::Display>(
         &self,
@@ -131,7 +133,7 @@ enum LaunchFailure {
     Silent,
     LinkBroke(io::Error),
     StateNotTaken(io::Error),
-    /// The successor's own reason.
+    /// Makes sure that the process has ended, and says how. A process that ends by itself is given a moment for it.
     Refused(String),
     OutOfTurn {
         said: UpgradeMessage,

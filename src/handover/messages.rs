@@ -1,7 +1,7 @@
-//! What the two processes of an upgrade say to each other: one line of JSON for each thing said.
+//! Defines the messages between the two processes of an upgrade: each is one line of JSON.
 //!
-//! The two may be of different versions: a state that the reader does not know is said and left out, never a reason
-//! to fail.
+//! The two processes may be of different versions: a reader reports a state that it does not know and ignores it, and
+//! never fails because of it.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -11,56 +11,57 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// The form of an [`UpgradeState`] written now. Another form's counters may mean something else.
+/// The version of the [`UpgradeState`] that this binary writes. The counters of another version may mean something
+/// else.
 pub const VERSION: u32 = 1;
-/// A line at most: the last hour of some 1,000 busy services.
+/// Limits a line; the last hour of some 1,000 busy services fits.
 const LINE_BYTES_MAX: u64 = 256 << 20;
-/// One who does not read for so long is given up.
+/// A process that does not read for this long is given up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a successor says.
+/// A message from the successor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UpgradeMessage {
-    /// Config, state and sockets are in order; it waits for the state.
+    /// The config, the state and the sockets are in order; the successor waits for the state.
     Ready,
-    /// It accepts connections and answers.
+    /// The successor accepts connections and responds.
     Serving,
-    /// It cannot start, and why.
+    /// The successor cannot start, for this reason.
     Failed(String),
 }
 
-/// What was counted so far. Sent when the successor is ready, and again while its predecessor finishes.
+/// Carries the counters so far. It is sent when the successor is ready, and again while its predecessor finishes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UpgradeState {
-    /// [`VERSION`]
+    /// The value of [`VERSION`].
     pub version: u32,
-    /// By service: the lasting counters of blue and green, in the order of `Shard::counters`.
+    /// The lasting counters of blue and green by service, in the order of `Shard::counters`.
     pub counters: BTreeMap<String, [Vec<u64>; 2]>,
-    /// Flips and rollbacks that were made.
+    /// Counts the flips and rollbacks that were made.
     pub flips: Vec<CountedFlip>,
-    /// Watches that ended without taking traffic back.
+    /// Counts the watches that ended without taking traffic back.
     pub watch_ends: Vec<CountedWatchEnd>,
-    /// By service, what only the control plane reads: the running watch, the history. Not in what is sent later.
+    /// State that only the control plane reads, by service: the running watch, the history. Later messages leave it
+    /// out.
     #[serde(default, rename = "left", skip_serializing_if = "BTreeMap::is_empty")]
     pub services: BTreeMap<String, serde_json::Value>,
-    /// Reloads that took effect.
+    /// Counts the reloads that took effect.
     pub reloads_ok: u64,
-    /// Reloads that were refused.
+    /// Counts the reloads that were refused.
     pub reloads_failed: u64,
 }
 
-/// Flips of one service, in the words of the metrics; a JSON array.
+/// Counts flips of one service, with the labels of the metrics; it is written as a JSON array.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "(String, String, String, u64)", into = "(String, String, String, u64)")]
 pub struct CountedFlip {
-    /// The service.
     pub service: String,
     /// The color that took the traffic.
     pub to: String,
-    /// Where the change came from.
+    /// The origin of the change.
     pub reason: String,
-    /// How many there were.
+    /// The number of flips.
     pub count: u64,
 }
 
@@ -76,15 +77,15 @@ impl From<CountedFlip> for (String, String, String, u64) {
     }
 }
 
-/// Watches of one service that ended in one way, in the words of the metrics; a JSON array.
+/// Counts the watches of one service that ended in one way, with the labels of the metrics; it is written as a JSON
+/// array.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "(String, String, u64)", into = "(String, String, u64)")]
 pub struct CountedWatchEnd {
-    /// The service.
     pub service: String,
-    /// How the watches ended.
+    /// Tells how the watches ended.
     pub end: String,
-    /// How many there were.
+    /// The number of watches.
     pub count: u64,
 }
 
@@ -100,31 +101,31 @@ impl From<CountedWatchEnd> for (String, String, u64) {
     }
 }
 
-/// One end of the line between the two processes.
+/// One end of the connection between the two processes.
 pub struct UpgradeLink(BufReader<UnixStream>);
 
 impl UpgradeLink {
-    /// An end of a pair.
+    /// Wraps one end of a pair.
     pub fn new(stream: UnixStream) -> Self {
-        // Only a closed socket refuses it, and that one fails at the first word.
+        // Only a closed socket refuses this, and then the first message fails.
         let _ = stream.set_write_timeout(Some(WRITE_TIMEOUT));
         UpgradeLink(BufReader::new(stream))
     }
 
-    /// Says one thing.
+    /// Sends one message.
     ///
     /// # Errors
-    /// The other process is gone, or has not read for 2 s.
+    /// Fails when the other process is gone, or has not read for 2 s.
     pub fn say(&mut self, said: &impl Serialize) -> io::Result<()> {
         let mut line = serde_json::to_vec(said)?;
         line.push(b'\n');
         self.0.get_mut().write_all(&line)
     }
 
-    /// Whether something is said, or the other process is gone, within `limit`.
+    /// Returns whether a message arrives, or the other process is gone, within `limit`.
     ///
     /// # Errors
-    /// The socket's.
+    /// Returns an error of the socket.
     pub fn is_said(&mut self, limit: Duration) -> io::Result<bool> {
         self.0.get_ref().set_read_timeout(Some(limit))?;
         match self.0.fill_buf() {
@@ -134,11 +135,11 @@ impl UpgradeLink {
         }
     }
 
-    /// Hears one thing, within `limit` of silence where there is one.
+    /// Receives one message; a `limit` bounds the wait for it.
     ///
     /// # Errors
-    /// `TimedOut` after the limit, `UnexpectedEof` when the other process is gone, `InvalidData` for what is not
-    /// understood; after the last one more can be heard.
+    /// Returns `TimedOut` after the limit, `UnexpectedEof` when the other process is gone, and `InvalidData` for a
+    /// message that cannot be parsed; after the last one, more messages can be received.
     pub fn hear<T: DeserializeOwned>(&mut self, limit: Option<Duration>) -> io::Result<T> {
         self.0.get_ref().set_read_timeout(limit)?;
         let mut line = Vec::new();

@@ -1,8 +1,8 @@
-//! Listening sockets that come from elsewhere: from the process that this one replaces, or from systemd.
+//! Takes over listening sockets from the process that this one replaces, or from systemd.
 //!
-//! A socket that is handed over never stops listening, so no client is refused between one process and the next. What
-//! the two processes say to each other is in `messages`; how the next one is started, in `launch`. Nothing here
-//! decides when to upgrade, and nothing here is on the path of a request.
+//! A socket that is handed over never stops listening, so no client is refused between one process and the next.
+//! `messages` defines what the two processes send to each other, and `launch` starts the next one. Nothing here decides
+//! when to upgrade, and nothing here is on the path of a request.
 
 mod launch;
 mod messages;
@@ -24,13 +24,14 @@ pub use messages::{
 };
 pub use systemd::notify_ready;
 
-/// Set for a successor: our process id, the link to us, and the sockets, as numbers with spaces between.
+/// This variable is set for a successor: it holds the predecessor's process id, the link to it, and the sockets, as
+/// numbers with spaces between.
 const HANDED: &str = "CUTOVER_HANDED_OVER";
-/// Set for a successor: where our clock is, in milliseconds.
+/// This variable is set for a successor: it holds the time of the predecessor's clock, in milliseconds.
 const CLOCK: &str = "CUTOVER_CLOCK_MS";
-/// Set for a successor: the lock on the state folder, as a number.
+/// The first socket that systemd passes (`sd_listen_fds(3)`).
 const STATE_LOCK: &str = "CUTOVER_STATE_LOCK";
-/// The first socket of systemd's (`sd_listen_fds(3)`).
+/// At most this many sockets are taken; more are left alone.
 const SYSTEMD_FIRST: RawFd = 3;
 /// Sockets taken at most; more are left alone.
 const SOCKETS_MAX: usize = 256;
@@ -63,12 +64,12 @@ impl Inherited {
         Inherited { sockets: (SYSTEMD_FIRST..last).filter_map(own).collect(), ..Inherited::default() }
     }
 
-    /// The socket that listens at `address`, if there is one.
+    /// Returns the socket that listens at `path`, if there is one.
     pub fn tcp(&mut self, address: SocketAddr) -> Option<TcpListener> {
         self.find(|bound| bound.as_socket() == Some(address)).map(TcpListener::from)
     }
 
-    /// The socket that listens at `path`, if there is one.
+    /// Lists the sockets that no listener of the config uses; they are closed when this is dropped.
     pub fn unix(&mut self, path: &Path) -> Option<UnixListener> {
         self.find(|bound| bound.as_pathname() == Some(path)).map(UnixListener::from)
     }

@@ -1,14 +1,14 @@
-//! Telling systemd that the service is up, and which process it is now (`sd_notify(3)`).
+//! Tells systemd that the service is up, and which process it is now (`sd_notify(3)`).
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// Says that this process is ready and is the main one. Does nothing where nobody wants to know (`NOTIFY_SOCKET`).
+/// Tells systemd that this process is ready and is the main one. Does nothing where `NOTIFY_SOCKET` is not set.
 ///
 /// # Errors
-/// As the system says it; the service then stays without its main process in systemd's view.
+/// Returns the system's error; systemd then does not know the service's main process.
 pub fn notify_ready() -> io::Result<()> {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
     let address = match path.as_bytes().strip_prefix(b"@") {

@@ -1,4 +1,4 @@
-//! The health check of gRPC applications, grpc.health.v1, as probes and smoke tests ask it.
+//! Implements the health check of gRPC applications, grpc.health.v1, for probes and smoke tests.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -8,19 +8,19 @@ use tokio::net::TcpStream;
 
 use crate::http_client::{Failure, Protocol, exchange, wire};
 
-/// Bytes of the name of a service at most: its length is one byte in the message.
+/// Limits the name of a service, because its length takes one byte in the message.
 pub const SERVICE_BYTES_MAX: usize = 127;
 
 /// `SERVING` of grpc.health.v1.HealthCheckResponse, as field 1 of the message.
 const SERVING: [u8; 2] = [0x08, 1];
-/// The answer is far shorter.
+/// This is far more than any response needs.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// `Check` of grpc.health.v1 for `service`, of at most [`SERVICE_BYTES_MAX`] bytes; empty for the server as a whole.
-/// `Err` in the answer: it does not serve, and this is why.
+/// Calls `Check` of grpc.health.v1 for `service`, of at most [`SERVICE_BYTES_MAX`] bytes; an empty name means the
+/// server as a whole. The inner `Err` says why the application does not serve.
 ///
 /// # Errors
-/// There was no whole answer of HTTP/2.
+/// Fails when there was no whole HTTP/2 response.
 pub async fn check(
     stream: TcpStream,
     authority: &str,
@@ -39,7 +39,7 @@ pub async fn check(
     let code =
         code.or(head.headers.get("grpc-status")).map(|code| String::from_utf8_lossy(code.as_bytes()).into_owned());
     let body = body.to_bytes();
-    // A message is a flag, its length in four bytes, and itself.
+    // A message consists of a flag, its length in four bytes, and its content.
     Ok(match (head.status, code.as_deref(), body.get(5..)) {
         (StatusCode::OK, Some("0"), Some(message)) if message == SERVING => Ok(()),
         (StatusCode::OK, Some("0"), _) => Err("not serving".into()),
@@ -49,7 +49,7 @@ pub async fn check(
     })
 }
 
-/// A HealthCheckRequest: `service` as field 1, unless it is empty.
+/// Encodes a HealthCheckRequest: `service` is field 1, unless it is empty.
 fn message(service: &str) -> Bytes {
     let mut message = vec![0, 0, 0, 0, 0];
     if !service.is_empty() {

@@ -1,6 +1,6 @@
-//! One HTTP exchange over a connection that is already there, for our own clients.
+//! Makes one HTTP exchange over a connection that is already open, for the proxy's own clients.
 //!
-//! The proxy's exchange is another one (`proxy::exchange`): it streams. This one holds a whole answer, up to a limit.
+//! The proxy's exchange (`proxy::exchange`) streams. This one holds a whole response, up to a limit.
 
 pub mod grpc;
 mod wire;
@@ -19,19 +19,19 @@ pub use wire::{Wire, wire};
 
 use crate::proxy_protocol;
 
-/// What an application speaks.
+/// The protocol of an application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP/1.1, a connection for each request in flight.
+    /// HTTP/1.1 uses a connection for each request in flight.
     Http1,
-    /// HTTP/2 without TLS, begun without asking (RFC 9113 3.3): a few connections with many requests each.
+    /// HTTP/2 without TLS, with prior knowledge (RFC 9113 3.3), uses a few connections with many requests each.
     H2c,
 }
 
-/// Says in front of everything else that a connection is our own, where the application wants to be told whose it is.
+/// Sends a PROXY header that says the connection is the proxy's own, where the application expects such a header.
 ///
 /// # Errors
-/// The connection is gone.
+/// Fails when the connection is gone.
 pub async fn announce(stream: &mut TcpStream, version: Option<proxy_protocol::Version>) -> io::Result<()> {
     match version {
         None => Ok(()),
@@ -39,10 +39,11 @@ pub async fn announce(stream: &mut TcpStream, version: Option<proxy_protocol::Ve
     }
 }
 
-/// Whether the body of a 200 says that its application is ready. Only JSON with a `ready` that is not `true` says no.
+/// Checks whether the body of a 200 says that its application is ready. Only JSON with a `ready` that is not `true`
+/// says no.
 ///
 /// # Errors
-/// It does not; what it says instead.
+/// Returns the value that the body has instead.
 pub fn says_ready(body: &[u8]) -> Result<(), String> {
     let json = serde_json::from_slice::<serde_json::Value>(body).ok();
     match json.as_ref().and_then(|json| json.get("ready")) {
@@ -51,13 +52,13 @@ pub fn says_ready(body: &[u8]) -> Result<(), String> {
     }
 }
 
-/// Why there was no whole answer.
+/// Says why there was no whole response.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Sends `request` and reads the answer to its end. It sets no limit in time; drop it when it takes too long.
+/// Sends `request` and reads the response to its end. It sets no time limit; drop it when it takes too long.
 ///
 /// # Errors
-/// The other side broke off, does not speak HTTP, or its body is longer than `body_bytes_max`.
+/// Fails when the other side closes the connection, does not speak HTTP, or sends a body longer than `body_bytes_max`.
 pub async fn send(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<Full<Bytes>>,
@@ -67,7 +68,7 @@ pub async fn send(
     Ok((answer.status(), answer.into_body().to_bytes()))
 }
 
-/// As [`send`], with the answer's fields and trailers.
+/// Sends like [`send`], and also returns the response's fields and trailers.
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<Full<Bytes>>,
@@ -79,7 +80,7 @@ async fn exchange(
         Ok(Response::from_parts(head, Limited::new(body, body_bytes_max).collect().await?))
     };
     let connection = async {
-        // Its errors are heard by the exchange as well, which is the one to tell them.
+        // The exchange sees the connection's errors as well, and reports them.
         let _ = connection.await;
         std::future::pending().await
     };

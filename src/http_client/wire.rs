@@ -1,7 +1,7 @@
-//! A connection to an application, which hyper's HTTP/1 client asks over whatever the application speaks.
+//! Adapts a connection to an application, so that hyper's HTTP/1 client can use it with each protocol.
 //!
-//! With HTTP/2 it carries one stream: the session gives and takes the text of HTTP/1 messages, as the proxy's own
-//! streams do.
+//! With HTTP/2 it carries one stream: the session translates to and from the text of HTTP/1 messages, as the proxy's
+//! own streams do.
 
 use std::io;
 use std::pin::Pin;
@@ -14,15 +14,15 @@ use tokio::net::TcpStream;
 use crate::http_client::Protocol;
 use crate::http2::{AfterHead, Framing, Role, Session, SessionLimits, StreamRead};
 
-/// An answer's head at most, as the proxy takes it.
+/// Limits the head of a response, as the proxy does.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// A connection, whatever is spoken on it.
+/// A connection of either protocol.
 pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 
-/// A connection for one exchange in `protocol`, on one that was just opened.
+/// Creates a connection for one exchange in `protocol`, over a stream that was just opened.
 pub fn wire(stream: TcpStream, protocol: Protocol) -> Box<dyn Wire> {
     match protocol {
         Protocol::Http1 => Box::new(stream),
@@ -30,21 +30,21 @@ pub fn wire(stream: TcpStream, protocol: Protocol) -> Box<dyn Wire> {
     }
 }
 
-/// A connection whose only stream reads and writes as if it were the connection.
+/// A connection whose only stream reads and writes like the connection itself.
 struct OneStream {
     io: TcpStream,
     session: Session,
     at: usize,
-    /// What was read and is no whole frame yet.
+    /// Bytes that were read and are not a whole frame yet.
     input: Vec<u8>,
     writing: Writing,
 }
 
-/// What the next bytes written are.
+/// Tells what the next written bytes are.
 enum Writing {
-    /// The request's head, of which this is there.
+    /// They continue the request's head, of which this part is known.
     Head(Vec<u8>),
-    /// So many bytes of its body.
+    /// They belong to the body, of which this many bytes remain.
     Body(u64),
     Done,
 }
@@ -66,7 +66,7 @@ impl OneStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Gives the session `bytes` of the request; how many it took. 0: it waits for the peer.
+    /// Gives the session `bytes` of the request, and returns how many it took. 0 means that it waits for the peer.
     fn put(&mut self, cx: &Context<'_>, bytes: &[u8]) -> io::Result<usize> {
         let broken = |_| io::Error::from(io::ErrorKind::BrokenPipe);
         match &mut self.writing {
@@ -104,7 +104,7 @@ impl AsyncRead for OneStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         loop {
-            // Also what the session answers by itself: settings, pings, windows.
+            // This also sends what the session sends by itself: settings, pings, windows.
             if let Poll::Ready(Err(error)) = this.poll_send(cx) {
                 return Poll::Ready(Err(error));
             }
@@ -134,7 +134,7 @@ impl AsyncRead for OneStream {
 impl AsyncWrite for OneStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let used = self.put(cx, bytes)?;
-        // What the socket does not take now goes with the next flush or read.
+        // Bytes that the socket does not take now go with the next flush or read.
         if let Poll::Ready(Err(error)) = self.poll_send(cx) {
             return Poll::Ready(Err(error));
         }
