@@ -106,16 +106,16 @@ struct Running {
     launcher: io::Result<Launcher>,
 }
 
-/// What the process is to do.
+/// A command for the main thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ProcessCommand {
     Stop,
     Upgrade,
-    /// The control thread has ended without being told to: there is nobody left to judge a release.
+    /// The control thread has ended without being told to, so nobody is left to judge a release.
     GiveUp,
 }
 
-/// How often a stop was asked for.
+/// Counts how often a stop was asked for.
 #[derive(Default)]
 struct StopRequests(AtomicU32);
 
@@ -128,7 +128,7 @@ impl StopRequests {
         self.0.load(Relaxed) > 0
     }
 
-    /// It is to be now.
+    /// Returns whether the stop must not wait any longer.
     fn again(&self) -> bool {
         self.0.load(Relaxed) > 1
     }
@@ -180,7 +180,7 @@ fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartErr
     }));
     let handle = control.handle.clone();
     let stops: Arc<StopRequests> = Arc::default();
-    // Before anything is served: a TERM in the first millisecond is a stop like any other.
+    // Signals are handled before anything is served, so that a TERM in the first millisecond is a stop like any other.
     let signals = SignalHandler { asked: ask.clone(), stops: Arc::clone(&stops), handle: handle.clone() };
     signals.open().map_err(|error| StartError(format!("cannot install signal handlers: {error}")))?;
     let token = config.admin.token.clone();
@@ -189,7 +189,7 @@ fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartErr
         .name("control".into())
         .spawn(move || {
             run_control(control, admin, token, ordered, stopped);
-            // Whoever has told it to end does not hear this any more.
+            // A main thread that told the control thread to end no longer receives this.
             let _ = ask.send(ProcessCommand::GiveUp);
         })
         .map_err(|error| StartError(format!("cannot start the control thread: {error}")))?;
@@ -207,7 +207,7 @@ fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartErr
     Ok(Running { plane, log, control, stop_control, asked, stops, handle, sockets, socket_file, state_lock, launcher })
 }
 
-/// Everything that listens, and each of its sockets once more.
+/// Holds every listener, and a duplicate of each socket.
 struct BoundSockets {
     listeners: Vec<Listener>,
     admin: admin::Bound,
@@ -241,7 +241,7 @@ struct PlaneHandles {
 }
 
 impl Running {
-    /// Waits for a signal, then stops; or for an upgrade, then leaves.
+    /// Waits for a signal and then stops, or for an upgrade and then leaves.
     fn run_to_end(self, config: &Config) -> ExitCode {
         let limit = config.proxy.shutdown_timeout;
         loop {
@@ -272,11 +272,11 @@ impl Running {
         code
     }
 
-    /// Starts a successor. Whether it serves or not, the control plane hears of it.
+    /// Starts a successor. The control plane learns whether it serves.
     fn upgrade(&self) -> Option<RunningSuccessor> {
         let started = self.start_successor();
         if started.is_ok() {
-            // The successor listens there.
+            // The successor listens on the socket's file.
             self.socket_file.store(true, Relaxed);
         }
         let (outcome, started) = match started {
@@ -298,7 +298,7 @@ impl Running {
         started.map_err(UpgradeError::Launch)
     }
 
-    /// Finishes what is in flight while the successor serves, and tells it what that adds to the counters.
+    /// Finishes the requests in flight while the successor serves, and sends it what they add to the counters.
     fn leave(self, started: RunningSuccessor, limit: Duration) -> ExitCode {
         let RunningSuccessor { pid, mut link } = started;
         tracing::info!(pid, limit = ?limit, "the new process serves: requests in flight here may finish");
@@ -313,7 +313,7 @@ impl Running {
                 let _ = link.say(&UpgradeState { version: UPGRADE_STATE_VERSION, counters, ..UpgradeState::default() });
             }
         };
-        // At the first one the successor begins to judge.
+        // The successor begins to judge when it receives the first report.
         report();
         let mut reported = Instant::now();
         let stopped = self.plane.stop(limit, IDLE_GRACE.min(limit), || {
@@ -331,7 +331,7 @@ impl Running {
     }
 }
 
-/// Says that config, state and sockets are in order, and takes what was counted so far.
+/// Tells the predecessor that config, state and sockets are in order, and receives its counters.
 fn take_over(link: &mut UpgradeLink, control: &mut Control) -> Result<control::InheritedCounters, StartError> {
     let failed = |error| StartError(format!("the previous process does not hand over: {error}"));
     link.say(&UpgradeMessage::Ready).map_err(failed)?;
@@ -345,7 +345,8 @@ fn take_over(link: &mut UpgradeLink, control: &mut Control) -> Result<control::I
     Ok(control.succeed(&state))
 }
 
-/// Says that we serve; from then on the other process leaves, and is heard until it has ended.
+/// Tells the predecessor that this process serves; then the predecessor leaves, and its reports are received until it
+/// has ended.
 fn follow_predecessor(mut link: UpgradeLink, successor: control::InheritedCounters, handle: Handle) -> io::Result<()> {
     link.say(&UpgradeMessage::Serving)?;
     let hear = move || {
@@ -422,7 +423,7 @@ fn say_what_is_served(config: &Config) {
     tracing::info!(address = %config.admin.listen, socket = ?config.admin.socket, "admin listens");
 }
 
-/// The control thread: the cutover machines and the admin API.
+/// Runs the control thread, with the cutover machines and the admin API.
 fn run_control(
     control: Control,
     admin: admin::Bound,
@@ -436,7 +437,7 @@ fn run_control(
     };
     runtime.block_on(async {
         let handle = control.handle.clone();
-        // The control plane ends after the last answer of the API was given.
+        // The control plane ends after the last response of the API was sent.
         let (end_control, end) = watch::channel(false);
         let serve_admin = admin::serve(admin, token, handle.clone(), stopped);
         let served = tokio::spawn(async move {
@@ -452,11 +453,11 @@ fn run_control(
         control.run(end).await;
         let _ = served.await;
     });
-    // A probe's resolver may be silent for longer than a stop may take; nobody waits for what it finds.
+    // A probe's resolver may block for longer than a stop may take, and nobody waits for its result.
     runtime.shutdown_background();
 }
 
-/// Where signals are passed on to.
+/// Passes signals on.
 struct SignalHandler {
     asked: std::sync::mpsc::Sender<ProcessCommand>,
     stops: Arc<StopRequests>,
@@ -464,11 +465,11 @@ struct SignalHandler {
 }
 
 impl SignalHandler {
-    /// Hears signals from now on, until the process ends: on a thread of its own, since a stop is heard whatever the
     /// Handles signals from now on, until the process ends. It uses a thread of its own, so that a stop is handled
     /// whatever the other threads wait for.
+    ///
     /// # Errors
-    /// Why it cannot hear.
+    /// Returns the reason when it cannot handle signals.
     fn open(self) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let heard = {
@@ -481,7 +482,7 @@ impl SignalHandler {
         std::thread::Builder::new().name("signals".into()).spawn(move || runtime.block_on(self.hear(signals))).map(drop)
     }
 
-    /// HUP reloads, USR2 upgrades. The first TERM or INT asks for a stop, the second for a stop now.
+    /// Reloads on HUP and upgrades on USR2. The first TERM or INT asks for a stop, the second for an immediate stop.
     async fn hear(self, [mut hup, mut usr2, mut term, mut int]: [Signal; 4]) {
         loop {
             let handle = self.handle.clone();
@@ -497,7 +498,7 @@ impl SignalHandler {
 
     fn stop(&self) {
         self.stops.add();
-        // A main thread that has ended needs no telling.
+        // A main thread that has ended does not need the command.
         let _ = self.asked.send(ProcessCommand::Stop);
     }
 }

@@ -21,25 +21,24 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// The pause between two looks at whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How this process was started. Ask for it early: a folder may be renamed and a program replaced.
+/// Records how this process was started. Create it early, because a folder may be renamed and a program replaced.
 pub struct Launcher {
     program: PathBuf,
     args: Vec<OsString>,
 }
 
-/// A successor that serves.
+/// A successor that is serving.
 pub struct RunningSuccessor {
-    /// Its process id.
     pub pid: u32,
     /// The way to tell it what is counted from here on.
     pub link: UpgradeLink,
 }
 
 impl Launcher {
-    /// The program by the name it was called by, so that a link that is moved to a new version is followed.
+    /// Finds the program by the name it was called by, so that a link that is moved to a new version is followed.
     ///
+    /// # Errors
     /// Fails when the system does not say which program this is.
-    /// The system does not say which program this is.
     pub fn find() -> io::Result<Self> {
         let mut args = std::env::args_os();
         let called = args.next().map(PathBuf::from).unwrap_or_default();
@@ -55,7 +54,7 @@ impl Launcher {
         Ok(Launcher { program, args: args.collect() })
     }
 
-    /// The program that would be started.
+    /// Returns the path of the program that would be started.
     pub fn program(&self) -> &Path {
         &self.program
     }
@@ -63,8 +62,7 @@ impl Launcher {
     /// Starts the program, gives it what it goes on with, and returns when it serves. It is given up as soon as that is
     /// `unwanted`.
     ///
-    /// Returns a sentence that says why the successor does not serve. It has ended by then, and this process has kept
-    /// everything.
+    /// # Errors
     /// Why it does not serve. It has ended then, and nothing was taken from us.
     pub fn start<E: fmt::Display>(
         &self,
@@ -133,7 +131,7 @@ enum LaunchFailure {
     Silent,
     LinkBroke(io::Error),
     StateNotTaken(io::Error),
-    /// Makes sure that the process has ended, and says how. A process that ends by itself is given a moment for it.
+    /// The successor's own reason.
     Refused(String),
     OutOfTurn {
         said: UpgradeMessage,
@@ -228,7 +226,7 @@ fn end(child: &mut Child) -> SuccessorEnd {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    // It is our own child and was not waited for: its number is nobody else's.
+    // The child has not been waited for, so its process id cannot belong to another process.
     let _ = child.kill();
     child.wait().map_or_else(SuccessorEnd::Unkillable, SuccessorEnd::Killed)
 }

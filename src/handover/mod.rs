@@ -29,14 +29,14 @@ pub use systemd::notify_ready;
 const HANDED: &str = "CUTOVER_HANDED_OVER";
 /// This variable is set for a successor: it holds the time of the predecessor's clock, in milliseconds.
 const CLOCK: &str = "CUTOVER_CLOCK_MS";
-/// The first socket that systemd passes (`sd_listen_fds(3)`).
+/// Set for a successor: the lock on the state folder, as a number.
 const STATE_LOCK: &str = "CUTOVER_STATE_LOCK";
-/// At most this many sockets are taken; more are left alone.
+/// The first socket that systemd passes (`sd_listen_fds(3)`).
 const SYSTEMD_FIRST: RawFd = 3;
-/// Sockets taken at most; more are left alone.
+/// At most this many sockets are taken; more are left alone.
 const SOCKETS_MAX: usize = 256;
 
-/// What this process was started with.
+/// Holds the sockets and the link that this process was started with.
 #[derive(Default)]
 pub struct Inherited {
     sockets: Vec<OwnedFd>,
@@ -47,7 +47,7 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Takes what is meant for this process, and goes on with the clock of the one that it replaces. Call it once,
+    /// Takes what is meant for this process, and continues the clock of the process that it replaces. Call it once,
     /// before anything else opens or closes descriptors, or reads the clock.
     pub fn take() -> Self {
         if let Some(numbers) = handed_to(std::os::unix::process::parent_id()) {
@@ -64,17 +64,17 @@ impl Inherited {
         Inherited { sockets: (SYSTEMD_FIRST..last).filter_map(own).collect(), ..Inherited::default() }
     }
 
-    /// Returns the socket that listens at `path`, if there is one.
+    /// Returns the socket that listens at `address`, if there is one.
     pub fn tcp(&mut self, address: SocketAddr) -> Option<TcpListener> {
         self.find(|bound| bound.as_socket() == Some(address)).map(TcpListener::from)
     }
 
-    /// Lists the sockets that no listener of the config uses; they are closed when this is dropped.
+    /// Returns the socket that listens at `path`, if there is one.
     pub fn unix(&mut self, path: &Path) -> Option<UnixListener> {
         self.find(|bound| bound.as_pathname() == Some(path)).map(UnixListener::from)
     }
 
-    /// Sockets that nothing in the config listens at; they are closed with this.
+    /// Lists the sockets that no listener of the config uses; they are closed when this is dropped.
     pub fn left(&self) -> Vec<String> {
         let name = |socket: &OwnedFd| {
             let bound = SockRef::from(socket).local_addr().ok()?;
@@ -84,10 +84,10 @@ impl Inherited {
         self.sockets.iter().filter_map(name).collect()
     }
 
-    /// Tells the process that this one was to replace why it does not.
+    /// Tells the predecessor why this process does not replace it.
     pub fn refuse(&mut self, why: &str) {
         if let Some(link) = &mut self.link {
-            // If it does not hear, it sees us end.
+            // A predecessor that does not receive this sees this process end.
             let _ = link.say(&UpgradeMessage::Failed(why.into()));
         }
     }
@@ -99,7 +99,8 @@ impl Inherited {
     }
 }
 
-/// Only what our parent meant for us: variables outlive those whom they were meant for.
+/// Returns the descriptors only if the parent meant them for this process, because variables outlive the process for
+/// which they were set.
 fn handed_to(parent: u32) -> Option<Vec<RawFd>> {
     let text = std::env::var(HANDED).ok()?;
     let mut numbers = text.split(' ').map(str::parse);
@@ -113,17 +114,17 @@ fn systemd_count(own: u32) -> usize {
     number("LISTEN_FDS").filter(|_| is_ours).unwrap_or(0)
 }
 
-/// Takes a descriptor that is open, and keeps it from our own children.
+/// Takes an open descriptor, and keeps it from this process's children.
 fn own(number: RawFd) -> Option<OwnedFd> {
-    // SAFETY: fcntl only reads and sets a flag; a number that is no descriptor is an error.
+    // SAFETY: fcntl only reads and sets a flag; it returns an error for a number that is not a descriptor.
     if number < SYSTEMD_FIRST || unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
         return None;
     }
-    // SAFETY: it is open, and whoever started us left it to us; nothing else in this process knows of it.
+    // SAFETY: the descriptor is open, and the parent left it to this process; nothing else in this process uses it.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Lets a descriptor live on in a child; for use between fork and exec.
+/// Lets a child inherit a descriptor; for use between fork and exec.
 fn pass_on(number: RawFd) -> io::Result<()> {
     // SAFETY: fcntl is safe to call there, and only sets a flag.
     if unsafe { libc::fcntl(number, libc::F_SETFD, 0) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
