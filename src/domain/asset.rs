@@ -1,18 +1,18 @@
-//! Which paths name a static file by its content: `app.3f9a1c2e.js`, `index-BxY3k9Qz.css`. Such a name means the same
-//! bytes in every release, so the release that has the file may answer for the one that has not.
+//! Recognizes paths that name a static file by its content: `app.3f9a1c2e.js`, `index-BxY3k9Qz.css`. Such a name means
+//! the same bytes in every release, so a release that has the file may serve it for a release that does not.
 //!
-//! The rule is careful: a name that is not surely a hash is none.
+//! The rule is cautious: a name counts as hashed only when it surely holds a hash.
 
-/// Endings of what pages load besides themselves. Not among them is what a release may well take away on purpose, or
-/// what is no part of a page: `html`, `json`, `pdf`, `zip`.
+/// The endings of files that pages load. They leave out files that a release may remove on purpose, or that are not
+/// part of a page: `html`, `json`, `pdf`, `zip`.
 const ENDINGS: [&str; 27] = [
     "js", "mjs", "cjs", "css", "map", "wasm", "woff", "woff2", "ttf", "otf", "eot", "svg", "png", "jpg", "jpeg", "gif",
     "webp", "avif", "ico", "cur", "mp3", "mp4", "ogg", "webm", "m4a", "flac", "wav",
 ];
 
-/// A shorter one is a word too easily.
+/// A shorter hash could too easily be a word.
 const HASH_BYTES_MIN: usize = 8;
-/// SHA-256 in hexadecimal digits.
+/// A SHA-256 hash has this many hexadecimal digits.
 const HASH_BYTES_MAX: usize = 64;
 
 /// Whether the last segment of `path` (without its query) holds a hash of the content.
@@ -33,7 +33,7 @@ pub fn is_hashed(path: &str) -> bool {
         Some((inner, known)) if ENDINGS.contains(&known) => inner,
         Some(_) | None => stem,
     };
-    // The base64url of a hash may hold the signs that separate it.
+    // The base64url form of a hash may contain the characters that separate it.
     let tail = stem.len().checked_sub(HASH_BYTES_MIN + 1).map(|at| stem.split_at(at).1);
     let tail = tail.and_then(|tail| tail.strip_prefix(['-', '.']));
     stem.split(['.', '-', '_']).any(|part| is_hexadecimal(part) || is_base32(part) || is_base64(part))
@@ -67,9 +67,10 @@ fn is_base64(part: &str) -> bool {
     bytes.len() == HASH_BYTES_MIN && bytes.iter().all(is_known) && changes >= 3 && !is_words(bytes)
 }
 
-/// `HomePage`, `Utf8Text`: every letter is in a word of at least two small letters, with or without a capital before.
+/// Whether the bytes are words, such as `HomePage` or `Utf8Text`: every letter is in a word of at least two small
+/// letters, with or without a capital before.
 fn is_words(bytes: &[u8]) -> bool {
-    // Small letters of the word so far; `None` outside of a word.
+    // Counts the small letters of the word so far; `None` outside of a word.
     let mut word: Option<u32> = None;
     for byte in bytes {
         match byte {

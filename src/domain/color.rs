@@ -1,4 +1,4 @@
-//! The two colors of a service.
+//! Defines the two colors of a service.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,17 +9,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Color {
-    /// `blue`
     Blue,
-    /// `green`
     Green,
 }
 
 impl Color {
-    /// Both colors, in the order in which they are listed everywhere.
+    /// Lists both colors, in the order that is used everywhere.
     pub const BOTH: [Color; 2] = [Color::Blue, Color::Green];
 
-    /// The color that is idle while this one is active.
+    /// Returns the color that is idle while this one is active.
     pub fn other(self) -> Color {
         match self {
             Color::Blue => Color::Green,
@@ -27,7 +25,7 @@ impl Color {
         }
     }
 
-    /// The word used in config, API, metrics and ledger.
+    /// Returns the word that config, API, metrics and ledger use.
     pub fn as_str(self) -> &'static str {
         match self {
             Color::Blue => "blue",
@@ -35,7 +33,7 @@ impl Color {
         }
     }
 
-    /// Position in a `[T; 2]` kept per color.
+    /// Returns the position in a `[T; 2]` that is kept per color.
     pub fn index(self) -> usize {
         match self {
             Color::Blue => 0,

@@ -1,8 +1,9 @@
-//! The cutover of one service as a machine: events in, effects out, one deadline to wake it at.
+//! Models the cutover of one service as a machine: events go in, effects come out, and one deadline wakes it.
 //!
-//! It decides *whether* and *in which order*; the control plane does what it says and reports back. A flip is saved
-//! before it is published, so that a restart cannot undo it; a rollback is published before it is saved, so that no
-//! disk can delay it. It never flips by itself: the only thing it does unasked is to take traffic back.
+//! The machine decides *whether* and *in which order*; the control plane carries its effects out and reports back. A
+//! flip is saved before it is published, so that a restart cannot undo it; a rollback is published before it is saved,
+//! so that no disk can delay it. The machine never flips by itself: the only change that it makes unasked is a
+//! rollback.
 
 use std::time::Duration;
 
@@ -21,10 +22,10 @@ pub use effect::{
 pub use event::{ChangeRequest, Event, GateError, Reason, SavedState, Timing};
 pub use snapshot::CutoverSnapshot;
 
-/// The save before a flip may take so long; past it nothing is flipped.
+/// The save before a flip may take this long; after it the flip is given up.
 const SAVE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Where the cutover stands, apart from what still drains.
+/// The phase of the cutover, apart from the colors that still drain.
 #[derive(Clone, Debug)]
 pub enum Phase {
     /// Nothing is being judged.
@@ -33,7 +34,7 @@ pub enum Phase {
     Watching(Box<Watch>),
     /// The last watch took traffic back, and nobody has flipped since.
     RolledBack {
-        /// What was found.
+        /// Describes the fault that the watch found.
         why: String,
     },
 }
@@ -41,13 +42,12 @@ pub enum Phase {
 /// A color that was replaced and still holds leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DrainingColor {
-    /// Which one.
     pub color: Color,
-    /// The epoch that ended as it was left.
+    /// The epoch that ended when the color was left.
     pub epoch: u64,
-    /// When it was replaced.
+    /// The time at which it was replaced.
     pub since: Duration,
-    /// When its leases are cut; `None` once they were.
+    /// The time at which its leases are cut; `None` once they are cut.
     pub deadline: Option<Duration>,
 }
 
@@ -59,12 +59,12 @@ struct PendingFlip {
     reason: Reason,
     by: String,
     forced: bool,
-    /// The watch as it stands in the state that is being saved, whatever config is loaded meanwhile.
+    /// The watch settings of the state that is being saved, whatever config is loaded meanwhile.
     watch: WatchConfig,
     deadline: Duration,
 }
 
-/// What makes a rollback.
+/// The cause of a rollback.
 enum RollbackTrigger {
     /// Somebody asked for it.
     Operator { by: String, forced: bool },
@@ -72,7 +72,7 @@ enum RollbackTrigger {
     Verdict(Box<RollbackEvidence>),
 }
 
-/// The machine of one service.
+/// The cutover machine of one service.
 #[derive(Clone, Debug)]
 pub struct Cutover {
     active: Color,
@@ -83,15 +83,15 @@ pub struct Cutover {
     phase: Phase,
     pending: Option<PendingFlip>,
     drains: Vec<DrainingColor>,
-    /// What the active color has shown lately; the control plane keeps it up to date.
+    /// Describes how the active color has behaved lately; the control plane keeps it up to date.
     baseline: Baseline,
     serial: u64,
-    /// Something changed while a flip was being saved.
+    /// Whether something changed while a flip was being saved.
     unsaved: bool,
 }
 
 impl Cutover {
-    /// A machine in the state that was saved; a watch that was running goes on with counts that begin anew.
+    /// Restores a machine from the saved state; a watch that was running continues, and its counts begin anew.
     pub fn restore(saved: SavedState, timing: Timing, now: Duration) -> Self {
         let SavedState { active, epoch, previous, config_active, watch_until, rolled_back } = saved;
         let phase = match (watch_until, rolled_back) {
@@ -117,7 +117,7 @@ impl Cutover {
         }
     }
 
-    /// Takes an event in and says what is to be done.
+    /// Handles an event and returns what is to be done.
     pub fn on(&mut self, event: Event, now: Duration) -> Vec<Effect> {
         match event {
             Event::Flip { to, request } => self.flip(to, Reason::Operator, request, now),
@@ -130,7 +130,7 @@ impl Cutover {
             },
             Event::ConfigActive { active, request } => self.load_config(active, request, now),
             Event::Saved { serial, outcome } => self.saved(serial, outcome, now),
-            // The old color still finishes requests of its own epoch; they say nothing about the new one.
+            // The old color still finishes requests of its own epoch, which are no evidence about the new one.
             Event::Sample { epoch, .. } if epoch != self.epoch => Vec::new(),
             Event::Sample { sample, .. } => self.judge(*sample, now),
             Event::Drained { epoch, cut } => self.drained(epoch, cut, now),
@@ -138,7 +138,7 @@ impl Cutover {
         }
     }
 
-    /// When [`Event::Tick`] is due; `None` while nothing waits for time.
+    /// Returns the time at which [`Event::Tick`] is due; `None` while nothing waits for time.
     pub fn deadline(&self) -> Option<Duration> {
         let watch = match &self.phase {
             Phase::Watching(watch) => Some(watch.until()),
@@ -148,10 +148,10 @@ impl Cutover {
         drains.chain(watch).chain(self.pending.as_ref().map(|pending| pending.deadline)).min()
     }
 
-    /// Whether a flip to `to` would be made now. The flip itself asks the same.
+    /// Checks whether a flip to `to` would be made now. The flip itself makes the same check.
     ///
     /// # Errors
-    /// Why it would not be made.
+    /// Returns the reason for which it would not be made.
     pub fn check_flip(&self, to: Color, request: &ChangeRequest) -> Result<(), ChangeError> {
         self.check_epoch(request)?;
         if let Some(pending) = &self.pending {
@@ -169,12 +169,12 @@ impl Cutover {
         check_gate(to, request)
     }
 
-    /// Where a rollback would go now. The rollback itself asks the same.
+    /// Returns the color to which a rollback would go now. The rollback itself makes the same check.
     ///
     /// A flip that is still being saved does not stop it: the way back is open even when the disk hangs.
     ///
     /// # Errors
-    /// Why it would not be made.
+    /// Returns the reason for which it would not be made.
     pub fn check_rollback(&self, request: &ChangeRequest) -> Result<Color, ChangeError> {
         self.check_epoch(request)?;
         let to = self.previous.ok_or(ChangeError::NothingToRollBack { active: self.active })?;
@@ -284,8 +284,8 @@ impl Cutover {
         if active == self.config_active {
             return Vec::new();
         }
-        // Whatever comes of it, this value has been seen: a refused flip must not be made up for at some later reload,
-        // when nobody thinks of it any more.
+        // The value counts as seen whatever comes of it: a refused flip must not happen at some later reload, when
+        // nobody expects it any more.
         self.config_active = active;
         if active == self.active && self.pending.is_none() {
             if matches!(self.phase, Phase::RolledBack { .. }) {
@@ -354,7 +354,7 @@ impl Cutover {
         if let Phase::Watching(watch) = &self.phase
             && watch.until() <= now
         {
-            // The control plane samples before it ticks; a watch that is still open then has nobody to count for it.
+            // The control plane samples before it ticks; if the watch is still open now, nobody counts for it.
             let sample = watch.last_without_a_way_back();
             effects.extend(self.judge(sample, now));
         }
@@ -366,7 +366,7 @@ impl Cutover {
         Effect::Save { serial: self.serial, state }
     }
 
-    /// Saves what is true now. While a flip is being saved this waits for it, so that a state with the color before
+    /// Saves the present state. While a flip is being saved this waits for it, so that a state with the color before
     /// the flip never follows it to the disk.
     pub fn save_present(&mut self) -> Vec<Effect> {
         self.unsaved = self.pending.is_some();
@@ -377,7 +377,7 @@ impl Cutover {
         vec![self.save(state)]
     }
 
-    /// What a restart needs to know.
+    /// Returns the state that a restart needs.
     pub fn saved_state(&self) -> SavedState {
         let (watch_until, rolled_back) = match &self.phase {
             Phase::Steady => (None, None),
@@ -388,27 +388,27 @@ impl Cutover {
         SavedState { active, epoch, previous, config_active, watch_until, rolled_back }
     }
 
-    /// The color that takes new requests.
+    /// Returns the color that takes new requests.
     pub fn active(&self) -> Color {
         self.active
     }
 
-    /// The number of the active color's turn; it grows by one at every flip or rollback.
+    /// Returns the epoch of the active color; it grows by one at every flip or rollback.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// Where a rollback would go.
+    /// Returns the color to which a rollback would go.
     pub fn previous(&self) -> Option<Color> {
         self.previous
     }
 
-    /// Where the cutover stands.
+    /// Returns the phase of the cutover.
     pub fn phase(&self) -> &Phase {
         &self.phase
     }
 
-    /// The colors that were replaced and still hold leases, oldest first.
+    /// Returns the colors that were replaced and still hold leases, oldest first.
     pub fn drains(&self) -> &[DrainingColor] {
         &self.drains
     }
@@ -423,7 +423,7 @@ impl Cutover {
         matches!(self.phase, Phase::Watching(_))
     }
 
-    /// How requests are sent and counted while a color is judged; `None` while none is.
+    /// Returns how requests are sent and counted while a color is judged; `None` while none is.
     pub fn mode(&self) -> Option<WatchMode> {
         match &self.phase {
             Phase::Watching(watch) => Some(watch.mode()),
@@ -431,17 +431,17 @@ impl Cutover {
         }
     }
 
-    /// Takes in what the active color has shown lately: the next flip is judged against it.
+    /// Updates how the active color has behaved lately; the next flip is judged against it.
     pub fn set_baseline(&mut self, baseline: Baseline) {
         self.baseline = baseline;
     }
 
-    /// What the next flip, or the one that was just made, is judged against.
+    /// Returns the baseline against which the next flip, or the one just made, is judged.
     pub fn baseline(&self) -> &Baseline {
         &self.baseline
     }
 
-    /// Takes in other settings; they hold from the next flip on.
+    /// Updates the settings; they apply from the next flip on.
     pub fn set_timing(&mut self, timing: Timing) {
         self.timing = timing;
     }

@@ -1,26 +1,26 @@
-//! A freeze: which requests of a service are held, by whom, and until when.
+//! Models a freeze: it says which requests of a service are held, by whom, and until when.
 //!
-//! Pure: it knows deadlines and no requests. A freeze that nobody renews ends by itself, which is how a deploy that
-//! was killed lets go of what it held.
+//! The code is pure: it knows deadlines and no requests. A freeze that nobody renews ends by itself, so a deploy that
+//! was killed releases the requests that it held.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Which requests are held.
+/// Says which requests are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum What {
-    /// Those that may change something: every method but GET, HEAD, OPTIONS and TRACE (RFC 9110 9.2.1), and upgrades,
-    /// since nobody can see what is said in a tunnel.
+    /// Requests that may change something are held: every method but GET, HEAD, OPTIONS and TRACE (RFC 9110 9.2.1), and
+    /// upgrades, since the proxy cannot see what is sent in a tunnel.
     Writes,
-    /// Every one.
+    /// All requests are held.
     All,
 }
 
 impl What {
-    /// The word in the API, on the command line and in the ledger.
+    /// Returns the word in the API, on the command line and in the ledger.
     pub fn as_str(self) -> &'static str {
         match self {
             What::Writes => "writes",
@@ -28,7 +28,7 @@ impl What {
         }
     }
 
-    /// Whether a request is held that is a write, or is none.
+    /// Whether a request is held, given whether it is a write.
     pub fn holds(self, is_write: bool) -> bool {
         match self {
             What::Writes => is_write,
@@ -43,73 +43,73 @@ impl fmt::Display for What {
     }
 }
 
-/// What is asked for.
+/// A request for a freeze.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewFreeze {
-    /// Which requests.
+    /// Says which requests are to be held.
     pub what: What,
-    /// Who asks: only they may renew or change it.
+    /// The owner: only they may renew or change it.
     pub by: String,
-    /// Why, for people.
+    /// The reason, for people.
     pub why: Option<String>,
-    /// For how long from now.
+    /// The time from now until its end.
     pub lasts: Duration,
-    /// Whether it may begin, or only go on.
+    /// Whether it may begin, or only continue.
     pub intent: Intent,
 }
 
-/// Whether a freeze that is asked for may be a new one.
+/// Says whether the freeze that is asked for may be a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Intent {
-    /// It begins, or goes on where the same owner has one.
+    /// The freeze begins, or continues where the same owner has one.
     Begin,
-    /// It goes on. One that has ended is an error, so that whoever renews hears of its end.
+    /// The freeze continues. If it has ended this is an error, so that the owner learns of its end.
     Renew,
 }
 
 /// A freeze in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Freeze {
-    /// Which requests.
+    /// Says which requests are held.
     pub what: What,
-    /// Who wanted it.
+    /// The owner of the freeze.
     pub by: String,
-    /// Why, for people.
+    /// The reason, for people.
     pub why: Option<String>,
-    /// Since when.
+    /// The time at which it began.
     pub since: Duration,
-    /// When it ends unless it is renewed.
+    /// The time at which it ends unless it is renewed.
     pub until: Duration,
-    /// When it ends whoever renews it.
+    /// The time at which it ends even if it is renewed.
     pub latest: Duration,
 }
 
-/// What came of a [`NewFreeze`].
+/// The outcome of a [`NewFreeze`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FreezeOutcome {
-    /// There was no freeze; now there is.
+    /// There was no freeze before; now there is one.
     Begun,
-    /// The same freeze, with another end.
+    /// The same freeze has another end.
     Renewed,
-    /// The same freeze, of other requests.
+    /// The same freeze holds other requests.
     Changed,
 }
 
-/// Why nothing was changed.
+/// Says why nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FreezeError {
     /// Somebody else's freeze is in force.
     HeldByAnother(Freeze),
-    /// There is none to be renewed.
+    /// There is no freeze that could be renewed.
     NotFrozen,
 }
 
-/// Why a freeze ended.
+/// Says why a freeze ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FreezeEnd {
     /// Somebody thawed it.
     Thawed {
-        /// Who.
+        /// The name of the caller.
         by: String,
     },
     /// Nobody renewed it in time.

@@ -1,7 +1,7 @@
-//! Certificates from an ACME server (RFC 8555): ordered, proved, written to files, and renewed in time.
+//! Orders certificates from an ACME server (RFC 8555), proves the names, writes the files, and renews them in time.
 //!
-//! The files are like any others: the config reads them, and a reload puts new ones in force. It keeps at it for as
-//! long as the proxy runs; a failure is a problem in the status, never the end of the serving.
+//! The files are like any others: the config reads them, and a reload puts new ones in force. Orders are retried for as
+//! long as the proxy runs; a failure is a problem in the status and never stops the proxy from serving.
 
 use std::fs;
 use std::io::{self, Write};
@@ -21,19 +21,19 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use crate::os::clock;
 use crate::tls::{Acme, Challenge, Challenges, Identity, Terminator};
 
-/// A certificate is renewed when less than this part of its time is left.
+/// A certificate is renewed when less than this part of its validity is left.
 const RENEW_AT: f64 = 1.0 / 3.0;
 
-/// How often it is looked whether one is due.
+/// The proxy checks this often whether a certificate is due.
 const LOOK: Duration = Duration::from_secs(3600);
 
-/// After a failure: Let's Encrypt allows five an hour for a name.
+/// The proxy waits this long after each failure, because Let's Encrypt allows five per hour for a name.
 const AGAIN: [Duration; 4] = [Duration::from_secs(60), Duration::from_secs(5 * 60), Duration::from_secs(15 * 60), LOOK];
 
-/// How long the server may take for a proof or a certificate.
+/// The server may take this long for a proof or a certificate.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Orders what is missing or ends soon, for ever. `reload` is called when a file has changed.
+/// Orders certificates that are missing or expire soon, and never returns. It calls `reload` when a file has changed.
 pub async fn keep(acme: Acme, terminator: Arc<Terminator>, reload: impl AsyncFn()) {
     let mut failures = 0_usize;
     loop {
@@ -60,7 +60,7 @@ pub async fn keep(acme: Acme, terminator: Arc<Terminator>, reload: impl AsyncFn(
         }
         failures = if failed { failures + 1 } else { 0 };
         let wait = if failed { AGAIN[(failures - 1).min(AGAIN.len() - 1)] } else { LOOK };
-        // Not everybody at the same second.
+        // The random factor keeps proxies from asking in the same second.
         tokio::time::sleep(wait.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
     }
 }
@@ -77,7 +77,7 @@ fn is_due(acme: &Acme, domain: &str, now: i64) -> bool {
     }
 }
 
-/// One certificate, from the account to the files. The error is a sentence.
+/// Orders one certificate, from the account to the files. The error is a sentence.
 async fn order(acme: &Acme, domain: &str, challenges: &Challenges) -> Result<(), String> {
     let failed = |step: &'static str| move |error: instant_acme::Error| format!("{step}: {}", full(&error));
     let account = account(acme).await?;
@@ -118,7 +118,7 @@ async fn order(acme: &Acme, domain: &str, challenges: &Challenges) -> Result<(),
     kept.map_err(|error| format!("{}: {error}", cert_file.display()))
 }
 
-/// What the server did not like about the proof.
+/// Returns the server's reason for rejecting the proof.
 async fn refusal(order: &mut instant_acme::Order) -> String {
     let mut authorizations = order.authorizations();
     while let Some(Ok(authorization)) = authorizations.next().await {
@@ -129,7 +129,7 @@ async fn refusal(order: &mut instant_acme::Order) -> String {
     "the proof was not accepted".into()
 }
 
-/// Where the proof is looked for, it is found from now on.
+/// Publishes the proof where the server looks for it.
 fn show(challenge: &ChallengeHandle<'_>, kind: Challenge, domain: &str, challenges: &Challenges) -> Result<(), String> {
     let proof = challenge.key_authorization();
     match kind {
@@ -142,19 +142,19 @@ fn show(challenge: &ChallengeHandle<'_>, kind: Challenge, domain: &str, challeng
     Ok(())
 }
 
-/// The certificate that is a proof (RFC 8737 3).
+/// Creates the certificate that serves as a proof (RFC 8737 3).
 fn proof_certificate(domain: &str, digest: &[u8]) -> Result<CertifiedKey, Box<dyn std::error::Error>> {
     let mut params = rcgen::CertificateParams::new([domain.to_owned()])?;
     params.custom_extensions = vec![rcgen::CustomExtension::new_acme_identifier(digest)];
     let key = rcgen::KeyPair::generate()?;
     let cert = params.self_signed(&key)?;
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    // Unchecked: the check does not know the critical extension, which is the proof.
+    // The certificate is not checked, because the check does not know the critical extension that is the proof.
     let key = aws_lc_rs::default_provider().key_provider.load_private_key(key)?;
     Ok(CertifiedKey::new(vec![cert.der().clone()], key))
 }
 
-/// The account of before, or a new one. There is one per directory.
+/// Returns the saved account, or creates a new one. There is one per directory.
 async fn account(acme: &Acme) -> Result<Account, String> {
     let failed = |step: &'static str| move |error: instant_acme::Error| format!("{step}: {}", full(&error));
     let builder = || match &acme.ca {
@@ -182,13 +182,13 @@ async fn account(acme: &Acme) -> Result<Account, String> {
     }
 }
 
-/// An error with all its causes.
+/// Formats an error with all its causes.
 fn full(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// Replaces a file that nobody else may read, at once.
+/// Replaces a file atomically; nobody else may read it.
 fn write(file: &Path, text: &str) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;

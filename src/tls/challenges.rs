@@ -1,6 +1,6 @@
-//! Proofs that this server is the one a name leads to, as an ACME server asks for them (RFC 8555 8.3, RFC 8737 3).
+//! Holds the proofs that a name leads to this server, as an ACME server asks for them (RFC 8555 8.3, RFC 8737 3).
 //!
-//! Put here while an order is under way; whoever accepts connections answers with them.
+//! An order puts its proofs here while it is under way, and the accepting side serves them.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,23 +11,23 @@ use tokio_rustls::rustls::server::{NoServerSessionStorage, ServerConfig};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{crypto::aws_lc_rs, sign::SingleCertAndKey};
 
-/// What a client that only wants the proof offers by ALPN, and nothing else.
+/// A client that wants only the proof offers this by ALPN, and nothing else.
 pub const ACME_TLS: &[u8] = b"acme-tls/1";
 
-/// Where the proof is asked for on a plain port; the token follows.
+/// The path prefix of the proof on a plain port; the token follows.
 pub const HTTP_CHALLENGE: &str = "/.well-known/acme-challenge/";
 
-/// The proofs of the orders under way; most of the time there is none.
+/// Holds the proofs of the orders under way; most of the time there are none.
 #[derive(Default)]
 pub struct Challenges {
     /// Key authorizations by token.
     http: ArcSwap<HashMap<String, String>>,
-    /// By the name that is to be proved.
+    /// Server configs by the name that is to be proved.
     tls: ArcSwap<HashMap<String, Arc<ServerConfig>>>,
 }
 
 impl Challenges {
-    /// Shows `proof` to whoever asks for `token` over HTTP, until it is withdrawn.
+    /// Serves `proof` to every HTTP request for `token`, until it is withdrawn.
     pub fn show_http(&self, token: &str, proof: &str) {
         self.http.rcu(|shown| {
             let mut shown = HashMap::clone(shown);
@@ -36,7 +36,7 @@ impl Challenges {
         });
     }
 
-    /// Shows `certificate` to whoever asks for `name` by TLS-ALPN-01, until it is withdrawn.
+    /// Serves `certificate` to every TLS-ALPN-01 client that asks for `name`, until it is withdrawn.
     pub fn show_tls(&self, name: &str, certificate: CertifiedKey) {
         let mut server = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
@@ -53,19 +53,19 @@ impl Challenges {
         });
     }
 
-    /// Shows nothing any more.
+    /// Withdraws all proofs.
     pub fn withdraw(&self) {
         self.http.store(Arc::default());
         self.tls.store(Arc::default());
     }
 
-    /// The proof for a request of that path, if it asks for one.
+    /// Returns the proof for a request of that path, if it asks for one.
     pub fn http(&self, path: &str) -> Option<String> {
         let token = path.strip_prefix(HTTP_CHALLENGE)?;
         self.http.load().get(token).cloned()
     }
 
-    /// What a client is met with that names `name` and only wants the proof.
+    /// Returns the server config for a client that names `name` and wants only the proof.
     pub fn tls(&self, name: Option<&str>) -> Option<Arc<ServerConfig>> {
         self.tls.load().get(name?).cloned()
     }

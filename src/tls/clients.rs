@@ -1,4 +1,5 @@
-//! Client certificates: who signs those that are welcome, and whether one must be shown.
+//! Verifies client certificates: it holds the authorities that are trusted, and whether a client must show a
+//! certificate.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,18 +16,18 @@ use super::{Unusable, identity};
 /// Whether a client must show a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientCertificates {
-    /// Without one there is no connection.
+    /// A client without a certificate is refused.
     Required,
-    /// One that is shown must be sound.
+    /// A client may connect without a certificate, but one that it shows must be valid.
     Optional,
 }
 
-/// Which clients may connect.
+/// Says which clients may connect.
 #[derive(Clone)]
 pub struct Clients {
-    /// The file with the authorities that sign their certificates.
+    /// The file with the authorities that sign the clients' certificates.
     pub ca: PathBuf,
-    /// Whether they must show one.
+    /// Whether clients must show a certificate.
     pub certificates: ClientCertificates,
     roots: Vec<CertificateDer<'static>>,
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
@@ -36,7 +37,7 @@ impl Clients {
     /// Reads the authorities.
     ///
     /// # Errors
-    /// The file is missing, is not PEM, or holds something that is no certificate of an authority.
+    /// Fails when the file is missing, is not PEM, or holds something other than an authority's certificate.
     pub fn load(ca: &Path, certificates: ClientCertificates) -> Result<Self, Unusable> {
         let roots = identity::chain(ca)?;
         let unusable = |what: String| {
@@ -66,7 +67,7 @@ impl fmt::Debug for Clients {
     }
 }
 
-/// The verifier follows from the rest.
+/// The verifier follows from the other fields, so it is not compared.
 impl PartialEq for Clients {
     fn eq(&self, other: &Self) -> bool {
         (&self.ca, self.certificates, &self.roots) == (&other.ca, other.certificates, &other.roots)

@@ -1,4 +1,4 @@
-//! A certificate with its key: read from two PEM files and checked, so that nothing unusable is ever published.
+//! Loads a certificate with its key from two PEM files and checks them, so that nothing unusable is ever published.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,25 +16,25 @@ use super::{Unusable, read};
 /// One certificate chain and its key.
 #[derive(Clone)]
 pub struct Identity {
-    /// The file of the chain, as it was configured.
+    /// The file of the chain, as it is configured.
     pub cert: PathBuf,
     /// The file of the key.
     pub key: PathBuf,
-    /// The DNS names it is for, in lower case; `*.example.com` is for one label before the dot.
+    /// The DNS names that it covers, in lower case; `*.example.com` covers one label before the dot.
     pub names: Vec<String>,
-    /// Unix time of the first second it is valid in.
+    /// The Unix time of the first second in which it is valid.
     pub not_before: i64,
-    /// Unix time of the last second it is valid in.
+    /// The Unix time of the last second in which it is valid.
     pub not_after: i64,
     pub(super) certified: Arc<CertifiedKey>,
 }
 
 impl Identity {
-    /// Reads and checks both files. Whether the certificate is valid today is not asked: an expired one is better than
-    /// none, and [`super::Settings::warnings`] says so.
+    /// Reads and checks both files. It does not check whether the certificate is valid today: an expired one is better
+    /// than none, and [`super::Settings::warnings`] reports it.
     ///
     /// # Errors
-    /// The file that is missing, is not PEM, holds nothing of its kind, or does not belong to the other.
+    /// Names the file that is missing, is not PEM, holds nothing of its kind, or does not belong to the other.
     pub fn load(cert: &Path, key: &Path) -> Result<Self, Unusable> {
         let chain = chain(cert)?;
         let unusable = |file: &Path, what: String, help: &str| Unusable { file: file.into(), what, help: help.into() };
@@ -70,12 +70,12 @@ impl Identity {
         Ok(Identity { cert, key, names, not_before, not_after, certified: Arc::new(certified) })
     }
 
-    /// When it ends, RFC 3339 in UTC.
+    /// Returns the time of its expiry, RFC 3339 in UTC.
     pub fn expires(&self) -> String {
         day(self.not_after)
     }
 
-    /// A sentence, if it is not valid at the unix time `now`.
+    /// Returns a sentence, if it is not valid at the Unix time `now`.
     pub(super) fn out_of_time(&self, now: i64) -> Option<String> {
         let cert = self.cert.display();
         if now > self.not_after {
@@ -89,7 +89,8 @@ impl Identity {
         }
     }
 
-    /// A sentence, if `later` is for a name that this one is for, with a key of the same kind: it is never served then.
+    /// Returns a sentence, if `later` covers a name that this one covers, with a key of the same kind, because then it
+    /// is never served.
     pub(super) fn overlap(&self, later: &Identity) -> Option<String> {
         if self.certified.key.algorithm() != later.certified.key.algorithm() {
             return None; // each client gets the one whose signature it understands
@@ -103,21 +104,22 @@ impl Identity {
     }
 }
 
-/// The key does not appear.
+/// The key is left out of the debug text.
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity").field("cert", &self.cert).field("names", &self.names).finish_non_exhaustive()
     }
 }
 
-/// The same chain from the same files. It cannot have another key: both were checked to belong together.
+/// Two identities are equal if they have the same chain from the same files. The key cannot differ, because both were
+/// checked to belong together.
 impl PartialEq for Identity {
     fn eq(&self, other: &Self) -> bool {
         (&self.cert, &self.key, &self.certified.cert) == (&other.cert, &other.key, &other.certified.cert)
     }
 }
 
-/// Every certificate of a PEM file, in order; at least one.
+/// Reads every certificate of a PEM file, in order; there is at least one.
 pub(super) fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
     let help = "write the certificate into it, in PEM (`-----BEGIN CERTIFICATE-----`), the issuer's after it";
     let unusable = |what: String| Unusable { file: file.to_owned(), what, help: help.into() };
@@ -126,7 +128,7 @@ pub(super) fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, Unusabl
     if chain.is_empty() { Err(unusable("holds no certificate".into())) } else { Ok(chain) }
 }
 
-/// DNS names, and the first and last second.
+/// Returns the DNS names, and the first and last second of validity.
 fn describe(cert: &CertificateDer<'_>) -> Result<(Vec<String>, i64, i64), String> {
     let (_, cert) = X509Certificate::from_der(cert).map_err(|error| error.to_string())?;
     let names = cert.subject_alternative_name().map_err(|error| error.to_string())?;
@@ -139,7 +141,7 @@ fn describe(cert: &CertificateDer<'_>) -> Result<(Vec<String>, i64, i64), String
     Ok((names, validity.not_before.timestamp(), validity.not_after.timestamp()))
 }
 
-/// RFC 3339 in UTC.
+/// Formats a Unix time as RFC 3339 in UTC.
 fn day(unix: i64) -> String {
     jiff::Timestamp::from_second(unix).map_or_else(|_| format!("Unix time {unix}"), |time| time.to_string())
 }

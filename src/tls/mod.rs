@@ -1,7 +1,7 @@
-//! TLS towards clients: certificates read and checked, and the set that new connections are met with.
+//! Terminates TLS: reads and checks certificates, and publishes the set that new connections use.
 //!
-//! A layer of its own because both planes need it: the config reads identities, the control plane publishes them, the
-//! data plane shakes hands with them. It knows nothing of sockets, requests or the config file.
+//! TLS is a layer of its own because both planes need it: the config reads identities, the control plane publishes
+//! them, and the data plane does handshakes with them. It knows nothing of sockets, requests or the config file.
 
 pub mod acme;
 mod challenges;
@@ -17,88 +17,89 @@ pub use clients::{ClientCertificates, Clients};
 pub use identity::Identity;
 pub use terminator::{ALPN_H2, Current, Handshake, Terminator};
 
-/// `[tls]`, with the files it names read and checked.
+/// The section `[tls]`, with the files it names read and checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// In the order of the file. Not empty where there is a TLS listener.
+    /// The certificates in the order of the file. The list is not empty where there is a TLS listener.
     pub identities: Vec<Identity>,
-    /// What a client gets that names no host, or one that no certificate is for. Default: the first certificate.
+    /// Decides what happens to a client that names no host, or one that no certificate covers. Default: the first
+    /// certificate.
     pub unknown_name: UnknownName,
-    /// Who may connect; anybody by default.
+    /// Limits which clients may connect; by default all may.
     pub clients: Option<Clients>,
-    /// `max-age` of `Strict-Transport-Security` on every answer over TLS; none by default.
+    /// The `max-age` of `Strict-Transport-Security` on every response over TLS; none by default.
     pub hsts: Option<Duration>,
-    /// Whether HTTP/2 is offered: `proxy.http2.enabled`.
+    /// Whether HTTP/2 is offered, by `proxy.http2.enabled`.
     pub http2: bool,
-    /// From the accepted connection to the end of the handshake. Default 10 s.
+    /// Limits the time from the accepted connection to the end of the handshake. Default 10 s.
     pub handshake_timeout: Duration,
-    /// Where certificates are ordered; nowhere by default.
+    /// The ACME settings; by default no certificates are ordered.
     pub acme: Option<Acme>,
 }
 
-/// `[tls.acme]`: certificates that are ordered and renewed here.
+/// The section `[tls.acme]`, for certificates that the proxy orders and renews.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acme {
-    /// Each gets a certificate of its own.
+    /// Each domain gets its own certificate.
     pub domains: Vec<String>,
-    /// For the server's mails about the account.
+    /// The address for the server's mails about the account.
     pub email: Option<String>,
     /// The URL of the server's directory. Default: Let's Encrypt.
     pub directory: String,
-    /// How the names are proved.
+    /// Says how the names are proved.
     pub challenge: Challenge,
     /// The authority of the server's own certificate, in PEM. Default: the system's.
     pub ca: Option<PathBuf>,
-    /// `acme` under `state.dir`.
+    /// The folder `acme` under `state.dir`.
     pub folder: PathBuf,
 }
 
-/// How a name is proved to be this machine's.
+/// Says how the proxy proves that a name leads to this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Challenge {
-    /// By a file on port 80 (RFC 8555 8.3).
+    /// The proof is a file on port 80 (RFC 8555 8.3).
     Http01,
-    /// By a certificate on port 443 (RFC 8737).
+    /// The proof is a certificate on port 443 (RFC 8737).
     TlsAlpn01,
 }
 
 impl Acme {
-    /// Where the chain and the key of `domain` are, or will be.
+    /// Returns the paths of the chain and the key of `domain`; the files may not exist yet.
     pub fn files(&self, domain: &str) -> (PathBuf, PathBuf) {
         let folder = self.folder.join(domain);
         (folder.join("cert.pem"), folder.join("key.pem"))
     }
 
-    /// Where the account with its key is, or will be: another directory is another account.
+    /// Returns the path of the account with its key; the file may not exist yet. Each directory has its own account.
     pub fn account_file(&self) -> PathBuf {
         let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
         self.folder.join(format!("account-{}.json", self.directory.chars().map(plain).collect::<String>()))
     }
 }
 
-/// What a client gets that names no host, or one that no certificate is for.
+/// Decides what happens to a client that names no host, or one that no certificate covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnknownName {
-    /// The first certificate; the client decides whether it will do.
+    /// The client gets the first certificate, and decides whether to accept it.
     First,
-    /// An alert, and the end of the connection.
+    /// The client gets an alert, and the connection ends.
     Refuse,
 }
 
 /// A file that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unusable {
-    /// Which one.
+    /// The path of the file.
     pub file: PathBuf,
-    /// What is wrong with it.
+    /// Says what is wrong with the file.
     pub what: String,
-    /// A way out.
+    /// Says how to fix it.
     pub help: String,
 }
 
 impl Settings {
-    /// What is wrong and yet no reason to refuse: certificates outside of their time, at the unix time `now`, and names
-    /// that more than one certificate is for.
+    /// Returns problems that do not prevent serving: certificates that are not valid at the Unix time `now`, and names
+    /// that more than one certificate covers.
     pub fn warnings(&self, now: i64) -> Vec<String> {
         let times = self.identities.iter().filter_map(|identity| identity.out_of_time(now));
         let overlaps = self.identities.iter().enumerate().flat_map(|(at, later)| {
@@ -108,10 +109,10 @@ impl Settings {
     }
 }
 
-/// The largest file that is read: a certificate takes a few KiB.
+/// Limits the size of a file; a certificate takes a few KiB.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Reads a PEM file whole.
+/// Reads a whole PEM file.
 fn read(file: &std::path::Path) -> Result<Vec<u8>, Unusable> {
     use std::io::Read;
     let mut text = Vec::new();

@@ -1,6 +1,6 @@
-//! What new connections are met with, published as one value; and how handshakes ended.
+//! Publishes the TLS state for new connections as one value, and counts how handshakes ended.
 //!
-//! A connection keeps what it was met with: publishing touches none.
+//! A connection keeps the state that it began with: publishing touches no open connection.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -16,39 +16,39 @@ use tokio_rustls::rustls::{self, ServerConfig};
 
 use super::{Challenges, Clients, Identity, Settings, UnknownName};
 
-/// The largest record that is sent. Together with what encryption adds it stays below the size from which our
-/// allocator maps every piece of memory on its own, which would cost more than the encryption.
+/// Limits the size of a sent record. With the overhead of encryption it stays below the size from which the allocator
+/// maps every piece of memory on its own, which would cost more than the encryption.
 const RECORD_BYTES_MAX: usize = 16_000;
 
-/// HTTP/2, as clients ask for it (RFC 9113 3.2).
+/// The ALPN name of HTTP/2 (RFC 9113 3.2).
 pub const ALPN_H2: &[u8] = b"h2";
 
 /// The TLS side of every listener and worker.
 pub struct Terminator {
     current: ArcSwap<Current>,
     challenges: Challenges,
-    /// Why the last order of a name failed.
+    /// The reason for which the last order of a name failed.
     orders: Mutex<BTreeMap<String, String>>,
     handshakes: [AtomicU64; Handshake::ALL.len()],
 }
 
-/// What a new connection is met with.
+/// The TLS state for a new connection.
 pub struct Current {
-    /// For the handshake.
+    /// The config for the handshake.
     pub server: Arc<ServerConfig>,
     /// The value of `Strict-Transport-Security`.
     pub hsts: Option<Box<str>>,
-    /// From the accepted connection to the end of the handshake.
+    /// Limits the time from the accepted connection to the end of the handshake.
     pub handshake_timeout: Duration,
     resolver: Arc<Resolver>,
     clients: Option<Clients>,
 }
 
 impl Terminator {
-    /// Begins with `settings`.
+    /// Creates a terminator that uses `settings`.
     ///
     /// # Errors
-    /// There is no randomness for the keys of the session tickets.
+    /// Fails when there is no randomness for the keys of the session tickets.
     pub fn new(settings: &Settings) -> Result<Self, rustls::Error> {
         let current = Current::new(settings, aws_lc_rs::Ticketer::new()?);
         Ok(Terminator {
@@ -59,11 +59,11 @@ impl Terminator {
         })
     }
 
-    /// Meets new connections with `settings` from now on. Sessions can still be resumed, unless other clients are
-    /// welcome than before: a resumed session does not show its certificate again.
+    /// Makes new connections use `settings` from now on. Sessions can still be resumed, unless the clients that may
+    /// connect have changed: a resumed session does not show its certificate again.
     ///
     /// # Errors
-    /// As [`Terminator::new`]; nothing has changed then.
+    /// Fails like [`Terminator::new`]; nothing has changed then.
     pub fn publish(&self, settings: &Settings) -> Result<(), rustls::Error> {
         let before = self.current.load();
         let ticketer = if before.clients == settings.clients {
@@ -75,24 +75,24 @@ impl Terminator {
         Ok(())
     }
 
-    /// What a new connection is met with.
+    /// Returns the TLS state for a new connection.
     pub fn current(&self) -> Arc<Current> {
         self.current.load_full()
     }
 
-    /// Proofs for an ACME server.
+    /// Returns the proofs for an ACME server.
     pub fn challenges(&self) -> &Challenges {
         &self.challenges
     }
 
-    /// Notes how the order of a certificate for `domain` ended; `failure` is a sentence.
+    /// Records how the order of a certificate for `domain` ended; `failure` is a sentence.
     pub fn note_order(&self, domain: &str, failure: Option<String>) {
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
         orders.remove(domain);
         orders.extend(failure.map(|why| (domain.to_owned(), why)));
     }
 
-    /// Sentences about certificates that were ordered in vain.
+    /// Returns sentences about certificates whose order failed.
     pub fn problems(&self) -> Vec<String> {
         let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
         orders.iter().map(|(domain, why)| format!("no certificate for {domain}: {why}; it is tried again")).collect()
@@ -103,7 +103,7 @@ impl Terminator {
         self.handshakes[end as usize].fetch_add(1, Relaxed);
     }
 
-    /// How often handshakes ended in each way.
+    /// Returns how often handshakes ended in each way.
     pub fn handshakes(&self) -> Vec<(Handshake, u64)> {
         let count = |end: Handshake| (end, self.handshakes[end as usize].load(Relaxed));
         Handshake::ALL.into_iter().map(count).collect()
@@ -125,7 +125,7 @@ impl Current {
         server.alpn_protocols = protocols.into_iter().flatten().map(<[u8]>::to_vec).collect();
         server.max_fragment_size = Some(RECORD_BYTES_MAX);
         server.ticketer = ticketer;
-        // The ticket holds the session: nothing is kept here for clients that may never come back.
+        // The ticket holds the session, so the proxy keeps nothing for clients that may never come back.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         Current {
             server: Arc::new(server),
@@ -136,17 +136,17 @@ impl Current {
         }
     }
 
-    /// Whether a client that names `name` is refused for it.
+    /// Whether a client is refused because it names `name`.
     pub fn refuses(&self, name: Option<&str>) -> bool {
         self.resolver.find(name).is_empty()
     }
 }
 
-/// Which certificate is for which name.
+/// Finds the certificate for a name.
 struct Resolver {
-    /// By name in lower case; `*.example.com` is there as `.example.com`.
+    /// Certificates by name in lower case; `*.example.com` is stored as `.example.com`.
     by_name: HashMap<Box<str>, Vec<Arc<CertifiedKey>>>,
-    /// For any other name, and for none.
+    /// Certificates for any other name, and for clients without a name.
     otherwise: Vec<Arc<CertifiedKey>>,
 }
 
@@ -166,7 +166,8 @@ impl Resolver {
         Resolver { by_name, otherwise }
     }
 
-    /// Those for `name`, which is in lower case: by the whole of it, else by a wildcard for its first label.
+    /// Returns the certificates for `name`, which is in lower case: by the whole name, else by a wildcard for its first
+    /// label.
     fn find(&self, name: Option<&str>) -> &[Arc<CertifiedKey>] {
         let by_name = |name: &str| {
             let wildcard = || name.find('.').and_then(|dot| self.by_name.get(&name[dot..]));
@@ -183,7 +184,7 @@ impl fmt::Debug for Resolver {
 }
 
 impl ResolvesServerCert for Resolver {
-    /// The first whose kind of signature the client understands; rustls has made the name lower case.
+    /// Returns the first certificate whose kind of signature the client supports; rustls has made the name lower case.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let found = self.find(hello.server_name());
         let understood = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
@@ -191,35 +192,35 @@ impl ResolvesServerCert for Resolver {
     }
 }
 
-/// How a handshake ended.
+/// Says how a handshake ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handshake {
-    /// Well, from the beginning.
+    /// A full handshake succeeded.
     Full,
-    /// Well, as the continuation of an earlier session.
+    /// An earlier session was resumed.
     Resumed,
     /// An ACME server has seen its proof.
     Proof,
-    /// `tls.handshake_timeout`
+    /// The handshake took longer than `tls.handshake_timeout`.
     TimedOut,
-    /// The client left within it.
+    /// The client left during the handshake.
     Closed,
     /// The client spoke HTTP without TLS.
     PlainHttp,
-    /// No certificate is for the name, and `tls.unknown_name` refuses such.
+    /// No certificate covers the name, and `tls.unknown_name` refuses such names.
     UnknownName,
-    /// The client showed no certificate, or one that is not welcome.
+    /// The client showed no certificate, or one that is not trusted.
     ClientCertificate,
-    /// No version, cipher or protocol in common.
+    /// There is no version, cipher or protocol in common.
     Unsupported,
-    /// The client refused it with an alert, as it does with a certificate that it does not trust.
+    /// The client refused the handshake with an alert, as it does for a certificate that it does not trust.
     RefusedByClient,
-    /// What the client sent is not a TLS handshake.
+    /// The client sent something other than a TLS handshake.
     Malformed,
 }
 
 impl Handshake {
-    /// Each of them, in the order of their numbers.
+    /// Lists every end, in the order of their numbers.
     pub const ALL: [Handshake; 11] = [
         Handshake::Full,
         Handshake::Resumed,
@@ -234,7 +235,7 @@ impl Handshake {
         Handshake::Malformed,
     ];
 
-    /// The word in metrics.
+    /// Returns the word in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Handshake::Full => "full",
@@ -251,7 +252,7 @@ impl Handshake {
         }
     }
 
-    /// How one ended that failed with `error`. Not for a name that was refused: see [`Current::refuses`].
+    /// Classifies a handshake that failed with `error`. It does not cover a refused name: see [`Current::refuses`].
     pub fn failed_with(error: &std::io::Error) -> Self {
         let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
             return Handshake::Closed;

@@ -1,4 +1,4 @@
-//! What the machine of a cutover wants done: saves, publications, cuts, and notices for people.
+//! Defines the effects of the cutover machine: saves, publications, cuts, and notices for people.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,60 +9,60 @@ use crate::domain::health::UpstreamNotReady;
 use crate::domain::rehearsal::TooManyDifferences;
 use crate::domain::watch::{FaultReport, Outcomes, WatchEvent, WatchSummary};
 
-/// What is to be done. The effects of one event are carried out in their order.
+/// Something that the machine wants done. The effects of one event are carried out in their order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Write the state to the disk; [`Event::Saved`](super::Event::Saved) reports how that went.
+    /// Writes the state to the disk; [`Event::Saved`](super::Event::Saved) reports the outcome.
     Save {
         /// The number of the save, which grows with each.
         serial: u64,
-        /// What is to be written.
+        /// The state to write.
         state: SavedState,
     },
-    /// Let `color` take every request from now on.
+    /// Makes `color` take every request from now on.
     Publish {
         /// The new active color.
         color: Color,
         /// Its epoch.
         epoch: u64,
     },
-    /// End what is still in flight on the color that was left as `epoch` ended.
+    /// Ends the requests that are still in flight on the color that was left when `epoch` ended.
     Cut {
         /// An epoch that has ended.
         epoch: u64,
     },
-    /// Report something that an operator wants to know.
+    /// Reports something to the operator.
     Report(Notice),
 }
 
-/// Something that an operator wants to know: each one is a line of the ledger and an event of the API.
+/// Something that an operator wants to know: each notice is a line of the ledger and an event of the API.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Notice {
     /// A flip was made.
     Flipped {
         /// The flip.
         change: Change,
-        /// The gate had said no.
+        /// Whether the gate had refused the change.
         forced: bool,
     },
     /// Traffic went back.
     RolledBack {
         /// The rollback.
         change: Change,
-        /// The gate had said no.
+        /// Whether the gate had refused the change.
         forced: bool,
-        /// What the watch found, where it was the watch that took the traffic back.
+        /// The evidence of the watch, where the watch took the traffic back.
         evidence: Option<Box<RollbackEvidence>>,
     },
     /// Somebody asked for a change, and nothing was changed.
     Refused {
-        /// What was asked for.
+        /// The change that was asked for.
         requested: Requested,
-        /// Where it came from.
+        /// The origin of the request.
         reason: Reason,
-        /// Who asked.
+        /// The name of the caller.
         by: String,
-        /// Why it was not made.
+        /// The reason for the refusal.
         error: ChangeError,
     },
     /// The watch of `color` ended without taking traffic back.
@@ -71,9 +71,9 @@ pub enum Notice {
         color: Color,
         /// Its epoch.
         epoch: u64,
-        /// How it ended.
+        /// Tells how the watch ended.
         end: WatchEnd,
-        /// What had been counted by then.
+        /// The counts at that time.
         counts: Outcomes,
     },
     /// The watch of `color` goes on, and found something worth knowing.
@@ -82,7 +82,7 @@ pub enum Notice {
         color: Color,
         /// Its epoch.
         epoch: u64,
-        /// What it found.
+        /// The event that the watch noted.
         note: WatchEvent,
     },
     /// `color`, which was left as `epoch` ended, holds no lease any more.
@@ -93,7 +93,7 @@ pub enum Notice {
         epoch: u64,
         /// The time from the flip to the end of the last lease.
         took: Duration,
-        /// So many leases were cut.
+        /// The number of leases that were cut.
         cut: u64,
     },
 }
@@ -101,28 +101,28 @@ pub enum Notice {
 /// A change that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The color before.
+    /// The color that was active before.
     pub from: Color,
     /// The color that takes new requests now.
     pub to: Color,
     /// The new epoch.
     pub epoch: u64,
-    /// Where it came from.
+    /// The origin of the change.
     pub reason: Reason,
-    /// Who asked.
+    /// The name of the caller.
     pub by: String,
 }
 
-/// Why a watch took traffic back.
+/// The evidence for which a watch took traffic back.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RollbackEvidence {
-    /// What is wrong with the release.
+    /// Describes the fault of the release.
     pub fault: FaultReport,
     /// The numbers of the watch at that moment.
     pub summary: WatchSummary,
 }
 
-/// What was asked for and refused.
+/// A change that was asked for and refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requested {
     /// A flip to this color.
@@ -131,38 +131,38 @@ pub enum Requested {
     Rollback,
 }
 
-/// How a watch ended without taking traffic back.
+/// Tells how a watch ended without taking traffic back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WatchEnd {
     /// The window is over, and the color is good.
     Kept,
-    /// The window is over, and too little was answered to know.
+    /// The window is over, and there was too little traffic to judge the color.
     NotEnoughTraffic,
-    /// The window is over; the color is bad, and there was no better place to go.
+    /// The window is over; the color is bad, but the other one was no better.
     NowhereToGo(FaultReport),
-    /// Somebody moved the traffic.
+    /// Traffic was moved by somebody else before the watch ended.
     Superseded,
 }
 
-/// [`WatchEnd`] without what was found.
+/// The kind of a [`WatchEnd`], without its fault report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WatchEndKind {
     /// The color is good.
     Kept,
-    /// Too little was answered to know.
+    /// There was too little traffic to judge the color.
     NotEnoughTraffic,
-    /// The color is bad, and there was no better place to go.
+    /// The color is bad, but the other one was no better.
     NowhereToGo,
-    /// Somebody moved the traffic.
+    /// Traffic was moved by somebody else before the watch ended.
     Superseded,
 }
 
 impl WatchEndKind {
-    /// Every kind, in the order of the metrics.
+    /// Lists every kind, in the order of the metrics.
     pub const ALL: [WatchEndKind; 4] =
         [WatchEndKind::Kept, WatchEndKind::NotEnoughTraffic, WatchEndKind::NowhereToGo, WatchEndKind::Superseded];
 
-    /// The word that ledger and metrics use.
+    /// Returns the word that ledger and metrics use.
     pub fn as_str(self) -> &'static str {
         match self {
             WatchEndKind::Kept => "keep",
@@ -174,7 +174,7 @@ impl WatchEndKind {
 }
 
 impl WatchEnd {
-    /// How the watch ended, in a word.
+    /// Returns the kind of the end.
     pub fn kind(&self) -> WatchEndKind {
         match self {
             WatchEnd::Kept => WatchEndKind::Kept,
@@ -185,14 +185,14 @@ impl WatchEnd {
     }
 }
 
-/// Why a state is not known to be on the disk.
+/// Says why a state is not known to be on the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SaveError {
-    /// The disk's error.
+    /// The disk reported this error.
     Disk(String),
     /// Too many saves wait for the disk already.
     QueueFull,
-    /// The disk has not answered in time.
+    /// The disk did not respond in this time.
     TooSlow(Duration),
 }
 
@@ -206,7 +206,7 @@ impl fmt::Display for SaveError {
     }
 }
 
-/// Why a flip or a rollback was not made.
+/// Says why a flip or a rollback was not made.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ChangeError {
     /// An upstream of the target is not ready.
@@ -230,7 +230,7 @@ pub enum ChangeError {
     },
     /// Another cutover is being saved, watched or drained.
     UnderWay {
-        /// What has to end first.
+        /// The operation that has to end first.
         what: UnderWay,
     },
     /// There was no flip since the start or the last rollback.
@@ -247,12 +247,12 @@ pub enum ChangeError {
     },
     /// The flip could not be saved, so a restart would undo it.
     Unsaved {
-        /// What the disk did.
+        /// The error of the save.
         why: SaveError,
     },
 }
 
-/// What another flip has to wait for.
+/// The operation that another flip has to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnderWay {
     /// A flip to this color is being saved.

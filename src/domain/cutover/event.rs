@@ -1,4 +1,4 @@
-//! What the machine of a cutover is told: requests for a change, and reports of what its effects came to.
+//! Defines the events of the cutover machine: requests for a change, and reports on its effects.
 
 use std::time::Duration;
 
@@ -13,30 +13,30 @@ use crate::domain::watch::{WatchConfig, WatchSample};
 /// The settings of one service that the machine decides by.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timing {
-    /// How the new color is watched, and how long; a window of zero switches the watch off.
+    /// Sets how, and for how long, the new color is watched; a window of zero switches the watch off.
     pub watch: WatchConfig,
-    /// Requests that are still in flight on the old color so long after a change are cut.
+    /// Requests that are still in flight on the old color this long after a change are cut.
     pub drain: Duration,
 }
 
-/// What of a cutover survives a restart.
+/// The part of a cutover that survives a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedState {
     /// The color that takes new requests.
     pub active: Color,
-    /// The number of the present color's turn; it grows by one at every flip or rollback.
+    /// The epoch of the active color; it grows by one at every flip or rollback.
     pub epoch: u64,
-    /// Where a rollback goes; `None` before the first flip and after a rollback.
+    /// The color to which a rollback goes; `None` before the first flip and after a rollback.
     pub previous: Option<Color>,
     /// The config's `active` when it was last loaded.
     pub config_active: Color,
-    /// When the running watch ends.
+    /// The time at which the running watch ends.
     pub watch_until: Option<Duration>,
-    /// Why the last watch took traffic back, until somebody flips.
+    /// The fault for which the last watch took traffic back, until somebody flips.
     pub rolled_back: Option<String>,
 }
 
-/// Where a flip or rollback comes from.
+/// The origin of a flip or rollback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     /// Somebody asked for it.
@@ -48,10 +48,10 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Every reason, in the order of the metrics.
+    /// Lists every reason, in the order of the metrics.
     pub const ALL: [Reason; 3] = [Reason::Operator, Reason::Config, Reason::Verdict];
 
-    /// The word that ledger and metrics use.
+    /// Returns the word that ledger and metrics use.
     pub fn as_str(self) -> &'static str {
         match self {
             Reason::Operator => "operator",
@@ -64,49 +64,49 @@ impl Reason {
 /// A flip or rollback as somebody asks for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChangeRequest {
-    /// Who asks; the ledger has it.
+    /// The name of the caller, for the ledger.
     pub by: String,
-    /// The epoch that the asker has seen. A change that was made since then makes the request stale.
+    /// The epoch that the caller has seen. A change that was made since then makes the request stale.
     pub if_epoch: Option<u64>,
-    /// The change is made although the gate says no.
+    /// Whether the change is made although the gate refuses it.
     pub force: bool,
-    /// What the gate says of the target.
+    /// The decision of the gate about the target.
     pub gate: Result<(), GateError>,
 }
 
 impl ChangeRequest {
-    /// Whether the change is made past a gate that says no.
+    /// Whether the change is made although the gate refuses it.
     pub(super) fn is_forced(&self) -> bool {
         self.gate.is_err()
     }
 }
 
-/// Why a color may not take the traffic.
+/// Says why a color may not take the traffic.
 #[derive(Clone, Debug, PartialEq)]
 pub enum GateError {
     /// An upstream is not ready.
     NotReady(UpstreamNotReady),
-    /// It answered copied requests otherwise than the active color.
+    /// The color responded to copied requests differently from the active color.
     RehearsalFailed(TooManyDifferences),
 }
 
-/// What the machine is told.
+/// An event that the machine handles.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// Somebody asks to make `to` the active color.
     Flip {
         /// The target.
         to: Color,
-        /// The gate in it is the target's.
+        /// The request, with the gate's decision about the target.
         request: ChangeRequest,
     },
     /// Somebody asks to go back to the color before this one.
     RollBack(ChangeRequest),
-    /// The config was loaded, and `active` is what it says.
+    /// The config was loaded, and its `active` is this color.
     ConfigActive {
         /// The config's `active`.
         active: Color,
-        /// The gate in it is that color's.
+        /// The request, with the gate's decision about that color.
         request: ChangeRequest,
     },
     /// The save with this number has reached the disk, or has failed.
@@ -127,7 +127,7 @@ pub enum Event {
     Drained {
         /// The epoch under which the leases were taken.
         epoch: u64,
-        /// So many of them did not end by themselves.
+        /// The number of leases that were cut.
         cut: u64,
     },
     /// Time has passed.

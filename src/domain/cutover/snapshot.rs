@@ -1,5 +1,5 @@
-//! What a machine leaves to the process that takes its place: everything, the running watch with all that it has
-//! weighed included. Both processes read the same clock, so no moment in it has to be converted.
+//! Defines what a machine hands to the process that takes its place: its whole state, with the running watch and all
+//! its evidence. Both processes read the same clock, so no time in it has to be converted.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Cutover, Phase, SavedState, Timing};
 use crate::domain::watch::{Baseline, Watch};
 
-/// A machine as it is handed over, with nothing that is being saved or drained.
+/// The state of a machine at a handover, when nothing is being saved or drained.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CutoverSnapshot {
     #[serde(rename = "record")]
@@ -19,7 +19,7 @@ pub struct CutoverSnapshot {
 }
 
 impl Cutover {
-    /// What there is to leave.
+    /// Returns the state for the successor.
     pub fn snapshot(&self) -> CutoverSnapshot {
         let watch = match &self.phase {
             Phase::Watching(watch) => Some(watch.clone()),
@@ -28,8 +28,8 @@ impl Cutover {
         CutoverSnapshot { state: self.saved_state(), watch, baseline: self.baseline }
     }
 
-    /// The machine that `snapshot` was of. A running watch goes on with what it has weighed, under the rules that it
-    /// began with.
+    /// Rebuilds the machine of `snapshot`. A running watch continues with its evidence, under the rules that it began
+    /// with.
     pub fn inherit(snapshot: CutoverSnapshot, timing: Timing, now: Duration) -> Self {
         let CutoverSnapshot { state, watch, baseline } = snapshot;
         let mut machine = Cutover::restore(state, timing, now);
@@ -48,7 +48,7 @@ mod tests {
     use crate::domain::cutover::{ChangeRequest, Effect, Event, Notice};
     use crate::domain::watch::{Outcomes, Stratum as Begun, WatchConfig, WatchSample};
 
-    /// What the machine has seen after so many good and bad answers.
+    /// Returns a sample after this many good and bad responses.
     fn sample(machine: &Cutover, good: u64, bad: u64) -> Event {
         let mut sample = WatchSample { old_is_up: true, ..WatchSample::default() };
         sample.seen.strata[Begun::Calm as usize] = Outcomes { good, bad };
