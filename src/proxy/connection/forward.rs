@@ -186,8 +186,8 @@ impl<'a, S: Transport> Forwarder<'a, S> {
         self.request.lease.has_standby() && self.request.is_replayable
     }
 
-    /// Whether the standby has to be asked. A request that no upstream took may be repeated whatever its method; a 404 is
-    /// never replayed, because it says nothing against the color.
+    /// Whether the standby has to be asked. A request that no upstream took may be repeated whatever its method; a 404
+    /// is never replayed, because it says nothing against the color.
     fn needs_replay(&self, attempt: &Attempt) -> bool {
         let ForwardState { up, down } = &self.state;
         let can_be_sent_again = self.request.lease.has_standby() && up.intact && down.written == 0;

@@ -139,8 +139,8 @@ impl<S: Transport> Connection<S> {
         max > 0 && self.leased + 1 >= max && self.origin.version == Version::Http1
     }
 
-    /// Whether the connection begins with the first bytes of HTTP/2. Over TLS the protocol was agreed on before (RFC 9113
-    /// 3.2). A refused request ends its connection, so a connection that has leased none is at its first bytes.
+    /// Whether the connection begins with the first bytes of HTTP/2. Over TLS the protocol was agreed on before (RFC
+    /// 9113 3.2). A refused request ends its connection, so a connection that has leased none is at its first bytes.
     fn begins_http2(&self) -> bool {
         let is_possible = self.leased == 0 && self.client.security.is_none() && self.origin.version == Version::Http1;
         let line = &PREFACE[..PREFACE.iter().position(|&byte| byte == b'\r').unwrap_or(0)];
