@@ -41,6 +41,10 @@ pub struct Container {
     pub health: Option<String>,
     /// How often the engine has restarted it by itself since it was created.
     pub restarts: u64,
+    /// The image that it was created from, as it was named then.
+    pub image: String,
+    /// The Compose service that it belongs to.
+    pub service: Option<String>,
     /// The time since its last start; `None` where the engine's time stamp cannot be parsed.
     pub up: Option<Duration>,
 }
@@ -151,6 +155,17 @@ impl fmt::Display for ContainerSelector {
 }
 
 impl Container {
+    /// Returns whether it runs, or is about to.
+    pub fn runs(&self) -> bool {
+        self.state == "running" || self.state == "restarting"
+    }
+
+    /// Returns the tag of its image.
+    pub fn tag(&self) -> Option<&str> {
+        let name = self.image.rsplit('/').next()?;
+        name.split('@').next()?.split_once(':').map(|(_, tag)| tag)
+    }
+
     /// Returns the whole lines that it wrote to either output within the last `since`.
     ///
     /// # Errors
@@ -257,6 +272,8 @@ fn parse(json: &str, now: jiff::Timestamp) -> Result<Vec<Container>, DockerError
         name: String,
         state: StateJson,
         restart_count: u64,
+        #[serde(default)]
+        config: ConfigJson,
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -264,6 +281,12 @@ fn parse(json: &str, now: jiff::Timestamp) -> Result<Vec<Container>, DockerError
         status: String,
         started_at: String,
         health: Option<HealthJson>,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "PascalCase", default)]
+    struct ConfigJson {
+        image: String,
+        labels: Option<std::collections::BTreeMap<String, String>>,
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -280,6 +303,8 @@ fn parse(json: &str, now: jiff::Timestamp) -> Result<Vec<Container>, DockerError
         // An image that switches its parent's health check off is reported as "none".
         health: inspected.state.health.map(|health| health.status).filter(|status| status != "none"),
         restarts: inspected.restart_count,
+        image: inspected.config.image,
+        service: inspected.config.labels.and_then(|mut labels| labels.remove("com.docker.compose.service")),
         up: inspected.state.started_at.parse().ok().and_then(|started: jiff::Timestamp| {
             u64::try_from(now.as_second() - started.as_second()).ok().map(Duration::from_secs)
         }),

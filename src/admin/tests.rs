@@ -43,6 +43,7 @@ fn service(active: Color, ready: bool) -> ServiceStatus {
     ServiceStatus {
         active,
         epoch: 3,
+        flip_pending: false,
         phase: Phase::Steady,
         summary: "a summary".into(),
         watch: None,

@@ -51,6 +51,9 @@ pub struct ServiceStatus {
     /// The epoch grows by one at every flip or rollback; it is the ETag of a change.
     pub epoch: u64,
     pub phase: Phase,
+    /// Whether a flip is being saved, and may be made any moment.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub flip_pending: bool,
     /// The phase as one sentence, for people.
     pub summary: String,
     /// Present while a watch runs.

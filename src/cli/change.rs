@@ -17,6 +17,7 @@ use crate::api::{Changed, Drained, Phase, Refusal, RefusalCode, ServiceStatus};
 use crate::config::Config;
 use crate::deploy::journal::Journal;
 use crate::domain::Color;
+use crate::domain::release::state::Block;
 
 /// The verb polls a drain this often.
 const LOOK: Duration = Duration::from_millis(100);
@@ -94,10 +95,19 @@ fn refuse_unproven(config: &Config, service: &str, to: Option<Color>, active: Co
             None
         }
     };
-    let Some(journal) = journal.filter(|journal| journal.color == target && journal.is_unproven()) else {
+    // Whether the deploy still runs is for the proxy to find out.
+    let block = |journal: &Journal| journal.release.blocks(target, false);
+    let Some((journal, block)) = journal.and_then(|journal| block(&journal).map(|block| (journal, block))) else {
         return Ok(());
     };
-    let (tag, reached) = (&journal.tag, journal.reached);
+    let (tag, reached) = (&journal.tag, journal.release.reached);
+    if block == Block::NotUndone {
+        let message = format!(
+            "{service}: {target} may still run {tag}, which failed or was taken back and is not undone. `cutover deploy` \
+             undoes it first; or use --force"
+        );
+        return refuse(RefusalCode::CutoverUnderWay, message);
+    }
     let message = format!(
         "{service}: a deploy of {tag} to {target} is under way, at {reached}: what runs there has not passed its \
          gates. Wait for it; if it was killed, `cutover deploy` continues or undoes it; or use --force"
@@ -316,6 +326,7 @@ mod tests {
         let service = |epoch, phase| ServiceStatus {
             active: Color::Blue,
             epoch,
+            flip_pending: false,
             phase,
             summary: "a summary".into(),
             watch: None,

@@ -343,6 +343,7 @@ mod tests {
         let service = ServiceStatus {
             active: Color::Green,
             epoch: 2,
+            flip_pending: false,
             phase: Phase::Watching,
             summary: "green takes every new request and is watched for 14m 3s more".into(),
             watch: Some(WatchStatus {

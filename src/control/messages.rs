@@ -18,6 +18,13 @@ pub(super) fn refusal(service: &str, why: &ChangeError) -> Refusal {
             RefusalCode::NotReady,
             format!("{service}: {color} is not ready: {why}. Nothing was changed; fix it, or use --force"),
         ),
+        ChangeError::UnderDeploy { color, why } => (
+            RefusalCode::CutoverUnderWay,
+            format!(
+                "{service}: no flip to {color}: {why}. Nothing was changed; wait for the deploy. If it was killed, the next \
+                 `cutover deploy` finishes or undoes it; or use --force"
+            ),
+        ),
         ChangeError::RehearsalFailed { color, why } => (
             RefusalCode::RehearsalFailed,
             format!(

@@ -3,6 +3,7 @@
 //! It never touches a client's bytes, and the data plane never waits for it. [`Handle`] is how the admin API, the
 //! signals and the file watch reach it. `task` is that one task; `service` is what it holds of each service.
 
+mod deploy_block;
 mod file_watch;
 mod handle;
 mod messages;

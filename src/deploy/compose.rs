@@ -155,6 +155,11 @@ impl From<CommandError> for ComposeError {
     }
 }
 
+/// Returns whether the Docker engine answers at all.
+pub async fn engine_answers() -> bool {
+    Command::new("docker", ["version", "--format", "{{.Server.Version}}"]).run(QUERY_TIMEOUT).await.is_ok()
+}
+
 /// Returns the last `lines` log lines of each `api` container, or nothing where Docker does not answer.
 pub async fn log(compose: &Compose, lines: u16) -> String {
     let command = compose.command(&["logs", "--no-color", "--tail", &lines.to_string(), SERVICE]);

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::deploy::files;
-use crate::domain::Color;
-use crate::domain::release::{Decision, HookPoint, InterruptedRelease, Step, Strategy};
+use crate::domain::release::HookPoint;
+use crate::domain::release::state::ReleaseState;
 use crate::os::group_files;
 
 /// The version of the format; a file with a newer version is rejected.
@@ -25,25 +25,19 @@ pub struct Journal {
     version: u32,
     pub service: String,
     pub intent: Intent,
-    pub strategy: Strategy,
     /// The image tag of the release.
     pub tag: String,
-    /// The color in which the release is brought up.
-    pub color: Color,
-    /// The service's epoch when the deploy began.
-    pub epoch: u64,
     /// The color's image tag when the deploy began.
     pub tag_before: Option<String>,
     /// Whether the color's containers ran when the deploy began.
     pub ran_before: bool,
+    /// The singletons that ran in the color when the deploy began. There are some where a retirement was not finished.
+    #[serde(default)]
+    pub singletons_before: Vec<String>,
     /// The time at which the deploy began, in UTC.
     pub began: String,
     /// The operator, as the ledger names them.
     pub by: String,
-    /// The last step that was begun.
-    pub reached: Step,
-    /// The steps that were finished.
-    pub done: Vec<Step>,
     /// Whether a migration ran, with whose result the old color has to live.
     pub migrated: bool,
     /// Whether the old color was ready when the migration began for the first time. A color that the migration has hurt
@@ -52,33 +46,12 @@ pub struct Journal {
     pub old_was_ready: Option<bool>,
     /// The snapshot of the data, once there is one.
     pub snapshot: Option<PathBuf>,
-    /// The epoch that the flip began.
-    pub flipped: Option<u64>,
-    /// The decision about the release, and its reason.
-    pub decided: Option<Decided>,
     /// The hooks that were run successfully.
     #[serde(default)]
     pub hooks: Vec<HookPoint>,
-}
-
-/// A decision about a release, with its reason. The file has the two as a list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "(Decision, String)", into = "(Decision, String)")]
-pub struct Decided {
-    pub decision: Decision,
-    pub why: String,
-}
-
-impl From<(Decision, String)> for Decided {
-    fn from((decision, why): (Decision, String)) -> Self {
-        Decided { decision, why }
-    }
-}
-
-impl From<Decided> for (Decision, String) {
-    fn from(Decided { decision, why }: Decided) -> Self {
-        (decision, why)
-    }
+    /// How far the release got. The proxy reads this part as well.
+    #[serde(flatten)]
+    pub release: ReleaseState,
 }
 
 /// The verb that brings a tag into production.
@@ -105,41 +78,33 @@ impl Intent {
 pub struct JournalStart {
     pub service: String,
     pub intent: Intent,
-    pub strategy: Strategy,
     pub tag: String,
-    pub color: Color,
-    pub epoch: u64,
     pub tag_before: Option<String>,
     pub ran_before: bool,
+    pub singletons_before: Vec<String>,
     pub by: String,
+    pub release: ReleaseState,
 }
 
 impl Journal {
     /// Creates the journal of a deploy of which nothing is done. Nothing is written to the disk.
     pub fn begin(with: JournalStart) -> Self {
-        let JournalStart { service, intent, strategy, tag, color, epoch, tag_before, ran_before, by } = with;
-        let (began, reached, done) = (crate::os::clock::utc(), strategy.steps()[0], Vec::new());
-        let (migrated, snapshot, flipped, decided) = (false, None, None, None);
+        let JournalStart { service, intent, tag, tag_before, ran_before, singletons_before, by, release } = with;
         Journal {
             version: VERSION,
             service,
             intent,
-            strategy,
             tag,
-            color,
-            epoch,
             tag_before,
             ran_before,
-            began,
+            singletons_before,
+            began: crate::os::clock::utc(),
             by,
-            reached,
-            done,
-            migrated,
+            migrated: false,
             old_was_ready: None,
-            snapshot,
-            flipped,
-            decided,
+            snapshot: None,
             hooks: Vec::new(),
+            release,
         }
     }
 
@@ -149,26 +114,6 @@ impl Journal {
     /// [`JournalError::File`], [`JournalError::Unparsed`]: it is not known whether a deploy is under way.
     pub fn peek(state_dir: &Path, service: &str) -> Result<Option<Journal>, JournalError> {
         read(&folder_of(state_dir).join(format!("{service}.json")))
-    }
-
-    /// Returns whether the color runs a release that has not passed the gates.
-    pub fn is_unproven(&self) -> bool {
-        match self.strategy {
-            Strategy::BlueGreen => !self.strategy.has_begun(self.reached, Step::Flip),
-            Strategy::Recreate => false,
-        }
-    }
-
-    /// Returns how far the deploy got, for [`crate::domain::release::next`].
-    pub fn interrupted(&self) -> InterruptedRelease {
-        let decided = self.decided.as_ref().map(|decided| decided.decision);
-        InterruptedRelease {
-            strategy: self.strategy,
-            color: self.color,
-            epoch: self.epoch,
-            reached: self.reached,
-            decided,
-        }
     }
 }
 
@@ -336,18 +281,20 @@ impl Lock {
 #[cfg(test)]
 mod tests {
     use crate::deploy::journal::*;
+    use crate::domain::Color;
+    use crate::domain::release::state::Decided;
+    use crate::domain::release::{Decision, Step, Strategy};
 
     fn journal() -> Journal {
         Journal::begin(JournalStart {
             service: "recall".into(),
             intent: Intent::Deploy,
-            strategy: Strategy::BlueGreen,
             tag: "sha-2".into(),
-            color: Color::Green,
-            epoch: 4,
             tag_before: Some("sha-1".into()),
             ran_before: true,
+            singletons_before: Vec::new(),
             by: "cli:ann".into(),
+            release: ReleaseState::begin(Strategy::BlueGreen, Color::Green, 4),
         })
     }
 
@@ -358,9 +305,9 @@ mod tests {
         assert_eq!(lock.load().unwrap(), None);
         let mut journal = journal();
         for step in Step::ALL {
-            journal.reached = step;
-            journal.done.push(step);
-            journal.decided = Some(Decided { decision: Decision::Keep, why: "well".into() });
+            journal.release.reached = step;
+            journal.release.done.push(step);
+            journal.release.decided = Some(Decided { decision: Decision::Keep, why: "well".into() });
             lock.save(&journal).unwrap();
             assert_eq!(lock.load().unwrap().as_ref(), Some(&journal));
         }

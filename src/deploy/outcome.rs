@@ -8,6 +8,8 @@ use crate::api::client::ClientError;
 pub enum Outcome {
     /// The release is in production and stays, or the plan of a dry run was printed.
     Kept,
+    /// The release is in production, but the old color is not as it should be.
+    Unfinished,
     /// It failed before the flip, and nothing was changed.
     Failed,
     /// A gate refused it before the flip, and nothing was changed.
@@ -29,6 +31,7 @@ impl Outcome {
     pub fn as_str(self) -> &'static str {
         match self {
             Outcome::Kept => "kept",
+            Outcome::Unfinished => "unfinished",
             Outcome::Failed => "failed",
             Outcome::GateSaidNo => "gate_said_no",
             Outcome::TakenBack => "taken_back",
@@ -43,7 +46,7 @@ impl Outcome {
     pub fn exit_code(self) -> u8 {
         match self {
             Outcome::Kept => 0,
-            Outcome::Failed | Outcome::Left => 1,
+            Outcome::Failed | Outcome::Unfinished | Outcome::Left => 1,
             Outcome::Config => 2,
             Outcome::GateSaidNo => 3,
             Outcome::TakenBack => 4,

@@ -380,6 +380,8 @@ mod tests {
             state: "running".into(),
             health: Some("healthy".into()),
             restarts: 0,
+            image: "cutover-sample:sha-1".into(),
+            service: Some("api".into()),
             up: Some(Duration::from_secs(5)),
         }
     }

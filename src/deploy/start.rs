@@ -1,7 +1,7 @@
 //! Starts `cutover deploy` and `cutover rollback --to-tag`: takes the lock, resumes an interrupted run, begins a new
 //! one.
 //!
-//! The order of the steps, and what undoes them, is decided in `domain::release`. `run` performs them.
+//! The order of the steps, and what undoes them, is decided in `domain::release::sequence`. `run` carries it out.
 
 use crate::api::client::ClientError;
 use crate::api::{ChangeRequest, Phase};
@@ -10,11 +10,13 @@ use crate::deploy::journal::{Intent, Journal, JournalError, JournalStart, Lock};
 use crate::deploy::outcome::{DeployReport, Outcome, of_refusal};
 use crate::deploy::plan;
 use crate::deploy::progress::Progress;
-use crate::deploy::run::DeployRun;
+use crate::deploy::run::{DeployRun, FailureCause};
 use crate::deploy::signals::StopSignals;
 use crate::deploy::target::DeployTarget;
 use crate::domain::Color;
-use crate::domain::release::{self, Decision, ResumePoint, Step, Strategy};
+use crate::domain::release::sequence::{Sequence, Wanted};
+use crate::domain::release::state::{Observed, ReleaseState, TakenBackBy};
+use crate::domain::release::{Decision, ResumePoint, Strategy, resume_point};
 
 /// What the operator asks for.
 #[derive(Clone, Debug)]
@@ -36,19 +38,11 @@ pub enum Mode {
     DryRun,
 }
 
-/// How the journal of an interrupted run relates to what is asked for now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wanted {
-    Same,
-    Other,
-}
-
-impl Wanted {
-    fn of(journal: &Journal, request: &DeployRequest) -> Self {
-        let Journal { tag, intent, strategy, .. } = journal;
-        let is_same = *tag == request.tag && *intent == request.intent && *strategy == request.strategy;
-        if is_same { Wanted::Same } else { Wanted::Other }
-    }
+/// Tells whether the release of an interrupted run is still the one that is asked for.
+fn wanted(journal: &Journal, request: &DeployRequest) -> Wanted {
+    let Journal { tag, intent, release, .. } = journal;
+    let is_same = *tag == request.tag && *intent == request.intent && release.strategy == request.strategy;
+    if is_same { Wanted::Same } else { Wanted::Other }
 }
 
 /// Deploys `request.tag` to `service`, after finishing or undoing what an interrupted run has left.
@@ -79,8 +73,9 @@ pub async fn run(config: &Config, service: &Service, request: &DeployRequest, pr
             return DeployReport::new(Outcome::UnderWay, sentence);
         }
         (Ok(Some(journal)), Mode::Real) => {
-            let wanted = Wanted::of(&journal, request);
-            let had_failed = journal.decided.as_ref().is_some_and(|decided| decided.decision == Decision::Undo);
+            let wanted = wanted(&journal, request);
+            let decided = journal.release.decided.as_ref();
+            let had_failed = decided.is_some_and(|decided| decided.decision == Decision::Undo);
             let report = resume(&target, &lock, journal, wanted, progress, &mut signals).await;
             // As long as there is a journal something is left to do, and a new deploy would lose track of it.
             let is_over = matches!(lock.load(), Ok(None));
@@ -99,8 +94,8 @@ fn failed(error: &JournalError) -> DeployReport {
 }
 
 fn interrupted(journal: &Journal) -> String {
-    let Journal { service, intent, tag, color, began, by, reached, .. } = journal;
-    let intent = intent.as_str();
+    let Journal { service, intent, tag, began, by, .. } = journal;
+    let (intent, color, reached) = (intent.as_str(), journal.release.color, journal.release.reached);
     format!("{service}: the {intent} of {tag} to {color}, begun at {began} by {by}, was interrupted at {reached}")
 }
 
@@ -114,46 +109,32 @@ async fn resume(
     signals: &mut StopSignals,
 ) -> DeployReport {
     progress.say(&interrupted(&journal));
-    if let Err(error) = target.check_env_file(journal.color) {
+    if let Err(error) = target.check_env_file(journal.release.color) {
         return DeployReport::new(Outcome::Config, error.to_string());
     }
     let status = match target.status().await {
         Ok(status) => status,
         Err(error) => return DeployReport::proxy_lost(&error),
     };
-    let point = release::resume_point(journal.interrupted(), status.active, status.epoch);
-    let why = journal.decided.as_ref().map(|decided| decided.why.clone());
-    let why = why.unwrap_or_else(|| status.last_verdict.unwrap_or(status.summary));
-    let (color, reached) = (journal.color, journal.reached);
-    let mut run = DeployRun::new(target, lock, journal, progress);
-    let report = match (point, wanted) {
-        (ResumePoint::Begin, Wanted::Same) => {
-            run.progress.say("  going on from the beginning; a snapshot or a migration that was made stays made");
-            run.go(None, signals).await
-        }
-        (ResumePoint::Begin, Wanted::Other) => {
-            let why = format!("interrupted at {reached}, and another release is wanted now");
-            run.progress.say("  another release is wanted now: undoing this one first");
-            run.undo(Outcome::Failed, &why, signals).await
-        }
-        (ResumePoint::Follow, _) => {
-            run.progress.say(&format!("  {color} has the traffic: following its watch"));
-            run.go(Some(Step::EnvFile), signals).await
-        }
-        (ResumePoint::End(Decision::Undo), _) => {
-            run.progress.say("  it had failed: undoing the rest of it");
-            let outcome = run.outcome_at(reached);
-            run.undo(outcome, &why, signals).await
-        }
-        (ResumePoint::End(Decision::TakenBack), _) => {
-            run.progress.say("  its traffic was taken back: undoing the rest of it");
-            run.take_back(&why, signals).await
-        }
-        (ResumePoint::End(Decision::Keep), _) => {
-            run.progress.say("  it was kept: going on with the old color");
-            run.go(Some(Step::Drain), signals).await
-        }
+    let observed = Observed { active: status.active, epoch: status.epoch };
+    let by = match status.phase {
+        Phase::RolledBack => TakenBackBy::Verdict,
+        Phase::Steady | Phase::Draining | Phase::Watching => TakenBackBy::Operator,
     };
+    let why = status.last_verdict.unwrap_or(status.summary);
+    let mut run = DeployRun::new(target, lock, journal, progress);
+    run.progress.say(match (resume_point(&run.journal.release, observed), wanted) {
+        (ResumePoint::Begin, Wanted::Same) => {
+            "  going on from the beginning; a snapshot or a migration that was made stays made"
+        }
+        (ResumePoint::Begin, Wanted::Other) => "  another release is wanted now: undoing this one first",
+        (ResumePoint::Follow, _) => "  it has the traffic: following its watch",
+        (ResumePoint::End(Decision::Undo), _) => "  it had failed: undoing the rest of it",
+        (ResumePoint::End(Decision::TakenBack), _) => "  its traffic was taken back: undoing the rest of it",
+        (ResumePoint::End(Decision::Keep), _) => "  it was kept: going on with the old color",
+    });
+    let sequence = Sequence::resume(&mut run.journal.release, observed, wanted, by, &why);
+    let report = run.drive(sequence, signals).await;
     run.release_held().await;
     report
 }
@@ -204,7 +185,12 @@ async fn begin(
         }
     };
     let is_ready = status.colors.get(&color).is_some_and(|status| status.ready);
-    let still_runs = tag_before.as_ref() == Some(tag) && ran_before && is_ready;
+    // The engine says what runs. The env file does not, after an undo that failed or an edit.
+    let running = match target.running_tag(color).await {
+        Ok(running) => running,
+        Err(error) => return DeployReport::new(Outcome::Failed, format!("{name}: {error}")),
+    };
+    let still_runs = running.as_ref() == Some(tag) && tag_before.as_ref() == Some(tag) && is_ready;
     if request.strategy == Strategy::BlueGreen && request.intent == Intent::Rollback && still_runs {
         return flip_back(target, request, color, progress).await;
     }
@@ -215,23 +201,37 @@ async fn begin(
     if let Err(error) = lock.forget() {
         return failed(&error);
     }
+    let singletons_before = match singletons_in(target, color).await {
+        Ok(services) => services,
+        Err(error) => return DeployReport::new(Outcome::Failed, format!("{name}: {error}")),
+    };
+    let release = ReleaseState::begin(request.strategy, color, status.epoch);
+    let sequence = Sequence::begin(&release);
     let journal = Journal::begin(JournalStart {
         service: name.clone(),
         intent: request.intent,
-        strategy: request.strategy,
         tag: tag.clone(),
-        color,
-        epoch: status.epoch,
         tag_before,
         ran_before,
+        singletons_before,
         by: request.by.clone(),
+        release,
     });
     let mut run = DeployRun::new(target, lock, journal, progress);
     let line = run.line("begin").with("before", has).with("strategy", request.strategy).with("by", &request.by);
     run.record(line);
-    let report = run.go(None, signals).await;
+    let report = run.drive(sequence, signals).await;
     run.release_held().await;
     report
+}
+
+/// Returns the singletons that run in a color before a deploy. An undo has to leave them running.
+async fn singletons_in(target: &DeployTarget<'_>, color: Color) -> Result<Vec<String>, FailureCause> {
+    let singletons = target.compose(color)?.singletons().await?;
+    if singletons.is_empty() {
+        return Ok(singletons);
+    }
+    Ok(target.running_services(color, &singletons).await?)
 }
 
 /// Rolls back with a single flip, because the wanted tag still runs in the idle color.

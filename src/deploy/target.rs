@@ -9,9 +9,8 @@ use crate::api::client::{Client, ClientError};
 use crate::config::{Check, Config, Deploy, EnvFile, Problem, Protocol, Service};
 use crate::deploy::base_url::{BaseUrl, BaseUrlError, ProbeError, ProbeScheme};
 use crate::deploy::compose::Compose;
-use crate::deploy::files::{self, beside};
-use crate::deploy::journal::JournalError;
-use crate::docker::{ContainerSelector, DockerError};
+use crate::deploy::files::beside;
+use crate::docker::{Container, ContainerSelector, DockerError};
 use crate::domain::Color;
 use crate::domain::release::Strategy;
 use crate::http_client::says_ready;
@@ -147,7 +146,7 @@ impl<'a> DeployTarget<'a> {
     /// [`DockerError`]. It must not be read as "no": an undo stops what did not run before.
     pub async fn runs(&self, color: Color) -> Result<bool, DockerError> {
         let found = self.containers(color).find().await?;
-        Ok(found.iter().any(|container| container.state == "running" || container.state == "restarting"))
+        Ok(found.iter().any(Container::runs))
     }
 
     /// Returns where a color is probed directly: its first upstream.
@@ -164,6 +163,31 @@ impl<'a> DeployTarget<'a> {
         let base: Result<BaseUrl, _> = url.parse();
         base.map(|base| base.announced(self.service.upstream.proxy_protocol))
             .map_err(|error| TargetError::Address { address: address.to_string(), error })
+    }
+
+    /// Returns the tag of the image that the `api` containers of a color run, as the engine knows it. It is `None` where
+    /// none runs, or where they run different images. The env file does not tell: it may have been edited, or an undo may
+    /// have failed.
+    ///
+    /// # Errors
+    /// [`DockerError`]
+    pub async fn running_tag(&self, color: Color) -> Result<Option<String>, DockerError> {
+        let found = self.containers(color).find().await?;
+        let mut tags = found.iter().filter(|container| container.runs()).map(Container::tag);
+        let first = tags.next().flatten();
+        Ok(if tags.all(|tag| tag == first) { first.map(str::to_owned) } else { None })
+    }
+
+    /// Returns the services among `services` of which a container runs in a color.
+    ///
+    /// # Errors
+    /// [`DockerError`]
+    pub async fn running_services(&self, color: Color, services: &[String]) -> Result<Vec<String>, DockerError> {
+        let found = ContainerSelector::All(self.project(color)).find().await?;
+        let runs = |service: &&String| {
+            found.iter().any(|container| container.runs() && container.service.as_ref() == Some(*service))
+        };
+        Ok(services.iter().filter(runs).cloned().collect())
     }
 
     /// Probes a color directly, as the proxy's own probes do.
@@ -197,19 +221,6 @@ impl<'a> DeployTarget<'a> {
             address: self.config.admin.listen.to_string(),
             what: format!("it has no service {:?}; does it run with this config?", self.service.name),
         })
-    }
-
-    /// Restores the env file in force from the copy at `kept`, if there is one.
-    ///
-    /// # Errors
-    /// [`JournalError::File`]
-    pub fn restore_env(&self, color: Color, kept: &Path) -> Result<(), JournalError> {
-        if !kept.exists() {
-            return Ok(());
-        }
-        let path = self.env_file(color);
-        let restored = std::fs::read(kept).and_then(|content| files::replace(path, &content, Some(path)));
-        restored.map_err(|error| JournalError::File(path.to_owned(), error))
     }
 
     /// Appends a line to the ledger. No deploy stops for a ledger that cannot be written; the returned text tells

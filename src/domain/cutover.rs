@@ -449,6 +449,9 @@ impl Cutover {
 
 fn check_gate(to: Color, request: &ChangeRequest) -> Result<(), ChangeError> {
     match &request.gate {
+        Err(GateError::UnderDeploy(why)) if !request.force => {
+            Err(ChangeError::UnderDeploy { color: to, why: why.clone() })
+        }
         Err(GateError::NotReady(why)) if !request.force => Err(ChangeError::NotReady { color: to, why: why.clone() }),
         Err(GateError::RehearsalFailed(why)) if !request.force => {
             Err(ChangeError::RehearsalFailed { color: to, why: why.clone() })

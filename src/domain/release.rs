@@ -1,14 +1,20 @@
 //! Orders the steps that bring a release into production, and says what undoes each of them.
 //!
-//! The module is pure. It decides what follows a step, a failure or a crash, from what the journal and the proxy say;
-//! `deploy::run` carries that out.
+//! The module is pure. It decides what follows a step, a failure or a crash, from what the journal and the proxy say, and
+//! `deploy::run` carries that out; the order of the actions is in `sequence`.
+
+pub mod sequence;
+#[cfg(test)]
+mod simulation;
+pub mod state;
+mod touch;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Color;
 use super::freeze::What;
+use state::{Observed, ReleaseState};
 
 /// Tells what a deploy freezes around its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,7 +202,8 @@ impl fmt::Display for HookPoint {
 }
 
 /// An action that undoes a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Undo {
     /// Remove the env file beside the one in force.
     Candidate,
@@ -314,21 +321,6 @@ pub fn undo_from(strategy: Strategy, reached: Step) -> impl Iterator<Item = Undo
     strategy.steps().iter().rev().copied().filter(begun).filter_map(Step::undo)
 }
 
-/// Describes an interrupted release, as its journal records it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InterruptedRelease {
-    /// The strategy of the deploy.
-    pub strategy: Strategy,
-    /// The color in which it was brought up.
-    pub color: Color,
-    /// The service's epoch when the deploy began.
-    pub epoch: u64,
-    /// The last step that was begun.
-    pub reached: Step,
-    /// The decision about it, if one was made.
-    pub decided: Option<Decision>,
-}
-
 /// A decision about a release. It is written down before it is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -352,16 +344,20 @@ pub enum ResumePoint {
     End(Decision),
 }
 
-/// Returns where `release` is resumed, given that the proxy sends traffic to `active` in `epoch`.
-pub fn resume_point(release: InterruptedRelease, active: Color, epoch: u64) -> ResumePoint {
-    match release.decided {
+/// Returns where a release is resumed, given where the traffic is now.
+pub fn resume_point(release: &ReleaseState, observed: Observed) -> ResumePoint {
+    match release.decided.as_ref().map(|decided| decided.decision) {
         Some(decided) => ResumePoint::End(decided),
         // The color has the traffic from the start, and no flip gives or takes it.
         None if release.strategy == Strategy::Recreate => ResumePoint::Begin,
         // This holds even if somebody else flipped to it: stopping what has the traffic would be an outage.
-        None if active == release.color => ResumePoint::Follow,
+        None if observed.active == release.color && release.done.contains(&Step::Up) => ResumePoint::Follow,
+        // Nobody knows whether the color runs the release: it was not seen to come up there.
+        None if observed.active == release.color => ResumePoint::End(Decision::Undo),
         // The flip was made, and traffic went back while no deploy was running.
-        None if release.reached >= Step::Flip && epoch > release.epoch => ResumePoint::End(Decision::TakenBack),
+        None if release.reached >= Step::Flip && observed.epoch > release.epoch => {
+            ResumePoint::End(Decision::TakenBack)
+        }
         None => ResumePoint::Begin,
     }
 }
@@ -394,7 +390,9 @@ pub fn failure_rise(before: ResponseCounts, after: ResponseCounts) -> Option<Str
 
 #[cfg(test)]
 mod tests {
+    use super::state::Decided;
     use super::*;
+    use crate::domain::Color;
 
     #[test]
     fn steps_are_listed_in_their_order() {
@@ -432,11 +430,12 @@ mod tests {
 
     #[test]
     fn an_interrupted_release_goes_on_where_the_traffic_is() {
-        let strategy = Strategy::BlueGreen;
-        let release =
-            |reached, decided| InterruptedRelease { strategy, color: Color::Green, epoch: 4, reached, decided };
-        let recreate =
-            |reached, decided| InterruptedRelease { strategy: Strategy::Recreate, ..release(reached, decided) };
+        let release = |reached, decided: Option<Decision>| {
+            let decided = decided.map(|decision| Decided { decision, why: String::new() });
+            let done = Step::ALL.into_iter().filter(|step| *step < reached).collect();
+            ReleaseState { reached, done, decided, ..ReleaseState::begin(Strategy::BlueGreen, Color::Green, 4) }
+        };
+        let recreate = |reached, decided| ReleaseState { strategy: Strategy::Recreate, ..release(reached, decided) };
         for (case, release, active, epoch, want) in [
             ("killed early", release(Step::Up, None), Color::Blue, 4, ResumePoint::Begin),
             ("killed before the flip", release(Step::EnvFile, None), Color::Blue, 4, ResumePoint::Begin),
@@ -445,7 +444,14 @@ mod tests {
             ("killed in the watch", release(Step::Watch, None), Color::Green, 5, ResumePoint::Follow),
             ("taken back meanwhile", release(Step::Watch, None), Color::Blue, 6, ResumePoint::End(Decision::TakenBack)),
             ("flipped and back", release(Step::Flip, None), Color::Blue, 6, ResumePoint::End(Decision::TakenBack)),
-            ("others flipped to it", release(Step::Up, None), Color::Green, 5, ResumePoint::Follow),
+            ("others flipped to it", release(Step::Healthy, None), Color::Green, 5, ResumePoint::Follow),
+            (
+                "others flipped to what may be it",
+                release(Step::Up, None),
+                Color::Green,
+                5,
+                ResumePoint::End(Decision::Undo),
+            ),
             ("others flipped twice", release(Step::Up, None), Color::Blue, 6, ResumePoint::Begin),
             (
                 "killed while undoing",
@@ -470,7 +476,7 @@ mod tests {
                 ResumePoint::End(Decision::Keep),
             ),
         ] {
-            assert_eq!(resume_point(release, active, epoch), want, "{case}");
+            assert_eq!(resume_point(&release, Observed { active, epoch }), want, "{case}");
         }
     }
 

@@ -42,6 +42,7 @@ fn example() -> StatusSnapshot {
     let service = ServiceStatus {
         active: Color::Green,
         epoch: 7,
+        flip_pending: false,
         phase: Phase::Watching,
         summary: "a summary".into(),
         watch: Some(WatchStatus {

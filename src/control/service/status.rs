@@ -24,6 +24,7 @@ pub(in crate::control) fn service_status(service: &ServiceState, now: Duration) 
     ServiceStatus {
         active: machine.active(),
         epoch: machine.epoch(),
+        flip_pending: machine.is_saving(),
         phase,
         summary: summary(service, now),
         watch,
@@ -117,6 +118,7 @@ fn summary(service: &ServiceState, now: Duration) -> String {
             let next = match service.flip_gate(idle) {
                 Ok(()) => format!("{idle} is ready to flip to"),
                 Err(GateError::NotReady(why)) => format!("{idle} is not ready ({why})"),
+                Err(GateError::UnderDeploy(why)) => format!("{idle} cannot be flipped to ({why})"),
                 Err(GateError::RehearsalFailed(why)) => format!("{idle} is ready, but failed its rehearsal ({why})"),
             };
             format!("{active} takes every request{unwell}; {next}")

@@ -5,13 +5,14 @@
 use tokio::sync::oneshot;
 
 use crate::api::{Changed, Refusal, RefusalCode};
+use crate::control::deploy_block::{self, AskedChange};
 use crate::control::handle::{ChangeCommand, Command};
 use crate::control::messages::{refusal, unknown};
 use crate::control::service::ServiceState;
 use crate::control::service::replies::{ChangeReply, ReplyAt};
 use crate::control::task::{Task, preview};
 use crate::domain::Color;
-use crate::domain::cutover::{Change, ChangeError, ChangeRequest, Effect, Event, Notice, Requested};
+use crate::domain::cutover::{Change, ChangeError, ChangeRequest, Effect, Event, GateError, Notice, Requested};
 use crate::os::clock;
 
 impl Task {
@@ -67,7 +68,9 @@ impl Task {
             return self.reporter.reply(answer, Err(Refusal { code: RefusalCode::BadRequest, message }));
         };
         let by = request.by.unwrap_or_else(|| "api".into());
-        let wanted = ChangeRequest { by, if_epoch, force: request.force, gate: service.flip_gate(to) };
+        let block = deploy_block::find(&self.config.state.dir, &name, to, AskedChange::Flip);
+        let gate = block.map_or_else(|| service.flip_gate(to), |why| Err(GateError::UnderDeploy(why)));
+        let wanted = ChangeRequest { by, if_epoch, force: request.force, gate };
         if request.dry_run {
             let would = service.machine.check_flip(to, &wanted).map(|()| would_be(&name, service, to));
             return self.reporter.reply(answer, would.map_err(|why| refusal(&name, &why)));
@@ -91,7 +94,10 @@ impl Task {
             return self.reporter.reply(answer, Err(unknown(&name)));
         };
         let by = request.by.unwrap_or_else(|| "api".into());
-        let wanted = ChangeRequest { by, if_epoch, force: request.force, gate: service.rollback_gate() };
+        let to = service.machine.active().other();
+        let block = deploy_block::find(&self.config.state.dir, &name, to, AskedChange::Rollback);
+        let gate = block.map_or_else(|| service.rollback_gate(), |why| Err(GateError::UnderDeploy(why)));
+        let wanted = ChangeRequest { by, if_epoch, force: request.force, gate };
         if request.dry_run {
             let would = service.machine.check_rollback(&wanted).map(|to| would_be(&name, service, to));
             return self.reporter.reply(answer, would.map_err(|why| refusal(&name, &why)));
@@ -121,7 +127,9 @@ impl Task {
             service.config_flip_due = Some(by);
             return Some(format!("{name}: `active` changed: flipping to {active} as soon as its probes have a result"));
         }
-        let request = ChangeRequest { by, if_epoch: None, force: false, gate: service.flip_gate(active) };
+        let block = deploy_block::find(&self.config.state.dir, name, active, AskedChange::Flip);
+        let gate = block.map_or_else(|| service.flip_gate(active), |why| Err(GateError::UnderDeploy(why)));
+        let request = ChangeRequest { by, if_epoch: None, force: false, gate };
         let effects = service.machine.on(Event::ConfigActive { active, request }, clock::now());
         let refused = refused_of(&effects, Requested::Flip(active)).map(|why| refusal(name, why).message);
         self.apply_effects(name, effects);

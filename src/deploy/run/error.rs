@@ -17,6 +17,7 @@ use crate::deploy::target::{NotReady, TargetError};
 use crate::docker::DockerError;
 use crate::domain::Color;
 use crate::domain::release::HookPoint;
+use crate::domain::release::state::TakenBackBy;
 
 /// Why a step did not succeed, sorted by what has to follow.
 #[derive(Debug)]
@@ -26,7 +27,9 @@ pub enum StepError {
     /// The proxy refused it, and nothing was changed.
     Refused(Refusal),
     /// Traffic is back on the old color; the text says why.
-    TakenBack(String),
+    TakenBack(TakenBackBy, String),
+    /// Somebody else has moved the traffic since the flip, so the verdict is not about this release.
+    Overtaken(String),
     /// The release is bad, and the old color was not up to take the traffic; the text is the verdict.
     NowhereToGo(String),
     /// The proxy does not answer, so it is not known where the traffic is.
@@ -42,7 +45,7 @@ impl fmt::Display for StepError {
         match self {
             StepError::Failed(cause) => cause.fmt(f),
             StepError::Refused(refusal) => refusal.fmt(f),
-            StepError::TakenBack(why) | StepError::NowhereToGo(why) => f.write_str(why),
+            StepError::TakenBack(_, why) | StepError::Overtaken(why) | StepError::NowhereToGo(why) => f.write_str(why),
             StepError::ProxyLost(error) => error.fmt(f),
             StepError::Stopped(name) => write!(f, "stopped by {name}"),
             StepError::RollbackWanted => f.write_str("the traffic is to go back to the old color"),

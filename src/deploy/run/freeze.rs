@@ -21,7 +21,7 @@ impl DeployRun<'_> {
     /// # Errors
     /// [`StepError`]: they cannot be held, or are not held any more.
     pub(super) async fn hold_for(&mut self, step: Step) -> Result<(), StepError> {
-        let wanted = self.journal.strategy.holds(step, freezing(self.target, self.journal.intent));
+        let wanted = self.journal.release.strategy.holds(step, freezing(self.target, self.journal.intent));
         // A release that an earlier run flipped to is only followed; nothing needs to be held for it.
         let is_late = matches!(step, Step::EnvFile | Step::Flip) && self.freeze.is_none();
         match wanted.filter(|_| !is_late) {
@@ -69,7 +69,7 @@ impl DeployRun<'_> {
 
     /// Holds everything while the only copy of a service is put back. Failing to hold does not stop the way back.
     pub(super) async fn hold_for_recreate(&mut self) {
-        if self.journal.strategy == Strategy::Recreate
+        if self.journal.release.strategy == Strategy::Recreate
             && let Err(error) = self.hold(What::All).await
         {
             self.progress.note(&format!("requests are not held meanwhile: {error}"));

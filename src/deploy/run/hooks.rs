@@ -20,10 +20,10 @@ impl DeployRun<'_> {
     /// # Errors
     /// [`StepError::Failed`]: a required hook failed.
     pub async fn prepare(&mut self, step: Step) -> Result<(), StepError> {
-        if let Some(phase) = self.journal.strategy.phase_beginning_with(step) {
+        if let Some(phase) = self.journal.release.strategy.phase_beginning_with(step) {
             self.progress.say(phase);
         }
-        for point in self.journal.strategy.hooks_before(step) {
+        for point in self.journal.release.strategy.hooks_before(step) {
             if let Err(error) = self.hook(*point, None).await
                 && self.target.deploy().hooks.required.contains(point)
             {
@@ -75,10 +75,10 @@ impl DeployRun<'_> {
             "moment": point,
             "service": journal.service,
             "intent": journal.intent,
-            "strategy": journal.strategy,
+            "strategy": journal.release.strategy,
             "tag": journal.tag,
             "tag_before": journal.tag_before,
-            "color": journal.color,
+            "color": journal.release.color,
             "by": journal.by,
             "began": journal.began,
             "snapshot": journal.snapshot,

@@ -7,27 +7,29 @@
 //! others.
 
 mod data;
+mod drive;
+mod env_file;
 mod error;
+mod finish;
 pub mod freeze;
 mod hooks;
 mod prepare;
 mod prove;
 mod put_back;
-mod sequence;
 mod singletons;
 mod traffic;
-mod undo;
 
 use std::time::Duration;
 
 use crate::api::ServiceStatus;
+use crate::api::client::ClientError;
 use crate::deploy::compose::{self, Compose};
 use crate::deploy::freeze_lease::FreezeLease;
-use crate::deploy::journal::{Decided, Journal, JournalError, Lock};
+use crate::deploy::journal::{Journal, Lock};
 use crate::deploy::progress::Progress;
 use crate::deploy::target::{DeployTarget, TargetError};
 use crate::domain::Color;
-use crate::domain::release::{Decision, ResponseCounts, Step, Strategy};
+use crate::domain::release::{ResponseCounts, Step, Strategy};
 use crate::ledger::Line;
 
 pub use error::{FailureCause, HealthWait, Hurt, StepError};
@@ -48,12 +50,14 @@ pub struct DeployRun<'a> {
     responses: Option<ResponseCounts>,
     /// What the proxy holds for this deploy.
     freeze: Option<FreezeLease>,
+    /// The last error of the proxy's client, for the report.
+    proxy_error: Option<ClientError>,
 }
 
 impl<'a> DeployRun<'a> {
     /// Takes up the deploy that `journal` records.
     pub fn new(target: &'a DeployTarget<'a>, lock: &'a Lock, journal: Journal, progress: &'a mut Progress) -> Self {
-        DeployRun { target, lock, journal, progress, responses: None, freeze: None }
+        DeployRun { target, lock, journal, progress, responses: None, freeze: None, proxy_error: None }
     }
 }
 
@@ -75,8 +79,8 @@ impl DeployRun<'_> {
             Step::Smoke => self.smoke().await,
             Step::Rehearse => self.rehearse().await,
             Step::EnvFile => {
-                let done = self.env_file()?;
-                if self.journal.strategy == Strategy::Recreate {
+                let done = self.put_env_in_force()?;
+                if self.journal.release.strategy == Strategy::Recreate {
                     self.move_singletons(None).await?;
                 }
                 Ok(done)
@@ -89,7 +93,7 @@ impl DeployRun<'_> {
     }
 
     fn color(&self) -> Color {
-        self.journal.color
+        self.journal.release.color
     }
 
     /// Returns Compose with the tag that is deployed.
@@ -130,15 +134,6 @@ impl DeployRun<'_> {
     /// [`StepError::Failed`]
     pub fn save(&self) -> Result<(), StepError> {
         Ok(self.lock.save(&self.journal)?)
-    }
-
-    /// Writes a decision to the journal before it is carried out.
-    ///
-    /// # Errors
-    /// [`JournalError::File`]
-    pub fn decide(&mut self, decision: Decision, why: &str) -> Result<(), JournalError> {
-        self.journal.decided = Some(Decided { decision, why: why.to_owned() });
-        self.lock.save(&self.journal)
     }
 }
 

@@ -5,10 +5,10 @@ use tokio::time::{Instant, sleep};
 use crate::deploy::command::{Command, CommandError};
 use crate::deploy::compose::{self, Compose};
 use crate::deploy::files;
-use crate::deploy::journal::Journal;
 use crate::deploy::run::{DeployRun, FailureCause, HealthWait, POLL, StepError};
 use crate::docker::Container;
 use crate::domain::release::Step;
+use crate::domain::release::state::ReleaseState;
 
 /// A container that the engine has restarted this often before it was ready will never be.
 const RESTARTS_MAX: u64 = 3;
@@ -59,7 +59,7 @@ impl DeployRun<'_> {
 
     /// Runs `command` if a migration was begun and not seen to end.
     pub(super) async fn unless_migrated(&mut self, command: Command) -> Result<(), CommandError> {
-        let Journal { strategy, reached, done, .. } = &self.journal;
+        let ReleaseState { strategy, reached, done, .. } = &self.journal.release;
         if !strategy.has_begun(*reached, Step::Migrate) || done.contains(&Step::Migrate) {
             return Ok(());
         }
@@ -150,6 +150,8 @@ mod tests {
             state: state.into(),
             health: health.map(Into::into),
             restarts,
+            image: "cutover-sample:sha-1".into(),
+            service: Some("api".into()),
             up: None,
         };
         for (case, container, is_hopeless, is_unhealthy) in [

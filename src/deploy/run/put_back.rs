@@ -71,7 +71,7 @@ impl DeployRun<'_> {
 
     async fn put_project_back(&mut self) -> Result<String, PutBackError> {
         let compose = self.target.compose(self.color()).map_err(PutBackError::Target)?;
-        match (self.journal.strategy, self.journal.ran_before) {
+        match (self.journal.release.strategy, self.journal.ran_before) {
             (Strategy::BlueGreen, true) => self.restore_idle(&compose).await,
             (Strategy::Recreate, true) => self.restore_active(&compose).await,
             (Strategy::BlueGreen, false) => self.stop_again(&compose, compose.stop()).await,
@@ -82,8 +82,10 @@ impl DeployRun<'_> {
 
     /// Starts in the idle color what it ran. Where that fails the color is stopped, because no traffic is on it.
     async fn restore_idle(&mut self, compose: &Compose) -> Result<String, PutBackError> {
-        // The singletons run in the color that has the traffic.
-        let up = compose.up_without(&compose.singletons().await.map_err(PutBackError::Compose)?);
+        // The singletons run in the color that has the traffic, except for those that ran here as well.
+        let mut elsewhere = compose.singletons().await.map_err(PutBackError::Compose)?;
+        elsewhere.retain(|service| !self.journal.singletons_before.contains(service));
+        let up = compose.up_without(&elsewhere);
         // For the same tag `up` would leave the container alone, and a migration in it.
         if let Err(error) = self.end_migration(compose).await {
             self.progress.note(&error.to_string());

@@ -6,7 +6,7 @@ use crate::domain::Color;
 impl DeployRun<'_> {
     /// Stops the singletons in `from`, waits until they have ended, and starts them in the color of the release.
     pub(super) async fn move_singletons(&mut self, from: Option<Color>) -> Result<(), StepError> {
-        let to = self.target.compose(self.journal.color)?;
+        let to = self.target.compose(self.journal.release.color)?;
         let services = to.singletons().await?;
         if services.is_empty() {
             return Ok(());
@@ -20,7 +20,11 @@ impl DeployRun<'_> {
         let start = to.only(&["up", "--detach", "--no-deps"], &services);
         self.progress.command(&start);
         start.run(limit).await?;
-        self.progress.note(&format!("{} run in {} now, and nowhere else", services.join(", "), self.journal.color));
+        self.progress.note(&format!(
+            "{} run in {} now, and nowhere else",
+            services.join(", "),
+            self.journal.release.color
+        ));
         Ok(())
     }
 }

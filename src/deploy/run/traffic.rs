@@ -1,4 +1,4 @@
-//! Moves the traffic to a release: the env file in force, the flip, the watch, and the end of the old color.
+//! Moves the traffic to a release: the flip, the watch, and the end of the old color.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use tokio::time::{Instant, sleep};
 use crate::api::client::ClientError;
 use crate::api::{ChangeRequest, Phase, RefusalCode, ServiceStatus, Verdict};
 use crate::config::Retire;
-use crate::deploy::files;
 use crate::deploy::journal::Intent;
 use crate::deploy::run::{DeployRun, FailureCause, POLL, StepError};
 use crate::domain::Color;
 use crate::domain::release::Step;
+use crate::domain::release::state::TakenBackBy;
 
 /// How long the proxy may be away during the watch, because it is being restarted.
 const PROXY_AWAY_MAX: Duration = Duration::from_secs(60);
@@ -19,26 +19,11 @@ const PROXY_AWAY_MAX: Duration = Duration::from_secs(60);
 const FLIP_UNKNOWN_MAX: Duration = Duration::from_secs(15);
 
 impl DeployRun<'_> {
-    /// Puts the env file with the new tag in force.
-    pub(super) fn env_file(&mut self) -> Result<String, StepError> {
-        let (path, kept) = (self.target.env_file(self.color()), self.lock.kept_env());
-        let file_error = |error| FailureCause::File { path: path.to_owned(), error };
-        let content = std::fs::read(self.target.candidate(self.color())).map_err(file_error)?;
-        // A run that was killed in this step has kept the file already, and may have changed it since.
-        if !kept.exists() {
-            std::fs::read(path).and_then(|before| files::replace(&kept, &before, Some(path))).map_err(file_error)?;
-        }
-        files::replace(path, &content, Some(path)).map_err(file_error)?;
-        Ok(format!("{} has IMAGE_TAG={}", path.display(), self.journal.tag))
-    }
-
-    /// Asks the proxy to make the color active, unless it is.
+    /// Asks the proxy to make the color active. The proxy refuses if anybody has moved the traffic since the deploy began.
     pub(super) async fn flip(&mut self) -> Result<String, StepError> {
         let color = self.color();
-        let status = self.target.status().await.map_err(StepError::ProxyLost)?;
-        let epoch = if status.active == color { status.epoch } else { self.request_flip(status.epoch).await? };
-        self.journal.flipped = Some(epoch);
-        self.save()?;
+        let epoch = self.request_flip(self.journal.release.epoch).await?;
+        self.journal.release.flipped = Some(epoch);
         Ok(format!("{} -> {color}, epoch {epoch}", color.other()))
     }
 
@@ -70,7 +55,7 @@ impl DeployRun<'_> {
             match self.target.status().await {
                 Ok(status) if status.active == self.color() => return Ok(status.epoch),
                 Ok(status) if status.epoch == epoch => return Err(FailureCause::FlipLost(error).into()),
-                Ok(status) => return Err(StepError::TakenBack(status.summary)),
+                Ok(status) => return Err(taken_back(status)),
                 Err(_) => sleep(POLL).await,
             }
         }
@@ -105,7 +90,12 @@ impl DeployRun<'_> {
     /// Reads the end of the watch from a status; `None` while it runs.
     fn watch_result(&mut self, status: ServiceStatus) -> Result<Option<String>, StepError> {
         if status.active != self.color() {
-            return Err(StepError::TakenBack(status.last_verdict.unwrap_or(status.summary)));
+            return Err(taken_back(status));
+        }
+        if self.journal.release.flipped != Some(status.epoch) {
+            let ServiceStatus { active, epoch, .. } = status;
+            let why = format!("somebody has moved the traffic since the flip: it is on {active} in epoch {epoch}");
+            return Err(StepError::Overtaken(why));
         }
         match (status.phase, &status.watch) {
             (Phase::Watching, Some(watch)) => {
@@ -163,7 +153,7 @@ impl DeployRun<'_> {
 
     async fn check_still_idle(&self, old: Color) -> Result<(), StepError> {
         let status = self.target.status().await.map_err(StepError::ProxyLost)?;
-        if status.active == old { Err(StepError::TakenBack(status.summary)) } else { Ok(()) }
+        if status.active == old { Err(taken_back(status)) } else { Ok(()) }
     }
 
     /// Waits until the proxy has found that a stopped color is not ready. Until then a rollback would still go there.
@@ -177,6 +167,16 @@ impl DeployRun<'_> {
                 Ok(_) | Err(_) => return,
             }
             sleep(POLL).await;
+        }
+    }
+}
+
+/// Explains traffic that is on the old color again.
+fn taken_back(status: ServiceStatus) -> StepError {
+    match status.phase {
+        Phase::RolledBack => StepError::TakenBack(TakenBackBy::Verdict, status.last_verdict.unwrap_or(status.summary)),
+        Phase::Steady | Phase::Draining | Phase::Watching => {
+            StepError::TakenBack(TakenBackBy::Operator, status.summary)
         }
     }
 }

@@ -216,6 +216,13 @@ pub enum ChangeError {
         /// The first upstream that is not ready.
         why: UpstreamNotReady,
     },
+    /// A deploy is at work on the target.
+    UnderDeploy {
+        /// The target.
+        color: Color,
+        /// "a deploy of sha-2 to green is at smoke …"
+        why: String,
+    },
     /// The target failed its rehearsal.
     RehearsalFailed {
         /// The target.

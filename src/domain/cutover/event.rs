@@ -84,6 +84,8 @@ impl ChangeRequest {
 /// Says why a color may not take the traffic.
 #[derive(Clone, Debug, PartialEq)]
 pub enum GateError {
+    /// A deploy is at work on it; the text says which, and how far it is.
+    UnderDeploy(String),
     /// An upstream is not ready.
     NotReady(UpstreamNotReady),
     /// The color responded to copied requests differently from the active color.

@@ -3,6 +3,7 @@
 //! The releases are this repository's own sample app in images FROM scratch (`tests/images/build.sh`). Each test has a
 //! proxy, a folder and two Compose projects of its own.
 
+mod adversary;
 mod back;
 mod bad;
 mod data;
