@@ -32,19 +32,20 @@ pub use verify::{Finding, Verified, verify};
 const WAITING_MAX: usize = 1024;
 /// After a line that did not get there it is tried again this often.
 const AGAIN: Duration = Duration::from_secs(5);
-/// How far back [`tail`] reads.
+/// [`tail`] reads this much of the end of the file.
 const TAIL_BYTES_MAX: u64 = 64 * 1024;
-/// How far back the last link is looked for at first: some lines.
+/// The last link is first looked for in this much of the end of the file, which holds some lines.
 const TAIL_BYTES: u64 = 2 * 1024;
 /// Lines kept in memory for the status.
 const RECENT_MAX: usize = 100;
 
-/// Where a ledger is.
+/// The place of a ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The file.
     pub path: PathBuf,
-    /// Where the last link written is kept beside it, so that lines cut off its end are missed; none: nowhere.
+    /// The file beside it that holds the last link written, so that lines cut off its end are missed; `None`: no such
+    /// file.
     pub head: Option<PathBuf>,
 }
 
@@ -78,7 +79,7 @@ impl Ledger {
     /// The ledger at `place`. The folder and the file are created with the first line; what the file holds is read.
     ///
     /// # Errors
-    /// When the writing thread cannot be started.
+    /// Fails when the writing thread cannot be started.
     pub fn open(place: Place) -> io::Result<Self> {
         let recent = tail(&place.path, RECENT_MAX).unwrap_or_default().into();
         let shared = Arc::new(Mutex::new(LedgerState { recent, ..LedgerState::default() }));
@@ -112,7 +113,7 @@ impl Ledger {
         shared.recent.iter().skip(shared.recent.len().saturating_sub(n)).cloned().collect()
     }
 
-    /// What went wrong with the last line.
+    /// Returns the problem with the last line.
     pub fn problem(&self) -> Option<String> {
         lock(&self.shared).problem.clone()
     }
@@ -176,11 +177,11 @@ fn write_waiting(place: &Place, waiting: &mut VecDeque<Line>, shared: &Mutex<Led
     }
 }
 
-/// What was appended.
+/// The result of an append.
 pub struct Appended {
     /// The line with its link, and before it what had to be said about the end of the file.
     pub lines: Vec<String>,
-    /// Why nobody knows whether it is on the disk as well.
+    /// The reason for which the line may not be on the disk, although it is in the file.
     pub unsynced: Option<io::Error>,
 }
 
@@ -257,7 +258,7 @@ fn chained(file: &mut File, known: Option<Link>, line: &Line) -> io::Result<(Vec
     Ok((joined, bytes, before.expect("one line at least was joined")))
 }
 
-/// How the file ends, and whether its newline is missing.
+/// Returns how the file ends, and whether its newline is missing.
 fn end_of(file: &mut File) -> io::Result<(chain::End, bool)> {
     // A device has no end to look at, and may be without end to read.
     if !file.metadata()?.is_file() {
@@ -332,7 +333,7 @@ pub fn service_of(line: &str) -> Option<&str> {
 /// The last `n` lines of the ledger at `path`, oldest first; looks at its last 64 KiB.
 ///
 /// # Errors
-/// When the file cannot be read; a missing one is an empty one.
+/// Fails when the file cannot be read; a missing one counts as empty.
 pub fn tail(path: &Path, n: usize) -> io::Result<Vec<String>> {
     let mut file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -1,43 +1,44 @@
-//! `[service.NAME.watch]`, its synthetic requests, and `[service.NAME.replay]`.
+//! Holds `[service.NAME.watch]`, its synthetic requests, and `[service.NAME.replay]`.
 
 use std::time::Duration;
 
 use super::section::Section;
 use super::values::{absolute_path, seconds};
 
-/// `[service.NAME.watch]`
+/// The section `[service.NAME.watch]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Watch {
-    /// Default 15 min; 0 s switches the watch off.
+    /// The length of the watch. Default 15 min; 0 s switches it off.
     pub window: Duration,
-    /// The chance of taking a good release back, per flip: 0.000001 to 0.1. Default 0.001.
+    /// The chance per flip of rolling a good release back: 0.000001 to 0.1. Default 0.001.
     pub max_false_rollbacks: f64,
-    /// Rises of the share of failures by less than this are not worth a rollback: 0 to 0.5. Default 0.001.
+    /// A smaller rise of the share of failures is not worth a rollback: 0 to 0.5. Default 0.001.
     pub min_effect: f64,
-    /// Failures without which nothing is taken back, at least 1. Default 5.
+    /// Fewer failures never cause a rollback; at least 1. Default 5.
     pub min_failures: u32,
-    /// How long a cold start is judged mildly. Default 2 s; a quarter of the window at most.
+    /// A cold start is judged mildly for this long. Default 2 s; at most a quarter of the window.
     pub warm_up: Duration,
-    /// Slower than so many times the old color's own p50, p90 or p99 is slow: 0 (not judged) to 100. Default 2.
+    /// A response is slow if it takes more than this many times the old color's p50, p90 or p99: 0 (not judged) to 100.
+    /// Default 2.
     pub slow_factor: f64,
     /// Whether a doubted color shares the traffic with the old one until it is settled. Default true.
     pub split: bool,
     /// Whether a watch without enough traffic stays open past its window. Default false.
     pub stay_open: bool,
-    /// The share of requests below which a route alone takes nothing back: 0 to 0.5. Default 0.02.
+    /// A route with a smaller share of the requests never causes a rollback alone: 0 to 0.5. Default 0.02.
     pub rare_route: f64,
-    /// Requests of the proxy's own to both colors while the new one is judged. None by default.
+    /// The proxy's own requests to both colors while the new one is judged. None by default.
     pub synthetic: Option<Synthetic>,
 }
 
-/// `[service.NAME.watch.synthetic]`
+/// The section `[service.NAME.watch.synthetic]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Synthetic {
-    /// Asked with GET; it may have a query.
+    /// The path is requested with GET; it may have a query.
     pub path: String,
-    /// From one request to each color to the next. Default 1 s.
+    /// The time from one request to the next, for each color. Default 1 s.
     pub interval: Duration,
-    /// For a whole answer; past it the request has failed. Default 5 s.
+    /// Limits a whole response; after it the request has failed. Default 5 s.
     pub timeout: Duration,
 }
 

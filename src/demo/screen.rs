@@ -17,7 +17,7 @@ use crate::domain::Color;
 const CELLS: usize = 48;
 const CELL: Duration = Duration::from_millis(100);
 
-/// Where the story is told.
+/// Prints the story.
 pub struct Screen {
     /// Sentences are printed.
     speaks: bool,
@@ -26,7 +26,7 @@ pub struct Screen {
     colored: bool,
 }
 
-/// What the live line shows for a tenth of a second.
+/// The content of the live line for a tenth of a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cell {
     Silent,

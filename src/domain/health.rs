@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What one probe found.
+/// The result of one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeOutcome {
     /// It answered that it is ready.
@@ -29,7 +29,7 @@ pub enum Readiness {
     Down,
 }
 
-/// Why a flip may not rely on an upstream.
+/// Says why a flip may not rely on an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotReady {
     /// Its last probe failed, or could not be made; the text is the probe's.
@@ -57,7 +57,7 @@ impl fmt::Display for NotReady {
 pub struct UpstreamNotReady {
     /// Host and port.
     pub address: String,
-    /// Why a flip may not rely on it.
+    /// The reason for which a flip may not rely on it.
     pub why: NotReady,
 }
 
@@ -128,7 +128,7 @@ impl UpstreamHealth {
         self.readiness
     }
 
-    /// Why the last probe failed; `None` after a success, or before the first probe.
+    /// Returns the reason for which the last probe failed; `None` after a success, or before the first probe.
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
     }
@@ -139,7 +139,7 @@ impl UpstreamHealth {
     /// all traffic to an upstream that was dead a moment ago.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason.
     pub fn passes_gate(&self, rise: u32) -> Result<(), NotReady> {
         let good = match (self.readiness, self.streak) {
             (Readiness::Up, Streak::Successes(_)) => return Ok(()),

@@ -26,9 +26,9 @@ const LATENCIES_MAX: usize = 500;
 pub struct Difference {
     /// `status`, `header location`, `body`, or a path in the JSON: `$.items[].price`.
     pub field: String,
-    /// What the active color said.
+    /// The value in the active color's response.
     pub was: String,
-    /// What the idle color says.
+    /// The value in the idle color's response.
     pub is: String,
 }
 
@@ -43,11 +43,11 @@ pub struct Comparison {
     pub differences: Vec<Difference>,
     /// In what other answers of the active color differ.
     pub noise: Noise,
-    /// How long the active and the idle color took.
+    /// The response times of the active and the idle color.
     pub took: [Duration; 2],
 }
 
-/// What one comparison came to, as far as is known at the time.
+/// The result of one comparison, as far as it is known at the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sameness {
     /// No difference.
@@ -111,7 +111,7 @@ impl Difference {
         self.field.starts_with("header ")
     }
 
-    /// What makes two differences the same.
+    /// The key by which two differences are the same.
     fn key(&self) -> String {
         if self.is_header() { self.field.clone() } else { format!("{} {}", self.field, self.is) }
     }
@@ -281,7 +281,7 @@ impl Results {
     }
 }
 
-/// Why a rehearsal keeps a gate closed.
+/// Says why a rehearsal keeps a gate closed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TooManyDifferences {
     /// The numbers of the rehearsal.

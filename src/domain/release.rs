@@ -25,7 +25,7 @@ pub enum Freezing {
     Writes,
 }
 
-/// How a release replaces the one before it.
+/// Says how a release replaces the one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Strategy {
@@ -106,7 +106,7 @@ impl Strategy {
     pub fn hooks_before(self, step: Step) -> &'static [HookPoint] {
         let hooks: [(Step, &[HookPoint]); 3] = [
             (Step::Candidate, &[HookPoint::Announce, HookPoint::ConfirmBackup]),
-            // What is written after the snapshot would be lost on the way back.
+            // Data that is written after the snapshot would be lost by a restore.
             (Step::Backup, &[HookPoint::Freeze]),
             (Step::Watch, &[HookPoint::Unfreeze]),
         ];
@@ -333,7 +333,7 @@ pub enum Decision {
     Keep,
 }
 
-/// Where an interrupted release is resumed.
+/// Says where an interrupted release is resumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResumePoint {
     /// Begin with the first step; see [`Step::is_repeated`].

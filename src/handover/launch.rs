@@ -63,7 +63,7 @@ impl Launcher {
     /// `unwanted`.
     ///
     /// # Errors
-    /// Why it does not serve. It has ended then, and nothing was taken from us.
+    /// Says why it does not serve. The successor has ended by then, and this process has kept everything.
     pub fn start<E: fmt::Display>(
         &self,
         passed: PassedOn<'_>,
@@ -112,12 +112,12 @@ pub struct PassedOn<'a> {
     pub state_lock: Option<&'a OwnedFd>,
 }
 
-/// Why there is no successor that serves.
+/// Says why there is no successor that serves.
 #[derive(Debug)]
 pub struct LaunchError {
     program: PathBuf,
     why: LaunchFailure,
-    /// How the successor ended, where it had begun.
+    /// Tells how the successor ended, where it had begun.
     ended: Option<SuccessorEnd>,
 }
 
@@ -142,7 +142,7 @@ enum LaunchFailure {
     Exited,
 }
 
-/// How a successor that does not serve was ended.
+/// Tells how a successor that does not serve was ended.
 #[derive(Debug)]
 enum SuccessorEnd {
     ByItself(ExitStatus),

@@ -78,7 +78,7 @@ pub fn join(line: &str, link: &Link) -> String {
     format!("{line}{KEY}{link}")
 }
 
-/// How a file ends.
+/// Tells how a file ends.
 #[derive(Debug, PartialEq, Eq)]
 pub struct End {
     /// The last line that has a link.

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-/// What stands where a secret was.
+/// This text replaces a secret.
 pub const HIDDEN: &str = "***";
 
 /// A line in the making: plain words, then `key=value`.
@@ -123,7 +123,7 @@ fn userinfo(text: &str) -> (String, usize) {
     }
 }
 
-/// How many bytes stand between a key and its value; none where there is no value.
+/// Returns the number of bytes between a key and its value; none where there is no value.
 fn separator(text: &str, is_flag: bool) -> usize {
     let quote = text.len() - text.trim_start_matches(['"', '\'', '\\']).len();
     let behind = &text[quote..];
@@ -141,7 +141,7 @@ fn separator(text: &str, is_flag: bool) -> usize {
     quote + sign + gap + scheme.map_or(0, str::len) + quotes
 }
 
-/// How many bytes a value has.
+/// Returns the length of a value in bytes.
 fn value(text: &str, is_quoted: bool) -> usize {
     let ends = |c: char| if is_quoted { "\"'\n".contains(c) } else { c.is_whitespace() || "\"',;&}".contains(c) };
     text.find(ends).unwrap_or(text.len())

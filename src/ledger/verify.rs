@@ -10,12 +10,12 @@ use serde::Serialize;
 
 use super::chain::{Link, split};
 
-/// What was found.
+/// The result of a verification.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Verified {
     /// Lines in the file.
     pub lines: usize,
-    /// How many of them are chained.
+    /// Counts the chained lines among them.
     pub chained: usize,
     /// The line where the chain begins, from 1.
     pub begins: Option<usize>,
@@ -142,7 +142,7 @@ fn content_of(found: &mut Verified, line: &Chained<'_>, before: &[Option<&Link>]
     }
 }
 
-/// What stands behind the last chained line.
+/// Describes the text behind the last chained line.
 fn rest(found: &mut Verified, content: &[u8], (offset, line): (usize, usize)) {
     let behind = &content[offset..];
     if !content.is_empty() && !content.ends_with(b"\n") {

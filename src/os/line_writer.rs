@@ -16,7 +16,7 @@ const WAITING_MAX: usize = 16 * 1024;
 /// After a write that failed, when nobody has anything to say.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Where to hand lines over; cheap to clone.
+/// Hands lines over to the writing thread; it is cheap to clone.
 #[derive(Clone)]
 pub struct Lines {
     waiting: SyncSender<WriterMessage>,
@@ -29,7 +29,7 @@ pub struct Lines {
 struct Fate {
     /// Lost since it was last said in the log itself.
     dropped: AtomicU64,
-    /// Why the last write failed.
+    /// The reason for which the last write failed.
     problem: Mutex<Option<String>>,
 }
 
@@ -64,7 +64,7 @@ impl Lines {
         }
     }
 
-    /// Why the last write failed; `None` when it did not.
+    /// Returns the reason for which the last write failed; `None` when it succeeded.
     pub fn problem(&self) -> Option<String> {
         self.fate.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

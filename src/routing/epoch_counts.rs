@@ -6,7 +6,7 @@ use crate::domain::watch::{Stratum, WatchCounts};
 use crate::routing::watch_counters::StratumCounters;
 use crate::routing::{Counter, SlowLimits};
 
-/// How a request ended, as the watch sees it.
+/// Tells how a request ended, as the watch sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The response was complete, with a status below 500.
@@ -19,13 +19,13 @@ pub enum Outcome {
     Void,
 }
 
-/// What one worker counted under one epoch. It outlives the route, so that a tally never shrinks.
+/// Counts for one worker under one epoch. It outlives the route, so that a tally never shrinks.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(super) struct EpochCounts {
     pub(super) begun: Counter,
     pub(super) void: Counter,
-    /// Of `begun` and `void`, those that went to the old color while traffic was split.
+    /// Counts those of `begun` and `void` that went to the old color while traffic was split.
     pub(super) old_begun: Counter,
     pub(super) old_void: Counter,
     pub(super) replays: Counter,
@@ -75,9 +75,9 @@ pub struct Tally {
     pub begun: u64,
     /// Requests that ended without evidence.
     pub void: u64,
-    /// Of `begun`, those that the old color got while traffic was split.
+    /// Counts those of `begun` that the old color got while traffic was split.
     pub old_begun: u64,
-    /// Of `void`, those that the old color got while traffic was split.
+    /// Counts those of `void` that the old color got while traffic was split.
     pub old_void: u64,
     /// Requests that ended with evidence.
     pub seen: WatchCounts,

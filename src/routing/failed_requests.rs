@@ -9,13 +9,13 @@ use tokio::sync::mpsc;
 
 use crate::routing::ReplayResult;
 
-/// How many are kept; those that come later are only counted.
+/// Limits the requests that are kept; later ones are only counted.
 pub const FAILED_MAX: usize = 20;
 
 /// A request that failed, or was slow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailedRequest {
-    /// When it failed, in milliseconds since 1970.
+    /// The time of the failure, in milliseconds since 1970.
     pub at_unix_ms: u64,
     /// One of [`crate::routing::METHODS`].
     pub method: &'static str,
@@ -31,16 +31,16 @@ pub struct FailedRequest {
     pub request_id: String,
     /// The address it was sent to.
     pub upstream: String,
-    /// What came of the replay; `None` where there was none.
+    /// The outcome of the replay; `None` where there was none.
     pub replay: Option<ReplayResult>,
     /// Whether the proxy itself sent the request, so that nobody waited for it.
     pub synthetic: bool,
 }
 
-/// How much of a target is kept.
+/// Limits the part of a target that is kept.
 pub const TARGET_BYTES_MAX: usize = 1024;
 
-/// What a described request suffered from.
+/// The fault of a described request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Symptom {
     /// It failed.

@@ -19,7 +19,7 @@ pub(super) struct WriteToken(
     #[expect(dead_code, reason = "its end is all that is heard of it")] pub(super) watch::Sender<()>,
 );
 
-/// How a freeze classifies a request.
+/// Tells how a freeze classifies a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// The request changes nothing.
@@ -30,7 +30,7 @@ pub enum Access {
     Upgrade,
 }
 
-/// How a held request's wait ended.
+/// Tells how a held request's wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueOutcome {
     /// The request went on.
@@ -94,9 +94,9 @@ pub struct QueueSlot {
     held: Arc<QueueStats>,
     bytes: u64,
     since: Instant,
-    /// When the request has waited long enough.
+    /// The time at which the request has waited long enough.
     pub until: Instant,
-    /// How the wait ended.
+    /// Tells how the wait ended.
     pub end: QueueOutcome,
 }
 

@@ -11,7 +11,7 @@ use crate::routing::Counter;
 /// at once. The rest is left for messages that end late, and for the clients' own closing words.
 const SPREAD: f64 = 0.7;
 
-/// What kind of exchange a lease turned out to be: kinds end in different ways.
+/// The kind of exchange that a lease turned out to be: each kind ends in its own way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LeaseKind {
     /// A request and its response. It ends by itself.
@@ -41,12 +41,12 @@ impl LeaseKind {
     }
 }
 
-/// What one worker counted of one kind.
+/// Counts the leases of one kind for one worker.
 #[derive(Debug, Default)]
 pub struct KindCounts {
     /// Leases known to be of this kind; not counted for requests.
     pub begun: Counter,
-    /// Of those begun, those that have ended.
+    /// Counts those that have begun and ended.
     pub ended: Counter,
     /// Leases that the proxy closed gracefully.
     pub closed: Counter,

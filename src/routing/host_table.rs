@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::config;
 use crate::routing::Service;
 
-/// Which service a request is for: by host, then by the longest path prefix.
+/// Finds the service of a request: by host, then by the longest path prefix.
 #[derive(Default)]
 pub struct HostTable {
     exact: HashMap<Box<[u8]>, Vec<HostEntry>>,

@@ -54,7 +54,7 @@ enum Audience {
 struct Watched {
     mode: WatchMode,
     source: RequestSource,
-    /// Where its cohort is counted, until it has a response.
+    /// The counter of its cohort, until it has a response.
     cohort: Cell<Option<usize>>,
     is_slow: Cell<bool>,
 }

@@ -17,7 +17,7 @@ pub struct PreviewGate {
 /// Follows the service's prefix in the path that hands a pass to a browser.
 const ENTRY_PATH: &str = "/.cutover/preview";
 
-/// What a request to the entry path asks for.
+/// Says what a request to the entry path asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PreviewAction<'r> {
     /// To be let through with this pass from now on.

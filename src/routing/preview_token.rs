@@ -19,7 +19,7 @@ const DIGITS_MAX: usize = 12;
 /// Said before what is signed, so that a key that came to sign something else as well could not be tricked.
 const PURPOSE: &[u8] = b"cutover preview pass 1\n";
 
-/// What passes are made and checked with.
+/// Creates and checks passes.
 pub struct PreviewKey(hmac::Key);
 
 impl fmt::Debug for PreviewKey {
@@ -28,7 +28,7 @@ impl fmt::Debug for PreviewKey {
     }
 }
 
-/// Why a pass opens nothing.
+/// Says why a pass is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenError {
     /// It was good, and its time is over.

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::config;
 
-/// How the rehearsal of one copied request ended.
+/// Tells how the rehearsal of one copied request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RehearsalResult {
     /// Both colors answered the same.
@@ -50,11 +50,11 @@ impl RehearsalResult {
     }
 }
 
-/// How many copies may wait; each is a request's head.
+/// Limits the copies that may wait; each is a request's head.
 const WAITING_MAX: usize = 32;
 /// A longer head is not copied.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// How much allowance a quiet time saves up, in microseconds.
+/// Limits the allowance that a quiet time saves up, in microseconds.
 const BURST_US: u64 = 1_000_000;
 
 /// A request's head, as it went upstream.

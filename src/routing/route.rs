@@ -14,7 +14,7 @@ use crate::routing::epoch_counts::EpochCounts;
 use crate::routing::freeze_queue::WriteToken;
 use crate::routing::{Access, CohortCount, FreezeQueue, Lease, ModeCell, Side, SlowLimits, Tally, WorkerRoute};
 
-/// What is published for one service: who takes its requests. It is replaced whole, never changed.
+/// The published route of one service, which says who takes its requests. It is replaced whole, never changed.
 pub struct Route {
     /// The color that takes new requests.
     pub active: Color,

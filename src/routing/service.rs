@@ -24,7 +24,7 @@ use crate::routing::{
 pub struct Service {
     /// Name and time-outs.
     pub info: Arc<ServiceInfo>,
-    /// Who takes its requests. Publish with [`Service::publish`], never cache what it holds.
+    /// The current route. Publish with [`Service::publish`], and never cache what it holds.
     pub route: ArcSwap<Route>,
     /// Indexed by [`Color::index`]; survives reloads.
     pub stats: [Arc<ColorStats>; 2],
@@ -53,7 +53,7 @@ impl Service {
     }
 }
 
-/// What a route is made of.
+/// The parts of a route.
 pub struct RouteSpec {
     /// The color that takes new requests.
     pub active: Color,
@@ -61,22 +61,22 @@ pub struct RouteSpec {
     pub epoch: u64,
     /// Indexed by [`Color::index`].
     pub upstreams: [Arc<[Arc<Upstream>]>; 2],
-    /// Who counts the leases of each color, indexed by [`Color::index`].
+    /// The lease trackers of the colors, indexed by [`Color::index`].
     pub trackers: [TrackerHandle; 2],
     /// In force from the first request on, where the active color is watched.
     pub watch: Option<WatchSetup>,
-    /// Where requests wait instead of being leased, while a freeze is in force.
+    /// The queue in which requests wait instead of being leased, while a freeze is in force.
     pub freeze: Option<Arc<FreezeQueue>>,
 }
 
-/// How a color is watched from its first request on.
+/// Says how a color is watched from its first request on.
 #[derive(Clone, Debug)]
 pub struct WatchSetup {
-    /// How requests are counted.
+    /// Says how requests are counted.
     pub mode: WatchMode,
     /// From which age on responses are slow.
     pub slow: Option<SlowLimits>,
-    /// Where the first failures are described.
+    /// The list in which the first failures are described.
     pub failed: FailedRequests,
 }
 

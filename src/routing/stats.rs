@@ -57,7 +57,7 @@ impl CodeClass {
     }
 }
 
-/// How a replay ended.
+/// Tells how a replay ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplayResult {
     /// The standby gave a response below 500.
@@ -88,7 +88,7 @@ pub const DURATION_BOUNDS_US: [u64; 16] = [
     10_000_000, 30_000_000, 60_000_000,
 ];
 
-/// What one worker counted for one color of one service since the process began.
+/// Counts, for one worker, the requests of one color of one service since the process began.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Shard {
@@ -108,7 +108,7 @@ pub struct Shard {
     pub answers: [Counter; ANSWER_BUCKETS],
     /// Failures of this color that the other one was asked to answer, by [`ReplayResult`].
     pub replays: [Counter; ReplayResult::ALL.len()],
-    /// How leases came to their end, by [`LeaseKind`].
+    /// Counts how leases ended, by [`LeaseKind`].
     pub ends: [KindCounts; LeaseKind::ALL.len()],
     /// Static files that this color had and the one that was asked first had not.
     pub skew_answers: Counter,
@@ -159,7 +159,7 @@ impl Shard {
 pub struct ColorStats {
     /// Indexed by worker.
     pub shards: Box<[Arc<Shard>]>,
-    /// What the processes before this one counted; only the link to the one before writes to it.
+    /// Holds the counts of earlier processes; only the link to the predecessor writes to it.
     before: Arc<Shard>,
 }
 

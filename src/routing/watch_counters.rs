@@ -121,7 +121,7 @@ impl OutcomeCounts {
     }
 }
 
-/// How the requests of one worker ended under one epoch.
+/// Counts how the requests of one worker ended under one epoch.
 #[derive(Debug)]
 pub(super) struct StratumCounters {
     strata: [OutcomeCounts; Stratum::ALL.len()],
@@ -169,7 +169,7 @@ pub struct SlowLimits {
     /// One limit per quantile (see [`crate::domain::verdict::SLOWER_THAN_QUANTILE`]), at most [`SLOW_MAX`]; `None`
     /// where too little is known of the old color.
     pub limits: [Option<Duration>; 3],
-    /// When the first cohort began.
+    /// The time at which the first cohort began.
     pub since: Instant,
 }
 
@@ -188,12 +188,12 @@ struct Cohort {
     fast: [Counter; 3],
 }
 
-/// How many requests of a cohort began, and how many had a response in time.
+/// Counts the requests of a cohort that began, and those that had a response in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CohortCount {
     /// Requests that began.
     pub begun: u64,
-    /// Of those, the ones with a response in time, by quantile.
+    /// Counts the requests with a response in time, by quantile.
     pub fast: [u64; 3],
 }
 

@@ -13,20 +13,20 @@ use crate::routing::{
     FailedRequests, ModeCell, PreviewGate, RehearsalTap, ReplayResult, Shard, Side, SkewShield, Standby, Upstream,
 };
 
-/// What does not change about a service until the next reload.
+/// The settings of a service that do not change until the next reload.
 #[derive(Debug)]
 pub struct ServiceInfo {
     /// The service's name in config, API and metrics.
     pub name: String,
     /// Time-outs towards its upstreams.
     pub upstream: config::Upstream,
-    /// Which requests may be replayed.
+    /// Selects the requests that may be replayed.
     pub replay: config::Replay,
-    /// Where copies of its requests are left for a rehearsal.
+    /// The queue for copies of its requests, for a rehearsal.
     pub tap: Arc<RehearsalTap>,
-    /// Who is let through to the idle color; `None` lets nobody.
+    /// Selects the clients that may reach the idle color; `None` lets nobody through.
     pub preview: Option<PreviewGate>,
-    /// Which files are asked of the other color when one does not have them; `None` asks for none.
+    /// Selects the files that are requested from the other color when one does not have them; `None` selects none.
     pub shield: Option<SkewShield>,
 }
 
@@ -39,7 +39,7 @@ pub struct WorkerRoute {
     pub color: Color,
     /// The epoch under which a request is served.
     pub epoch: u64,
-    /// Where requests go; at least one.
+    /// The upstreams of the requests; there is at least one.
     pub upstreams: Arc<[Arc<Upstream>]>,
     /// This worker's lasting counters for the color.
     pub stats: Arc<Shard>,

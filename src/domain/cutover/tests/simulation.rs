@@ -30,7 +30,7 @@ struct World {
     promises: Promises,
     /// The config file's `active`.
     config_active: Color,
-    /// What the active color has answered, well and badly.
+    /// Counts the good and bad responses of the active color.
     answered: Outcomes,
     /// Clients are there.
     is_asked: bool,

@@ -10,9 +10,9 @@ use super::*;
 const WALL_BEGINS: Duration = Duration::from_secs(1_800_000_000);
 
 pub(super) struct Clocks {
-    /// Of the process; never goes back while it lives.
+    /// The clock of the process; it never goes back while the process lives.
     pub(super) now: Duration,
-    /// Of the machine it runs on; somebody may set it at any time.
+    /// The clock of the machine; somebody may set it at any time.
     wall: Duration,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Disk {
     pub(super) dirty: bool,
 }
 
-/// What a save came to.
+/// The outcome of a save.
 pub(super) struct SaveOutcome {
     pub(super) serial: u64,
     pub(super) state: State,
@@ -95,7 +95,7 @@ impl Disk {
         self.dirty = false;
     }
 
-    /// What the next process reads.
+    /// Returns the state that the next process reads.
     pub(super) fn read(&self, clocks: &Clocks) -> SavedState {
         let left = |until: Duration| clocks.now + until.saturating_sub(clocks.wall);
         SavedState { watch_until: self.file.watch_until.map(left), ..self.file.clone() }

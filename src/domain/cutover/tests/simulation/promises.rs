@@ -4,7 +4,7 @@ use super::disk::timeless;
 use super::*;
 
 pub(super) struct Promises {
-    /// What the data plane has.
+    /// The state of the data plane.
     published: State,
     /// Before a rollback that is not on the disk yet.
     before: Option<State>,
@@ -15,7 +15,7 @@ pub(super) struct Promises {
     /// Taken back, and not flipped to since.
     taken_back: Option<Color>,
     drains: Vec<OpenDrain>,
-    /// What the running watch has been shown.
+    /// The outcomes that the running watch has seen.
     judged: Outcomes,
     watch_until: Option<Duration>,
     /// The config's `active` was written since it was last loaded.
