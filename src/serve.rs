@@ -4,17 +4,18 @@
 //! control plane (state is restored), data plane, admin. A stop runs in this order: listeners, requests in flight,
 //! admin, control plane.
 
+mod signals;
+
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
@@ -32,6 +33,7 @@ use crate::proxy::{self, AccessLog, DataPlane, Listener, Scheme};
 use crate::routing::ClientTerminations;
 use crate::tls::acme;
 use crate::tls::{Acme, Terminator};
+use signals::{ProcessCommand, SignalHandler, StopRequests};
 
 /// Says why the proxy could not start, and what the operator can do.
 #[derive(Debug)]
@@ -106,34 +108,6 @@ struct Running {
     launcher: io::Result<Launcher>,
 }
 
-/// A command for the main thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ProcessCommand {
-    Stop,
-    Upgrade,
-    /// The control thread has ended without being told to, so nobody is left to judge a release.
-    GiveUp,
-}
-
-/// Counts how often a stop was asked for.
-#[derive(Default)]
-struct StopRequests(AtomicU32);
-
-impl StopRequests {
-    fn add(&self) {
-        self.0.fetch_add(1, Relaxed);
-    }
-
-    fn any(&self) -> bool {
-        self.0.load(Relaxed) > 0
-    }
-
-    /// Returns whether the stop must not wait any longer.
-    fn again(&self) -> bool {
-        self.0.load(Relaxed) > 1
-    }
-}
-
 fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartError> {
     let launcher = Launcher::find();
     raise_file_limit();
@@ -181,7 +155,12 @@ fn start(config: &Config, inherited: &mut Inherited) -> Result<Running, StartErr
     let handle = control.handle.clone();
     let stops: Arc<StopRequests> = Arc::default();
     // Signals are handled before anything is served, so that a TERM in the first millisecond is a stop like any other.
-    let signals = SignalHandler { asked: ask.clone(), stops: Arc::clone(&stops), handle: handle.clone() };
+    let signals = SignalHandler {
+        asked: ask.clone(),
+        stops: Arc::clone(&stops),
+        handle: handle.clone(),
+        access_log: log.clone(),
+    };
     signals.open().map_err(|error| StartError(format!("cannot install signal handlers: {error}")))?;
     let token = config.admin.token.clone();
     let ordered = config.tls.acme.clone().zip(terminator.clone());
@@ -455,50 +434,4 @@ fn run_control(
     });
     // A probe's resolver may block for longer than a stop may take, and nobody waits for its result.
     runtime.shutdown_background();
-}
-
-/// Passes signals on.
-struct SignalHandler {
-    asked: std::sync::mpsc::Sender<ProcessCommand>,
-    stops: Arc<StopRequests>,
-    handle: Handle,
-}
-
-impl SignalHandler {
-    /// Handles signals from now on, until the process ends. It uses a thread of its own, so that a stop is handled
-    /// whatever the other threads wait for.
-    ///
-    /// # Errors
-    /// Returns the reason when it cannot handle signals.
-    fn open(self) -> io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let heard = {
-            let _entered = runtime.enter();
-            [SignalKind::hangup(), SignalKind::user_defined2(), SignalKind::terminate(), SignalKind::interrupt()]
-                .map(signal)
-        };
-        let [hup, usr2, term, int] = heard;
-        let signals = [hup?, usr2?, term?, int?];
-        std::thread::Builder::new().name("signals".into()).spawn(move || runtime.block_on(self.hear(signals))).map(drop)
-    }
-
-    /// Reloads on HUP and upgrades on USR2. The first TERM or INT asks for a stop, the second for an immediate stop.
-    async fn hear(self, [mut hup, mut usr2, mut term, mut int]: [Signal; 4]) {
-        loop {
-            let handle = self.handle.clone();
-            tokio::select! {
-                // A reload may wait for a disk; the next signal must not.
-                _ = hup.recv() => drop(tokio::spawn(async move { handle.reload("HUP").await })),
-                _ = usr2.recv() => drop(tokio::spawn(async move { handle.upgrade("USR2").await })),
-                _ = term.recv() => self.stop(),
-                _ = int.recv() => self.stop(),
-            }
-        }
-    }
-
-    fn stop(&self) {
-        self.stops.add();
-        // A main thread that has ended does not need the command.
-        let _ = self.asked.send(ProcessCommand::Stop);
-    }
 }

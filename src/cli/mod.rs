@@ -31,6 +31,7 @@ use crate::demo::sample;
 use crate::deploy::journal::Intent;
 use crate::deploy::start::Mode;
 use crate::handover::Inherited;
+use crate::os::log_rotation;
 use crate::{demo, serve};
 use args::{Cli, LedgerJob, Verb};
 use connect::{client, in_runtime, reach};
@@ -43,6 +44,7 @@ const REFRESH: Duration = Duration::from_secs(1);
 
 /// Runs one verb.
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    log_rotation::survive_usr1();
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {

@@ -1,19 +1,23 @@
 //! Lines written by a thread of their own, so that whoever has something to say never waits for a disk or a pipe.
 //!
-//! When the thread falls behind by 16,384 lines, or cannot write, further ones are dropped and counted.
+//! When the thread falls behind by 16,384 lines, or cannot write, further ones are dropped and counted. A log file that
+//! was renamed or removed is opened anew: at once when [`Lines::reopen`] says so, and otherwise within a second.
 
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::os::batch_thread;
 
 /// Lines that wait to be written at most.
 const WAITING_MAX: usize = 16 * 1024;
-/// After a write that failed, when nobody has anything to say.
+/// How soon a failed write is tried again, and how often the name of a log file is looked up.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Hands lines over to the writing thread; it is cheap to clone.
@@ -41,7 +45,79 @@ impl Fate {
 
 enum WriterMessage {
     Line(Vec<u8>),
+    Reopen,
     End,
+}
+
+/// Where lines are written to.
+pub trait LineTarget: Write {
+    /// Opens the target anew. What has no name, such as standard output, stays as it is.
+    ///
+    /// # Errors
+    /// It cannot be opened; lines go on to the one before.
+    fn reopen(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Whether the name leads elsewhere by now, or nowhere.
+    fn has_moved(&mut self) -> bool {
+        false
+    }
+}
+
+impl LineTarget for io::Stdout {}
+impl LineTarget for io::Stderr {}
+#[cfg(test)]
+impl LineTarget for File {}
+
+/// A log file that follows its name.
+pub struct LogFile {
+    path: PathBuf,
+    file: File,
+    /// The device and inode of `file`.
+    identity: (u64, u64),
+    looked: Instant,
+}
+
+impl LogFile {
+    /// Opens `path` for appending, and makes it where it is not there.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let identity = identity(&file.metadata()?);
+        Ok(LogFile { path: path.to_owned(), file, identity, looked: Instant::now() })
+    }
+}
+
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl LineTarget for LogFile {
+    fn reopen(&mut self) -> io::Result<()> {
+        *self = LogFile::open(&self.path)?;
+        Ok(())
+    }
+
+    fn has_moved(&mut self) -> bool {
+        if self.looked.elapsed() < AGAIN {
+            return false;
+        }
+        self.looked = Instant::now();
+        !std::fs::metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity)
+    }
 }
 
 impl Lines {
@@ -49,7 +125,7 @@ impl Lines {
     ///
     /// # Errors
     /// The thread could not be made.
-    pub fn to(out: impl Write + Send + 'static, name: &str) -> io::Result<Self> {
+    pub fn to(out: impl LineTarget + Send + 'static, name: &str) -> io::Result<Self> {
         let (waiting, inbox) = sync_channel(WAITING_MAX);
         let fate = Arc::<Fate>::default();
         let theirs = Arc::clone(&fate);
@@ -62,6 +138,12 @@ impl Lines {
         if self.waiting.try_send(WriterMessage::Line(line)).is_err() {
             self.fate.dropped.fetch_add(1, Relaxed);
         }
+    }
+
+    /// Opens the target anew once the lines handed over so far are written. Never waits.
+    pub fn reopen(&self) {
+        // A queue that is full drops the request: the writer looks at the name by itself within a second.
+        let _ = self.waiting.try_send(WriterMessage::Reopen);
     }
 
     /// Returns the reason for which the last write failed; `None` when it succeeded.
@@ -80,7 +162,7 @@ impl Lines {
     }
 }
 
-fn write_all(inbox: &Receiver<WriterMessage>, out: impl Write, fate: &Fate) {
+fn write_all(inbox: &Receiver<WriterMessage>, out: impl LineTarget, fate: &Fate) {
     let mut out = BufWriter::with_capacity(64 * 1024, out);
     loop {
         let next = match inbox.try_recv() {
@@ -96,11 +178,15 @@ fn write_all(inbox: &Receiver<WriterMessage>, out: impl Write, fate: &Fate) {
         match next {
             // A full disk must not end the log: this line is lost, the next one may not be.
             Ok(WriterMessage::Line(line)) => {
+                if out.get_mut().has_moved() {
+                    reopen(&mut out, fate);
+                }
                 if let Err(error) = out.write_all(&line) {
                     fate.dropped.fetch_add(1, Relaxed);
                     fate.set_problem(Some(error));
                 }
             }
+            Ok(WriterMessage::Reopen) => reopen(&mut out, fate),
             Ok(WriterMessage::End) | Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {}
         }
@@ -108,8 +194,14 @@ fn write_all(inbox: &Receiver<WriterMessage>, out: impl Write, fate: &Fate) {
     let _ = out.flush();
 }
 
+/// Writes what waits to where it was meant to go, then opens the target anew.
+fn reopen(out: &mut BufWriter<impl LineTarget>, fate: &Fate) {
+    let reopened = flush(out, fate).and_then(|()| out.get_mut().reopen());
+    fate.set_problem(reopened.err());
+}
+
 /// Writes what waits, and how many lines are missing from it.
-fn flush(out: &mut BufWriter<impl Write>, fate: &Fate) -> io::Result<()> {
+fn flush(out: &mut BufWriter<impl LineTarget>, fate: &Fate) -> io::Result<()> {
     out.flush()?;
     let lost = fate.dropped.load(Relaxed);
     if lost > 0 {

@@ -4,4 +4,5 @@ pub mod batch_thread;
 pub mod clock;
 pub mod group_files;
 pub mod line_writer;
+pub mod log_rotation;
 pub mod resource_shortage;

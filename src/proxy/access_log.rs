@@ -1,7 +1,6 @@
 //! One line per request, where the configuration asks for it. The worker formats the line and hands it over; a thread
 //! writes it.
 
-use std::fs::OpenOptions;
 use std::io;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use serde::Serialize;
 
 use crate::config::{AccessLog as Form, Log};
 use crate::os::clock;
-use crate::os::line_writer::Lines;
+use crate::os::line_writer::{Lines, LogFile};
 
 /// What is known of a request when it has ended.
 #[derive(Debug, Default, Serialize)]
@@ -59,7 +58,7 @@ impl AccessLog {
             return Ok(AccessLog(None));
         }
         let lines = match &config.access_file {
-            Some(path) => Lines::to(OpenOptions::new().create(true).append(true).open(path)?, "access-log")?,
+            Some(path) => Lines::to(LogFile::open(path)?, "access-log")?,
             None => Lines::to(io::stdout(), "access-log")?,
         };
         Ok(AccessLog(Some((config.access, lines))))
@@ -78,6 +77,13 @@ impl AccessLog {
                 Form::Json => lines.send(json(line)),
                 Form::Combined => lines.send(combined(line)),
             }
+        }
+    }
+
+    /// Opens the log file anew, after it was renamed. Never waits.
+    pub fn reopen(&self) {
+        if let Some((_, lines)) = &self.0 {
+            lines.reopen();
         }
     }
 

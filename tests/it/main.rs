@@ -32,6 +32,7 @@ mod rehearse;
 mod reloads;
 mod replay;
 mod shared;
+mod signals;
 mod skew;
 mod smoke;
 mod state;
@@ -39,8 +40,8 @@ mod stop;
 mod tidy;
 mod tls;
 mod upgrade;
-// The tests of the example run here, since cargo would run them after these: the last lines of a run are to be those about
-// skipped tests.
+// The tests of the example run here, since cargo would run them after these: the last lines of a run are to be those
+// about skipped tests.
 #[allow(dead_code)] // its `main`
 #[path = "../../examples/verdict_table/main.rs"]
 mod verdict_table;
