@@ -27,7 +27,7 @@ fn never_gets_traffic(tag: &str, words: &[&str]) {
 
 #[test]
 fn that_is_never_ready_gets_no_traffic() {
-    never_gets_traffic("never-ready", &["not healthy within 8s"]);
+    never_gets_traffic("never-ready", &["not healthy within 20s"]);
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn that_answers_otherwise_gets_no_traffic() {
     let stage = Stage::set(&[("rehearse.share", "1.0"), ("rehearse.rate", "100"), ("deploy.rehearse", "'20s'")]);
     let (before, load) = (stage.files(), stage.load());
     let (code, said) = stage.deploy("fail-after-start");
-    assert!(code == 3 && said.contains("answers differ"), "{code} {said}");
+    assert!(code == 3 && said.contains("responses differ"), "{code} {said}");
     assert_eq!(stage.cutover.app()["epoch"], 1, "users never met it");
     assert_eq!(stage.files(), before);
     let (code, said) = stage.deploy("sha-2");

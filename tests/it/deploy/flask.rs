@@ -63,7 +63,7 @@ fn a_flask_application_is_migrated_and_its_data_are_safe() {
         &[
             REQUIRED,
             ("deploy.backup.command", &dump),
-            ("deploy.ready_timeout", "'30s'"),
+            ("deploy.ready_timeout", "'120s'"),
             ("monitor.projects", &format!("['{}']", database.0)),
         ],
         &[

@@ -111,7 +111,7 @@ impl Stage {
             .set("service.app.health.fall", "3")
             .set("service.app.watch.window", "'2s'")
             .set("service.app.deploy.compose_file", "'deploy/compose.yml'")
-            .set("service.app.deploy.ready_timeout", "'8s'")
+            .set("service.app.deploy.ready_timeout", "'20s'")
             .set("service.app.deploy.settle", "'1s'")
             .set("state.ledger", "'deploy/releases.log'");
         for color in ["blue", "green"] {
