@@ -134,7 +134,7 @@ fn past_a_bound_the_client_is_told_to_come_back() {
         let asked = Instant::now();
         let answer = cutover.client().ask(&post("/w"));
         assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")), "{case}");
-        assert_eq!(case == "time", asked.elapsed() >= Duration::from_millis(300), "{case}");
+        assert!(case != "time" || asked.elapsed() >= Duration::from_millis(300), "{case}");
         assert_eq!(ended(&cutover, end), 1.0, "{case}");
         // Who left makes room.
         if held.pop().is_some() {
@@ -212,18 +212,18 @@ fn term_ends_it() {
 fn it_ends_by_itself_when_its_owner_does_not_renew_it() {
     let blue = Upstream::saying("blue");
     let cutover = Setup::in_front_of(&blue).start();
-    let mine = json!({ "for": "600ms", "by": "deploy", "wait": false });
-    let renewal = json!({ "for": "600ms", "by": "deploy", "renew": true, "wait": false });
+    let mine = json!({ "for": "3s", "by": "deploy", "wait": false });
+    let renewal = json!({ "for": "3s", "by": "deploy", "renew": true, "wait": false });
     must_freeze(&cutover, &mine);
     let mut held = waiting(&cutover, &post("/w"), 1);
+    let mut last = Instant::now();
     for _ in 0..8 {
-        std::thread::sleep(Duration::from_millis(150));
+        std::thread::sleep(Duration::from_millis(500));
+        last = Instant::now();
         must_freeze(&cutover, &renewal);
     }
-    until_held(&cutover, 1);
-    let last = Instant::now();
     assert_eq!(held.answer().status, 200);
-    assert!(last.elapsed() > Duration::from_millis(400) && last.elapsed() < Duration::from_secs(5));
+    assert!(last.elapsed() >= Duration::from_secs(3), "after {:?}", last.elapsed());
     let (status, refused) = freeze(&cutover, &renewal);
     assert_eq!((status, &refused["error"]["code"]), (409, &json!("not_frozen")), "{refused}");
     eventually("the ledger says so", || cutover.ledger().contains("] thaw app: writes reason=expired of=deploy"));
@@ -234,13 +234,9 @@ fn it_ends_by_itself_when_its_owner_does_not_renew_it() {
 fn no_renewal_goes_past_the_limit() {
     let blue = Upstream::saying("blue");
     let cutover = Setup::in_front_of(&blue).set("service.app.freeze.max", "'1s'").start();
-    let began = Instant::now();
     must_freeze(&cutover, &json!({}));
     let mut held = waiting(&cutover, &post("/w"), 1);
-    while freeze(&cutover, &json!({ "renew": true, "wait": false })).0 == 200 {
-        assert!(began.elapsed() < Duration::from_secs(10), "for ever");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    eventually("it is renewed no more", || freeze(&cutover, &json!({ "renew": true, "wait": false })).0 != 200);
     assert_eq!(held.answer().status, 200);
     eventually("the ledger says so", || cutover.ledger().contains("reason=limit"));
     let (status, refused) = freeze(&cutover, &json!({ "for": "2s" }));

@@ -1,7 +1,6 @@
 //! Before a flip: copies of live requests are asked of both colors, and what differs closes the gate.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -146,20 +145,16 @@ fn what_differs_on_the_active_color_too_is_noise() {
 #[test]
 fn a_slow_idle_color_delays_nobody() {
     let blue = Upstream::answering(in_json(CARD));
+    // It never answers.
     let green = Upstream::start(|conn| {
         conn.request()?;
-        std::thread::sleep(Duration::from_secs(2));
-        conn.send(in_json(CARD))
+        conn.rest().map(drop)
     });
-    let cutover = rehearsed(&blue, &green, |setup| setup);
+    let cutover = rehearsed(&blue, &green, |setup| setup.set("service.app.rehearse.timeout", "'1h'"));
     let mut client = cutover.client();
-    let mut slowest = Duration::ZERO;
     for _ in 0..200 {
-        let began = Instant::now();
         assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: app\r\n\r\n").status, 200);
-        slowest = slowest.max(began.elapsed());
     }
-    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
     let dropped = report(&cutover)["dropped"].as_u64().unwrap();
     assert!(dropped >= 100, "8 are under way and 32 wait: {dropped}");
     assert!(green.seen().len() <= 16, "{}", green.seen().len());

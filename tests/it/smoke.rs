@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::harness::{Conn, Project, Upstream, box_image, eventually, free_port, have_docker, plain, unchained};
+use super::harness::{Conn, Project, Upstream, box_image, ended, eventually, free_port, have_docker, plain, unchained};
 
 const VERSION: &str = r#"{"service":"recall","version":"sha-abcdef"}"#;
 
@@ -25,7 +25,7 @@ struct Ran {
 fn smoke(folder: &Path, args: &[&str]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
     command.current_dir(folder).arg("smoke").args(args).env_remove("CUTOVER_CONFIG").env_remove("SUDO_USER");
-    let output = command.env("USER", "tester").output().expect("the binary starts");
+    let output = ended(command.env("USER", "tester"));
     let out = String::from_utf8(output.stdout).unwrap();
     let said = out.lines().map(|line| without_stamp(line).to_owned()).collect();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -297,11 +297,9 @@ mod containers {
             (["--project", "cutover-test-nobody"], "no container of api in the Compose project cutover-test-nobody"),
             (["--container", "cutover-test-nobody"], "No such container: cutover-test-nobody"),
         ] {
-            let begun = Instant::now();
-            let ran = smoke(folder.path(), &[&[&*url(&app)], &args[..]].concat());
+            let ran = smoke(folder.path(), &[&[&*url(&app), "--timeout", "10m"], &args[..]].concat());
             let last = ran.said.last().unwrap();
             assert!(ran.code == 1 && last.contains(why), "{last}");
-            assert!(begun.elapsed() < Duration::from_secs(20));
         }
     }
 }
@@ -310,8 +308,6 @@ mod containers {
 fn is_patient_with_a_listener_that_says_nothing() {
     let (silent, folder) = (TcpListener::bind("127.0.0.1:0").unwrap(), folder());
     let url = format!("http://{}", silent.local_addr().unwrap());
-    let begun = Instant::now();
     let ran = smoke(folder.path(), &[&url, "--timeout", "1s"]);
     assert!(ran.code == 1 && ran.said.last().unwrap().contains("no response within"), "{:?}", ran.said);
-    assert!(begun.elapsed() < Duration::from_secs(15));
 }

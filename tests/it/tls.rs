@@ -10,7 +10,8 @@ use serde_json::json;
 use tokio_rustls::rustls::{ClientConfig, HandshakeKind};
 
 use crate::harness::{
-    Authority, Client, Cutover, Load, Secured, Setup, Upstream, eventually, free_port, have, secured, secured_over,
+    Authority, Client, Cutover, Load, PATIENCE, Secured, Setup, Upstream, eventually, free_port, have, secured,
+    secured_over,
 };
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: app.example\r\n\r\n";
@@ -347,10 +348,13 @@ fn a_handshake_that_takes_too_long_is_ended() {
     let mut slow = TcpStream::connect(("127.0.0.1", stage.port)).unwrap();
     slow.write_all(&[0x16, 3, 1, 2, 0]).unwrap(); // a record of 512 bytes that never come
     for mut stream in [silent, slow] {
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        assert!(matches!(stream.read(&mut [0; 16]), Ok(0) | Err(_)));
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        match stream.read(&mut [0; 16]) {
+            Ok(read) => assert_eq!(read, 0),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+        }
     }
-    assert!(began.elapsed() >= Duration::from_millis(300) && began.elapsed() < Duration::from_secs(10));
+    assert!(began.elapsed() >= Duration::from_millis(300));
     stage.until_handshakes("timed_out", 2.0);
     eventually("they are not counted as open", || stage.cutover.status()["connections"] == 0);
 }

@@ -158,7 +158,7 @@ mod does_not_take_back {
 
     #[test]
     fn a_release_that_answers_well() {
-        let (cutover, _blue, _green) = start("500ms");
+        let (cutover, _blue, _green) = start("3s");
         let load = Load::start(cutover.port(), 2);
         cutover.must_flip("green");
         let app = cutover.until_app("the watch is over", |app| app["phase"] == "steady");

@@ -207,7 +207,10 @@ impl<S: Read + Write> Client<S> {
 
     /// Reads and forgets everything up to the end of the connection.
     pub fn rest_or_reset(&mut self) {
-        let _ = io::copy(&mut self.stream, &mut io::sink());
+        if let Err(error) = io::copy(&mut self.stream, &mut io::sink()) {
+            let is_open = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+            assert!(!is_open, "the connection did not end");
+        }
     }
 
     /// Reads some bytes of a large body.

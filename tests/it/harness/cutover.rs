@@ -50,6 +50,8 @@ impl Setup {
         self.set(&format!("service.{name}.blue"), list(blue))
             .set(&format!("service.{name}.green"), list(green))
             .set(&format!("service.{name}.health.interval"), "'50ms'")
+            // One late answer is enough to fall, and on a busy machine some are late.
+            .set(&format!("service.{name}.health.timeout"), "'10s'")
             .set(&format!("service.{name}.health.rise"), "1")
             .set(&format!("service.{name}.health.fall"), "1")
     }
@@ -341,12 +343,40 @@ impl Cutover {
 
     /// Waits until `app` says so.
     pub fn until_app(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
-        let mut app = Value::Null;
-        eventually(what, || {
-            app = self.app();
-            holds(&app)
-        });
-        app
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let app = self.app();
+            if holds(&app) {
+                return app;
+            }
+            assert!(Instant::now() < deadline, "it never came true that {what}: {app:#}");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until every thread of it sleeps, and counts how often they are woken in the second after that. A thread that
+    /// spins is never seen asleep and one that is woken for nothing is counted, however busy the machine is: processor
+    /// time would tell neither there.
+    pub fn must_rest(&self) {
+        eventually("no thread of it runs", || self.threads().iter().all(|(state, _)| *state == 'S'));
+        let woken = || self.threads().iter().map(|(_, woken)| woken).sum::<u64>();
+        let before = woken();
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        // 20 probes a second wake it, and those who ask for its status.
+        let woken = woken().saturating_sub(before);
+        assert!(woken < 500, "it was woken {woken} times in a second of nothing");
+    }
+
+    /// Of each thread, its state and how often it has gone to sleep so far.
+    fn threads(&self) -> Vec<(char, u64)> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("a running child");
+        let of_status = |text: String| {
+            let value = |key: &str| text.lines().find_map(|line| Some(line.strip_prefix(key)?.trim().to_owned()));
+            let slept = value("voluntary_ctxt_switches:")?.parse().ok()?;
+            Some((value("State:")?.chars().next()?, slept))
+        };
+        let status = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("status")).ok().and_then(of_status);
+        threads.filter_map(|thread| status(thread.ok()?)).collect()
     }
 
     /// Resident memory, in KiB.

@@ -1,6 +1,5 @@
 //! Clients that make work for the work's sake: each is ended, costs nothing after it, and is counted.
 
-use std::fs;
 use std::time::Duration;
 
 use super::wire::*;
@@ -34,21 +33,11 @@ fn ended(cutover: &Cutover, reason: &str) -> u64 {
     metrics.text().lines().find_map(|text| text.strip_prefix(&line)).expect("the metric").parse().unwrap()
 }
 
-/// Clock ticks of processor time so far.
-fn ticks(cutover: &Cutover) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", cutover.pid())).unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-}
-
 /// Nothing is left of who was ended, and nothing works on.
 fn is_quiet(cutover: &Cutover) {
     eventually("all connections are over", || cutover.status()["connections"] == 0);
     cutover.until_app("nothing is in flight", |app| app["colors"]["blue"]["in_flight"] == 0);
-    let before = ticks(cutover);
-    std::thread::sleep(Duration::from_secs(1));
-    let used = ticks(cutover) - before;
-    assert!(used <= 5, "{used} ticks in a second of nothing");
+    cutover.must_rest();
 }
 
 /// Sends `piece(n)` for one n after the other while the connection takes it, and reads what it says: the code of
@@ -307,14 +296,14 @@ fn who_does_not_go_on_is_ended() {
 
 #[test]
 fn who_goes_on_is_not_ended() {
-    let (_upstream, cutover) = stage(|setup| setup.set("proxy.header_timeout", "'1s'"));
+    let (_upstream, cutover) = stage(|setup| setup.set("proxy.header_timeout", "'3s'"));
     let mut wire = Wire::greeted(cutover.port());
     // Each time the proxy looks, half a head is there, and never the same one.
     let heads: Vec<u8> = (0..80).flat_map(|nth| frame(HEADERS, WHOLE | END, stream(nth), &block(&get("/")))).collect();
     let (first, rest) = heads.split_at(heads.len() / 160);
     wire.raw(first);
     for piece in rest.chunks(heads.len() / 80) {
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(50)); // four seconds in all
         wire.raw(piece);
     }
     for nth in 0..80 {
