@@ -169,17 +169,18 @@ mod does_not_take_back {
 
     #[test]
     fn what_is_no_worse_than_before() {
-        let (cutover, blue, green) = start("60s");
+        let (cutover, blue, green) = start("10m");
         break_it(&blue);
         break_it(&green);
         for _ in 0..100 {
             assert_eq!(cutover.get("/").status, 500);
         }
         cutover.must_flip("green");
-        for _ in 0..100 {
+        // A doubt, which may come and go, sends some of them to blue.
+        let app = cutover.until_app("a hundred were counted", |app| {
             assert_eq!(cutover.get("/").status, 500);
-        }
-        let app = cutover.until_app("all were counted", |app| app["watch"]["answered"] == 100);
+            app["watch"]["answered"].as_u64() >= Some(100)
+        });
         assert_eq!((&app["active"], &app["phase"]), (&json!("green"), &json!("watching")), "{app}");
     }
 

@@ -99,6 +99,9 @@ pub struct Play<'c> {
     pub is_http2: bool,
 }
 
+/// What [`Played::script`] says when the script did not begin.
+pub const NOT_ASKED: &str = "the application was not asked";
+
 /// How it went.
 pub struct Played {
     /// The answers.
@@ -141,7 +144,7 @@ impl<'c> Play<'c> {
         let seen = seen(&mut client, &methods, || told.send(()).is_ok(), is_it);
         drop(told);
         let script = if lane.stage.take().is_some() {
-            Err("the application was not asked".to_owned())
+            Err(NOT_ASKED.to_owned())
         } else {
             match is_done.recv_timeout(PATIENCE) {
                 Ok(complaint) => Err(complaint),

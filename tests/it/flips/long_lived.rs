@@ -146,6 +146,7 @@ fn an_event_stream_ends_after_its_event_and_the_connection_goes_on_with_the_new_
     let (cutover, _green) = in_front_of(&blue, "2s");
     let mut client = cutover.client();
     client.send(EVENTS);
+    cutover.until_app("blue has it", |app| app["colors"]["blue"]["in_flight"] == 1);
     let changed = std::thread::scope(|scope| {
         let flip = scope.spawn(|| cutover.must_flip("green"));
         let answer = client.answer();
