@@ -3,6 +3,7 @@
 //! It asks the control plane through [`crate::control::Handle`] and prints what was answered. It decides nothing about
 //! colors, and nothing here is on the path of a proxied request.
 
+mod connections;
 mod context;
 mod events;
 mod guard;

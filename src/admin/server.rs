@@ -9,6 +9,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -17,8 +19,9 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use super::connections::{ConnectionTrust, OpenConnections, Trust};
 use super::context::{AdminContext, AdminLimits, stopped};
-use super::guard::{Endpoint, host_check};
+use super::guard::{self, Endpoint, host_check};
 use super::listen::Bound;
 use super::routes;
 use super::write_timeout::WriteTimeout;
@@ -42,7 +45,8 @@ const LIMITS: AdminLimits =
 
 /// Serves until `stop` is true (or its sender is gone), then gives responses under way 2 s to finish.
 ///
-/// Each endpoint takes at most 256 connections; one more is closed at once. Must run within a tokio runtime.
+/// Each endpoint takes at most 256 connections. One more takes the place of the oldest that has sent no request, or not shown
+/// the token; if all have, it is closed at once. Must run within a tokio runtime.
 pub async fn serve(bound: Bound, token: Option<String>, handle: Handle, stop: watch::Receiver<bool>) {
     serve_within(LIMITS, bound, token, handle, stop).await;
 }
@@ -104,13 +108,17 @@ impl Accept for UnixListener {
 async fn accept_all(context: Arc<AdminContext>, endpoint: Endpoint, listener: impl Accept) {
     let mut stop = context.stop.clone();
     let mut connections = JoinSet::new();
+    let has_token = matches!(endpoint, Endpoint::Tcp(_)) && context.token.is_some();
+    let mut open = OpenConnections::new(CONNECTIONS_MAX, has_token);
     loop {
         tokio::select! {
             () = stopped(&mut stop) => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
-                Ok(stream) if connections.len() < CONNECTIONS_MAX => {
-                    connections.spawn(serve_connection(Arc::clone(&context), endpoint, stream));
+                Ok(stream) if open.make_room() => {
+                    let trust = Arc::<ConnectionTrust>::default();
+                    let served = serve_connection(Arc::clone(&context), endpoint, stream, Arc::clone(&trust));
+                    open.add(trust, connections.spawn(served));
                 }
                 Ok(stream) => {
                     tracing::warn!("admin: {CONNECTIONS_MAX} connections are open, one more was closed");
@@ -128,14 +136,16 @@ async fn accept_all(context: Arc<AdminContext>, endpoint: Endpoint, listener: im
     let _ = tokio::time::timeout(STOP_TIMEOUT, all_done).await;
 }
 
-async fn serve_connection<S>(context: Arc<AdminContext>, endpoint: Endpoint, stream: S)
+async fn serve_connection<S>(context: Arc<AdminContext>, endpoint: Endpoint, stream: S, trust: Arc<ConnectionTrust>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut stop = context.stop.clone();
     let asked = Notify::new();
-    let service = service_fn(|request| {
+    let service = service_fn(|request: Request<Incoming>| {
         asked.notify_one();
+        let is_known = guard::check_token(endpoint, context.token.as_deref(), request.headers()).is_ok();
+        trust.raise(if is_known { Trust::Known } else { Trust::Asked });
         let context = Arc::clone(&context);
         async move { Ok::<_, Infallible>(routes::answer(&context, endpoint, request).await) }
     });

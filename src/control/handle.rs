@@ -22,7 +22,7 @@ pub(crate) enum Command {
     Freeze(String, FreezeRequest, oneshot::Sender<Result<Frozen, Refusal>>),
     Thaw(String, ThawRequest, oneshot::Sender<Result<Thawed, Refusal>>),
     Rehearsal(String, oneshot::Sender<Result<RehearsalReport, Refusal>>),
-    /// A pass to the idle color of a service, for so long.
+    /// Makes a pass to the idle color of a service that is good for so long; the last part says who wants it.
     Preview(String, Duration, String, oneshot::Sender<Result<Pass, Refusal>>),
     Reload {
         by: String,
@@ -42,7 +42,7 @@ pub(crate) enum Command {
     Alone,
 }
 
-/// A change of one service, as it was asked for.
+/// A flip or rollback of one service, as it was asked for.
 pub(crate) struct ChangeCommand {
     pub(crate) service: String,
     /// The epoch the asker has seen; another one is refused as stale.

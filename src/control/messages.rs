@@ -11,7 +11,7 @@ use crate::domain::watch::WatchEvent;
 use crate::ledger::Line;
 use crate::routing::QueueOutcome;
 
-/// A refusal as the API says it.
+/// Puts a refused change into the words of the API.
 pub(super) fn refusal(service: &str, why: &ChangeError) -> Refusal {
     let (code, message) = match why {
         ChangeError::NotReady { color, why } => (
@@ -63,7 +63,7 @@ pub(super) fn refusal(service: &str, why: &ChangeError) -> Refusal {
     Refusal { code, message }
 }
 
-/// Why a freeze was not made or renewed, as the API says it.
+/// Puts a refused freeze into the words of the API.
 pub(super) fn not_frozen(service: &str, why: &freeze::FreezeError, now: Duration) -> Refusal {
     match why {
         freeze::FreezeError::HeldByAnother(Freeze { what, by, why, until, .. }) => {
@@ -85,7 +85,7 @@ pub(super) fn not_frozen(service: &str, why: &freeze::FreezeError, now: Duration
     }
 }
 
-/// A freeze began, or holds other requests now.
+/// Tells that a freeze began, or holds other requests now.
 pub(super) fn frozen(service: &str, freeze: &Freeze, now: Duration) -> Announcement {
     let Freeze { what, by, why, until, .. } = freeze;
     let lasts = until.saturating_sub(now);
@@ -105,7 +105,7 @@ pub(super) fn frozen(service: &str, freeze: &Freeze, now: Duration) -> Announcem
     }
 }
 
-/// A freeze ended; `held` requests are let go, and `ends` is how others' waits have ended since it began.
+/// Tells that a freeze ended; `held` requests are let go, and `ends` is how others' waits have ended since it began.
 pub(super) fn thawed(
     service: &str,
     over: &Freeze,
@@ -140,7 +140,7 @@ fn code(refusal: &Refusal) -> String {
     json.as_str().unwrap_or_default().to_owned()
 }
 
-/// Seconds to a millisecond.
+/// Seconds, rounded to a millisecond.
 pub(super) fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
@@ -155,7 +155,7 @@ pub(super) fn span(duration: Duration) -> String {
     }
 }
 
-/// One thing that happened: its kind, its sentence, its line.
+/// Something that happened, as it is told: the kind of its event, a sentence for people, a line for the ledger.
 pub(super) struct Announcement {
     pub(super) kind: EventKind,
     pub(super) sentence: String,
@@ -163,7 +163,7 @@ pub(super) struct Announcement {
 }
 
 impl Announcement {
-    /// Says where everything else that is known is to be found.
+    /// Adds where everything else that is known can be found.
     pub(super) fn with_evidence(mut self, file: &Path) -> Self {
         self.line = self.line.with("evidence", file.display());
         self.sentence += &format!("; details are in {}", file.display());

@@ -41,14 +41,14 @@ const RELOADS_MAX: usize = 16;
 pub enum StartError {
     /// The state folder cannot be written, so no flip could survive a restart.
     StateFolder {
-        /// `state.dir`
+        /// The folder that `state.dir` names.
         folder: PathBuf,
-        /// Why not.
+        /// The error of the attempt to write there.
         source: std::io::Error,
     },
     /// Another process works on the state folder.
     StateInUse {
-        /// `state.dir`
+        /// The folder that `state.dir` names.
         folder: PathBuf,
         /// What that process says of itself.
         holder: String,

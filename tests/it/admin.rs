@@ -338,3 +338,20 @@ mod metrics {
         assert!(output.status.success() && said.trim().is_empty(), "{said}");
     }
 }
+
+#[test]
+fn strangers_do_not_keep_the_operator_out() {
+    let (cutover, blue, green) = start(|setup| setup);
+    let _silent: Vec<_> = (0..300).map(|_| Client::connect(cutover.setup.admin_port)).collect();
+    assert_eq!(cutover.status()["services"]["app"]["active"], "blue", "the oldest silent one makes room");
+    let setup = Setup::of(&blue, &green).file("token", "open sesame\n").set("admin.token_file", "'token'");
+    let guarded = setup.start_unready();
+    let talk = || {
+        let mut client = Client::connect(guarded.setup.admin_port);
+        assert_eq!(client.ask("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 200);
+        client
+    };
+    let _talking: Vec<_> = (0..300).map(|_| talk()).collect();
+    let (code, said) = guarded.cli_code(&["status"]);
+    assert_eq!(code, 0, "so does one that talks without the token: {said}");
+}

@@ -52,7 +52,7 @@ pub(super) struct SaveStatus {
     pub(super) problem: Option<SaveError>,
 }
 
-/// One service.
+/// Everything that the control plane holds of one service.
 pub(super) struct ServiceState {
     pub(super) config: config::Service,
     /// Decides about flips and rollbacks.

@@ -23,15 +23,15 @@ use crate::http_client::{Wire, announce, grpc, says_ready, wire};
 use crate::os::resource_shortage::is_local_shortage;
 use crate::proxy_protocol::Version;
 
-/// Who asks, to the application.
+/// The `User-Agent` of a probe.
 const NAME: &str = "cutover-probe";
-/// A longer answer is not read to its end, and not ready.
+/// A longer response is not read to its end, and means that the upstream is not ready.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// What a probe of one upstream found.
 pub(in crate::control) struct ProbeReport {
     pub(in crate::control) service: Arc<str>,
-    /// [`crate::routing::Upstream::id`]
+    /// The upstream's [`crate::routing::Upstream::id`].
     pub(in crate::control) upstream: usize,
     pub(in crate::control) outcome: ProbeOutcome,
 }
@@ -70,7 +70,7 @@ impl Prober {
     }
 }
 
-/// One probe.
+/// Probes one upstream once.
 pub(in crate::control) async fn probe(address: &Address, health: &Health) -> ProbeOutcome {
     match tokio::time::timeout(health.timeout, ask(address, health)).await {
         Ok(probe) => probe,

@@ -31,7 +31,7 @@ use crate::routing::ColorStats;
 /// The counters of one service, indexed by [`Color::index`].
 pub(in crate::control) type ServiceStats = (String, [Arc<ColorStats>; 2]);
 
-/// Why nothing may change color now.
+/// The reason why nothing may change color now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ChangeBlock {
     /// A successor is being started, or serves already.
@@ -40,7 +40,7 @@ enum ChangeBlock {
     Predecessor,
 }
 
-/// Who judges.
+/// Tells which process judges releases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Judge {
     /// This process does.
@@ -276,7 +276,7 @@ impl InheritedCounters {
             })
     }
 
-    /// It counts no more.
+    /// The process before this one counts no more.
     pub fn end(&self) {
         self.stats.iter().flat_map(|(_, colors)| colors).for_each(|stats| stats.end_before());
     }

@@ -8,20 +8,20 @@ use serde::{Deserialize, Serialize};
 use crate::domain::verdict::{Batch, SLOWER_THAN_QUANTILE, dispersion_at};
 use crate::routing::{ANSWER_BUCKETS, SLOW_MAX, answer_bucket, bucket_end};
 
-/// For the bursts that a history knows of; the one in force may be another.
+/// A history counts responses as slow by this factor; the one in force may be another.
 const SLOW_FACTOR: f64 = 2.0;
 
-/// How many seconds a history goes back.
+/// A history goes back so many seconds.
 const KEPT: u64 = 3_600;
 
-/// What one color answered, second by second, in the last hour in which it took traffic; 16 bytes a second.
+/// Keeps what one color answered, second by second, in the last hour in which it took traffic; 16 bytes a second.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(in crate::control) struct History {
     seconds: VecDeque<Second>,
     answers: LatencyCounts,
 }
 
-/// How long answers took, of late: what is older fades, by half in some forty minutes.
+/// Counts how long responses took lately: older ones fade, by half in some forty minutes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct LatencyCounts {
     #[serde(with = "crate::domain::listed")]
@@ -36,7 +36,7 @@ impl Default for LatencyCounts {
     }
 }
 
-/// What a second leaves of the ones before it.
+/// Each second leaves this share of the counts before it.
 const FADING: f64 = 1.0 - 1.0 / 3_600.0;
 
 impl LatencyCounts {
@@ -126,7 +126,7 @@ impl History {
         })
     }
 
-    /// The present second.
+    /// Returns the entry of the present second, which is made where there is none.
     fn second(&mut self, now: Duration) -> Option<&mut Second> {
         let at = now.as_secs();
         if self.seconds.back().is_none_or(|second| second.at < at) {
