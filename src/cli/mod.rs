@@ -29,7 +29,7 @@ use crate::api::{FreezeRequest, Status};
 use crate::config::{self, Config};
 use crate::demo::sample;
 use crate::deploy::journal::Intent;
-use crate::deploy::start::Mode;
+use crate::deploy::request::Mode;
 use crate::handover::Inherited;
 use crate::os::log_rotation;
 use crate::{demo, serve};

@@ -1,8 +1,8 @@
 //! Reads from a deploy's journal whether the deploy is at work on a color, so that nothing may be flipped to it.
 //!
 //! The journal is written before each step, so the file is a lock that outlives both processes: a flip is refused from
-//! wherever it comes, also after the proxy or the deploy was killed. The deploy, for its part, looks at the active color
-//! after it has written the journal. Whichever of the two comes second sees the first.
+//! wherever it comes, also after the proxy or the deploy was killed. The deploy, for its part, looks at the active
+//! color after it has written the journal. Whichever of the two comes second sees the first.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -28,7 +28,7 @@ struct JournalView {
 }
 
 /// Whether the journal could be read.
-enum Journal {
+enum JournalRead {
     None,
     Known(JournalView),
     /// It cannot be read; the text says why.
@@ -48,11 +48,11 @@ pub(super) fn find(state_dir: &Path, service: &str, to: Color, change: AskedChan
     let folder = state_dir.join("deploy");
     let (path, lock) = (folder.join(format!("{service}.json")), folder.join(format!("{service}.lock")));
     let JournalView { tag, release } = match (read(path), change) {
-        (Journal::None, _) | (Journal::Unknown(_), AskedChange::Rollback) => return None,
-        (Journal::Unknown(why), AskedChange::Flip) => {
+        (JournalRead::None, _) | (JournalRead::Unknown(_), AskedChange::Rollback) => return None,
+        (JournalRead::Unknown(why), AskedChange::Flip) => {
             return Some(format!("whether a deploy is at work on {to} is not known: {why}"));
         }
-        (Journal::Known(view), _) => view,
+        (JournalRead::Known(view), _) => view,
     };
     let reached = release.reached;
     match release.blocks(to, true)? {
@@ -67,24 +67,24 @@ pub(super) fn find(state_dir: &Path, service: &str, to: Color, change: AskedChan
 }
 
 /// Reads a journal in a thread of its own, so that a disk that hangs delays nothing else for long.
-fn read(path: PathBuf) -> Journal {
+fn read(path: PathBuf) -> JournalRead {
     let (sender, receiver) = mpsc::channel();
     let spawned = thread::Builder::new().name("deploy-journal".into()).spawn(move || {
         let journal = match std::fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Journal::None,
-            Err(error) => Journal::Unknown(format!("{}: {error}", path.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => JournalRead::None,
+            Err(error) => JournalRead::Unknown(format!("{}: {error}", path.display())),
             Ok(bytes) => match serde_json::from_slice(&bytes) {
-                Ok(view) => Journal::Known(view),
-                Err(error) => Journal::Unknown(format!("the journal {}: {error}", path.display())),
+                Ok(view) => JournalRead::Known(view),
+                Err(error) => JournalRead::Unknown(format!("the journal {}: {error}", path.display())),
             },
         };
         // The control plane may have given up.
         let _ = sender.send(journal);
     });
     if let Err(error) = spawned {
-        return Journal::Unknown(error.to_string());
+        return JournalRead::Unknown(error.to_string());
     }
-    receiver.recv_timeout(READ_MAX).unwrap_or_else(|_| Journal::Unknown("the state folder does not answer".into()))
+    receiver.recv_timeout(READ_MAX).unwrap_or_else(|_| JournalRead::Unknown("the state folder does not answer".into()))
 }
 
 /// Returns whether a process holds the lock of a deploy.

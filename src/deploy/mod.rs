@@ -13,6 +13,7 @@ pub mod monitor;
 pub mod outcome;
 pub mod plan;
 pub mod progress;
+pub mod request;
 mod run;
 pub mod signals;
 mod singletons;

@@ -10,33 +10,15 @@ use crate::deploy::journal::{Intent, Journal, JournalError, JournalStart, Lock};
 use crate::deploy::outcome::{DeployReport, Outcome, of_refusal};
 use crate::deploy::plan;
 use crate::deploy::progress::Progress;
+use crate::deploy::request::{DeployRequest, Mode};
 use crate::deploy::run::{DeployRun, FailureCause};
 use crate::deploy::signals::StopSignals;
 use crate::deploy::target::DeployTarget;
 use crate::domain::Color;
+use crate::domain::release::resume::{ResumePoint, resume_point};
 use crate::domain::release::sequence::{Sequence, Wanted};
 use crate::domain::release::state::{Observed, ReleaseState, TakenBackBy};
-use crate::domain::release::{Decision, ResumePoint, Strategy, resume_point};
-
-/// What the operator asks for.
-#[derive(Clone, Debug)]
-pub struct DeployRequest {
-    pub intent: Intent,
-    pub strategy: Strategy,
-    /// The image tag.
-    pub tag: String,
-    pub mode: Mode,
-    /// The operator, as the ledger names them.
-    pub by: String,
-}
-
-/// Whether a deploy changes anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    Real,
-    /// Print the plan and change nothing.
-    DryRun,
-}
+use crate::domain::release::{Decision, Strategy};
 
 /// Tells whether the release of an interrupted run is still the one that is asked for.
 fn wanted(journal: &Journal, request: &DeployRequest) -> Wanted {

@@ -165,9 +165,9 @@ impl<'a> DeployTarget<'a> {
             .map_err(|error| TargetError::Address { address: address.to_string(), error })
     }
 
-    /// Returns the tag of the image that the `api` containers of a color run, as the engine knows it. It is `None` where
-    /// none runs, or where they run different images. The env file does not tell: it may have been edited, or an undo may
-    /// have failed.
+    /// Returns the tag of the image that the `api` containers of a color run, as the engine knows it. It is `None`
+    /// where none runs, or where they run different images. The env file does not tell: it may have been edited, or an
+    /// undo may have failed.
     ///
     /// # Errors
     /// [`DockerError`]

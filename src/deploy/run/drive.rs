@@ -11,7 +11,7 @@ use crate::deploy::files;
 use crate::deploy::outcome::DeployReport;
 use crate::deploy::run::{DeployRun, POLL, StepError};
 use crate::deploy::signals::{StopChoice, StopSignals, ask};
-use crate::domain::release::sequence::{self, Action, Event, Failure, Sequence};
+use crate::domain::release::sequence::{Action, ActionError, ActionResult, FlipRefusal, Sequence};
 use crate::domain::release::state::Observed;
 use crate::domain::release::{Step, Strategy, Undo};
 
@@ -32,67 +32,67 @@ impl DeployRun<'_> {
         }
     }
 
-    async fn carry_out(&mut self, action: Action, signals: &mut StopSignals) -> Event {
+    async fn carry_out(&mut self, action: Action, signals: &mut StopSignals) -> ActionResult {
         let result = match action {
             Action::Prepare(step) => self.prepare_step(step).await,
-            Action::Save => self.save().map(|()| Event::Done(String::new())),
+            Action::Save => self.save().map(|()| ActionResult::Done(String::new())),
             Action::Observe => self.observe().await,
             Action::Perform(step) => self.perform_step(step, signals).await,
             Action::RollBack => self.roll_back().await,
             Action::Drain => self.drain_taken_back(signals).await,
             Action::Undo(undo) => self.undo(undo, signals).await,
             // It ends the loop of `drive`.
-            Action::Finish(_) => Ok(Event::Done(String::new())),
+            Action::Finish(_) => Ok(ActionResult::Done(String::new())),
         };
-        result.unwrap_or_else(|error| Event::Failed(self.failure(error)))
+        result.unwrap_or_else(|error| ActionResult::Failed(self.failure(error)))
     }
 
     /// Sorts an error for the machine.
-    fn failure(&mut self, error: StepError) -> Failure {
+    fn failure(&mut self, error: StepError) -> ActionError {
         match error {
-            StepError::Failed(cause) => Failure::Failed(cause.to_string()),
-            StepError::Refused(refusal) => Failure::Refused(kind_of(&refusal), refusal.message),
-            StepError::TakenBack(by, why) => Failure::TakenBack(by, why),
-            StepError::Overtaken(why) => Failure::Overtaken(why),
-            StepError::NowhereToGo(why) => Failure::NowhereToGo(why),
+            StepError::Failed(cause) => ActionError::Failed(cause.to_string()),
+            StepError::Refused(refusal) => ActionError::Refused(kind_of(&refusal), refusal.message),
+            StepError::TakenBack(by, why) => ActionError::TakenBack(by, why),
+            StepError::Overtaken(why) => ActionError::Overtaken(why),
+            StepError::NowhereToGo(why) => ActionError::NowhereToGo(why),
             StepError::ProxyLost(error) => {
                 self.proxy_error = Some(error);
-                Failure::ProxyLost
+                ActionError::ProxyLost
             }
-            StepError::Stopped(signal) => Failure::Stopped(signal),
-            StepError::RollbackWanted => Failure::RollbackWanted,
+            StepError::Stopped(signal) => ActionError::Stopped(signal),
+            StepError::RollbackWanted => ActionError::RollbackWanted,
         }
     }
 
-    async fn prepare_step(&mut self, step: Step) -> Result<Event, StepError> {
+    async fn prepare_step(&mut self, step: Step) -> Result<ActionResult, StepError> {
         let prepared = self.prepare(step).await;
         if let Err(error) = &prepared {
             self.progress.failed(step, &error.to_string());
         }
-        prepared.map(|()| Event::Done(String::new()))
+        prepared.map(|()| ActionResult::Done(String::new()))
     }
 
     /// Asks the proxy where the traffic is, once no flip is on its way to the disk: such a flip may still be made.
-    async fn observe(&mut self) -> Result<Event, StepError> {
+    async fn observe(&mut self) -> Result<ActionResult, StepError> {
         let deadline = Instant::now() + FLIP_PENDING_MAX;
         loop {
             let status = self.target.status().await.map_err(StepError::ProxyLost)?;
             if !status.flip_pending || Instant::now() >= deadline {
-                return Ok(Event::Observed(Observed { active: status.active, epoch: status.epoch }));
+                return Ok(ActionResult::Observed(Observed { active: status.active, epoch: status.epoch }));
             }
             sleep(POLL).await;
         }
     }
 
     /// Makes a step, shows how it went, and shows the log of a release that failed.
-    async fn perform_step(&mut self, step: Step, signals: &mut StopSignals) -> Result<Event, StepError> {
+    async fn perform_step(&mut self, step: Step, signals: &mut StopSignals) -> Result<ActionResult, StepError> {
         self.progress.begin(step);
         let error = match self.perform_unless_stopped(step, signals).await {
             Ok(detail) => {
                 self.progress.done(step, &detail);
                 return Ok(match (step, self.journal.release.flipped) {
-                    (Step::Flip, Some(epoch)) => Event::Flipped(epoch),
-                    _ => Event::Done(detail),
+                    (Step::Flip, Some(epoch)) => ActionResult::Flipped(epoch),
+                    _ => ActionResult::Done(detail),
                 });
             }
             Err(error) => error,
@@ -146,29 +146,29 @@ impl DeployRun<'_> {
     }
 
     /// Has the proxy take the traffic back, because the operator wants it so.
-    async fn roll_back(&mut self) -> Result<Event, StepError> {
+    async fn roll_back(&mut self) -> Result<ActionResult, StepError> {
         let by = self.journal.by.clone();
         let request = ChangeRequest { wait: Some(false), by: Some(by.clone()), ..ChangeRequest::default() };
         self.target.client.rollback(&self.journal.service, &request, None).await.map_err(StepError::ProxyLost)?;
         let why = format!("rolled back by {by}");
         self.progress.failed(self.journal.release.reached, &why);
-        Ok(Event::Done(why))
+        Ok(ActionResult::Done(why))
     }
 
     /// Waits until a release that was taken back has finished its requests: each is somebody's.
-    async fn drain_taken_back(&mut self, signals: &mut StopSignals) -> Result<Event, StepError> {
+    async fn drain_taken_back(&mut self, signals: &mut StopSignals) -> Result<ActionResult, StepError> {
         self.release_held().await;
         self.show_log().await;
         tokio::select! {
             drained = self.target.client.drain(&self.journal.service) => {
                 drained.map_err(StepError::ProxyLost)?;
-                Ok(Event::Done(String::new()))
+                Ok(ActionResult::Done(String::new()))
             }
             name = signals.next() => Err(StepError::Stopped(name)),
         }
     }
 
-    async fn undo(&mut self, undo: Undo, signals: &mut StopSignals) -> Result<Event, StepError> {
+    async fn undo(&mut self, undo: Undo, signals: &mut StopSignals) -> Result<ActionResult, StepError> {
         if self.journal.release.strategy == Strategy::BlueGreen {
             // The old color has the traffic, and is as it was.
             self.release_held().await;
@@ -189,11 +189,11 @@ impl DeployRun<'_> {
         match undone {
             Ok(done) => {
                 self.progress.say(&format!("  undone     {done}"));
-                Ok(Event::Done(done))
+                Ok(ActionResult::Done(done))
             }
             Err(why) => {
                 self.progress.say(&format!("  NOT undone {why}"));
-                Ok(Event::Failed(Failure::Failed(why)))
+                Ok(ActionResult::Failed(ActionError::Failed(why)))
             }
         }
     }
@@ -219,10 +219,10 @@ fn has_lost_proxy_after_flip(error: &StepError, has_flipped: bool) -> bool {
     has_flipped && matches!(error, StepError::ProxyLost(_))
 }
 
-fn kind_of(refusal: &Refusal) -> sequence::Refusal {
+fn kind_of(refusal: &Refusal) -> FlipRefusal {
     match refusal.code.exit_code() {
-        3 => sequence::Refusal::Gate,
-        5 => sequence::Refusal::UnderWay,
-        _ => sequence::Refusal::Other,
+        3 => FlipRefusal::Gate,
+        5 => FlipRefusal::UnderWay,
+        _ => FlipRefusal::Other,
     }
 }

@@ -26,8 +26,8 @@ impl DeployRun<'_> {
         Ok(format!("{} has IMAGE_TAG={}", path.display(), self.journal.tag))
     }
 
-    /// Puts the tag from before the deploy in force again. Where nothing else was edited, the file is byte for byte as it
-    /// was.
+    /// Puts the tag from before the deploy in force again. Where nothing else was edited, the file is byte for byte as
+    /// it was.
     pub(super) fn put_env_back(&mut self) -> Result<String, FailureCause> {
         let (path, kept) = (self.target.env_file(self.color()).to_owned(), self.lock.kept_env());
         if !kept.exists() {

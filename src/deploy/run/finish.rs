@@ -4,14 +4,15 @@ use crate::deploy::files;
 use crate::deploy::journal::Journal;
 use crate::deploy::outcome::{DeployReport, Outcome};
 use crate::deploy::run::DeployRun;
-use crate::domain::release::sequence::{End, Left, Refusal, UndoCause};
+use crate::domain::release::sequence::{DeployEnd, FlipRefusal, Left, UndoCause};
 use crate::domain::release::state::TakenBackBy;
 use crate::domain::release::{Step, Strategy, Undo};
 use crate::ledger::Line;
 
 impl DeployRun<'_> {
-    /// Reports the end of the deploy. The journal is removed last: until then the next run makes up for what is missing.
-    pub(super) async fn finish(&mut self, end: End) -> DeployReport {
+    /// Reports the end of the deploy. The journal is removed last: until then the next run makes up for what is
+    /// missing.
+    pub(super) async fn finish(&mut self, end: DeployEnd) -> DeployReport {
         let keeps_journal = end.keeps_journal(self.journal.release.strategy);
         let (report, line) = self.report(end);
         if let Some(line) = line {
@@ -30,23 +31,23 @@ impl DeployRun<'_> {
     }
 
     /// Puts the end into words: for people, and for the ledger where something was decided.
-    fn report(&self, end: End) -> (DeployReport, Option<Line>) {
+    fn report(&self, end: DeployEnd) -> (DeployReport, Option<Line>) {
         let Journal { service, tag, release, .. } = &self.journal;
         let (color, reached) = (release.color, release.reached);
         let (outcome, sentence, line) = match end {
-            End::Kept(verdict) => {
+            DeployEnd::Kept(verdict) => {
                 let sentence = format!("{service}: {tag} is in production on {color} and stays ({verdict})");
                 (Outcome::Kept, sentence, Some(self.line("kept").with("verdict", verdict)))
             }
-            End::Unfinished(step, why) => {
+            DeployEnd::Unfinished(step, why) => {
                 let sentence = format!(
                     "{service}: {tag} is in production on {color}, but {step} is not done: {why}. The next \
                      `cutover deploy` finishes it first"
                 );
                 (Outcome::Unfinished, sentence, Some(self.line("kept").with("step", step).with("problem", why)))
             }
-            End::Undone(cause, why, left) => return self.report_undone(cause, &why, &left),
-            End::TakenBack(by, why, left) => {
+            DeployEnd::Undone(cause, why, left) => return self.report_undone(cause, &why, &left),
+            DeployEnd::TakenBack(by, why, left) => {
                 let old = color.other();
                 let what = match by {
                     TakenBackBy::Verdict => "was judged bad, traffic is back",
@@ -55,35 +56,35 @@ impl DeployRun<'_> {
                 let sentence = format!("{service}: {tag} {what} on {old}: {why}{}", self.not_undone(&left));
                 (Outcome::TakenBack, sentence, Some(with_left(self.line("taken back").with("why", why), &left)))
             }
-            End::NowhereToGo(_, why) => {
+            DeployEnd::NowhereToGo(_, why) => {
                 let sentence = format!("{service}: {tag} is bad and keeps the traffic on {color}: {why}");
                 (Outcome::Failed, sentence, Some(self.line("bad, and nowhere to go").with("why", why)))
             }
-            End::FlippedByOthers(why) => {
+            DeployEnd::FlippedByOthers(why) => {
                 let sentence =
                     format!("{service}: {why}. {color} has the traffic all the same, by somebody else; left as it is");
                 (Outcome::UnderWay, sentence, Some(self.line("left").with("why", why)))
             }
-            End::Overtaken(why) => {
+            DeployEnd::Overtaken(why) => {
                 let sentence = format!(
                     "{service}: {why}. The verdict would not be about this deploy, so nothing more is done; both \
                      colors are left as they are"
                 );
                 (Outcome::UnderWay, sentence, Some(self.line("left").with("why", why)))
             }
-            End::ProxyLost => {
+            DeployEnd::ProxyLost => {
                 let report = self.proxy_error.as_ref().map(DeployReport::proxy_lost);
                 let unknown = || DeployReport::new(Outcome::NoAnswer, format!("{service}: the proxy does not answer"));
                 return (report.unwrap_or_else(unknown), None);
             }
-            End::Stopped(signal) => {
+            DeployEnd::Stopped(signal) => {
                 let sentence = format!(
                     "{service}: left by {signal} at {reached}; the proxy goes on by itself with {tag} on {color}. \
                      The same command goes on from here"
                 );
                 (Outcome::Left, sentence, None)
             }
-            End::Stuck(why) => {
+            DeployEnd::Stuck(why) => {
                 let traffic = self.traffic_now();
                 let sentence =
                     format!("{service}: the journal cannot be written, nothing more is done: {why}. {traffic}");
@@ -129,9 +130,9 @@ impl DeployRun<'_> {
                 Outcome::TakenBack
             }
             (_, UndoCause::Step(step)) if step.is_gate() => Outcome::GateSaidNo,
-            (_, UndoCause::Refused(Refusal::Gate)) => Outcome::GateSaidNo,
-            (_, UndoCause::Refused(Refusal::UnderWay)) => Outcome::UnderWay,
-            (_, UndoCause::Step(_) | UndoCause::Refused(Refusal::Other) | UndoCause::Unwanted) => Outcome::Failed,
+            (_, UndoCause::Refused(FlipRefusal::Gate)) => Outcome::GateSaidNo,
+            (_, UndoCause::Refused(FlipRefusal::UnderWay)) => Outcome::UnderWay,
+            (_, UndoCause::Step(_) | UndoCause::Refused(FlipRefusal::Other) | UndoCause::Unwanted) => Outcome::Failed,
         }
     }
 

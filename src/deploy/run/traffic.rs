@@ -19,7 +19,8 @@ const PROXY_AWAY_MAX: Duration = Duration::from_secs(60);
 const FLIP_UNKNOWN_MAX: Duration = Duration::from_secs(15);
 
 impl DeployRun<'_> {
-    /// Asks the proxy to make the color active. The proxy refuses if anybody has moved the traffic since the deploy began.
+    /// Asks the proxy to make the color active. The proxy refuses if anybody has moved the traffic since the deploy
+    /// began.
     pub(super) async fn flip(&mut self) -> Result<String, StepError> {
         let color = self.color();
         let epoch = self.request_flip(self.journal.release.epoch).await?;

@@ -1,15 +1,16 @@
 //! Drives one release as a machine: it names one action, and is told what came of it.
 //!
-//! Everything that must survive a crash is in [`ReleaseState`], which is saved where the machine says so. The saved state
-//! is a lock as well: the proxy reads it, and refuses flips to a color that [it blocks](ReleaseState::blocks).
+//! Everything that must survive a crash is in [`ReleaseState`], which is saved where the machine says so. The saved
+//! state is a lock as well: the proxy reads it, and refuses flips to a color that [it blocks](ReleaseState::blocks).
 //!
 //! The machine never touches a color on the strength of what it saw earlier. Before each step that touches one it has
 //! the state saved, which blocks flips to that color from then on, and looks at the active color and the epoch after
 //! that. Where these are not what the release expects, the step is not made.
 
+use super::resume::{ResumePoint, resume_point};
 use super::state::{Decided, Observed, ReleaseState, TakenBackBy};
 use super::touch::{Touch, touch};
-use super::{Decision, ResumePoint, Step, Strategy, Undo, resume_point, undo_from};
+use super::{Decision, Step, Strategy, Undo, undo_from};
 
 /// What is to be done next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,9 +19,9 @@ pub enum Action {
     Prepare(Step),
     /// Write the state to the disk.
     Save,
-    /// Ask the proxy where the traffic is; [`Event::Observed`].
+    /// Ask the proxy where the traffic is; [`ActionResult::Observed`].
     Observe,
-    /// Make a step; [`Event::Flipped`] for a flip.
+    /// Make a step; [`ActionResult::Flipped`] for a flip.
     Perform(Step),
     /// Ask the proxy to roll back.
     RollBack,
@@ -29,12 +30,12 @@ pub enum Action {
     /// Undo something.
     Undo(Undo),
     /// The deploy is over.
-    Finish(End),
+    Finish(DeployEnd),
 }
 
 /// What came of an action.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum ActionResult {
     /// It was done; the text is for people.
     Done(String),
     /// The flip was made, in this epoch.
@@ -42,16 +43,16 @@ pub enum Event {
     /// Where the traffic is.
     Observed(Observed),
     /// It was not done.
-    Failed(Failure),
+    Failed(ActionError),
 }
 
 /// Why an action was not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum ActionError {
     /// It failed by itself.
     Failed(String),
     /// The proxy refused it.
-    Refused(Refusal, String),
+    Refused(FlipRefusal, String),
     /// Traffic is back on the old color.
     TakenBack(TakenBackBy, String),
     /// The release is bad, and the old color was not up to take the traffic.
@@ -68,7 +69,7 @@ pub enum Failure {
 
 /// How the proxy refused a flip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum FlipRefusal {
     /// A gate is closed.
     Gate,
     /// Another cutover is under way.
@@ -83,14 +84,14 @@ pub enum UndoCause {
     /// This step failed.
     Step(Step),
     /// The proxy refused the flip.
-    Refused(Refusal),
+    Refused(FlipRefusal),
     /// Another release is wanted, or the deploy was stopped.
     Unwanted,
 }
 
 /// How the deploy ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum DeployEnd {
     /// The release is in production, and the old color is as it should be.
     Kept(String),
     /// The release is in production, but the old color is not as it should be. The journal stays.
@@ -122,14 +123,19 @@ pub struct Left {
     pub why: String,
 }
 
-impl End {
+impl DeployEnd {
     /// Returns whether something is left to do, so that the journal must stay. In place there is no idle color to keep
     /// traffic from: the next release replaces whatever an undo has left.
     pub fn keeps_journal(&self, strategy: Strategy) -> bool {
         match self {
-            End::Unfinished(..) | End::ProxyLost | End::Stopped(_) | End::Stuck(_) => true,
-            End::Undone(_, _, left) | End::TakenBack(_, _, left) => strategy == Strategy::BlueGreen && !left.is_empty(),
-            End::Kept(_) | End::NowhereToGo(..) | End::FlippedByOthers(_) | End::Overtaken(_) => false,
+            DeployEnd::Unfinished(..) | DeployEnd::ProxyLost | DeployEnd::Stopped(_) | DeployEnd::Stuck(_) => true,
+            DeployEnd::Undone(_, _, left) | DeployEnd::TakenBack(_, _, left) => {
+                strategy == Strategy::BlueGreen && !left.is_empty()
+            }
+            DeployEnd::Kept(_)
+            | DeployEnd::NowhereToGo(..)
+            | DeployEnd::FlippedByOthers(_)
+            | DeployEnd::Overtaken(_) => false,
         }
     }
 }
@@ -171,7 +177,7 @@ enum Stage {
     Keep,
     RollBack,
     Undo(UndoStage),
-    Over(End),
+    Over(DeployEnd),
 }
 
 /// The machine of one release. Its persistent half is a [`ReleaseState`].
@@ -226,7 +232,7 @@ impl Sequence {
             (ResumePoint::End(Decision::Keep), _) => match state.strategy {
                 Strategy::BlueGreen => sequence.enter(state, Step::Drain),
                 // There is no old color; only the end was not reported.
-                Strategy::Recreate => sequence.stage = Stage::Over(End::Kept(state.why())),
+                Strategy::Recreate => sequence.stage = Stage::Over(DeployEnd::Kept(state.why())),
             },
         }
         sequence
@@ -249,27 +255,27 @@ impl Sequence {
     }
 
     /// Takes in what came of the present action.
-    pub fn on(&mut self, state: &mut ReleaseState, event: Event) {
+    pub fn on(&mut self, state: &mut ReleaseState, event: ActionResult) {
         match self.stage.clone() {
             Stage::Step(step, stage) => match event {
-                Event::Failed(failure) => self.fail(state, step, failure),
-                Event::Observed(observed) => self.check(state, step, observed),
-                Event::Flipped(epoch) => {
+                ActionResult::Failed(failure) => self.fail(state, step, failure),
+                ActionResult::Observed(observed) => self.check(state, step, observed),
+                ActionResult::Flipped(epoch) => {
                     state.flipped = Some(epoch);
                     self.complete(state, step, "");
                 }
-                Event::Done(detail) => self.advance(state, step, stage, &detail),
+                ActionResult::Done(detail) => self.advance(state, step, stage, &detail),
             },
             Stage::Keep => match event {
-                Event::Failed(failure) => self.stage = Stage::Over(End::Stuck(text_of(&failure))),
-                Event::Done(_) | Event::Flipped(_) | Event::Observed(_) => {
-                    self.stage = Stage::Over(End::Kept(state.why()));
+                ActionResult::Failed(failure) => self.stage = Stage::Over(DeployEnd::Stuck(text_of(&failure))),
+                ActionResult::Done(_) | ActionResult::Flipped(_) | ActionResult::Observed(_) => {
+                    self.stage = Stage::Over(DeployEnd::Kept(state.why()));
                 }
             },
             Stage::RollBack => match event {
-                Event::Done(why) => self.take_back(state, TakenBackBy::Operator, why),
-                Event::Failed(_) | Event::Flipped(_) | Event::Observed(_) => {
-                    self.stage = Stage::Over(End::ProxyLost);
+                ActionResult::Done(why) => self.take_back(state, TakenBackBy::Operator, why),
+                ActionResult::Failed(_) | ActionResult::Flipped(_) | ActionResult::Observed(_) => {
+                    self.stage = Stage::Over(DeployEnd::ProxyLost);
                 }
             },
             Stage::Undo(stage) => self.on_undo(state, stage, event),
@@ -320,7 +326,7 @@ impl Sequence {
                 state.decided = Some(Decided { decision: Decision::Keep, why });
                 self.stage = Stage::Keep;
             }
-            None => self.stage = Stage::Over(End::Kept(state.why())),
+            None => self.stage = Stage::Over(DeployEnd::Kept(state.why())),
         }
     }
 
@@ -346,7 +352,7 @@ impl Sequence {
             Touch::Old if state.flipped == Some(epoch) => self.stage = perform,
             Touch::Old => {
                 let why = format!("somebody has moved the traffic since the flip: it is on {active} in epoch {epoch}");
-                self.stage = Stage::Over(End::Overtaken(why));
+                self.stage = Stage::Over(DeployEnd::Overtaken(why));
             }
             // The release was flipped to by an earlier run, or by somebody else.
             Touch::Idle if active == color && (step == Step::Flip || state.flipped == Some(epoch)) => {
@@ -357,28 +363,28 @@ impl Sequence {
             Touch::Idle | Touch::Active => {
                 let expected = format!("{old} in epoch {}", state.epoch);
                 let why = format!("the traffic is on {active} in epoch {epoch}, and not on {expected} any more");
-                self.undo(state, UndoCause::Refused(Refusal::UnderWay), why);
+                self.undo(state, UndoCause::Refused(FlipRefusal::UnderWay), why);
             }
         }
     }
 
     /// Decides what follows a step that was not made.
-    fn fail(&mut self, state: &mut ReleaseState, step: Step, failure: Failure) {
+    fn fail(&mut self, state: &mut ReleaseState, step: Step, failure: ActionError) {
         let has_flipped = state.strategy.has_begun(step, Step::Flip);
         let is_kept = state.strategy.has_begun(step, Step::Drain);
         self.stage = match failure {
-            Failure::ProxyLost if has_flipped => Stage::Over(End::ProxyLost),
-            Failure::Stopped(signal) if has_flipped => Stage::Over(End::Stopped(signal)),
-            Failure::RollbackWanted => Stage::RollBack,
-            Failure::TakenBack(by, why) => return self.take_back(state, by, why),
-            Failure::NowhereToGo(why) => Stage::Over(End::NowhereToGo(step, why)),
-            Failure::Overtaken(why) => Stage::Over(End::Overtaken(why)),
-            failure @ (Failure::Failed(_) | Failure::Refused(..)) if is_kept => {
-                Stage::Over(End::Unfinished(step, text_of(&failure)))
+            ActionError::ProxyLost if has_flipped => Stage::Over(DeployEnd::ProxyLost),
+            ActionError::Stopped(signal) if has_flipped => Stage::Over(DeployEnd::Stopped(signal)),
+            ActionError::RollbackWanted => Stage::RollBack,
+            ActionError::TakenBack(by, why) => return self.take_back(state, by, why),
+            ActionError::NowhereToGo(why) => Stage::Over(DeployEnd::NowhereToGo(step, why)),
+            ActionError::Overtaken(why) => Stage::Over(DeployEnd::Overtaken(why)),
+            failure @ (ActionError::Failed(_) | ActionError::Refused(..)) if is_kept => {
+                Stage::Over(DeployEnd::Unfinished(step, text_of(&failure)))
             }
-            Failure::Refused(refusal, why) => return self.undo(state, UndoCause::Refused(refusal), why),
-            failure @ Failure::Stopped(_) => return self.undo(state, UndoCause::Unwanted, text_of(&failure)),
-            failure @ (Failure::Failed(_) | Failure::ProxyLost) => {
+            ActionError::Refused(refusal, why) => return self.undo(state, UndoCause::Refused(refusal), why),
+            failure @ ActionError::Stopped(_) => return self.undo(state, UndoCause::Unwanted, text_of(&failure)),
+            failure @ (ActionError::Failed(_) | ActionError::ProxyLost) => {
                 return self.undo(state, UndoCause::Step(step), text_of(&failure));
             }
         };
@@ -396,42 +402,46 @@ impl Sequence {
         self.stage = Stage::Undo(UndoStage::Decide);
     }
 
-    fn on_undo(&mut self, state: &mut ReleaseState, stage: UndoStage, event: Event) {
+    fn on_undo(&mut self, state: &mut ReleaseState, stage: UndoStage, event: ActionResult) {
         match (stage, event) {
-            (UndoStage::Decide, Event::Failed(failure)) => self.stage = Stage::Over(End::Stuck(text_of(&failure))),
+            (UndoStage::Decide, ActionResult::Failed(failure)) => {
+                self.stage = Stage::Over(DeployEnd::Stuck(text_of(&failure)))
+            }
             (UndoStage::Decide, _) => match state.strategy {
                 // The color has the traffic, and is put back under it.
                 Strategy::Recreate => self.next_undo(state),
                 Strategy::BlueGreen => self.stage = Stage::Undo(UndoStage::ObserveFirst),
             },
-            (UndoStage::ObserveFirst | UndoStage::Observe(_), Event::Observed(Observed { active, .. }))
+            (UndoStage::ObserveFirst | UndoStage::Observe(_), ActionResult::Observed(Observed { active, .. }))
                 if active == state.color =>
             {
                 self.stage = Stage::Over(match state.decided.as_ref().map(|decided| decided.decision) {
-                    Some(Decision::TakenBack) => End::Overtaken(state.why()),
-                    Some(Decision::Undo | Decision::Keep) | None => End::FlippedByOthers(state.why()),
+                    Some(Decision::TakenBack) => DeployEnd::Overtaken(state.why()),
+                    Some(Decision::Undo | Decision::Keep) | None => DeployEnd::FlippedByOthers(state.why()),
                 });
             }
-            (UndoStage::ObserveFirst, Event::Observed(_)) => {
+            (UndoStage::ObserveFirst, ActionResult::Observed(_)) => {
                 let was_flipped = state.decided.as_ref().is_some_and(|it| it.decision == Decision::TakenBack);
                 if was_flipped { self.stage = Stage::Undo(UndoStage::Drain) } else { self.next_undo(state) }
             }
-            (UndoStage::Drain | UndoStage::Record, Event::Done(_)) => self.next_undo(state),
-            (UndoStage::Observe(undo), Event::Observed(_)) => self.stage = Stage::Undo(UndoStage::Perform(undo)),
-            (UndoStage::Perform(undo), Event::Done(_)) => {
+            (UndoStage::Drain | UndoStage::Record, ActionResult::Done(_)) => self.next_undo(state),
+            (UndoStage::Observe(undo), ActionResult::Observed(_)) => self.stage = Stage::Undo(UndoStage::Perform(undo)),
+            (UndoStage::Perform(undo), ActionResult::Done(_)) => {
                 state.undone.push(undo);
                 self.stage = Stage::Undo(UndoStage::Record);
             }
-            (_, Event::Failed(Failure::Stopped(signal))) => self.stage = Stage::Over(End::Stopped(signal)),
-            (_, Event::Failed(Failure::ProxyLost)) => self.stage = Stage::Over(End::ProxyLost),
-            (UndoStage::Perform(undo), Event::Failed(failure)) => {
+            (_, ActionResult::Failed(ActionError::Stopped(signal))) => {
+                self.stage = Stage::Over(DeployEnd::Stopped(signal))
+            }
+            (_, ActionResult::Failed(ActionError::ProxyLost)) => self.stage = Stage::Over(DeployEnd::ProxyLost),
+            (UndoStage::Perform(undo), ActionResult::Failed(failure)) => {
                 self.left.push(Left { undo, why: text_of(&failure) });
                 self.next_undo(state);
             }
             // What was undone is repeated by the next run, which does no harm.
-            (UndoStage::Record | UndoStage::Drain, Event::Failed(_)) => self.next_undo(state),
-            (_, Event::Failed(failure)) => self.stage = Stage::Over(End::Stuck(text_of(&failure))),
-            (_, Event::Done(_) | Event::Flipped(_) | Event::Observed(_)) => self.next_undo(state),
+            (UndoStage::Record | UndoStage::Drain, ActionResult::Failed(_)) => self.next_undo(state),
+            (_, ActionResult::Failed(failure)) => self.stage = Stage::Over(DeployEnd::Stuck(text_of(&failure))),
+            (_, ActionResult::Done(_) | ActionResult::Flipped(_) | ActionResult::Observed(_)) => self.next_undo(state),
         }
     }
 
@@ -455,23 +465,23 @@ impl Sequence {
             None => {
                 let (why, left) = (state.why(), std::mem::take(&mut self.left));
                 Stage::Over(match state.taken_back_by {
-                    Some(by) => End::TakenBack(by, why, left),
-                    None => End::Undone(self.cause, why, left),
+                    Some(by) => DeployEnd::TakenBack(by, why, left),
+                    None => DeployEnd::Undone(self.cause, why, left),
                 })
             }
         };
     }
 }
 
-fn text_of(failure: &Failure) -> String {
+fn text_of(failure: &ActionError) -> String {
     match failure {
-        Failure::Failed(why)
-        | Failure::Refused(_, why)
-        | Failure::TakenBack(_, why)
-        | Failure::NowhereToGo(why)
-        | Failure::Overtaken(why) => why.clone(),
-        Failure::ProxyLost => "the proxy does not answer".into(),
-        Failure::Stopped(signal) => format!("stopped by {signal}"),
-        Failure::RollbackWanted => "the traffic is wanted back on the old color".into(),
+        ActionError::Failed(why)
+        | ActionError::Refused(_, why)
+        | ActionError::TakenBack(_, why)
+        | ActionError::NowhereToGo(why)
+        | ActionError::Overtaken(why) => why.clone(),
+        ActionError::ProxyLost => "the proxy does not answer".into(),
+        ActionError::Stopped(signal) => format!("stopped by {signal}"),
+        ActionError::RollbackWanted => "the traffic is wanted back on the old color".into(),
     }
 }

@@ -7,8 +7,8 @@
 
 use super::*;
 use crate::domain::Color;
-use crate::domain::release::sequence::{Action, End, Event, Failure, Refusal, Sequence, Wanted};
-use crate::domain::release::state::TakenBackBy;
+use crate::domain::release::sequence::{Action, ActionError, ActionResult, DeployEnd, FlipRefusal, Sequence, Wanted};
+use crate::domain::release::state::{Observed, ReleaseState, TakenBackBy};
 
 /// A xorshift generator: the seed decides every roll.
 struct Dice(u64);
@@ -38,7 +38,7 @@ struct Project {
 
 /// What a deploy has on the disk.
 #[derive(Clone, Debug)]
-struct Journal {
+struct SavedJournal {
     tag: Tag,
     tag_before: Tag,
     /// What the color ran; its env file may say something else.
@@ -48,7 +48,7 @@ struct Journal {
 
 /// A deploy that runs.
 struct Process {
-    journal: Journal,
+    journal: SavedJournal,
     sequence: Sequence,
 }
 
@@ -62,7 +62,7 @@ struct World {
     has_engine: bool,
     has_proxy: bool,
     has_disk: bool,
-    on_disk: Option<Journal>,
+    on_disk: Option<SavedJournal>,
     process: Option<Process>,
     strategy: Strategy,
     next_tag: Tag,
@@ -141,7 +141,7 @@ impl World {
                 let Project { runs, env, .. } = *self.project(color);
                 let state = ReleaseState::begin(self.strategy, color, self.epoch);
                 let sequence = Sequence::begin(&state);
-                let journal = Journal { tag: self.next_tag, tag_before: env, ran_before: runs, state };
+                let journal = SavedJournal { tag: self.next_tag, tag_before: env, ran_before: runs, state };
                 self.next_tag += 1;
                 Process { journal, sequence }
             }
@@ -154,21 +154,21 @@ impl World {
         let action = sequence.action();
         let event = match &action {
             Action::Finish(end) => return self.finish(&journal, end),
-            Action::Prepare(_) => Event::Done(String::new()),
+            Action::Prepare(_) => ActionResult::Done(String::new()),
             Action::Save if self.has_disk => {
                 self.on_disk = Some(journal.clone());
-                Event::Done(String::new())
+                ActionResult::Done(String::new())
             }
-            Action::Save => Event::Failed(Failure::Failed("no space".into())),
+            Action::Save => ActionResult::Failed(ActionError::Failed("no space".into())),
             Action::Observe if self.has_proxy => {
                 self.was_forced = false;
-                Event::Observed(Observed { active: self.active, epoch: self.epoch })
+                ActionResult::Observed(Observed { active: self.active, epoch: self.epoch })
             }
             Action::RollBack if self.has_proxy && self.flip(journal.state.color.other(), false) => {
-                Event::Done("rolled back by hand".into())
+                ActionResult::Done("rolled back by hand".into())
             }
-            Action::Drain if self.has_proxy => Event::Done(String::new()),
-            Action::Observe | Action::RollBack | Action::Drain => Event::Failed(Failure::ProxyLost),
+            Action::Drain if self.has_proxy => ActionResult::Done(String::new()),
+            Action::Observe | Action::RollBack | Action::Drain => ActionResult::Failed(ActionError::ProxyLost),
             Action::Perform(step) => self.perform(&journal, *step)?,
             Action::Undo(undo) => self.undo(&journal, *undo)?,
         };
@@ -185,11 +185,11 @@ impl World {
         Ok(())
     }
 
-    fn perform(&mut self, journal: &Journal, step: Step) -> Result<Event, String> {
+    fn perform(&mut self, journal: &SavedJournal, step: Step) -> Result<ActionResult, String> {
         let (color, old, tag) = (journal.state.color, journal.state.color.other(), journal.tag);
-        let failed = |why: &str| Ok(Event::Failed(Failure::Failed(why.into())));
+        let failed = |why: &str| Ok(ActionResult::Failed(ActionError::Failed(why.into())));
         if self.dice.chance(3) {
-            return Ok(Event::Failed(Failure::Stopped("SIGTERM")));
+            return Ok(ActionResult::Failed(ActionError::Stopped("SIGTERM")));
         }
         match step {
             Step::Candidate => self.project(color).candidate = Some(tag),
@@ -205,12 +205,12 @@ impl World {
                 return failed("it is bad");
             }
             Step::Flip if self.epoch != journal.state.epoch || !self.has_proxy => {
-                return Ok(Event::Failed(Failure::Refused(Refusal::Other, "stale".into())));
+                return Ok(ActionResult::Failed(ActionError::Refused(FlipRefusal::Other, "stale".into())));
             }
             Step::Flip => {
                 return Ok(match self.flip(color, false) {
-                    true => Event::Flipped(self.epoch),
-                    false => Event::Failed(Failure::Refused(Refusal::Gate, "not ready".into())),
+                    true => ActionResult::Flipped(self.epoch),
+                    false => ActionResult::Failed(ActionError::Refused(FlipRefusal::Gate, "not ready".into())),
                 });
             }
             Step::Watch => return Ok(self.watch(journal)),
@@ -226,35 +226,35 @@ impl World {
             | Step::Rehearse
             | Step::Drain => {}
         }
-        Ok(Event::Done(String::new()))
+        Ok(ActionResult::Done(String::new()))
     }
 
-    fn watch(&mut self, journal: &Journal) -> Event {
-        let Journal { state: ReleaseState { color, flipped, .. }, .. } = journal;
+    fn watch(&mut self, journal: &SavedJournal) -> ActionResult {
+        let SavedJournal { state: ReleaseState { color, flipped, .. }, .. } = journal;
         if !self.has_proxy {
-            return Event::Failed(Failure::ProxyLost);
+            return ActionResult::Failed(ActionError::ProxyLost);
         }
         if self.active != *color {
-            return Event::Failed(Failure::TakenBack(TakenBackBy::Operator, "somebody went back".into()));
+            return ActionResult::Failed(ActionError::TakenBack(TakenBackBy::Operator, "somebody went back".into()));
         }
         if *flipped != Some(self.epoch) {
-            return Event::Failed(Failure::Overtaken("another epoch".into()));
+            return ActionResult::Failed(ActionError::Overtaken("another epoch".into()));
         }
         match self.dice.roll(10) {
             0..3 if self.project(color.other()).runs.is_some() => {
                 (self.active, self.epoch) = (color.other(), self.epoch + 1);
-                Event::Failed(Failure::TakenBack(TakenBackBy::Verdict, "it is bad".into()))
+                ActionResult::Failed(ActionError::TakenBack(TakenBackBy::Verdict, "it is bad".into()))
             }
-            3 => Event::Failed(Failure::NowhereToGo("it is bad".into())),
-            4 => Event::Failed(Failure::RollbackWanted),
-            _ => Event::Done("kept".into()),
+            3 => ActionResult::Failed(ActionError::NowhereToGo("it is bad".into())),
+            4 => ActionResult::Failed(ActionError::RollbackWanted),
+            _ => ActionResult::Done("kept".into()),
         }
     }
 
-    fn undo(&mut self, journal: &Journal, undo: Undo) -> Result<Event, String> {
-        let Journal { tag_before, ran_before, .. } = *journal;
+    fn undo(&mut self, journal: &SavedJournal, undo: Undo) -> Result<ActionResult, String> {
+        let SavedJournal { tag_before, ran_before, .. } = *journal;
         let color = journal.state.color;
-        let failed = |why: &str| Ok(Event::Failed(Failure::Failed(why.into())));
+        let failed = |why: &str| Ok(ActionResult::Failed(ActionError::Failed(why.into())));
         match undo {
             Undo::Candidate => self.project(color).candidate = None,
             Undo::EnvFile if !self.has_disk => return failed("no space"),
@@ -266,35 +266,35 @@ impl World {
                 self.project(color).runs = ran_before.map(|_| runs);
             }
         }
-        Ok(Event::Done(String::new()))
+        Ok(ActionResult::Done(String::new()))
     }
 
     /// What is reported must be true, and what is left must stay in the journal.
-    fn finish(&mut self, journal: &Journal, end: &End) -> Result<(), String> {
+    fn finish(&mut self, journal: &SavedJournal, end: &DeployEnd) -> Result<(), String> {
         let (color, old) = (journal.state.color, journal.state.color.other());
         let Project { runs, env, .. } = *self.project(color);
         let is_untouched = runs == journal.ran_before;
         let is_back = runs == journal.ran_before.map(|_| journal.tag_before);
         let is_restored = env == journal.tag_before && (is_untouched || is_back);
         let (name, is_true) = match end {
-            End::Kept(_) if self.strategy == Strategy::Recreate => ("recreated", runs == Some(journal.tag)),
-            End::Kept(_) => {
+            DeployEnd::Kept(_) if self.strategy == Strategy::Recreate => ("recreated", runs == Some(journal.tag)),
+            DeployEnd::Kept(_) => {
                 let is_retired = self.project(old).runs.is_none();
                 let has_traffic = self.active == color && journal.state.flipped == Some(self.epoch);
                 ("kept", runs == Some(journal.tag) && env == journal.tag && is_retired && has_traffic)
             }
-            End::Undone(_, _, left) if left.is_empty() => ("undone", is_restored),
-            End::TakenBack(_, _, left) if left.is_empty() => ("taken back", is_restored),
-            End::Undone(..) | End::TakenBack(..) => {
+            DeployEnd::Undone(_, _, left) if left.is_empty() => ("undone", is_restored),
+            DeployEnd::TakenBack(_, _, left) if left.is_empty() => ("taken back", is_restored),
+            DeployEnd::Undone(..) | DeployEnd::TakenBack(..) => {
                 ("left", self.on_disk.is_some() || self.strategy == Strategy::Recreate)
             }
-            End::Unfinished(..) => ("unfinished", self.on_disk.is_some()),
-            End::FlippedByOthers(_) => ("flipped by others", true),
-            End::NowhereToGo(..) => ("nowhere to go", true),
-            End::Overtaken(_) => ("overtaken", true),
-            End::ProxyLost => ("proxy lost", true),
-            End::Stopped(_) => ("stopped", true),
-            End::Stuck(_) => ("stuck", true),
+            DeployEnd::Unfinished(..) => ("unfinished", self.on_disk.is_some()),
+            DeployEnd::FlippedByOthers(_) => ("flipped by others", true),
+            DeployEnd::NowhereToGo(..) => ("nowhere to go", true),
+            DeployEnd::Overtaken(_) => ("overtaken", true),
+            DeployEnd::ProxyLost => ("proxy lost", true),
+            DeployEnd::Stopped(_) => ("stopped", true),
+            DeployEnd::Stuck(_) => ("stuck", true),
         };
         self.ends.insert(name);
         if !end.keeps_journal(self.strategy) {
