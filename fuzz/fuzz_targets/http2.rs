@@ -32,7 +32,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         let Ok(used) = session.receive(&input, now) else { break };
         input.drain(..used);
         assert!(input.len() <= 9 + 16_384, "a frame is used when it is whole");
-        while let Some(at) = session.next_fresh() {
+        while let Some(at) = session.accept() {
             texts.push((at, Vec::new()));
         }
         for (at, text) in &mut texts {

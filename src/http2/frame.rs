@@ -1,52 +1,44 @@
 //! Frames as they are on the wire (RFC 9113 4 and 6).
 
-/// What a client says first (RFC 9113 3.4).
+/// The connection preface, which a client sends first (RFC 9113 3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Bytes in front of every payload.
+/// The size of a frame header, which stands in front of every payload.
 pub const FRAME_HEADER_LEN: usize = 9;
 
-/// The largest payload that is taken, which is the least that may be announced.
+/// The largest payload that we take: the smallest size that may be announced, and the default.
 pub const PAYLOAD_MAX: usize = 16_384;
 
-/// The largest frame that is taken.
+/// The largest frame that we take.
 pub const FRAME_MAX: usize = FRAME_HEADER_LEN + PAYLOAD_MAX;
 
-/// `END_STREAM` of DATA and HEADERS.
+/// The flag of DATA and HEADERS that ends the sender's side of a stream.
 pub const END_STREAM: u8 = 0x1;
-/// `ACK` of SETTINGS and PING.
+/// The flag of SETTINGS and PING that acknowledges one of the other side.
 pub const ACK: u8 = 0x1;
-/// `END_HEADERS` of HEADERS and CONTINUATION.
+/// The flag of HEADERS and CONTINUATION that ends a field block.
 pub const END_HEADERS: u8 = 0x4;
-/// `PADDED` of DATA and HEADERS.
+/// The flag of DATA and HEADERS that announces padding.
 pub const PADDED: u8 = 0x8;
-/// `PRIORITY` of HEADERS.
+/// The flag of HEADERS that announces a priority.
 pub const PRIORITY: u8 = 0x20;
 
-/// What a frame is.
+/// The type of a frame (RFC 9113 6). The first ten are numbered as on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameType {
-    /// Payload.
     Data,
-    /// A header block, or its beginning.
     Headers,
-    /// Deprecated; checked and ignored.
+    /// It is deprecated, so it is checked and ignored.
     Priority,
-    /// The end of a stream.
     RstStream,
-    /// Settings, or their acknowledgement.
     Settings,
-    /// Never welcome: it is not asked for.
+    /// It is an error, because nobody is asked to push.
     PushPromise,
-    /// To be answered.
     Ping,
-    /// No more streams.
     GoAway,
-    /// More may be sent.
     WindowUpdate,
-    /// More of a header block.
     Continuation,
-    /// Anything else, which is ignored (RFC 9113 4.1).
+    /// Any other type, which is ignored (RFC 9113 4.1).
     Unknown,
 }
 
@@ -65,26 +57,24 @@ impl FrameType {
     ];
 }
 
-/// The first nine bytes of a frame.
+/// The header of a frame (RFC 9113 4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// Bytes of payload.
+    /// The size of the payload in bytes.
     pub length: usize,
-    /// What it is.
-    pub kind: FrameType,
-    /// As they came.
+    pub frame_type: FrameType,
     pub flags: u8,
-    /// 0 for the connection.
+    /// The stream, or 0 for the connection.
     pub stream: u32,
 }
 
 impl FrameHeader {
-    /// Reads one; `None` while it is incomplete.
+    /// Reads a header, or returns `None` while it is incomplete.
     pub fn read(input: &[u8]) -> Option<FrameHeader> {
         let &[a, b, c, kind, flags, s, t, u, v, ..] = input else { return None };
         Some(FrameHeader {
             length: usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c),
-            kind: FrameType::ALL.get(usize::from(kind)).copied().unwrap_or(FrameType::Unknown),
+            frame_type: FrameType::ALL.get(usize::from(kind)).copied().unwrap_or(FrameType::Unknown),
             flags,
             stream: u32::from_be_bytes([s & 0x7f, t, u, v]),
         })
@@ -96,54 +86,49 @@ impl FrameHeader {
     }
 }
 
-/// Writes the head of a frame. Its payload has to follow.
-pub fn put_frame_header(out: &mut Vec<u8>, length: usize, kind: FrameType, flags: u8, stream: u32) {
+/// Writes the header of a frame. The payload has to follow.
+pub fn put_frame_header(out: &mut Vec<u8>, length: usize, frame_type: FrameType, flags: u8, stream: u32) {
     let [_, a, b, c] = (length as u32).to_be_bytes();
     let [s, t, u, v] = stream.to_be_bytes();
-    out.extend_from_slice(&[a, b, c, kind as u8, flags, s, t, u, v]);
+    out.extend_from_slice(&[a, b, c, frame_type as u8, flags, s, t, u, v]);
 }
 
-/// Why a stream or a connection ends (RFC 9113 7).
+/// Why a stream or a connection ends, as the peer is told (RFC 9113 7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorCode {
-    /// All is well.
+    /// Nothing failed.
     NoError = 0,
-    /// The protocol was violated in a way no other reason is for.
+    /// The protocol was violated in a way that no other code is for.
     Protocol = 1,
-    /// Something broke behind us.
+    /// The application behind us failed.
     Internal = 2,
-    /// More was sent than allowed.
+    /// More was sent than a window allowed.
     FlowControl = 3,
-    /// A frame on a stream that has ended.
+    /// A frame came on a stream that has ended.
     StreamClosed = 5,
-    /// A frame whose size cannot be.
+    /// A frame has a size that its type does not allow.
     FrameSize = 6,
-    /// The stream was not looked at, and may be sent again.
+    /// The stream was not looked at, so it may be sent again.
     RefusedStream = 7,
     /// The stream is not wanted any more.
     Cancel = 8,
-    /// The header compression is out of step.
+    /// The state of HPACK is lost.
     Compression = 9,
-    /// The peer makes work for the work's sake.
+    /// The peer makes work and brings nothing.
     EnhanceYourCalm = 11,
 }
 
-/// A setting we know (RFC 9113 6.5.2, RFC 8441 3).
+/// A setting that we send (RFC 9113 6.5.2, RFC 8441 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setting {
-    /// `SETTINGS_ENABLE_PUSH`
     EnablePush = 2,
-    /// `SETTINGS_MAX_CONCURRENT_STREAMS`
     MaxConcurrentStreams = 3,
-    /// `SETTINGS_INITIAL_WINDOW_SIZE`
     InitialWindowSize = 4,
-    /// `SETTINGS_MAX_HEADER_LIST_SIZE`
     MaxHeaderListSize = 6,
-    /// `SETTINGS_ENABLE_CONNECT_PROTOCOL`
     EnableConnectProtocol = 8,
 }
 
-/// Reads the pairs of a SETTINGS payload.
+/// Reads the settings of a SETTINGS payload, each with its value.
 pub fn settings(payload: &[u8]) -> impl Iterator<Item = (u16, u32)> {
     payload
         .chunks_exact(6)
@@ -159,7 +144,7 @@ pub fn put_settings(out: &mut Vec<u8>, pairs: &[(Setting, u32)]) {
     }
 }
 
-/// The first four bytes as a number of 31 bits.
+/// Reads the first four bytes as a number of 31 bits.
 pub fn number(payload: &[u8]) -> Option<u32> {
     let &[a, b, c, d, ..] = payload else { return None };
     Some(u32::from_be_bytes([a & 0x7f, b, c, d]))

@@ -1,19 +1,19 @@
-//! Header compression (RFC 7541): blocks read with the dynamic table they need, and written without one.
+//! HPACK (RFC 7541): field blocks are read with the dynamic table that they need, and written without one.
 //!
-//! What we write names fields by the static table where it has them and is literal otherwise: that is what costs the
-//! least here, and leaves nothing to be guessed from sizes (RFC 7541 7.1).
+//! What we write takes names from the static table where it has them and is literal otherwise. That costs the least
+//! here, and leaves nothing to be guessed from sizes (RFC 7541 7.1).
 
 use std::collections::VecDeque;
 
 use super::huffman;
 
-/// Bytes of dynamic table that the peer may fill: the default, so that no setting has to say so.
+/// How many bytes of dynamic table the peer may fill. It is the default, so that no setting has to say it.
 const TABLE_BYTES_MAX: usize = 4096;
 
-/// What an entry counts beside its text (RFC 7541 4.1).
+/// The bytes that an entry counts for beside its text (RFC 7541 4.1).
 pub const ENTRY_OVERHEAD: usize = 32;
 
-/// The block cannot be read; the connection's state is lost with it (RFC 7541 2.3.3).
+/// A block could not be read, so the state of the connection is lost (RFC 7541 2.3.3).
 #[derive(Debug, PartialEq, Eq)]
 pub struct CompressionError;
 
@@ -22,7 +22,7 @@ pub struct HpackDecoder {
     entries: VecDeque<Entry>,
     size: usize,
     size_max: usize,
-    /// Room for the present field; it grows to the largest one.
+    /// Room for the present field, which grows to the largest one.
     name: Vec<u8>,
     value: Vec<u8>,
 }
@@ -55,10 +55,10 @@ impl Default for HpackDecoder {
 }
 
 impl HpackDecoder {
-    /// Reads one whole block and gives each field, in order.
+    /// Reads one whole block and passes each field to `each`, in order.
     ///
     /// # Errors
-    /// [`CompressionError`]; fields before the mistake have been given.
+    /// [`CompressionError`]; the fields before the mistake have been passed on.
     pub fn decode(&mut self, block: &[u8], mut each: impl FnMut(&[u8], &[u8])) -> Result<(), CompressionError> {
         let mut rest = block;
         let mut is_begun = false;
@@ -76,7 +76,7 @@ impl HpackDecoder {
                     self.insert(entry);
                 }
                 0x20.. => {
-                    // RFC 7541 4.2: only in front of the first field.
+                    // RFC 7541 4.2: it stands only in front of the first field.
                     let size = integer(&mut rest, 5)?;
                     if is_begun || size > TABLE_BYTES_MAX {
                         return Err(CompressionError);
@@ -102,18 +102,18 @@ impl HpackDecoder {
         Ok(())
     }
 
-    /// Gives back what the largest field took. The table stays: the next block may need it.
+    /// Gives back the memory that the largest field took. The table stays: the next block may need it.
     pub fn shrink(&mut self) {
         (self.name, self.value) = (Vec::new(), Vec::new());
     }
 
-    /// The room that is held for a field.
+    /// The memory that is held for a field.
     #[cfg(test)]
     pub fn room(&self) -> usize {
         self.name.capacity() + self.value.capacity()
     }
 
-    /// A literal that is to be remembered.
+    /// Reads a literal that goes into the table.
     fn literal(&self, rest: &mut &[u8], prefix: u32) -> Result<Entry, CompressionError> {
         let index = integer(rest, prefix)?;
         let mut text = Vec::new();
@@ -141,13 +141,14 @@ impl HpackDecoder {
 
     fn insert(&mut self, entry: Entry) {
         self.evict(entry.size());
-        // RFC 7541 4.4: one that is larger than the table empties it, and is no mistake.
+        // RFC 7541 4.4: an entry that is larger than the table empties it, and is no error.
         if entry.size() <= self.size_max {
             self.size += entry.size();
             self.entries.push_front(entry);
         }
     }
 
+    /// Drops the oldest entries until there is room for `wanted` bytes.
     fn evict(&mut self, wanted: usize) {
         while self.size + wanted > self.size_max
             && let Some(oldest) = self.entries.pop_back()
@@ -157,7 +158,7 @@ impl HpackDecoder {
     }
 }
 
-/// RFC 7541 5.1; more than fits into 28 bits is none that we could use.
+/// Reads an integer (RFC 7541 5.1). More than fits into 28 bits is none that we could use.
 fn integer(rest: &mut &[u8], prefix: u32) -> Result<usize, CompressionError> {
     let (&first, mut tail) = rest.split_first().ok_or(CompressionError)?;
     let mask = (1usize << prefix) - 1;
@@ -181,7 +182,7 @@ fn integer(rest: &mut &[u8], prefix: u32) -> Result<usize, CompressionError> {
     Ok(value)
 }
 
-/// RFC 7541 5.2
+/// Reads a string (RFC 7541 5.2).
 fn string(rest: &mut &[u8], out: &mut Vec<u8>) -> Result<(), CompressionError> {
     let is_coded = rest.first().is_some_and(|first| first & 0x80 != 0);
     let length = integer(rest, 7)?;
@@ -195,7 +196,7 @@ fn string(rest: &mut &[u8], out: &mut Vec<u8>) -> Result<(), CompressionError> {
     }
 }
 
-/// Says that the dynamic table stays empty, whatever the peer allows: to be written in front of the first block.
+/// Writes that the dynamic table stays empty, whatever the peer allows. It stands in front of the first block.
 pub fn put_no_table(out: &mut Vec<u8>) {
     out.push(0x20);
 }
@@ -217,8 +218,8 @@ pub fn put_status(out: &mut Vec<u8>, status: u16) {
     }
 }
 
-/// Writes a field; its name becomes lower case. One that is secret is marked never to be put into a table (RFC 7541
-/// 7.1.3).
+/// Writes a field. Its name becomes lower case. A field that holds a secret is marked never to be put into a table
+/// (RFC 7541 7.1.3).
 pub fn put_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     let start = out.len();
     out.push(0);
@@ -253,9 +254,9 @@ fn put_integer(out: &mut Vec<u8>, prefix: u32, flags: u8, value: usize) {
     out.push(rest as u8);
 }
 
-/// The index of a name that the static table has.
+/// The index of a name in the static table.
 fn static_name(name: &[u8]) -> Option<usize> {
-    // By length first: most names are then told apart by one comparison.
+    // In the order of their lengths: most names are told apart by one comparison.
     Some(match name {
         b"age" => 21,
         b"via" => 60,
@@ -309,7 +310,7 @@ fn static_name(name: &[u8]) -> Option<usize> {
     })
 }
 
-/// RFC 7541 appendix A.
+/// The static table (RFC 7541 appendix A).
 #[rustfmt::skip]
 static STATIC: [(&str, &str); 61] = [
     (":authority", ""), (":method", "GET"), (":method", "POST"), (":path", "/"), (":path", "/index.html"),

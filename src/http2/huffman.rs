@@ -1,17 +1,18 @@
-//! The Huffman code of header strings (RFC 7541 5.2 and appendix B), read; what we write is not coded.
+//! Reads the Huffman code of HPACK strings (RFC 7541 5.2 and appendix B). What we write is not coded.
 //!
 //! The code is canonical: codes of one length are consecutive, in the order of their symbols. So the lengths are all
-//! there is to know, and the tables are made of them by the compiler.
+//! there is to know, and the compiler makes the tables of them.
 
-/// The symbol that ends a string, which must not stand in one.
+/// The symbol that means the end of a string. It must not stand in one.
 const END: u16 = 256;
 
-/// Codes this long are read with one look.
+/// Codes of up to this length are read with one look-up.
 const FAST_BITS: u32 = 10;
 
+/// The length of the longest code.
 const LONGEST: usize = 30;
 
-/// Bits of each symbol's code.
+/// The length in bits of each symbol's code.
 #[rustfmt::skip]
 const LENGTHS: [u8; 257] = [
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 28,
@@ -26,14 +27,15 @@ const LENGTHS: [u8; 257] = [
 ];
 
 struct HuffmanTables {
-    /// Symbols by length, then by number.
+    /// The symbols, sorted by length, then by number.
     sorted: [u16; 257],
-    /// The first code of each length, and how many symbols are shorter.
+    /// The first code of each length.
     first: [u32; LONGEST + 1],
+    /// How many symbols have a shorter code than each length.
     before: [u16; LONGEST + 1],
-    /// The first code, at the left end of 32 bits, that is longer.
+    /// For each length, the first code that is longer, at the left end of 32 bits.
     limit: [u64; LONGEST + 1],
-    /// Symbol and length by the first bits; length 0 is a longer code.
+    /// The symbol and the length of the code that begins with these bits. Length 0 stands for a longer code.
     fast: [(u8, u8); 1 << FAST_BITS],
 }
 
@@ -75,8 +77,8 @@ const fn tables() -> HuffmanTables {
     made
 }
 
-/// Appends what `input` stands for. `None` where it holds the end symbol, or ends otherwise than with at most seven
-/// bits, all of them ones (RFC 7541 5.2).
+/// Appends what `input` stands for. Returns `None` where it holds the end symbol, or where its padding is not made of
+/// at most seven ones (RFC 7541 5.2).
 pub fn decode(input: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let (mut bits, mut have, mut rest) = (0u64, 0u32, input);
     loop {
@@ -101,6 +103,7 @@ pub fn decode(input: &[u8], out: &mut Vec<u8>) -> Option<()> {
     (have < 8 && bits & padding == padding).then_some(())
 }
 
+/// Finds the symbol of a code that is longer than [`FAST_BITS`].
 fn long(bits: u64) -> Option<(u16, u32)> {
     let code = bits >> 32;
     let length = (FAST_BITS as usize + 1..=LONGEST).find(|&length| code < TABLES.limit[length])?;

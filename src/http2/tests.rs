@@ -13,7 +13,7 @@ fn pair() -> (Session, Session) {
     let now = Instant::now();
     let (mut client, mut server) = (Session::new(Role::Client, LIMITS, now), Session::new(Role::Server, LIMITS, now));
     exchange(&mut client, &mut server);
-    assert!(client.is_greeted() && server.is_greeted());
+    assert!(client.has_peer_settings() && server.has_peer_settings());
     (client, server)
 }
 
@@ -73,22 +73,22 @@ fn a_request_and_its_answer_are_text_on_both_sides() {
     assert_eq!(client.write(asks, b"hello", Waker::noop()), Ok(5));
     client.put_trailers(asks, b"sum: 1\r\n\r\n").unwrap();
     exchange(&mut client, &mut server);
-    let serves = server.next_fresh().unwrap();
+    let serves = server.accept().unwrap();
     let want = "POST /a HTTP/1.1\r\nHost: h\r\nte: trailers\r\nTransfer-Encoding: chunked\r\n\r\n\
                 5\r\nhello\r\n0\r\nsum: 1\r\n\r\n";
     assert_eq!(read(&mut server, serves), want);
-    assert_eq!(server.put_answer(serves, b"HTTP/1.1 103 Early\r\nA: b\r\n\r\n"), Ok(AfterHead::Head));
+    assert_eq!(server.put_response(serves, b"HTTP/1.1 103 Early\r\nA: b\r\n\r\n"), Ok(AfterHead::Head));
     let head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n";
-    assert_eq!(server.put_answer(serves, head), Ok(AfterHead::Body(Framing::Length(2))));
+    assert_eq!(server.put_response(serves, head), Ok(AfterHead::Body(Framing::Length(2))));
     assert_eq!(server.write(serves, b"ok", Waker::noop()), Ok(2));
     server.finish_writing(serves);
     exchange(&mut client, &mut server);
     let want = "HTTP/1.1 103 \r\na: b\r\n\r\nHTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
     assert_eq!(read(&mut client, asks), want, "in chunks, because trailers could follow");
-    assert_eq!((client.served(), server.served()), (1, 1));
+    assert_eq!((client.completed(), server.completed()), (1, 1));
     client.release(asks);
     assert!(matches!(server.read(serves, &mut [0; 9], Waker::noop()), StreamRead::Wait));
-    assert_eq!((client.busy(), server.busy()), (0, 0), "both wait for the next one");
+    assert_eq!((client.active_streams(), server.active_streams()), (0, 0), "both wait for the next one");
 }
 
 #[test]
@@ -97,8 +97,8 @@ fn the_last_byte_of_an_answer_waits_for_the_end_of_its_stream() {
     let asks = client.open().unwrap();
     client.put_request(asks, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
     exchange(&mut client, &mut server);
-    let serves = server.next_fresh().unwrap();
-    server.put_answer(serves, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n").unwrap();
+    let serves = server.accept().unwrap();
+    server.put_response(serves, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n").unwrap();
     server.write(serves, b"ok", Waker::noop()).unwrap();
     exchange(&mut client, &mut server);
     assert!(read(&mut client, asks).ends_with("\r\n\r\no"));
@@ -124,7 +124,7 @@ fn windows_stop_the_writer_until_the_reader_has_read() {
         }
     };
     assert_eq!(fill(&mut client, &mut server), STREAM_WINDOW as usize);
-    let serves = server.next_fresh().unwrap();
+    let serves = server.accept().unwrap();
     read(&mut server, serves);
     exchange(&mut client, &mut server);
     assert_eq!(fill(&mut client, &mut server), STREAM_WINDOW as usize);
@@ -150,8 +150,8 @@ fn who_sends_past_a_window_is_told() {
     });
     assert_eq!(fill, Ok(()));
     all.receive(&frame(FrameType::Headers, END_HEADERS, 99, &POST), now).unwrap();
-    let over = all.receive(&data(99), now).unwrap_err();
-    assert_eq!((over.reason, over.end), (ErrorCode::FlowControl, SessionEnd::Protocol), "of the connection");
+    let error = all.receive(&data(99), now).unwrap_err();
+    assert_eq!((error.code, error.end), (ErrorCode::FlowControl, SessionEnd::Protocol), "of the connection");
 }
 
 #[test]
@@ -166,18 +166,18 @@ fn a_window_that_grows_is_that_of_open_streams() {
     let opens = |stream| frame(FrameType::Headers, END_HEADERS | END_STREAM, stream, &POST);
     let largest = |stream| frame(FrameType::WindowUpdate, 0, stream, &(0x7fff_ffff - 65_536u32).to_be_bytes());
     session.receive(&[opens(1), largest(1)].concat(), now).unwrap();
-    let at = session.next_fresh().unwrap();
-    session.put_answer(at, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+    let at = session.accept().unwrap();
+    session.put_response(at, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
     session.receive(&grows(2), now).expect("the one with the large window is over");
     session.receive(&[grows(0), opens(3), largest(3), grows(1)].concat(), now).expect("as large as it may be");
-    let over = session.receive(&grows(2), now).unwrap_err();
-    assert_eq!(over.reason, ErrorCode::FlowControl);
+    let error = session.receive(&grows(2), now).unwrap_err();
+    assert_eq!(error.code, ErrorCode::FlowControl);
 
     let (mut client, _) = pair();
     let at = client.open().unwrap();
     client.receive(&grows(9), now).unwrap();
     client.put_request(at, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 65544\r\n\r\n").unwrap();
-    assert_eq!(client.slots[at].window, 65_544, "it has no number yet, but a window");
+    assert_eq!(client.streams.slots[at].send_window, 65_544, "it has no number yet, but a window");
 }
 
 #[test]
@@ -187,9 +187,9 @@ fn a_stream_that_nobody_reads_gives_its_window_back() {
     for nth in 0..100 {
         let stream = nth * 2 + 1;
         session.receive(&frame(FrameType::Headers, END_HEADERS, stream, &POST), now).unwrap();
-        let at = session.next_fresh().unwrap();
+        let at = session.accept().unwrap();
         session.receive(&frame(FrameType::Data, 0, stream, &[0; 16_384]), now).unwrap();
-        session.put_answer(at, b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n").unwrap();
+        session.put_response(at, b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n").unwrap();
         session.release(at);
         // What was on its way when the stream was reset counts as well.
         session.receive(&frame(FrameType::Data, END_STREAM, stream, &[0; 16_384]), now).unwrap();
@@ -202,10 +202,10 @@ fn a_stream_opened_by_the_bytes_that_end_the_session_is_nobody_s() {
     let mut session = server();
     let opens = frame(FrameType::Headers, END_HEADERS | END_STREAM, 1, &POST);
     let ends = frame(FrameType::Ping, 0, 1, &[0; 8]);
-    let over = session.receive(&[opens, ends].concat(), Instant::now()).unwrap_err();
-    assert_eq!(session.workers(), 1);
-    session.end(over.reason);
-    assert_eq!((session.next_fresh(), session.workers(), session.busy()), (None, 0, 0));
+    let error = session.receive(&[opens, ends].concat(), Instant::now()).unwrap_err();
+    assert_eq!(session.tasks(), 1);
+    session.terminate(error.code);
+    assert_eq!((session.accept(), session.tasks(), session.active_streams()), (None, 0, 0));
 }
 
 #[test]
@@ -218,14 +218,14 @@ fn the_rest_of_an_answered_request_is_waited_for_unless_it_is_much() {
     ] {
         let mut session = server();
         session.receive(&frame(FrameType::Headers, END_HEADERS, 1, &POST), now).unwrap();
-        let at = session.next_fresh().unwrap();
+        let at = session.accept().unwrap();
         read(&mut session, at);
-        session.put_answer(at, b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n").unwrap();
+        session.put_response(at, b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n").unwrap();
         session.sent(session.unsent().len());
         session.receive(&then, now).unwrap();
         read(&mut session, at);
         assert_eq!(session.read(at, &mut [0; 99], Waker::noop()), want, "{case}");
-        let is_over = session.served() == 1;
+        let is_over = session.completed() == 1;
         session.release(at);
         let reset = frame(FrameType::RstStream, 0, 1, &[0, 0, 0, ErrorCode::NoError as u8]);
         assert_eq!((session.unsent().ends_with(&reset), is_over), (case != "its end", case == "its end"), "{case}");
@@ -245,7 +245,7 @@ fn a_stream_that_was_reset_leaves_its_place_at_once_and_not_without_end() {
     }
     session.receive(&[cancels(4), opens(8)].concat(), now).unwrap();
     assert_eq!(session.unsent(), frame(FrameType::RstStream, 0, 17, &[0, 0, 0, ErrorCode::RefusedStream as u8]));
-    assert_eq!(session.workers(), 8, "nobody has noticed yet");
+    assert_eq!(session.tasks(), 8, "nobody has noticed yet");
 }
 
 #[test]
@@ -269,19 +269,19 @@ fn an_idle_connection_keeps_nothing_of_what_its_streams_took() {
     for nth in 0..4 {
         assert!(session.receive(&opens(nth), now).is_ok());
     }
-    while let Some(at) = session.next_fresh() {
+    while let Some(at) = session.accept() {
         read(&mut session, at);
-        session.put_answer(at, b"HTTP/1.1 431 No\r\nContent-Length: 0\r\n\r\n").unwrap();
+        session.put_response(at, b"HTTP/1.1 431 No\r\nContent-Length: 0\r\n\r\n").unwrap();
         assert_eq!(session.read(at, &mut [0; 9], Waker::noop()), StreamRead::Wait, "for the next one");
     }
     session.sent(session.unsent().len());
     session.shrink();
-    for at in 0..session.slots.len() {
+    for at in 0..session.streams.slots.len() {
         assert_eq!(session.read(at, &mut [0; 9], Waker::noop()), StreamRead::End, "nobody waits here any more");
         session.release(at);
     }
-    let inputs: usize = session.slots.iter().map(|slot| slot.input.capacity()).sum();
-    assert_eq!((session.decoder.room(), inputs, session.out.capacity()), (0, 0, 0));
+    let inputs: usize = session.streams.slots.iter().map(|slot| slot.input.capacity()).sum();
+    assert_eq!((session.decoder.room(), inputs, session.output_capacity()), (0, 0, 0));
 }
 
 /// What an upstream says last: it serves no stream after this one.
@@ -313,7 +313,7 @@ fn a_stream_that_was_reset_is_not_refused_by_what_follows() {
         client.put_request(at, POST).unwrap();
         let failed = frame(FrameType::RstStream, 0, 1, &[0, 0, 0, ErrorCode::Internal as u8]);
         client.receive(&[failed, then].concat(), Instant::now()).unwrap();
-        client.break_off();
+        client.disconnected();
         assert_eq!(client.read(at, &mut [0; 9], Waker::noop()), StreamRead::Broken);
         assert!(!client.is_refused(at), "{case}: it may have been done");
     }
@@ -333,7 +333,7 @@ fn frames_may_come_byte_by_byte() {
         let used = session.receive(&unused, now).unwrap();
         unused.drain(..used);
     }
-    let at = session.next_fresh().unwrap();
+    let at = session.accept().unwrap();
     assert!(read(&mut session, at).ends_with("5\r\nhello\r\n0\r\n\r\n"));
 }
 
@@ -347,6 +347,6 @@ fn a_large_head_takes_more_than_one_frame() {
     let head = format!("GET / HTTP/1.1\r\nHost: h\r\nX-Large: {}\r\n\r\n", "x".repeat(40_000));
     assert_eq!(client.put_request(asks, head.as_bytes()), Ok(AfterHead::Body(Framing::None)));
     exchange(&mut client, &mut server);
-    let serves = server.next_fresh().unwrap();
+    let serves = server.accept().unwrap();
     assert_eq!(read(&mut server, serves).len(), head.len());
 }

@@ -125,7 +125,7 @@ impl AsyncRead for OneStream {
             }
             this.input.extend_from_slice(fresh.filled());
             let used = this.session.receive(&this.input, Instant::now());
-            let used = used.map_err(|over| io::Error::new(io::ErrorKind::InvalidData, format!("{:?}", over.reason)))?;
+            let used = used.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{:?}", error.code)))?;
             this.input.drain(..used);
         }
     }

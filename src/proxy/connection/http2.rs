@@ -36,7 +36,7 @@ const LINGER_BYTES_MAX: usize = 256 * 1024;
 const REST: Duration = Duration::from_secs(2);
 
 /// Ends a connection whose client does not read, or does not complete the frame that it began.
-const STALLED: ConnectionError = ConnectionError { reason: ErrorCode::EnhanceYourCalm, end: SessionEnd::Stalled };
+const STALLED: ConnectionError = ConnectionError { code: ErrorCode::EnhanceYourCalm, end: SessionEnd::Stalled };
 
 /// What the connection's alarm is set for. Streams have alarms of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub async fn serve<S: Transport>(stream: BufferedIo<S>, client: Client, alarm: R
         Admission::Served => poll_fn(|cx| connection.poll(cx)).await,
         // No stream was looked at, so the client may try again.
         Admission::Refused => {
-            DriverEnd::Failed(ConnectionError { reason: ErrorCode::NoError, end: SessionEnd::Protocol })
+            DriverEnd::Failed(ConnectionError { code: ErrorCode::NoError, end: SessionEnd::Protocol })
         }
     };
     connection.end(end, admission).await;
@@ -98,15 +98,15 @@ impl<S: Transport> Http2Connection<S> {
             return Poll::Ready(DriverEnd::Disconnected); // the streams see it themselves
         }
         let served_max = self.worker.proxy.max_requests_per_connection;
-        if self.worker.shutdown.is_stopping() || (served_max > 0 && self.session().borrow().served() >= served_max) {
-            self.session().borrow_mut().close_softly();
+        if self.worker.shutdown.is_stopping() || (served_max > 0 && self.session().borrow().completed() >= served_max) {
+            self.session().borrow_mut().shut_down();
         }
         let mut progress = false;
         let session = Rc::clone(self.session());
         let (driver, worker) = (&mut self.driver, &self.worker);
         let client = &self.client;
         let fresh = || {
-            while let Some(at) = { session.borrow_mut().next_fresh() } {
+            while let Some(at) = { session.borrow_mut().accept() } {
                 spawn(Http2Stream::new(Rc::clone(&session), at, Role::Server), client, worker);
             }
         };
@@ -122,7 +122,7 @@ impl<S: Transport> Http2Connection<S> {
         if session.borrow().is_stalled() {
             return Poll::Ready(DriverEnd::Failed(STALLED));
         }
-        if session.borrow().is_closed() && session.borrow().busy() == 0 && !self.driver.is_blocked() {
+        if session.borrow().is_closed() && session.borrow().active_streams() == 0 && !self.driver.is_blocked() {
             return Poll::Ready(DriverEnd::Disconnected);
         }
         self.set_alarm(progress);
@@ -134,14 +134,14 @@ impl<S: Transport> Http2Connection<S> {
         let alarm_for = std::mem::replace(&mut self.alarm_for, AlarmFor::Nothing);
         let mut session = self.driver.session.borrow_mut();
         match alarm_for {
-            AlarmFor::More(_) if !session.waits_for_more(self.driver.io.filled()) => {}
+            AlarmFor::More(_) if !session.expects_more(self.driver.io.filled()) => {}
             AlarmFor::Write | AlarmFor::More(_) => return Some(DriverEnd::Failed(STALLED)),
             AlarmFor::LastCall => session.close(),
             AlarmFor::Rest => {
                 self.has_rested = true;
                 session.shrink();
             }
-            AlarmFor::Idle => session.close_softly(),
+            AlarmFor::Idle => session.shut_down(),
             AlarmFor::Nothing => {}
         }
         self.alarm.clear();
@@ -155,12 +155,12 @@ impl<S: Transport> Http2Connection<S> {
     fn set_alarm(&mut self, progress: bool) {
         let session = self.driver.session.borrow();
         let proxy = &self.worker.proxy;
-        let is_idle = session.busy() == 0;
+        let is_idle = session.active_streams() == 0;
         self.has_rested &= is_idle;
         let (alarm_for, limit) = if self.driver.is_blocked() {
             (AlarmFor::Write, proxy.idle_timeout)
-        } else if session.waits_for_more(self.driver.io.filled()) {
-            (AlarmFor::More(session.came_whole()), proxy.header_timeout)
+        } else if session.expects_more(self.driver.io.filled()) {
+            (AlarmFor::More(session.received()), proxy.header_timeout)
         } else if session.is_closing() && !session.is_closed() {
             (AlarmFor::LastCall, LAST_CALL)
         } else if is_idle && !self.has_rested {
@@ -188,9 +188,9 @@ impl<S: Transport> Http2Connection<S> {
         {
             let mut session = self.driver.session.borrow_mut();
             match end {
-                DriverEnd::Disconnected => session.break_off(),
+                DriverEnd::Disconnected => session.disconnected(),
                 DriverEnd::Failed(error) => {
-                    session.end(error.reason);
+                    session.terminate(error.code);
                     if admission == Admission::Served {
                         self.worker.client_ends.http2.count(error.end);
                         self.worker.client_log.http2_ended(self.client.peer, error.end.as_str());
@@ -203,7 +203,7 @@ impl<S: Transport> Http2Connection<S> {
         let mut is_closed = false;
         let (driver, worker, alarm) = (&mut self.driver, &self.worker, &self.alarm);
         poll_fn(|cx| {
-            driver.session.borrow_mut().watch(cx.waker());
+            driver.session.borrow_mut().register_driver(cx.waker());
             if alarm.is_late() || worker.shutdown.is_cutting() {
                 return Poll::Ready(());
             }
@@ -237,8 +237,8 @@ impl<S: Transport> Http2Connection<S> {
         self.alarm.clear();
         poll_fn(|cx| {
             let mut session = driver.session.borrow_mut();
-            session.watch(cx.waker());
-            if session.workers() == 0 { Poll::Ready(()) } else { Poll::Pending }
+            session.register_driver(cx.waker());
+            if session.tasks() == 0 { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::http1::buffer::Buffers;
-use crate::http2::{ConnectionError, FRAME_MAX, OUT_MAX};
+use crate::http2::{ConnectionError, FRAME_MAX, OUTPUT_MAX};
 use crate::proxy::buffered_io::BufferedIo;
 use crate::proxy::http2::stream::SharedSession;
 
@@ -51,7 +51,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         progress: &mut bool,
         mut fresh: impl FnMut(),
     ) -> Poll<DriverEnd> {
-        self.session.borrow_mut().watch(cx.waker());
+        self.session.borrow_mut().register_driver(cx.waker());
         loop {
             if !self.io.filled().is_empty() && self.takes_more() {
                 let received = self.session.borrow_mut().receive(self.io.filled(), Instant::now());
@@ -80,7 +80,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Whether the session may read more. Frames that it writes in answer to what it reads would otherwise pile up
     /// without a limit while the peer does not take them.
     fn takes_more(&self) -> bool {
-        self.session.borrow().unsent().len() < 2 * OUT_MAX
+        self.session.borrow().unsent().len() < 2 * OUTPUT_MAX
     }
 
     /// Writes and flushes everything that the session has to send.

@@ -59,7 +59,7 @@ impl Http2Stream {
                     // A head is always written from one buffer, and so comes whole.
                     let end = memchr::memmem::find(rest, b"\r\n\r\n").ok_or(StreamError)? + 4;
                     let follows = match self.role {
-                        Role::Server => session.put_answer(self.at, &rest[..end])?,
+                        Role::Server => session.put_response(self.at, &rest[..end])?,
                         Role::Client => session.put_request(self.at, &rest[..end])?,
                     };
                     used += end;
@@ -156,11 +156,11 @@ impl Transport for Http2Stream {
     fn reset_on_close(&self) {}
 
     fn fail_call(&mut self, code: u8, text: &str) -> bool {
-        self.session.borrow_mut().fail_call(self.at, code, text)
+        self.session.borrow_mut().fail_grpc_call(self.at, code, text)
     }
 
     fn give_up(&mut self) {
-        self.session.borrow_mut().stall(self.at);
+        self.session.borrow_mut().give_up(self.at);
     }
 
     /// Ready at once: the driver has read whatever belongs to the stream.

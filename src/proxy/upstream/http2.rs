@@ -75,7 +75,7 @@ impl SharedConnections {
         open.iter().find_map(|OpenConnection { session, .. }| {
             let (at, served) = {
                 let mut session = session.borrow_mut();
-                (session.open()?, session.served())
+                (session.open()?, session.completed())
             };
             Some(OpenedStream { stream: Http2Stream::new(Rc::clone(session), at, Role::Client), is_reused: served > 0 })
         })
@@ -142,8 +142,8 @@ impl ConnectionTask {
         {
             let mut session = self.driver.session.borrow_mut();
             match end {
-                DriverEnd::Disconnected => session.end(ErrorCode::NoError),
-                DriverEnd::Failed(error) => session.end(error.reason),
+                DriverEnd::Disconnected => session.terminate(ErrorCode::NoError),
+                DriverEnd::Failed(error) => session.terminate(error.code),
             }
         }
         self.greeted.notify_one();
@@ -161,20 +161,20 @@ impl ConnectionTask {
             return Poll::Ready(end);
         }
         let mut session = self.driver.session.borrow_mut();
-        if session.is_greeted() {
+        if session.has_peer_settings() {
             self.greeted.notify_one();
         }
         let is_late = alarm.is_late() && !progress;
         if is_late && self.alarm_for == AlarmFor::Pong {
             session.close();
         }
-        let is_idle = session.busy() == 0;
+        let is_idle = session.active_streams() == 0;
         let shutdown = &self.context.shutdown;
         let is_over = shutdown.is_cutting() || (is_idle && (shutdown.is_stopping() || session.is_closing()));
         if is_over || (is_late && self.alarm_for == AlarmFor::Idle) {
             return Poll::Ready(DriverEnd::Disconnected);
         }
-        let (alarm_for, limit) = match (session.is_doubted() && !session.is_closing(), is_idle) {
+        let (alarm_for, limit) = match (session.awaits_pong() && !session.is_closing(), is_idle) {
             (true, _) => (AlarmFor::Pong, PONG),
             (false, true) => (AlarmFor::Idle, self.idle_timeout),
             (false, false) => (AlarmFor::Nothing, Duration::ZERO),

@@ -1,28 +1,29 @@
-//! How often the sessions with clients were ended for what the client did.
+//! Why sessions with clients were ended, and how often.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Why a session ended before both sides had said all.
+/// Why a session ended before both sides had finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionEnd {
     /// The peer violated the protocol.
     Protocol,
-    /// Too many frames that bring nothing: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA, unknown ones.
+    /// The peer sent too many frames that carry nothing: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA, unknown
+    /// ones.
     Frames,
-    /// Too many streams were reset: rapid reset, or made us reset.
+    /// The peer reset too many streams ("rapid reset"), or made us reset them.
     Resets,
-    /// A header block without end, or one that grows into more than anybody needs.
+    /// The peer sent a field block without end, or one that grows into far more than is allowed.
     Headers,
     /// The peer does not read, or does not go on with what it began.
     Stalled,
 }
 
 impl SessionEnd {
-    /// Each of them, in the order of their numbers.
+    /// All of them, in the order of their declaration.
     pub const ALL: [SessionEnd; 5] =
         [SessionEnd::Protocol, SessionEnd::Frames, SessionEnd::Resets, SessionEnd::Headers, SessionEnd::Stalled];
 
-    /// The word in metrics.
+    /// The word in metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             SessionEnd::Protocol => "protocol",
@@ -34,7 +35,7 @@ impl SessionEnd {
     }
 }
 
-/// Counters of all workers.
+/// Counts the ends of sessions, for all workers.
 #[derive(Default)]
 pub struct SessionEndCounts([AtomicU64; SessionEnd::ALL.len()]);
 
