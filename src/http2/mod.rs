@@ -10,6 +10,8 @@
 //! buckets bound the frames that make work and carry nothing. A peer that goes past one of them gets a GOAWAY, and the
 //! session is over.
 
+mod connection_state;
+mod field_block;
 mod flow_control;
 mod frame;
 mod head_writer;

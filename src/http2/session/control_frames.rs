@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
-use super::shutdown::{ConnectionState, SHUTDOWN_PING};
+use crate::http2::connection_state::ConnectionState;
 use crate::http2::flow_control::WINDOW_MAX;
 use crate::http2::frame::{ACK, ErrorCode, FrameHeader, FrameType, PAYLOAD_MAX, number, settings};
 use crate::http2::role::Role;
+use crate::http2::session::shutdown::SHUTDOWN_PING;
 use crate::http2::session::{ConnectionError, FLOW_CONTROL, FRAME_SIZE, PROTOCOL, Session};
 
 /// The payload of our PING to a peer that left a stream without a response.

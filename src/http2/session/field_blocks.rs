@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
-use super::shutdown::ConnectionState;
 use crate::http2::Framing;
+use crate::http2::connection_state::ConnectionState;
+use crate::http2::field_block::FieldBlock;
 use crate::http2::frame::{END_HEADERS, END_STREAM, ErrorCode, FrameHeader, PAYLOAD_MAX, PRIORITY, number};
 use crate::http2::head_writer::FieldError;
 use crate::http2::request_fields::RequestFields;
@@ -17,16 +18,6 @@ use crate::http2::session_end::SessionEnd;
 const LARGE_HEAD_COST: u32 = 20;
 
 const COMPRESSION: ConnectionError = ConnectionError::protocol(ErrorCode::Compression);
-
-/// A field block, with what its HEADERS frame says beside it. The bytes are a `Vec` while more of them are to come, and
-/// a slice once they are whole.
-pub(super) struct FieldBlock<B> {
-    pub(super) stream: u32,
-    ends: bool,
-    /// The priority names the stream itself, which RFC 7540 forbade.
-    depends_on_itself: bool,
-    bytes: B,
-}
 
 impl Session {
     pub(super) fn on_headers(

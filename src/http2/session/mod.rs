@@ -12,8 +12,8 @@ pub mod stream_io;
 
 use std::time::Instant;
 
-use self::field_blocks::FieldBlock;
-use self::shutdown::{ConnectionState, LAST_STREAM_MAX};
+use super::connection_state::{ConnectionState, LAST_STREAM_MAX};
+use super::field_block::FieldBlock;
 use super::flow_control::{CONNECTION_WINDOW, DEFAULT_WINDOW, ReceiveWindow, STREAM_WINDOW};
 use super::frame::{ACK, ErrorCode, FRAME_HEADER_LEN, FrameHeader, FrameType, PAYLOAD_MAX, PREFACE, Setting};
 use super::hpack::HpackDecoder;

@@ -1,23 +1,11 @@
 //! How a connection ends (RFC 9113 6.8).
 
+use crate::http2::connection_state::{ConnectionState, LAST_STREAM_MAX};
 use crate::http2::frame::{ErrorCode, FrameType};
 use crate::http2::session::Session;
 
 /// The payload of our PING during a graceful shutdown.
 pub(super) const SHUTDOWN_PING: &[u8; 8] = b"cutover.";
-
-/// The highest number of a stream. A GOAWAY names it while streams of the peer may still be on their way.
-pub(super) const LAST_STREAM_MAX: u32 = u32::MAX >> 1;
-
-/// How far the connection is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ConnectionState {
-    Open,
-    /// The peer was told to open no more streams; those on their way are still served.
-    Closing,
-    /// No stream is opened any more.
-    Closed,
-}
 
 impl Session {
     /// Tells the peer to open no more streams, and goes on serving those that are on their way. The answer to a PING

@@ -2,8 +2,8 @@
 
 use std::task::Waker;
 
-use super::shutdown::ConnectionState;
 use crate::http2::Framing;
+use crate::http2::connection_state::{ConnectionState, LAST_STREAM_MAX};
 use crate::http2::flow_control::STREAM_WINDOW;
 use crate::http2::frame::ErrorCode;
 use crate::http2::request_fields::FieldScratch;
@@ -95,7 +95,7 @@ impl Session {
     /// peer owes a sign of life. The stream gets its number with its first bytes. Call [`Session::release`] in the end.
     pub fn open(&mut self) -> Option<usize> {
         let streams_max = self.peer.streams_max.min(self.limits.streams) as usize;
-        let is_full = self.streams.active() >= streams_max || self.next_stream > super::shutdown::LAST_STREAM_MAX;
+        let is_full = self.streams.active() >= streams_max || self.next_stream > LAST_STREAM_MAX;
         if self.state != ConnectionState::Open || self.awaits_pong || is_full {
             return None;
         }
