@@ -12,7 +12,7 @@ mod deploy;
 mod docker;
 pub mod domain;
 pub mod handover;
-pub mod http1;
+mod http1;
 pub mod http2;
 pub mod http_client;
 pub mod ledger;

@@ -11,7 +11,7 @@ use crate::domain::Color;
 use crate::domain::cutover::Reason;
 use crate::domain::freeze::What;
 use crate::routing::{
-    CodeClass, ColorStats, DURATION_BOUNDS_US, LeaseKind, METHODS, QueueOutcome, RehearsalResult, ReplayResult, Shard,
+    CodeClass, ColorStats, DURATION_BOUNDS_US, LeaseKind, Method, QueueOutcome, RehearsalResult, ReplayResult, Shard,
 };
 
 /// The content type of the exposition format.
@@ -68,11 +68,12 @@ fn of(service: &str, color: Color) -> [(&'static str, &str); 2] {
 
 fn requests(observed: &StatusSnapshot) -> MetricFamily {
     let counts = each(observed).flat_map(|(name, color, stats)| {
-        let cells = CodeClass::ALL.into_iter().flat_map(|class| (0..METHODS.len()).map(move |method| (class, method)));
+        let cells =
+            CodeClass::ALL.into_iter().flat_map(|class| Method::ALL.into_iter().map(move |method| (class, method)));
         cells.filter_map(move |(class, method)| {
-            let count = stats.sum(|shard| shard.requests[class as usize][method].get());
+            let count = stats.sum(|shard| shard.requests[class as usize][method as usize].get());
             let [service, color] = of(name, color);
-            let labels = [service, color, ("code_class", class.as_str()), ("method", METHODS[method])];
+            let labels = [service, color, ("code_class", class.as_str()), ("method", method.as_str())];
             (count > 0).then(|| counter(&labels, count))
         })
     });

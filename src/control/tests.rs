@@ -17,7 +17,7 @@ use crate::api::{ChangeRequest, Changed, Drained, EventKind, Phase, Refusal, Ref
 use crate::config::Config;
 use crate::domain::Color;
 use crate::domain::cutover::Reason;
-use crate::routing::{Access, HostTable, Lease, Outcome};
+use crate::routing::{Access, HostTable, Lease, Method, Outcome};
 
 /// An upstream that is ready while its flag says so; its listener stays until the test ends.
 struct App {
@@ -155,7 +155,7 @@ impl Running {
 
 fn answers(lease: &mut Lease, status: u16) {
     let outcome = if status < 500 { Outcome::Good } else { Outcome::Bad };
-    lease.record(outcome, Some(status), 0, Duration::from_millis(1));
+    lease.record(outcome, Some(status), Method::Get, Duration::from_millis(1));
 }
 
 #[tokio::test]
@@ -620,7 +620,7 @@ async fn a_watch_does_not_go_back_to_a_color_that_nobody_has_heard_of() {
     let running = run_in(folder);
     let fail = async || {
         let mut lease = running.lease();
-        lease.record(Outcome::Refused, Some(502), 0, Duration::from_millis(1));
+        lease.record(Outcome::Refused, Some(502), Method::Get, Duration::from_millis(1));
         drop(lease);
         tokio::time::sleep(Duration::from_millis(2)).await;
     };

@@ -1,59 +1,59 @@
 //! Message bodies: where one ends, and what in it is payload (RFC 9112 6 and 7).
 //!
-//! Pure: bytes in, steps out. What is forwarded is rebuilt from these steps, never copied from the wire, so that a
-//! chunk line that two parsers could read differently never reaches the other side.
+//! What is forwarded is rebuilt from the decoder's steps and never copied from the wire, so that a chunk line that two
+//! parsers could read differently never reaches the other side.
 
-/// The longest chunk-size line, its extensions included. Extensions are dropped (RFC 9112 7.1.1).
+/// The longest chunk-size line in bytes, its extensions included. Extensions are dropped (RFC 9112 7.1.1).
 const CHUNK_LINE_MAX: usize = 4096;
 
-/// The longest trailer section; it must fit into one buffer.
+/// The longest trailer section in bytes. It must fit into one buffer.
 pub const TRAILERS_MAX: usize = 8 * 1024;
 
-/// Trailer fields at most.
+/// The most fields that a trailer section may have.
 const TRAILER_FIELDS_MAX: usize = 64;
 
-/// The framing of a body was wrong; the text says how.
+/// The framing of a body is wrong. The text says how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadFraming(pub &'static str);
 
-/// Reads one body. Clone it to look ahead.
+/// Finds the payload in one body. A clone of it can look ahead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BodyDecoder {
-    /// `Content-Length`, with what is still to come; no body is a length of 0.
+    /// `Content-Length`, with the number of bytes that are still to come. No body is a length of 0.
     Length(u64),
-    /// `Transfer-Encoding: chunked`
+    /// `Transfer-Encoding: chunked`.
     Chunked(ChunkState),
-    /// Until the sender closes: only an answer may end so.
+    /// The sender closes at the end, which only an upstream may do.
     UntilClose,
 }
 
-/// Where in a chunked body the decoder is.
+/// Where in a chunked body the decoder stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChunkState {
-    /// Before a chunk-size line.
+    /// A chunk-size line comes next.
     Size,
-    /// Within a chunk's data.
+    /// So many bytes of a chunk's data come next.
     Data(u64),
-    /// Before the line end after a chunk's data.
+    /// The line end after a chunk's data comes next.
     DataEnd,
-    /// After the last chunk.
+    /// The last chunk is over: the trailers come next, or an empty line.
     Trailers,
-    /// After the empty line.
+    /// The body is over.
     Done,
 }
 
 /// What the first bytes of the input are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecodeStep {
-    /// `len` bytes of payload. The caller uses them and says so with [`BodyDecoder::used`].
+    /// So many bytes are payload. The caller uses as many of them as it likes and says so with [`BodyDecoder::used`].
     Payload(usize),
-    /// `len` bytes of framing, to be dropped.
+    /// So many bytes are framing, to be dropped.
     Framing(usize),
-    /// `len` bytes that end the body: trailer lines with the empty line after them.
+    /// So many bytes end the body: trailer lines with the empty line after them.
     Trailers(usize),
-    /// The body ended before these bytes.
+    /// The body has ended before these bytes.
     Done,
-    /// The input ends within something that must be seen whole.
+    /// The input ends within something that has to be seen whole.
     More,
 }
 
@@ -63,7 +63,7 @@ impl BodyDecoder {
         matches!(self, BodyDecoder::Length(0) | BodyDecoder::Chunked(ChunkState::Done))
     }
 
-    /// What the first bytes of `input` are. Framing and trailers count as used with this call, payload does not.
+    /// Tells what the first bytes of `input` are. Framing and trailers count as used with this call, payload does not.
     ///
     /// # Errors
     /// [`BadFraming`]: nothing after this point can be trusted, the connection must be closed.
@@ -79,7 +79,7 @@ impl BodyDecoder {
         }
     }
 
-    /// `n` bytes of payload were used.
+    /// Takes note that `n` bytes of payload were used.
     pub fn used(&mut self, n: usize) {
         match self {
             BodyDecoder::Length(left) => *left -= n as u64,
@@ -98,7 +98,7 @@ impl BodyDecoder {
     /// Checks all of `input` that belongs to this body, without using it.
     ///
     /// # Errors
-    /// [`BadFraming`] as [`BodyDecoder::step`].
+    /// [`BadFraming`], as for [`BodyDecoder::step`].
     pub fn check(&self, mut input: &[u8]) -> Result<(), BadFraming> {
         let mut ahead = self.clone();
         loop {
@@ -157,7 +157,7 @@ impl ChunkState {
     }
 }
 
-/// Reads checked trailer lines; `section` ends with an empty line.
+/// Reads a trailer section, which ends with an empty line.
 ///
 /// # Errors
 /// [`BadFraming`] where a line is not `name: value`.
@@ -169,7 +169,7 @@ pub fn trailers(section: &[u8]) -> Result<Vec<(&str, &[u8])>, BadFraming> {
     }
 }
 
-/// Where the first line's CRLF begins; a bare LF or CR is an error (RFC 9112 2.2).
+/// Finds where the CRLF of the first line begins. A bare LF or CR is an error (RFC 9112 2.2).
 fn line_end(input: &[u8], limit: usize, too_long: &'static str) -> Result<Option<usize>, BadFraming> {
     match memchr::memchr2(b'\r', b'\n', &input[..input.len().min(limit)]) {
         Some(at) if input[at] == b'\n' => Err(BadFraming("a line in a chunked body ends with a bare LF")),
@@ -183,7 +183,8 @@ fn line_end(input: &[u8], limit: usize, too_long: &'static str) -> Result<Option
     }
 }
 
-/// `chunk-size [ chunk-ext ]` (RFC 9112 7.1): after zeros at most 15 hex digits, so that no sum of sizes overflows.
+/// Reads `chunk-size [ chunk-ext ]` (RFC 9112 7.1). Behind zeros there may be 15 hexadecimal digits, so that no sum of
+/// sizes overflows.
 fn chunk_size(line: &[u8]) -> Result<u64, BadFraming> {
     let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
     let zeros = line.iter().take_while(|&&b| b == b'0').count();
@@ -199,6 +200,13 @@ fn chunk_size(line: &[u8]) -> Result<u64, BadFraming> {
         return Err(BadFraming("a chunk extension has a control character"));
     }
     Ok(line[..digits].iter().fold(0, |size, &digit| size << 4 | u64::from(hex_value(digit))))
+}
+
+/// The digits in front of a chunk of `size` bytes (RFC 9112 7.1).
+pub fn chunk_digits(size: usize) -> impl Iterator<Item = u8> {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let shift = size.checked_ilog2().unwrap_or(0) / 4 * 4;
+    (0..=shift).rev().step_by(4).map(move |shift| DIGITS[size >> shift & 15])
 }
 
 fn hex_value(digit: u8) -> u8 {

@@ -1,29 +1,29 @@
-//! Where a stream that has no end of its own may be ended: after an event of an event stream, after a WebSocket
-//! message.
+//! Finds where a stream that has no end of its own may be ended: after an event of an event stream, or after a
+//! WebSocket message.
 //!
-//! Pure: it is shown the bytes as they pass, in pieces of any size, and changes none.
+//! It is shown the bytes as they pass, in pieces of any size, and changes none.
 
-/// A Close frame of the server: 1001, going away (RFC 6455 5.5.1, 7.4.1).
+/// The Close frame of a server that goes away, with status 1001 (RFC 6455 5.5.1, 7.4.1).
 pub const WEBSOCKET_CLOSE: &[u8] = b"\x88\x0a\x03\xe9draining";
 
-/// What is looked for.
+/// Looks for places where a stream may be ended.
 #[derive(Debug)]
 pub enum Boundary {
-    /// The blank line after an event.
-    Event(Lines),
-    /// The end of a message.
-    Message(Frames),
+    /// At the blank line after an event.
+    Event(EventLines),
+    /// At the end of a message.
+    Message(MessageFrames),
 }
 
 impl Boundary {
-    /// Of an event stream.
+    /// The boundaries of an event stream.
     pub fn of_events() -> Box<Self> {
-        Box::new(Boundary::Event(Lines { ends: 2, after_cr: false }))
+        Box::new(Boundary::Event(EventLines { ends: 2, after_cr: false }))
     }
 
-    /// Of one direction of a WebSocket.
+    /// The boundaries of one direction of a WebSocket.
     pub fn of_messages() -> Box<Self> {
-        Box::new(Boundary::Message(Frames::default()))
+        Box::new(Boundary::Message(MessageFrames::default()))
     }
 
     /// Whether the stream may end here.
@@ -34,12 +34,12 @@ impl Boundary {
         }
     }
 
-    /// Whether the stream is being ended by its own means already.
+    /// Whether the stream ends by its own means already.
     pub fn is_closing(&self) -> bool {
-        matches!(self, Boundary::Message(Frames { closing: true, .. }))
+        matches!(self, Boundary::Message(MessageFrames { closing: true, .. }))
     }
 
-    /// Follows `bytes`, and with `stop` only up to the first boundary in them; how many bytes it has followed.
+    /// Follows `bytes`, with `stop` only up to the first boundary in them. Returns how many bytes it has followed.
     pub fn follow(&mut self, bytes: &[u8], stop: bool) -> usize {
         match self {
             Boundary::Event(lines) => lines.follow(bytes, stop),
@@ -48,15 +48,15 @@ impl Boundary {
     }
 }
 
-/// Line ends of an event stream: LF, CR or both (WHATWG HTML 9.2.5).
+/// Counts line ends of an event stream, which are LF, CR or both (WHATWG HTML 9.2.5).
 #[derive(Debug)]
-pub struct Lines {
-    /// In a row, up to now.
+pub struct EventLines {
+    /// How many line ends in a row have passed.
     ends: u8,
     after_cr: bool,
 }
 
-impl Lines {
+impl EventLines {
     fn follow(&mut self, bytes: &[u8], stop: bool) -> usize {
         for (at, byte) in bytes.iter().enumerate() {
             match byte {
@@ -75,23 +75,23 @@ impl Lines {
     }
 }
 
-/// Frames of one direction (RFC 6455 5.2).
+/// Follows the frames of one direction (RFC 6455 5.2).
 #[derive(Debug, Default)]
-pub struct Frames {
-    /// The head of the present frame, as far as it has come.
+pub struct MessageFrames {
+    /// The header of the present frame, as far as it has come.
     head: [u8; 14],
     have: usize,
-    /// Payload of the present frame that has not come yet.
+    /// How much payload of the present frame has not come yet.
     left: u64,
     /// The present message goes on in another frame.
     is_fragmented: bool,
-    /// A Close frame has begun: no message follows.
+    /// A Close frame has begun, so no message follows.
     closing: bool,
-    /// These are no frames: there is no boundary in them.
+    /// The bytes are no frames, so there is no boundary in them.
     is_unknown: bool,
 }
 
-impl Frames {
+impl MessageFrames {
     fn is_between_messages(&self) -> bool {
         self.have == 0 && self.left == 0 && !self.is_fragmented && !self.is_unknown
     }

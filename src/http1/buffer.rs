@@ -1,51 +1,52 @@
-//! Byte buffers, lent by the worker while there are bytes to hold and given back as soon as there are none, so that
-//! an idle connection holds none.
+//! Byte buffers. A worker lends them while there are bytes to hold, and takes them back as soon as there are none, so
+//! that an idle connection holds none.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-/// Room for a head that we write. It waits here until the answer begins, in every request in flight, so it comes from
-/// the heap and is no larger than most heads need.
+/// The size of a buffer for a head that we write. The head of every request in flight waits in one until its response
+/// begins, so the buffer comes from the heap and is no larger than most heads need.
 pub const TINY: usize = 2 * 1024;
 
-/// Room for a request or answer head, and for small bodies with it. With the allocator's own 16 bytes, four pages.
+/// The size of a buffer for a head that we read, and for a small body with it. With the 16 bytes of the allocator it
+/// takes four pages.
 pub const SMALL: usize = 16 * 1024 - 64;
 
-/// Room for bodies that keep coming: fewer system calls per megabyte.
+/// The size of a buffer for a body that keeps coming: it takes fewer system calls per megabyte.
 pub const LARGE: usize = 128 * 1024;
 
-/// Has the allocator map each buffer on its own. Then a page that no byte was read into takes no memory, and a buffer
-/// that a burst needed goes back to the system after it. Call it once, before the first buffer.
+/// Has the allocator map each buffer on its own. A page that no byte was read into then takes no memory, and a buffer
+/// that a burst needed goes back to the system after it. Call this once, before the first buffer is made.
 pub fn map_buffers() {
-    // SAFETY: mallopt only changes the allocator's settings. Where it refuses, buffers come from the heap.
+    // SAFETY: mallopt only changes settings of the allocator. Where it refuses, buffers come from the heap.
     #[cfg(target_env = "gnu")]
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, SMALL as libc::c_int);
     }
 }
 
-/// Large buffers in use at once by one worker, 32 MiB. Whoever comes then gets a small one: clients that ask for much
-/// and read nothing would otherwise hold as many as there may be connections.
+/// The most large buffers that one worker lends at once, which are 32 MiB. Beyond that it lends small ones: clients
+/// that ask for much and read nothing would otherwise hold a large one for each of their connections.
 const LENT_MAX: usize = 256;
 
-/// Free buffers that a worker keeps of each size.
+/// How many free buffers of each size, from the smallest to the largest, a worker keeps.
 const FREE_MAX: [usize; 3] = [2048, 256, 32];
 
-/// Bytes received and not yet used.
+/// Bytes that were received, or are to be sent, and are not used yet.
 #[derive(Default)]
 pub struct Buffer {
     data: Vec<u8>,
     start: usize,
     end: usize,
-    /// Of a large one.
+    /// Counts a large buffer as lent.
     loan: Option<Loan>,
 }
 
-/// One of [`LENT_MAX`].
+/// Counts one of [`LENT_MAX`] until it is dropped.
 struct Loan(Rc<Cell<usize>>);
 
 impl Loan {
-    /// `None`: all of them are out.
+    /// Counts one more; `None` where that would be too many.
     fn take(lent: &Rc<Cell<usize>>) -> Option<Loan> {
         (lent.get() < LENT_MAX).then(|| {
             lent.set(lent.get() + 1);
@@ -65,12 +66,12 @@ impl Buffer {
         Buffer { data: vec![0; size], start: 0, end: 0, loan: None }
     }
 
-    /// The bytes not yet used.
+    /// The bytes that are not used yet.
     pub fn filled(&self) -> &[u8] {
         &self.data[self.start..self.end]
     }
 
-    /// The same, to be changed.
+    /// The bytes that are not used yet, to be changed.
     pub fn filled_mut(&mut self) -> &mut [u8] {
         &mut self.data[self.start..self.end]
     }
@@ -80,7 +81,7 @@ impl Buffer {
         self.start == self.end
     }
 
-    /// How many bytes it holds when full.
+    /// How many bytes it holds when it is full.
     pub fn size(&self) -> usize {
         self.data.len()
     }
@@ -99,7 +100,7 @@ impl Buffer {
         }
     }
 
-    /// Room for more; all of it is initialised memory. Say with [`Buffer::add`] how much came.
+    /// The room behind the bytes, all of it initialised. [`Buffer::add`] then says how much of it was filled.
     pub fn spare(&mut self) -> &mut [u8] {
         if self.end == self.data.len() && self.start > 0 {
             self.data.copy_within(self.start..self.end, 0);
@@ -108,13 +109,13 @@ impl Buffer {
         &mut self.data[self.end..]
     }
 
-    /// `n` bytes were written to [`Buffer::spare`].
+    /// Takes note that `n` bytes were written to [`Buffer::spare`].
     pub fn add(&mut self, n: usize) {
         self.end += n;
         debug_assert!(self.end <= self.data.len());
     }
 
-    /// Appends `bytes`, growing where they do not fit: only for what we write ourselves, whose size is bounded.
+    /// Appends `bytes` and grows where they do not fit. Use it only for what we write ourselves, whose size is bounded.
     pub fn put(&mut self, bytes: &[u8]) {
         let end = self.end + bytes.len();
         if end > self.data.len() {
@@ -124,12 +125,12 @@ impl Buffer {
         self.end = end;
     }
 
-    /// Forgets everything it holds.
+    /// Drops all bytes.
     pub fn clear(&mut self) {
         (self.start, self.end) = (0, 0);
     }
 
-    /// Makes room for `size` bytes in all.
+    /// Grows to `size` bytes, unless it has them.
     pub fn grow(&mut self, size: usize) {
         if size > self.data.len() {
             self.data.resize(size, 0);
@@ -137,7 +138,7 @@ impl Buffer {
     }
 }
 
-/// A worker's free buffers.
+/// The free buffers of one worker.
 #[derive(Default)]
 pub struct Buffers {
     tiny: RefCell<Vec<Buffer>>,
@@ -164,7 +165,7 @@ impl Buffers {
         Buffer { loan: Some(loan), ..buffer }
     }
 
-    /// Takes a buffer back; what it held is forgotten. One that has grown to another size is freed.
+    /// Takes a buffer back and drops its bytes. A buffer that has grown to another size is freed.
     pub fn give_back(&self, mut buffer: Buffer) {
         buffer.loan = None;
         let (free, free_max) = match buffer.size() {

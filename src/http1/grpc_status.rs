@@ -1,12 +1,20 @@
-//! How a call of gRPC failed: its HTTP status is 200 all the same, and `grpc-status` comes with the head or behind the
-//! body.
+//! How a gRPC call ended. Its HTTP status is 200 even where it failed, and `grpc-status` comes with the head of the
+//! response or in the trailers.
 
 use crate::http1::body::trailers;
 
-/// A code that tells of a fault in the application: those that `google.rpc.Code` sets beside 5xx of HTTP.
+/// Whether a `Content-Type` is that of a gRPC call. gRPC-Web is another protocol, with its status in the body.
+pub fn is_grpc(content_type: &[u8]) -> bool {
+    let rest = content_type.strip_prefix(b"application/grpc");
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// A status that tells of a fault in the application: one of those that `google.rpc.Code` maps to an HTTP status of
+/// 500 or more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GrpcFailure {
-    /// 2, what an exception that nobody has caught becomes; or no code at all, which clients take for the same.
+    /// 2, which an exception becomes that nobody has caught. A response without a status counts as the same, as it does
+    /// for clients.
     Unknown,
     /// 4
     DeadlineExceeded,
@@ -33,8 +41,8 @@ impl GrpcFailure {
         }
     }
 
-    /// For the access log and the evidence.
-    pub fn word(self) -> &'static str {
+    /// The word in the access log and the evidence.
+    pub fn as_str(self) -> &'static str {
         match self {
             GrpcFailure::Unknown => "grpc_unknown",
             GrpcFailure::DeadlineExceeded => "grpc_deadline_exceeded",
@@ -46,42 +54,44 @@ impl GrpcFailure {
     }
 }
 
-/// The answer to a call, until its code is known.
+/// What is known of how a gRPC call ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GrpcStatus {
-    /// It is no call, or nothing is known yet.
+    /// It is no gRPC call.
     #[default]
     NotACall,
-    /// Its code comes behind the body.
+    /// The status comes behind the body.
     Pending,
-    /// It failed.
+    /// It ended well, or with a status that is no fault of the application.
+    Succeeded,
     Failed(GrpcFailure),
 }
 
 impl GrpcStatus {
-    /// An answer's head, with its `grpc-status` if it has one.
-    pub fn answered(code: Option<&[u8]>) -> Self {
-        code.map_or(GrpcStatus::Pending, |code| GrpcFailure::of(code).map_or(GrpcStatus::NotACall, GrpcStatus::Failed))
+    /// What the head of a response says, with its `grpc-status` if it has one.
+    pub fn of_head(code: Option<&[u8]>) -> Self {
+        code.map_or(GrpcStatus::Pending, GrpcStatus::of_code)
     }
 
-    /// The body is over; `section` is its trailers' lines, which were checked.
-    pub fn end(&mut self, section: &[u8]) {
+    fn of_code(code: &[u8]) -> Self {
+        GrpcFailure::of(code).map_or(GrpcStatus::Succeeded, GrpcStatus::Failed)
+    }
+
+    /// Takes the end of the body. `section` is the lines of its trailers, which were checked.
+    pub fn end_of_body(&mut self, section: &[u8]) {
         if *self != GrpcStatus::Pending {
             return;
         }
         let fields = trailers(section).unwrap_or_default();
         let code = fields.iter().find(|(name, _)| name.eq_ignore_ascii_case("grpc-status"));
-        *self = match code.map_or(Some(GrpcFailure::Unknown), |(_, code)| GrpcFailure::of(code)) {
-            Some(failure) => GrpcStatus::Failed(failure),
-            None => GrpcStatus::NotACall,
-        };
+        *self = code.map_or(GrpcStatus::Failed(GrpcFailure::Unknown), |(_, code)| GrpcStatus::of_code(code));
     }
 
-    /// How it failed.
+    /// How the call failed, if it is known to have failed.
     pub fn failure(self) -> Option<GrpcFailure> {
         match self {
             GrpcStatus::Failed(failure) => Some(failure),
-            GrpcStatus::NotACall | GrpcStatus::Pending => None,
+            GrpcStatus::NotACall | GrpcStatus::Pending | GrpcStatus::Succeeded => None,
         }
     }
 }
@@ -89,13 +99,12 @@ impl GrpcStatus {
 #[cfg(test)]
 mod tests {
     use crate::http1::grpc_status::*;
-    use crate::http2::is_grpc;
 
     fn ended(section: &[u8]) -> Option<GrpcFailure> {
-        let mut call = GrpcStatus::answered(None);
-        assert_eq!(call.failure(), None, "not before its end");
-        call.end(section);
-        call.failure()
+        let mut status = GrpcStatus::of_head(None);
+        assert_eq!(status.failure(), None, "not before its end");
+        status.end_of_body(section);
+        status.failure()
     }
 
     #[test]
@@ -116,7 +125,7 @@ mod tests {
                 want,
                 "{code} behind the body"
             );
-            assert_eq!(GrpcStatus::answered(Some(code.as_bytes())).failure(), want, "{code} in the head");
+            assert_eq!(GrpcStatus::of_head(Some(code.as_bytes())).failure(), want, "{code} in the head");
         }
         assert_eq!(ended(b"\r\n"), Some(GrpcFailure::Unknown), "no code");
         assert_eq!(ended(b""), Some(GrpcFailure::Unknown), "no trailers");
@@ -124,9 +133,9 @@ mod tests {
 
     #[test]
     fn a_code_in_the_head_is_the_last_word() {
-        let mut call = GrpcStatus::answered(Some(b"0"));
-        call.end(b"");
-        assert_eq!(call.failure(), None);
+        let mut status = GrpcStatus::of_head(Some(b"0"));
+        status.end_of_body(b"");
+        assert_eq!(status.failure(), None);
     }
 
     #[test]

@@ -1,60 +1,56 @@
-//! Header field names the proxy has an opinion about.
+//! The names of header fields that the proxy treats in a way of their own.
 
-/// A field by what the proxy does with it.
+/// A field, by what the proxy does with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
-    /// Passed on as it is.
+    /// It is passed on as it is.
     Other,
-    /// About this connection only (RFC 9110 7.6.1, RFC 7540 3.2.1): never passed on.
+    /// It is about this connection only (RFC 9110 7.6.1, RFC 7540 3.2.1), and never passed on.
     Hop,
-    /// `Connection`: read, and the fields it names are not passed on either.
+    /// It is read, and the fields that it names are not passed on either.
     Connection,
-    /// `Content-Length`: read, and written anew.
+    /// It is read, and written anew.
     ContentLength,
-    /// `Transfer-Encoding`: read, and written anew.
+    /// It is read, and written anew.
     TransferEncoding,
-    /// `Upgrade`: passed on only where a tunnel may follow.
+    /// It is passed on only where a tunnel may follow.
     Upgrade,
-    /// `TE`: only `trailers` is passed on.
+    /// Only `trailers` is passed on.
     Te,
-    /// `Host`: read, checked and written anew.
+    /// It is read, checked and written anew.
     Host,
-    /// `Expect`
     Expect,
-    /// `Date`
     Date,
-    /// `Content-Type`
     ContentType,
-    /// `Via`
     Via,
-    /// `X-Request-Id`
+    /// `X-Request-Id`.
     RequestId,
-    /// `X-Forwarded-For`
+    /// `X-Forwarded-For`.
     ForwardedFor,
-    /// `X-Forwarded-Proto`
+    /// `X-Forwarded-Proto`.
     ForwardedProto,
-    /// `X-Forwarded-Host`
+    /// `X-Forwarded-Host`.
     ForwardedHost,
-    /// `X-Forwarded-Port`
+    /// `X-Forwarded-Port`.
     ForwardedPort,
-    /// `Forwarded` (RFC 7239)
+    /// `Forwarded` (RFC 7239).
     Forwarded,
-    /// Any other `X-Forwarded-*`, `X-Real-IP`, and our own mark on copies of requests: believed from a trusted proxy,
-    /// dropped otherwise.
+    /// Any other `X-Forwarded-*`, `X-Real-IP`, and the mark on copies of requests for a rehearsal. A trusted proxy is
+    /// believed, and anybody else's is dropped.
     Claim,
-    /// `Max-Forwards`
+    /// `Max-Forwards`, which is counted in requests whose method counts it.
     MaxForwards,
-    /// `Cookie`: passed on without a preview's pass.
+    /// It is passed on without preview passes.
     Cookie,
-    /// `X-Cutover-Preview`: ours, never passed on.
+    /// `X-Cutover-Preview` is between the proxy and its clients, and never passed on.
     Preview,
-    /// Never passed on: `Proxy` (httpoxy), and names that an application reads like one of ours because CGI makes
-    /// `_` of `-`.
+    /// It is never passed on: `Proxy` (httpoxy), and names that an application reads like one of the others because CGI
+    /// makes `_` of `-`.
     Dangerous,
 }
 
-/// Fields about which the proxy has no opinion, and that mean nothing good in a trailer.
-const TRAILS_NOT: [&str; 22] = [
+/// Fields that are passed on in a head and not in a trailer, where they would mean nothing good.
+const NEVER_TRAILERS: [&str; 22] = [
     "age",
     "authorization",
     "cache-control",
@@ -80,10 +76,10 @@ const TRAILS_NOT: [&str; 22] = [
 ];
 
 impl Field {
-    /// Reads a name in any case.
+    /// The kind of the field of that name, in any case.
     pub fn of(name: &str) -> Field {
         let name = name.as_bytes();
-        // Most fields are told apart by length and first letter, and never compared.
+        // Length and first letter tell most fields apart, so that few names are compared.
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         match (name.len(), name.first().map_or(0, u8::to_ascii_lowercase)) {
             (2, b't') if is("te") => Field::Te,
@@ -117,9 +113,10 @@ impl Field {
         }
     }
 
-    /// An application behind CGI or WSGI sees `X_Forwarded_For` as `X-Forwarded-For`.
+    /// The kind of a name with underscores: an application behind CGI or WSGI sees `X_Forwarded_For` as
+    /// `X-Forwarded-For`.
     fn of_underscored(name: &[u8]) -> Field {
-        // Of a longer name only the beginning can be one of ours.
+        // Only the beginning of a longer name can be one of the known ones.
         let (mut dashed, name) = ([0; 32], &name[..name.len().min(32)]);
         let dashed = &mut dashed[..name.len()];
         for (to, &from) in dashed.iter_mut().zip(name) {
@@ -131,10 +128,10 @@ impl Field {
         }
     }
 
-    /// Whether a trailer of this name may be passed on: nothing that routes, frames, vouches, or says how the content
-    /// is to be read (RFC 9110 6.5.1).
+    /// Whether a trailer of this name may be passed on. It must not route, frame, vouch, or say how the content is to
+    /// be read (RFC 9110 6.5.1).
     pub fn may_trail(name: &str) -> bool {
-        Field::of(name) == Field::Other && !TRAILS_NOT.iter().any(|known| known.eq_ignore_ascii_case(name))
+        Field::of(name) == Field::Other && !NEVER_TRAILERS.iter().any(|known| known.eq_ignore_ascii_case(name))
     }
 }
 

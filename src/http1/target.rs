@@ -1,22 +1,20 @@
-//! What a request asks for: its target, and the authority that the target or `Host` names.
-//!
-//! Pure, and syntax only; what it means is `request`'s.
+//! The target of a request, and the authority that the target or `Host` names: their syntax.
 
-use crate::proxy::fault::Fault;
+use crate::http1::reject::Rejection;
 
 /// Splits a request target into authority and path (RFC 9112 3.2).
 ///
 /// # Errors
-/// [`Fault::MethodRefused`] for `CONNECT`, [`Fault::BadRequest`] for what is none of its forms.
-pub fn split_target<'h>(method: &str, target: &'h str) -> Result<(Option<&'h str>, &'h str), Fault> {
-    const MALFORMED: Fault = Fault::BadRequest("the request target is malformed");
+/// [`Rejection::MethodNotAllowed`] for `CONNECT`, [`Rejection::Malformed`] for a target in none of its forms.
+pub fn split_target<'h>(method: &str, target: &'h str) -> Result<(Option<&'h str>, &'h str), Rejection> {
+    const MALFORMED: Rejection = Rejection::Malformed("the request target is malformed");
     if method == "CONNECT" {
-        return Err(Fault::MethodRefused);
+        return Err(Rejection::MethodNotAllowed);
     }
     if target.contains('#') {
-        return Err(Fault::BadRequest("the request target has a fragment"));
+        return Err(Rejection::Malformed("the request target has a fragment"));
     }
-    // RFC 3986 2: anything else is percent-encoded, and some read it otherwise than they write it.
+    // RFC 3986 2: anything else has to be percent-encoded, and some parsers read it otherwise than they write it.
     if !target.is_ascii() {
         return Err(MALFORMED);
     }
@@ -53,11 +51,11 @@ pub fn split_port(authority: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// `uri-host [ ":" port ]` of RFC 9110 7.2, not empty, without user information.
+/// Checks that an authority is `uri-host [ ":" port ]` of RFC 9110 7.2, not empty and without user information.
 ///
 /// # Errors
-/// [`Fault::BadRequest`]
-pub fn check_authority(authority: &str) -> Result<(), Fault> {
+/// [`Rejection::Malformed`]
+pub fn check_authority(authority: &str) -> Result<(), Rejection> {
     let (host, port) = split_port(authority);
     let is_host = if authority.starts_with('[') {
         let after = authority.split_once(']').map(|(_, after)| after);
@@ -69,10 +67,10 @@ pub fn check_authority(authority: &str) -> Result<(), Fault> {
     let is_port = port.is_none_or(|port| {
         port.bytes().all(|b| b.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok())
     });
-    if is_host && is_port { Ok(()) } else { Err(Fault::BadRequest("Host is malformed")) }
+    if is_host && is_port { Ok(()) } else { Err(Rejection::Malformed("Host is malformed")) }
 }
 
-/// RFC 3986 3.2.2.
+/// Whether it is a `reg-name`, which an IPv4 address is as well (RFC 3986 3.2.2).
 fn is_reg_name(host: &[u8]) -> bool {
     let mut rest = host;
     while let [byte, tail @ ..] = rest {

@@ -5,16 +5,11 @@
 //! text as it is, and the reader of that text refuses it as it would on an HTTP/1 connection.
 
 use super::hpack::ENTRY_OVERHEAD;
+use crate::http1::syntax::{is_token, length};
 
 /// How many times as large as allowed a field section may be before it is taken for an attack: a small block can name
 /// the same large entry thousands of times.
 const BOMB_FACTOR: usize = 4;
-
-/// Whether a `Content-Type` is that of a gRPC call. gRPC-Web is another protocol, with its status in the body.
-pub fn is_grpc(content_type: &[u8]) -> bool {
-    let rest = content_type.strip_prefix(b"application/grpc");
-    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
-}
 
 /// How the body of a message is framed in its text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,24 +114,6 @@ fn is_name(name: &[u8]) -> bool {
     is_token(name) && !name.iter().any(u8::is_ascii_uppercase)
 }
 
-/// Whether it is a token (RFC 9110 5.6.2).
-pub fn is_token(text: &[u8]) -> bool {
-    const TOKEN: [bool; 256] = {
-        let mut table = [false; 256];
-        let mut byte = 0;
-        while byte < 256 {
-            table[byte] = (byte as u8).is_ascii_alphanumeric()
-                || matches!(
-                    byte as u8,
-                    b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-                );
-            byte += 1;
-        }
-        table
-    };
-    !text.is_empty() && text.iter().all(|&byte| TOKEN[usize::from(byte)])
-}
-
 /// Whether it is a field value (RFC 9113 8.2.1), with no other control character than a tab (RFC 9110 5.5).
 fn is_value(value: &[u8]) -> bool {
     let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
@@ -147,12 +124,4 @@ fn is_value(value: &[u8]) -> bool {
 /// Whether the field is about the connection and must not be in HTTP/2 (RFC 9113 8.2.2).
 fn is_of_connection(name: &[u8]) -> bool {
     matches!(name, b"connection" | b"proxy-connection" | b"keep-alive" | b"transfer-encoding" | b"upgrade")
-}
-
-/// Reads a length (RFC 9110 8.6): digits only, and few enough not to overflow the integer of any other parser.
-pub fn length(value: &[u8]) -> Option<u64> {
-    if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    Some(value.iter().fold(0, |n, digit| n * 10 + u64::from(digit - b'0')))
 }

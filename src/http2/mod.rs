@@ -32,11 +32,10 @@ mod token_bucket;
 
 pub use flow_control::{CONNECTION_WINDOW, STREAM_WINDOW};
 pub use frame::{ErrorCode, FRAME_MAX, PREFACE};
-pub use head_writer::{Framing, is_grpc, is_token, length};
+pub use head_writer::Framing;
 pub use output::OUTPUT_MAX;
 pub use role::Role;
 pub use session::messages::AfterHead;
 pub use session::stream_io::{StreamError, StreamRead};
 pub use session::{ConnectionError, Session, SessionLimits};
 pub use session_end::{SessionEnd, SessionEndCounts};
-pub use stream_slot::chunk_digits;

@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use super::head_writer::{FieldError, Framing, HeadWriter, is_grpc, is_token};
+use super::head_writer::{FieldError, Framing, HeadWriter};
+use crate::http1::grpc_status::is_grpc;
+use crate::http1::syntax::is_token;
 
 /// Text that is put together while fields come. It is kept between messages for its memory.
 #[derive(Default)]

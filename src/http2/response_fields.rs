@@ -1,6 +1,7 @@
 //! The fields of a response, and trailers, checked and written as HTTP/1 (RFC 9113 8.1, 8.3.2).
 
-use super::head_writer::{FieldError, Framing, HeadWriter, length};
+use super::head_writer::{FieldError, Framing, HeadWriter};
+use crate::http1::syntax::length;
 
 /// The most bytes that trailers may take as text.
 const TRAILERS_MAX: usize = 8 * 1024;

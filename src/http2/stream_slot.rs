@@ -6,6 +6,7 @@ use super::flow_control::{ReceiveWindow, STREAM_WINDOW};
 use super::frame::ErrorCode;
 use super::head_writer::Framing;
 use super::role::Role;
+use crate::http1::body::chunk_digits;
 
 /// What the buffer of a slot may keep for its next stream.
 const KEPT_INPUT: usize = 8 * 1024;
@@ -174,11 +175,4 @@ impl StreamSlot {
         self.read = 0;
         std::mem::take(&mut self.unread_payload)
     }
-}
-
-/// The digits in front of a chunk of `size` bytes (RFC 9112 7.1).
-pub fn chunk_digits(size: usize) -> impl Iterator<Item = u8> {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let shift = size.checked_ilog2().unwrap_or(0) / 4 * 4;
-    (0..=shift).rev().step_by(4).map(move |shift| DIGITS[size >> shift & 15])
 }

@@ -1,65 +1,40 @@
-//! Everything that can end an exchange other than a complete answer, and what the client, the watch and the access
-//! log see of it.
+//! Everything that can fail on the way of a request, and what the client, the watch, the metrics and the access log see
+//! of it. Every question has its own exhaustive match, so that a new fault has to answer all of them.
 
+use crate::http1::reject::{MalformedResponse, Rejection};
 use crate::routing::{Outcome, Refusal};
 
-/// Why an exchange ended without a complete answer of the upstream.
+/// Why a request has no complete response of an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The request was malformed or ambiguous; the text says how.
-    BadRequest(&'static str),
-    /// Sound, but more than is understood here; the text says what (RFC 9112 3, 6.1).
-    NotImplemented(&'static str),
-    /// An HTTP version other than 1.0 and 1.1.
-    VersionUnknown,
-    /// `CONNECT`: this is a gateway, not a forward proxy (RFC 9110 9.3.6).
-    MethodRefused,
-    /// No line end within `max_header_bytes`.
-    TargetTooLong,
-    /// More than `max_header_bytes`, or more than 100 fields.
-    HeadTooLarge,
-    /// More than `max_body_bytes`.
+    /// The request was refused by the parser.
+    Rejected(Rejection),
+    /// The body has more than `max_body_bytes`.
     BodyTooLarge,
-    /// `header_timeout`
+    /// The head was not complete within `header_timeout`.
     HeadTimedOut,
-    /// `body_timeout`
+    /// The body paused for longer than `body_timeout`.
     BodyTimedOut,
-    /// `min_body_rate`
+    /// The body came slower than `min_body_rate`.
     BodyTooSlow,
-    /// No service for this host and path.
-    NoService,
-    /// More than `max_connections`.
+    /// There are more than `max_connections`.
     TooManyConnections,
-    /// The service is frozen, and `freeze.hold` passed.
-    HoldTimedOut,
-    /// The service is frozen, and `freeze.max_requests` or `freeze.max_bytes` is reached.
-    HoldFull,
-    /// `proxy.redirect_to_tls`: the same is to be had over TLS only.
-    Redirected,
-    /// No fault: an `OPTIONS` that may go no further (RFC 9110 7.6.2).
-    EndsHere,
-    /// No fault: an ACME server asks for its proof (RFC 8555 8.3).
-    Proof,
-    /// A pass was taken at the preview's door, or given back: there is nothing more to say than where to go on.
-    PassTaken,
-    /// A pass that is no good, at the preview's door.
-    PassRefused,
-    /// A good pass, and no upstream of the idle color that is up.
+    /// A preview pass is good, and no upstream of the idle color is up.
     NothingToPreview,
     /// This machine has no descriptor, memory or port left for a connection to an upstream.
     Exhausted,
-    /// HTTP without TLS on a port for TLS.
+    /// HTTP without TLS came to a port for TLS.
     PlainToTls,
-    /// No upstream of the color could be connected to.
+    /// No upstream of the color took a connection.
     ConnectFailed,
-    /// The upstream closed or reset the connection before an answer.
-    AnswerMissing,
-    /// The answer's head or framing is not HTTP; the text says how.
-    AnswerUnreadable(&'static str),
-    /// `response_timeout` before or within the answer.
-    AnswerTimedOut,
-    /// The upstream broke off within its answer.
-    AnswerCut,
+    /// The upstream closed or reset the connection before its response.
+    ResponseMissing,
+    /// The head or the framing of the response is not HTTP. The text says how.
+    ResponseMalformed(&'static str),
+    /// The upstream paused for longer than `response_timeout`, before or within its response.
+    ResponseTimedOut,
+    /// The upstream broke off within its response.
+    ResponseCut,
     /// The client left.
     ClientGone,
     /// The client did not read for `idle_timeout`.
@@ -68,109 +43,86 @@ pub enum Fault {
     ReadTooSlow,
     /// The drain deadline of the old color passed.
     Drained,
-    /// The shutdown deadline passed.
+    /// The shutdown deadline of the proxy passed.
     Stopped,
 }
 
+impl From<Rejection> for Fault {
+    fn from(rejection: Rejection) -> Self {
+        Fault::Rejected(rejection)
+    }
+}
+
+impl From<MalformedResponse> for Fault {
+    fn from(MalformedResponse(why): MalformedResponse) -> Self {
+        Fault::ResponseMalformed(why)
+    }
+}
+
 impl Fault {
-    /// What the client is answered while nothing of an answer has been sent; `None`: the connection just ends.
-    pub fn answer(self) -> Option<(u16, &'static str)> {
+    /// The status that the client gets as long as nothing of a response has been sent; `None` where the connection just
+    /// ends.
+    pub fn status(self) -> Option<u16> {
         match self {
-            Fault::PassTaken => Some((303, "See Other")),
-            Fault::PassRefused => Some((403, "Forbidden")),
-            Fault::Redirected => Some((308, "Permanent Redirect")),
-            Fault::Proof | Fault::EndsHere => Some((200, "OK")),
-            Fault::BadRequest(_) | Fault::PlainToTls => Some((400, "Bad Request")),
-            Fault::NotImplemented(_) => Some((501, "Not Implemented")),
-            Fault::VersionUnknown => Some((505, "HTTP Version Not Supported")),
-            Fault::MethodRefused => Some((405, "Method Not Allowed")),
-            Fault::TargetTooLong => Some((414, "URI Too Long")),
-            Fault::HeadTooLarge => Some((431, "Request Header Fields Too Large")),
-            Fault::BodyTooLarge => Some((413, "Content Too Large")),
-            Fault::HeadTimedOut | Fault::BodyTimedOut | Fault::BodyTooSlow => Some((408, "Request Timeout")),
-            Fault::NoService => Some((404, "Not Found")),
-            Fault::ConnectFailed | Fault::AnswerMissing | Fault::AnswerUnreadable(_) | Fault::AnswerCut => {
-                Some((502, "Bad Gateway"))
+            Fault::Rejected(rejection) => Some(rejection.status()),
+            Fault::PlainToTls => Some(400),
+            Fault::HeadTimedOut | Fault::BodyTimedOut | Fault::BodyTooSlow => Some(408),
+            Fault::BodyTooLarge => Some(413),
+            Fault::ConnectFailed | Fault::ResponseMissing | Fault::ResponseMalformed(_) | Fault::ResponseCut => {
+                Some(502)
             }
-            Fault::AnswerTimedOut => Some((504, "Gateway Timeout")),
             Fault::TooManyConnections
-            | Fault::HoldTimedOut
-            | Fault::HoldFull
             | Fault::Drained
             | Fault::Stopped
             | Fault::NothingToPreview
-            | Fault::Exhausted => Some((503, "Service Unavailable")),
+            | Fault::Exhausted => Some(503),
+            Fault::ResponseTimedOut => Some(504),
             Fault::ClientGone | Fault::ClientStalled | Fault::ReadTooSlow => None,
         }
     }
 
-    /// What a call of gRPC fails with: its own statuses, by what a client may do about them.
-    pub fn grpc_code(self) -> u8 {
-        const CANCELLED: u8 = 1;
-        const DEADLINE_EXCEEDED: u8 = 4;
-        const PERMISSION_DENIED: u8 = 7;
-        const RESOURCE_EXHAUSTED: u8 = 8;
-        const UNIMPLEMENTED: u8 = 12;
-        const INTERNAL: u8 = 13;
-        const UNAVAILABLE: u8 = 14;
+    /// The status that a gRPC call fails with. gRPC has statuses of its own, by what a client may do about them.
+    pub fn grpc_code(self) -> GrpcCode {
         match self {
             Fault::ClientGone
             | Fault::ClientStalled
             | Fault::ReadTooSlow
             | Fault::HeadTimedOut
             | Fault::BodyTimedOut
-            | Fault::BodyTooSlow => CANCELLED,
-            Fault::AnswerTimedOut => DEADLINE_EXCEEDED,
-            Fault::TargetTooLong | Fault::HeadTooLarge | Fault::BodyTooLarge => RESOURCE_EXHAUSTED,
-            Fault::NoService
-            | Fault::NotImplemented(_)
-            | Fault::MethodRefused
-            | Fault::Redirected
-            | Fault::EndsHere
-            | Fault::Proof
-            | Fault::PassTaken => UNIMPLEMENTED,
-            Fault::PassRefused => PERMISSION_DENIED,
-            Fault::BadRequest(_) | Fault::VersionUnknown | Fault::PlainToTls => INTERNAL,
+            | Fault::BodyTooSlow => GrpcCode::Cancelled,
+            Fault::ResponseTimedOut => GrpcCode::DeadlineExceeded,
+            Fault::BodyTooLarge => GrpcCode::ResourceExhausted,
+            Fault::Rejected(rejection) => match rejection {
+                Rejection::TargetTooLong | Rejection::HeadTooLarge => GrpcCode::ResourceExhausted,
+                Rejection::NotImplemented(_) | Rejection::MethodNotAllowed => GrpcCode::Unimplemented,
+                Rejection::Malformed(_) | Rejection::VersionNotSupported => GrpcCode::Internal,
+            },
+            Fault::PlainToTls => GrpcCode::Internal,
             Fault::ConnectFailed
-            | Fault::AnswerMissing
-            | Fault::AnswerCut
-            | Fault::AnswerUnreadable(_)
+            | Fault::ResponseMissing
+            | Fault::ResponseCut
+            | Fault::ResponseMalformed(_)
             | Fault::TooManyConnections
             | Fault::NothingToPreview
             | Fault::Exhausted
-            | Fault::HoldTimedOut
-            | Fault::HoldFull
             | Fault::Drained
-            | Fault::Stopped => UNAVAILABLE,
+            | Fault::Stopped => GrpcCode::Unavailable,
         }
     }
 
-    /// Whether it speaks against the color that served.
+    /// Whether the fault speaks against the color that served the request.
     pub fn outcome(self) -> Outcome {
         match self {
             Fault::ConnectFailed => Outcome::Refused,
-            Fault::AnswerMissing | Fault::AnswerUnreadable(_) | Fault::AnswerTimedOut | Fault::AnswerCut => {
+            Fault::ResponseMissing | Fault::ResponseMalformed(_) | Fault::ResponseTimedOut | Fault::ResponseCut => {
                 Outcome::Bad
             }
-            Fault::BadRequest(_)
-            | Fault::NotImplemented(_)
-            | Fault::VersionUnknown
-            | Fault::MethodRefused
-            | Fault::TargetTooLong
-            | Fault::HeadTooLarge
+            Fault::Rejected(_)
             | Fault::BodyTooLarge
             | Fault::HeadTimedOut
             | Fault::BodyTimedOut
             | Fault::BodyTooSlow
-            | Fault::NoService
             | Fault::TooManyConnections
-            | Fault::HoldTimedOut
-            | Fault::HoldFull
-            | Fault::Redirected
-            | Fault::Proof
-            | Fault::EndsHere
-            | Fault::PassTaken
-            | Fault::PassRefused
             | Fault::NothingToPreview
             | Fault::Exhausted
             | Fault::PlainToTls
@@ -182,13 +134,17 @@ impl Fault {
         }
     }
 
-    /// Which limit the client met, or which mistake it made.
+    /// Which limit the client met, or which mistake it made, as metrics count it.
     pub fn refusal(self) -> Option<Refusal> {
         match self {
-            Fault::BadRequest(_) | Fault::NotImplemented(_) | Fault::VersionUnknown | Fault::PlainToTls => {
-                Some(Refusal::Malformed)
-            }
-            Fault::TargetTooLong | Fault::HeadTooLarge => Some(Refusal::HeaderSize),
+            Fault::Rejected(rejection) => match rejection {
+                Rejection::Malformed(_) | Rejection::NotImplemented(_) | Rejection::VersionNotSupported => {
+                    Some(Refusal::Malformed)
+                }
+                Rejection::TargetTooLong | Rejection::HeadTooLarge => Some(Refusal::HeaderSize),
+                Rejection::MethodNotAllowed => None,
+            },
+            Fault::PlainToTls => Some(Refusal::Malformed),
             Fault::BodyTooLarge => Some(Refusal::BodySize),
             Fault::HeadTimedOut => Some(Refusal::HeaderTimeout),
             Fault::BodyTimedOut => Some(Refusal::BodyTimeout),
@@ -196,53 +152,40 @@ impl Fault {
             Fault::TooManyConnections => Some(Refusal::Connections),
             Fault::ClientStalled => Some(Refusal::ReadTimeout),
             Fault::ReadTooSlow => Some(Refusal::ReadRate),
-            Fault::MethodRefused
-            | Fault::NoService
-            | Fault::HoldTimedOut
-            | Fault::HoldFull
-            | Fault::Redirected
-            | Fault::EndsHere
-            | Fault::Proof
-            | Fault::PassTaken
-            | Fault::PassRefused
-            | Fault::NothingToPreview
+            Fault::NothingToPreview
             | Fault::Exhausted
             | Fault::ConnectFailed
-            | Fault::AnswerMissing
-            | Fault::AnswerUnreadable(_)
-            | Fault::AnswerTimedOut
-            | Fault::AnswerCut
+            | Fault::ResponseMissing
+            | Fault::ResponseMalformed(_)
+            | Fault::ResponseTimedOut
+            | Fault::ResponseCut
             | Fault::ClientGone
             | Fault::Drained
             | Fault::Stopped => None,
         }
     }
 
-    /// One word for the access log.
-    pub fn word(self) -> &'static str {
+    /// The word in the access log.
+    pub fn label(self) -> &'static str {
         match self {
-            Fault::BadRequest(_)
-            | Fault::NotImplemented(_)
-            | Fault::VersionUnknown
-            | Fault::MethodRefused
-            | Fault::PlainToTls => "bad_request",
-            Fault::Redirected => "redirected",
-            Fault::Proof => "acme",
-            Fault::EndsHere => "ends_here",
-            Fault::PassTaken => "pass_taken",
-            Fault::PassRefused => "pass_refused",
+            Fault::Rejected(rejection) => match rejection {
+                Rejection::Malformed(_)
+                | Rejection::NotImplemented(_)
+                | Rejection::VersionNotSupported
+                | Rejection::MethodNotAllowed => "bad_request",
+                Rejection::TargetTooLong | Rejection::HeadTooLarge => "too_large",
+            },
+            Fault::PlainToTls => "bad_request",
             Fault::NothingToPreview => "preview_down",
             Fault::Exhausted => "exhausted",
-            Fault::TargetTooLong | Fault::HeadTooLarge | Fault::BodyTooLarge => "too_large",
+            Fault::BodyTooLarge => "too_large",
             Fault::HeadTimedOut | Fault::BodyTimedOut => "client_timeout",
             Fault::BodyTooSlow | Fault::ReadTooSlow => "client_slow",
-            Fault::NoService => "no_service",
             Fault::TooManyConnections => "shed",
-            Fault::HoldTimedOut | Fault::HoldFull => "held",
             Fault::ConnectFailed => "upstream_connect",
-            Fault::AnswerMissing | Fault::AnswerCut => "upstream_reset",
-            Fault::AnswerUnreadable(_) => "upstream_garbage",
-            Fault::AnswerTimedOut => "upstream_timeout",
+            Fault::ResponseMissing | Fault::ResponseCut => "upstream_reset",
+            Fault::ResponseMalformed(_) => "upstream_garbage",
+            Fault::ResponseTimedOut => "upstream_timeout",
             Fault::ClientGone => "client",
             Fault::ClientStalled => "client_stalled",
             Fault::Drained => "drained",
@@ -250,36 +193,37 @@ impl Fault {
         }
     }
 
-    /// What the client is told, beside the status: nothing about the inside.
-    pub fn hint(self) -> &'static str {
+    /// What the client is told beside the status, which is nothing about the inside.
+    pub fn sentence(self) -> &'static str {
         match self {
-            Fault::BadRequest(why) | Fault::NotImplemented(why) => why,
-            Fault::VersionUnknown => "this version of HTTP is not supported",
-            Fault::MethodRefused => "this method is not available here",
-            Fault::TargetTooLong => "the request target is too long",
-            Fault::HeadTooLarge => "the request header is too large",
+            Fault::Rejected(rejection) => rejection.sentence(),
             Fault::BodyTooLarge => "the request body is too large",
             Fault::HeadTimedOut => "the request header took too long",
             Fault::BodyTimedOut => "the request body stopped arriving",
             Fault::BodyTooSlow => "the request body arrived too slowly",
-            Fault::NoService => "no service here for this host and path",
             Fault::TooManyConnections => "too many connections; try again",
-            Fault::HoldTimedOut => {
-                "the application is being changed, and that takes longer than a request may wait; try again"
-            }
-            Fault::HoldFull => "the application is being changed, and too many requests wait already; try again",
-            Fault::Redirected => "this is served over https",
-            Fault::PassTaken => "go on to the application",
-            Fault::PassRefused => "this pass is expired or not for this service; `cutover preview` makes a new one",
             Fault::NothingToPreview => "the idle color is not up, so there is nothing to preview",
             Fault::Exhausted => "the server has no room for more connections; try again",
             Fault::PlainToTls => "this port speaks TLS; use https://",
-            Fault::ConnectFailed | Fault::AnswerMissing | Fault::AnswerCut => "the application could not be reached",
-            Fault::AnswerUnreadable(_) => "the application's response was not readable",
-            Fault::AnswerTimedOut => "the application did not respond in time",
+            Fault::ConnectFailed | Fault::ResponseMissing | Fault::ResponseCut => {
+                "the application could not be reached"
+            }
+            Fault::ResponseMalformed(_) => "the application's response was not readable",
+            Fault::ResponseTimedOut => "the application did not respond in time",
             Fault::Drained | Fault::Stopped => "the server is going away; try again",
-            Fault::EndsHere => "Max-Forwards ends here",
-            Fault::Proof | Fault::ClientGone | Fault::ClientStalled | Fault::ReadTooSlow => "",
+            Fault::ClientGone | Fault::ClientStalled | Fault::ReadTooSlow => "",
         }
     }
+}
+
+/// The statuses of gRPC that the proxy fails calls with, by their numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrpcCode {
+    Cancelled = 1,
+    DeadlineExceeded = 4,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    Unimplemented = 12,
+    Internal = 13,
+    Unavailable = 14,
 }

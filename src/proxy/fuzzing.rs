@@ -1,28 +1,32 @@
-//! Doors for the fuzzer to what is private here: each takes any bytes, and panics when a promise is broken.
+//! What the fuzz targets call of the private parts of the data plane. Each function takes any bytes, and panics when a
+//! promise is broken.
 
-use super::connection::Version;
 use crate::http1::body::{BodyDecoder, ChunkState, DecodeStep, TRAILERS_MAX};
 use crate::http1::boundary::Boundary;
 use crate::http1::buffer::Buffer;
-use crate::http1::request::{self, HeadScanner, HeaderStorage, Origin, Request};
+use crate::http1::fields::{FIELDS_MAX, HeaderStorage};
+use crate::http1::head_scanner::HeadScanner;
+use crate::http1::request::Request;
 use crate::http1::response::{Additions, RequestInfo, ResponseHead};
+use crate::http1::upstream_head::{ClientIdentity, UpstreamHead};
+use crate::http1::version::{ClientProtocol, HttpVersion};
 
 /// A request head that is accepted is rebuilt into one that means the same to a second parser, and to this one again.
 pub fn request(head: &[u8]) {
     let Some(end) = head_end(head) else { return };
     let head = &head[..end];
-    let mut space = HeaderStorage::new();
-    let Ok(parsed) = Request::parse(head, &mut space) else { return };
-    let origin = Origin {
+    let mut storage = HeaderStorage::new();
+    let Ok(parsed) = Request::parse(head, &mut storage) else { return };
+    let client = ClientIdentity {
         ip: "192.0.2.1".into(),
-        trusted: head.len().is_multiple_of(2),
+        is_trusted: head.len().is_multiple_of(2),
         port: 80,
         scheme: "http",
-        local: "192.0.2.2:80".into(),
-        version: Version::Http1,
+        local_authority: "192.0.2.2:80".into(),
+        protocol: ClientProtocol::Http1,
     };
     let mut out = Buffer::default();
-    request::write_head(&mut out, &parsed, &origin, b"id", true);
+    UpstreamHead { request_id: b"id", adds_via: true, hidden_cookie: None }.write(&mut out, &parsed, &client);
     let mut fields = [httparse::EMPTY_HEADER; 256];
     let mut second = httparse::Request::new(&mut fields);
     let status = second.parse(out.filled()).expect("what is sent can be read");
@@ -33,37 +37,37 @@ pub fn request(head: &[u8]) {
     // An absolute target without a path has that of the root (RFC 9112 3.2.1).
     let root = if parsed.path.starts_with('?') { "/" } else { "" };
     let target = format!("{root}{}", parsed.path);
-    assert_eq!((second.method, second.path, second.version), (Some(parsed.method), Some(&*target), Some(1)));
-    if second.headers.len() <= request::FIELDS_MAX {
-        let mut space = HeaderStorage::new();
-        let again = Request::parse(out.filled(), &mut space).expect("it accepts what it sends");
+    assert_eq!((second.method, second.path, second.version), (Some(parsed.method_name), Some(&*target), Some(1)));
+    if second.headers.len() <= FIELDS_MAX {
+        let mut storage = HeaderStorage::new();
+        let again = Request::parse(out.filled(), &mut storage).expect("it accepts what it sends");
         assert_eq!(again.body, parsed.body, "the body ends where it did");
     }
 }
 
-/// An answer head that is accepted is rebuilt into one with the same status and one framing.
-pub fn answer(head: &[u8]) {
+/// A response head that is accepted is rebuilt into one with the same status and one framing.
+pub fn response(head: &[u8]) {
     let Some(end) = head_end(head) else { return };
-    let asked = RequestInfo {
-        head: head.len().is_multiple_of(3),
-        upgrade: head.len().is_multiple_of(2),
-        is_1_0: head.len().is_multiple_of(5),
-        preview: None,
+    let request = RequestInfo {
+        is_head: head.len().is_multiple_of(3),
+        is_upgrade: head.len().is_multiple_of(2),
+        version: if head.len().is_multiple_of(5) { HttpVersion::Http10 } else { HttpVersion::Http11 },
     };
-    let mut space = HeaderStorage::new();
-    let Ok(parsed) = ResponseHead::parse(&head[..end], &mut space, asked) else { return };
+    let mut storage = HeaderStorage::new();
+    let Ok(parsed) = ResponseHead::parse(&head[..end], &mut storage, request) else { return };
     let mut out = Buffer::default();
-    let extra = Additions {
+    let additions = Additions {
         keep_alive: true,
         date: b"now",
         served_by: None,
+        preview: None,
         hsts: Some("max-age=1"),
         via: Some("1.1 cutover"),
     };
     if parsed.status < 200 {
         parsed.write_interim(&mut out);
     } else {
-        parsed.write_final(&mut out, asked, &extra);
+        parsed.write_final(&mut out, request, &additions);
     }
     let mut fields = [httparse::EMPTY_HEADER; 256];
     let mut second = httparse::Response::new(&mut fields);
@@ -130,9 +134,9 @@ pub fn boundary(input: &[u8]) {
 
 /// Where a head ends that arrives byte by byte: there, where it ends as a whole.
 fn head_end(head: &[u8]) -> Option<usize> {
-    let whole = HeadScanner::default().end(head).ok()?;
-    let mut scan = HeadScanner::default();
-    let pieces = (1..=head.len()).find_map(|len| scan.end(&head[..len]).ok().flatten());
+    let whole = HeadScanner::default().head_len(head).ok()?;
+    let mut scanner = HeadScanner::default();
+    let pieces = (1..=head.len()).find_map(|len| scanner.head_len(&head[..len]).ok().flatten());
     assert_eq!(pieces, whole);
     whole
 }

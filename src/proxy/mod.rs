@@ -8,13 +8,14 @@ mod access_log;
 mod admission;
 mod alarm;
 mod buffered_io;
-pub(crate) mod connection;
+mod connection;
 mod context;
 mod exchange;
-pub(crate) mod fault;
+mod fault;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod http2;
+mod local_reply;
 mod rate_limited_log;
 mod shutdown;
 mod transport;

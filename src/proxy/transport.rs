@@ -5,6 +5,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use crate::proxy::fault::GrpcCode;
+
 /// A client's connection.
 pub trait Transport: AsyncRead + AsyncWrite + Unpin {
     /// Turns the close into a reset. A response whose end only the close would tell, and which is not complete, must
@@ -12,7 +14,7 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin {
     fn reset_on_close(&self);
 
     /// Ends a gRPC call with a gRPC status, before or within its response. Returns `false` where the request is none.
-    fn fail_call(&mut self, _code: u8, _text: &str) -> bool {
+    fn fail_call(&mut self, _code: GrpcCode, _text: &str) -> bool {
         false
     }
 

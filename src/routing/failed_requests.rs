@@ -17,7 +17,7 @@ pub const FAILED_MAX: usize = 20;
 pub struct FailedRequest {
     /// The time of the failure, in milliseconds since 1970.
     pub at_unix_ms: u64,
-    /// One of [`crate::routing::METHODS`].
+    /// A name of [`Method`](crate::http1::method::Method).
     pub method: &'static str,
     /// Path and query as they came, at most [`TARGET_BYTES_MAX`] of them: whoever shows it hides the query's values.
     pub target: String,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::domain::Color;
 use crate::domain::watch::{Stratum, WatchMode};
+use crate::http1::method::Method;
 use crate::routing::freeze_queue::WriteToken;
 use crate::routing::graceful_close::DrainState;
 use crate::routing::lease_tracker::LeaseToken;
@@ -238,7 +239,7 @@ impl Lease {
     }
 
     /// Counts what the standby answered.
-    pub fn record_standby(&self, status: Option<u16>, method: usize, duration: Duration) {
+    pub fn record_standby(&self, status: Option<u16>, method: Method, duration: Duration) {
         let Some(StandbyLease { stats, .. }) = &self.standby else { return };
         stats.count(status, method, duration);
         if status.is_none_or(|code| code >= 500) {
@@ -271,9 +272,8 @@ impl Lease {
         is_left
     }
 
-    /// Records how the request ended; `status` is `None` when none was sent, `method` an index into
-    /// [`crate::routing::METHODS`].
-    pub fn record(&mut self, outcome: Outcome, status: Option<u16>, method: usize, duration: Duration) {
+    /// Records how the request ended; `status` is `None` when none was sent.
+    pub fn record(&mut self, outcome: Outcome, status: Option<u16>, method: Method, duration: Duration) {
         if std::mem::replace(&mut self.recorded, true) {
             return;
         }

@@ -28,6 +28,8 @@ mod upstream;
 mod watch_counters;
 mod worker_route;
 
+/// The labels of [`Shard::requests`].
+pub use crate::http1::method::Method;
 pub use counter::Counter;
 pub use epoch_counts::{Outcome, Tally};
 pub use failed_requests::{FAILED_MAX, FailedRequest, FailedRequests, Symptom, TARGET_BYTES_MAX};
@@ -44,7 +46,7 @@ pub use route::{Route, RouteHandle};
 pub use service::{RouteSpec, Service, WatchSetup};
 pub use skew_shield::SkewShield;
 pub use standby::Standby;
-pub use stats::{CodeClass, ColorStats, DURATION_BOUNDS_US, METHODS, ReplayResult, Shard};
+pub use stats::{CodeClass, ColorStats, DURATION_BOUNDS_US, ReplayResult, Shard};
 pub use upstream::Upstream;
 pub use watch_counters::{COHORT, COHORTS, CohortCount, ModeCell, RequestSource, SLOW_MAX, Side, SlowLimits};
 pub use worker_route::{ServiceInfo, WorkerRoute};

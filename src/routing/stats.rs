@@ -4,11 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::http1::method::Method;
 use crate::routing::latency::ANSWER_BUCKETS;
 use crate::routing::{Counter, KindCounts, LeaseKind};
-
-/// Methods with a metric label of their own; all others are `OTHER`.
-pub const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "OTHER"];
 
 /// The class of a status code, as the metric label `code_class` has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,8 +96,8 @@ pub struct Shard {
     pub ended: Counter,
     /// Responses with 5xx, and requests without a response.
     pub errors: Counter,
-    /// Requests that ended, by [`CodeClass`], then by index into [`METHODS`].
-    pub requests: [[Counter; METHODS.len()]; CodeClass::ALL.len()],
+    /// Requests that ended, by [`CodeClass`], then by [`Method`].
+    pub requests: [[Counter; Method::ALL.len()]; CodeClass::ALL.len()],
     /// Durations, by index into [`DURATION_BOUNDS_US`].
     pub durations: [Counter; DURATION_BOUNDS_US.len() + 1],
     /// The sum of all durations, in microseconds.
@@ -132,10 +130,10 @@ impl Default for Shard {
 }
 
 impl Shard {
-    /// Counts a request that ended; `method` is an index into [`METHODS`].
-    pub(super) fn count(&self, status: Option<u16>, method: usize, duration: Duration) {
+    /// Counts a request that ended.
+    pub(super) fn count(&self, status: Option<u16>, method: Method, duration: Duration) {
         let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        self.requests[CodeClass::of(status) as usize][method].add(1);
+        self.requests[CodeClass::of(status) as usize][method as usize].add(1);
         self.durations[DURATION_BOUNDS_US.partition_point(|&bound| bound < us)].add(1);
         self.duration_sum_us.add(us);
     }

@@ -211,7 +211,7 @@ fn a_late_failure_counts_where_it_began() {
     let (service, old) = service("a");
     let mut late = lease(&service, 0);
     let new = service.publish(terms(Color::Green, 2));
-    late.record(Outcome::Bad, Some(500), 0, Duration::from_millis(3));
+    late.record(Outcome::Bad, Some(500), Method::Get, Duration::from_millis(3));
     assert_eq!((old.tally().begun, old.tally().seen.new_color()), (1, Outcomes { good: 0, bad: 1 }));
     assert_eq!(new.tally(), Tally::default());
     assert_eq!((service.stats[0].errors(), service.stats[1].errors()), (1, 0));
@@ -258,7 +258,7 @@ fn a_guest_is_on_the_idle_color_counts_for_nothing_and_can_be_sent_away() {
     assert_eq!((guest.color(), user.color()), (Color::Green, Color::Blue));
     assert_eq!((trackers[1].in_flight(), route_handle.in_flight(), route_handle.tally().in_flight_on_new()), (1, 2, 1));
     guest.answered();
-    guest.record(Outcome::Bad, Some(500), 0, Duration::from_millis(3));
+    guest.record(Outcome::Bad, Some(500), Method::Get, Duration::from_millis(3));
     assert_eq!(route_handle.tally().seen, WatchCounts::default(), "no evidence");
     assert_eq!((service.stats[1].requests(), service.stats[1].errors()), (1, 1), "but a request of green");
     assert_eq!(service.stats[1].sum(|shard| shard.answers.iter().map(Counter::get).sum()), 0, "no yardstick either");

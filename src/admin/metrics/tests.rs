@@ -24,17 +24,17 @@ fn color(address: &str, ready: bool) -> ColorStatus {
 /// Two workers; blue has answered three requests, one of them with 503, and holds one; green is watched.
 fn example() -> StatusSnapshot {
     let stats = [ColorStats::new(2), ColorStats::new(2)].map(Arc::new);
-    let count = |worker: usize, class: usize, method: usize, us: u64| {
+    let count = |worker: usize, class: usize, method: Method, us: u64| {
         let shard = &stats[0].shards[worker];
         shard.begun.add(1);
         shard.ended.add(1);
-        shard.requests[class as usize][method].add(1);
+        shard.requests[class as usize][method as usize].add(1);
         shard.durations[DURATION_BOUNDS_US.partition_point(|&bound| bound < us)].add(1);
         shard.duration_sum_us.add(us);
     };
-    count(0, 2, 0, 400);
-    count(1, 2, 0, 1_500);
-    count(1, 5, 2, 90_000_000);
+    count(0, 2, Method::Get, 400);
+    count(1, 2, Method::Get, 1_500);
+    count(1, 5, Method::Post, 90_000_000);
     stats[0].shards[0].begun.add(1);
     stats[0].shards[0].replays[0].add(2);
     stats[1].shards[1].replays[0].add(3);

@@ -18,10 +18,11 @@ use tokio_rustls::rustls::HandshakeKind;
 use tokio_rustls::rustls::server::{Acceptor, ClientHello, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
+use crate::http1::version::ClientProtocol;
 use crate::proxy::alarm::Alarm;
 use crate::proxy::buffered_io::BufferedIo;
 use crate::proxy::connection::client::Client;
-use crate::proxy::connection::{Version, http2, serve};
+use crate::proxy::connection::{http2, serve};
 use crate::proxy::context::WorkerContext;
 use crate::proxy::fault::Fault;
 use crate::proxy::shutdown::Shutdown;
@@ -67,17 +68,17 @@ pub async fn serve(stream: TcpStream, client: Client, worker: Rc<WorkerContext>,
         Ok(stream) => {
             let is_resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
             terminator.count(if is_resumed { Handshake::Resumed } else { Handshake::Full });
-            let version = match stream.get_ref().1.alpn_protocol() {
-                Some(crate::tls::ALPN_H2) => Version::Http2,
-                Some(_) | None => Version::Http1,
+            let protocol = match stream.get_ref().1.alpn_protocol() {
+                Some(crate::tls::ALPN_H2) => ClientProtocol::Http2,
+                Some(_) | None => ClientProtocol::Http1,
             };
-            let client = Client { security: Some(current), version, ..client };
-            match version {
-                Version::Http1 => {
+            let client = Client { security: Some(current), protocol, ..client };
+            match protocol {
+                ClientProtocol::Http1 => {
                     serve::serve(stream, client, alarm, worker).await;
                 }
                 // Boxed, so that a connection of HTTP/1 does not take the memory of one of HTTP/2.
-                Version::Http2 => {
+                ClientProtocol::Http2 => {
                     Box::pin(http2::serve(BufferedIo::new(stream), client, alarm, worker)).await;
                 }
             }

@@ -16,13 +16,13 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
 
+use crate::http1::version::ClientProtocol;
 use crate::proxy::accept::connection_limit::ConnectionLimit;
 use crate::proxy::accept::listener::Scheme;
 use crate::proxy::accept::proxy_header::{self, HeaderError};
 use crate::proxy::accept::worker_handle::{NewConnection, OpenConnections, OpenGuard, WorkerHandle, WorkerMessage};
 use crate::proxy::accept::{acceptor, plain, tls_handshake};
 use crate::proxy::alarm::SWEEP;
-use crate::proxy::connection::Version;
 use crate::proxy::connection::client::Client;
 use crate::proxy::context::{SharedContext, WorkerContext};
 use crate::proxy_protocol::Ends;
@@ -120,7 +120,7 @@ impl Worker {
         let guard = self.open.guard();
         let NewConnection { stream, peer, local, scheme, admission } = connection;
         let Ok(stream) = TcpStream::from_std(stream) else { return };
-        let client = Client { peer, local, admission, security: None, version: Version::Http1 };
+        let client = Client { peer, local, admission, security: None, protocol: ClientProtocol::Http1 };
         if self.context.proxy.is_announced(peer.ip()) {
             let worker = Rc::clone(self);
             tokio::task::spawn_local(async move { worker.serve_behind_header(stream, client, scheme, guard).await });

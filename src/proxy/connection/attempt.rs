@@ -9,7 +9,7 @@ use crate::proxy::connection::lease::LeasedRequest;
 use crate::proxy::exchange::{Completion, ExchangeProgress};
 use crate::proxy::fault::Fault;
 use crate::proxy::upstream::pool::UpstreamConn;
-use crate::routing::{FailedRequest, Lease, METHODS, Outcome, ReplayResult, Symptom};
+use crate::routing::{FailedRequest, Lease, Outcome, ReplayResult, Symptom};
 
 /// One request at one color.
 pub struct Attempt {
@@ -72,11 +72,11 @@ impl RequestEnd {
         match self {
             RequestEnd::Complete => "ok",
             RequestEnd::Preview => "preview",
-            RequestEnd::GrpcFailed(failure) => failure.word(),
+            RequestEnd::GrpcFailed(failure) => failure.as_str(),
             RequestEnd::Replaced(ReplacementReason::Replay) => "replayed",
             RequestEnd::Replaced(ReplacementReason::Skew) => "skew",
             RequestEnd::Tunnel => "tunnel",
-            RequestEnd::Failed(fault) => fault.word(),
+            RequestEnd::Failed(fault) => fault.label(),
         }
     }
 }
@@ -87,7 +87,7 @@ impl Attempt {
         match self.result {
             Ok(Completion::Failed(status)) => Some(status),
             Ok(Completion::Answered | Completion::Tunnel) => self.progress.status,
-            Err(fault) => fault.answer().map(|(status, _)| status),
+            Err(fault) => fault.status(),
         }
     }
 
@@ -100,12 +100,12 @@ impl Attempt {
                 (Symptom::Failed, self.progress.status, None)
             }
             Ok(Completion::Answered) if self.progress.failure.is_some() => {
-                (Symptom::Failed, self.progress.status, self.progress.failure.map(GrpcFailure::word))
+                (Symptom::Failed, self.progress.status, self.progress.failure.map(GrpcFailure::as_str))
             }
             Ok(Completion::Answered) if request.lease.is_slow() => (Symptom::Slow, self.progress.status, None),
             Ok(Completion::Answered | Completion::Tunnel) => return None,
             Err(fault) => match fault.outcome() {
-                Outcome::Bad | Outcome::Refused => (Symptom::Failed, self.progress.status, Some(fault.word())),
+                Outcome::Bad | Outcome::Refused => (Symptom::Failed, self.progress.status, Some(fault.label())),
                 Outcome::Good | Outcome::Void => return None,
             },
         };
@@ -113,7 +113,7 @@ impl Attempt {
         request.lease.failed().filter(|place| place.has_room(ill))?;
         let failed = FailedRequest {
             at_unix_ms: clock::unix_ms(),
-            method: METHODS[request.method_index],
+            method: request.method.as_str(),
             target,
             status,
             fault,

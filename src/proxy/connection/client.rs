@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config;
-use crate::http1::request::Origin;
-use crate::proxy::connection::Version;
+use crate::http1::upstream_head::ClientIdentity;
+use crate::http1::version::ClientProtocol;
 use crate::tls::Current;
 
 /// Whether a new connection is served.
@@ -26,20 +26,20 @@ pub struct Client {
     pub admission: Admission,
     /// The TLS settings of its handshake; `None` without TLS.
     pub security: Option<Arc<Current>>,
-    pub version: Version,
+    pub protocol: ClientProtocol,
 }
 
 impl Client {
     /// What the applications are told of the client.
-    pub fn origin(&self, proxy: &config::Proxy) -> Origin {
+    pub fn identity(&self, proxy: &config::Proxy) -> ClientIdentity {
         let ip = self.peer.ip().to_canonical();
-        Origin {
+        ClientIdentity {
             ip: ip.to_string(),
-            trusted: proxy.trusted_proxies.iter().any(|network| network.contains(ip)),
+            is_trusted: proxy.trusted_proxies.iter().any(|network| network.contains(ip)),
             port: self.local.port(),
             scheme: if self.security.is_some() { "https" } else { "http" },
-            local: self.local.to_string(),
-            version: self.version,
+            local_authority: self.local.to_string(),
+            protocol: self.protocol,
         }
     }
 

@@ -71,7 +71,7 @@ impl<S: Transport> ClientIo<S> {
     /// [`WriteFailed`]: nothing more can be written.
     pub async fn write(&mut self, response: &mut BodyCopier) -> Result<(), WriteFailed> {
         self.alarm.set(Instant::now() + self.worker.proxy.idle_timeout);
-        response.frame(BodyDecoder::Length(0), Encoding::Plain);
+        response.begin_body(BodyDecoder::Length(0), Encoding::Plain);
         let mut nothing = BufferedIo::new(tokio::io::empty());
         let (stream, alarm, buffers) = (&mut self.stream, &self.alarm, &self.worker.buffers);
         poll_fn(|cx| match response.poll(cx, &mut nothing, &mut stream.io, buffers, &mut false) {

@@ -12,17 +12,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::http1::body::BodyDecoder;
-use crate::http1::response::{Encoding, ServedBy};
+use crate::http1::reject::Rejection;
+use crate::http1::response::Encoding;
 use crate::proxy::connection::attempt::{Attempt, Replacement, ReplacementReason, RequestEnd};
 use crate::proxy::connection::client::Client;
 use crate::proxy::connection::client_io::{ClientIo, NextStep};
 use crate::proxy::connection::lease::LeasedRequest;
+use crate::proxy::connection::preview::Note;
 use crate::proxy::connection::refusal::{ProxyResponse, ResponseContext};
-use crate::proxy::connection::{preview, rehearsal, static_fallback};
+use crate::proxy::connection::{rehearsal, static_fallback};
 use crate::proxy::exchange::body_copy::BodyCopier;
 use crate::proxy::exchange::min_rate::RateLimits;
-use crate::proxy::exchange::tunnel;
-use crate::proxy::exchange::{Completion, Exchange, ExchangeLimits, ExchangeProgress, Replaceable};
+use crate::proxy::exchange::tunnel::Tunnel;
+use crate::proxy::exchange::{Completion, Exchange, ExchangeLimits, ExchangeProgress, Replaceable, ServedBy};
 use crate::proxy::fault::Fault;
 use crate::proxy::transport::Transport;
 use crate::proxy::upstream::connect::{ConnectAttempts, ConnectError, Target};
@@ -51,7 +53,7 @@ impl<'a, S: Transport> Forwarder<'a, S> {
             if matches!(request.body, BodyDecoder::Chunked(_)) { Encoding::Chunked } else { Encoding::Plain };
         let head = std::mem::take(&mut request.head);
         let mut up = BodyCopier::new(request.body.clone(), encoding, head, io.worker.proxy.max_body_bytes);
-        up.hops = std::mem::take(&mut request.hops);
+        up.dropped_trailers = std::mem::take(&mut request.hops);
         Forwarder { io, client, request, state: ForwardState { up, down: BodyCopier::for_responses() } }
     }
 
@@ -101,12 +103,12 @@ impl<'a, S: Transport> Forwarder<'a, S> {
             let attempt = self.exchange_on(conn, replaceable, served_by).await;
             // A kept connection that died with our request on it: the upstream closed it while it was idle, or it
             // crashed. The request goes out once more, on a new connection, if that can do no harm.
-            if attempt.result == Err(Fault::AnswerMissing)
+            if attempt.result == Err(Fault::ResponseMissing)
                 && let Some(conn) = &attempt.conn
                 && conn.is_reused()
                 && self.state.up.intact
                 && !attempts.skips_kept()
-                && (self.request.is_idempotent || conn.took_nothing())
+                && (self.request.method.is_idempotent() || conn.took_nothing())
             {
                 self.state.up.rewind();
                 attempts.skip_kept();
@@ -135,7 +137,7 @@ impl<'a, S: Transport> Forwarder<'a, S> {
         attempts.next(&self.io.worker.pool, &target, &self.io.alarm).await.map_err(|error| match error {
             ConnectError::Unreachable => unreachable,
             ConnectError::Exhausted => {
-                self.io.worker.client_log.request_refused(peer, 503, Fault::Exhausted.hint());
+                self.io.worker.client_log.request_refused(peer, 503, Fault::Exhausted.sentence());
                 Fault::Exhausted
             }
         })
@@ -151,12 +153,15 @@ impl<'a, S: Transport> Forwarder<'a, S> {
         let ClientIo { stream, alarm, permit, worker } = &mut *self.io;
         let request = &self.request;
         let limits = ExchangeLimits {
-            body: RateLimits {
+            request_body: RateLimits {
                 silence: worker.proxy.body_timeout,
-                rate: if request.is_grpc_stream { 0 } else { worker.proxy.min_body_rate },
+                bytes_per_second: if request.is_grpc_stream { 0 } else { worker.proxy.min_body_rate },
             },
-            answer: RateLimits::of(request.lease.route().service.upstream.response_timeout),
-            read: RateLimits { silence: worker.proxy.idle_timeout, rate: worker.proxy.min_read_rate },
+            response: RateLimits::silence(request.lease.route().service.upstream.response_timeout),
+            client_read: RateLimits {
+                silence: worker.proxy.idle_timeout,
+                bytes_per_second: worker.proxy.min_read_rate,
+            },
         };
         let mut exchange = Exchange {
             client: stream,
@@ -167,9 +172,10 @@ impl<'a, S: Transport> Forwarder<'a, S> {
             keep_client: request.keep_alive,
             replaceable,
             served_by,
+            preview: request.preview.map(Note::field),
             hsts: self.client.hsts(),
             limits,
-            pace: None,
+            guard: None,
             permit,
             lease: &request.lease,
             worker,
@@ -204,8 +210,8 @@ impl<'a, S: Transport> Forwarder<'a, S> {
     /// anybody sees it. If the standby cannot be reached either, the first response, where there was one, is passed on.
     async fn replay(&mut self, failed: Attempt) -> (Attempt, Option<Replacement>) {
         let outcome = failed.result.err().map_or(Outcome::Bad, Fault::outcome);
-        let LeasedRequest { method_index, began, .. } = self.request;
-        self.request.lease.record(outcome, failed.status(), method_index, began.elapsed());
+        let LeasedRequest { method, began, .. } = self.request;
+        self.request.lease.record(outcome, failed.status(), method, began.elapsed());
         let report = failed.report(&mut self.request);
         let leave_report = |this: &Self, result| {
             if let Some(report) = report {
@@ -259,7 +265,7 @@ impl<'a, S: Transport> Forwarder<'a, S> {
         let request = &mut self.request;
         if self.state.down.written == 0 && again.result != Ok(Completion::Answered) {
             if let Ok(Completion::Failed(status)) = again.result {
-                request.lease.record_standby(Some(status), request.method_index, began.elapsed());
+                request.lease.record_standby(Some(status), request.method, began.elapsed());
             }
             request.lease.end_standby();
             if let (Some(line), Some(upstream)) = (&mut request.line, first_upstream) {
@@ -269,7 +275,7 @@ impl<'a, S: Transport> Forwarder<'a, S> {
             return (self.resume(missing).await, None);
         }
         // The 404 is what the first color said of the request. What comes of the other one's response is not its doing.
-        request.lease.record(Outcome::Good, Some(404), request.method_index, first_took);
+        request.lease.record(Outcome::Good, Some(404), request.method, first_took);
         if again.progress.status.is_some_and(|status| status < 400) {
             other.count_skew_answer();
         }
@@ -317,7 +323,7 @@ impl<'a, S: Transport> Forwarder<'a, S> {
             Err(fault) => (self.end_with_fault(fault, &mut progress).await, RequestEnd::Failed(fault)),
         };
         if let Some(Replacement { color, began, .. }) = replacement {
-            self.request.lease.record_standby(progress.status, self.request.method_index, began.elapsed());
+            self.request.lease.record_standby(progress.status, self.request.method, began.elapsed());
             if let Some(line) = &mut self.request.line {
                 line.color = color.as_str();
             }
@@ -333,9 +339,10 @@ impl<'a, S: Transport> Forwarder<'a, S> {
         lease.set_kind(progress.tunnel);
         let Some(mut conn) = conn else { return RequestEnd::Tunnel };
         let ClientIo { stream, alarm, worker, .. } = &mut *self.io;
-        let sides = (stream, &mut conn.io);
-        let run = tunnel::run(sides, progress.tunnel, lease, alarm, &worker.buffers, &worker.shutdown);
-        run.await.map_or_else(RequestEnd::Failed, |()| RequestEnd::Tunnel)
+        let (buffers, shutdown) = (&*worker.buffers, &*worker.shutdown);
+        let tunnel =
+            Tunnel { client: stream, upstream: &mut conn.io, kind: progress.tunnel, lease, alarm, buffers, shutdown };
+        tunnel.run().await.map_or_else(RequestEnd::Failed, |()| RequestEnd::Tunnel)
     }
 
     /// What follows a complete response. If the client still sends its request, the rest has to be read before the
@@ -370,8 +377,8 @@ impl<'a, S: Transport> Forwarder<'a, S> {
         if fault == Fault::ClientStalled {
             self.io.stream.io.give_up();
         }
-        if self.io.stream.io.fail_call(fault.grpc_code(), fault.hint()) {
-            progress.status = progress.status.or(fault.answer().map(|(status, _)| status));
+        if self.io.stream.io.fail_call(fault.grpc_code(), fault.sentence()) {
+            progress.status = progress.status.or(fault.status());
             return NextStep::Drop;
         }
         if progress.status.is_some() && self.state.down.written > 0 {
@@ -384,24 +391,24 @@ impl<'a, S: Transport> Forwarder<'a, S> {
         if self.state.down.written == 0 {
             self.forget_response();
         }
-        let Some((status, _)) = fault.answer() else { return NextStep::Close };
+        let Some(status) = fault.status() else { return NextStep::Close };
         progress.status = Some(status);
-        if matches!(fault, Fault::BadRequest(_) | Fault::BodyTooLarge) {
-            self.io.worker.client_log.request_refused(self.client.peer, status, fault.hint());
+        if matches!(fault, Fault::Rejected(Rejection::Malformed(_)) | Fault::BodyTooLarge) {
+            self.io.worker.client_log.request_refused(self.client.peer, status, fault.sentence());
         }
         self.respond_to_fault(fault).await
     }
 
     /// Sends the proxy's own response, and keeps the connection if the client's request was read to its end.
     async fn respond_to_fault(&mut self, fault: Fault) -> NextStep {
-        let LeasedRequest { keep_alive, info, request_id, .. } = &self.request;
+        let LeasedRequest { keep_alive, info, preview, request_id, .. } = &self.request;
         let may_go_on = self.state.up.has_all() && !self.io.is_at_end() && !self.io.worker.shutdown.is_stopping();
         let keep_alive = *keep_alive && may_go_on;
-        let note = info.preview.map(|note| (preview::HEADER, note.as_str().to_owned()));
-        let fields = note.into_iter().collect();
-        let response = ProxyResponse { is_head: info.head, fields, ..ProxyResponse::to_fault(fault) };
         let (date, hsts) = (self.io.worker.date(), self.client.hsts());
-        response.write(&mut self.state.down.pending, &ResponseContext { request_id, date: &date, hsts, keep_alive });
+        let preview = preview.map(Note::field);
+        let context = ResponseContext { request_id, date: &date, hsts, preview, keep_alive };
+        let response = ProxyResponse { is_head: info.is_head, ..ProxyResponse::to(fault) };
+        response.write(&mut self.state.down.pending, &context);
         match self.io.write(&mut self.state.down).await {
             Ok(()) if keep_alive => NextStep::ReadRequest,
             Ok(()) => NextStep::Linger,
@@ -424,7 +431,7 @@ impl<'a, S: Transport> Forwarder<'a, S> {
         if end.fault() == Some(Fault::Drained) {
             request.lease.count_cut();
         }
-        request.lease.record(outcome, progress.status, request.method_index, duration);
+        request.lease.record(outcome, progress.status, request.method, duration);
         if let Some(mut line) = request.line.take() {
             (line.status, line.bytes) = (progress.status.unwrap_or(0), self.state.down.payload);
             line.end = end.as_str();

@@ -13,8 +13,9 @@ use tokio::sync::oneshot;
 
 use crate::proxy::connection::client_io::ClientIo;
 use crate::proxy::connection::lease::{LeasedRequest, Leaser, Unleased};
-use crate::proxy::connection::refusal::ProxyResponse;
+use crate::proxy::connection::refusal::{Cause, ProxyResponse};
 use crate::proxy::fault::Fault;
+use crate::proxy::local_reply::LocalReply;
 use crate::proxy::transport::Transport;
 use crate::routing::{FreezeQueue, QueueFull, QueueOutcome};
 
@@ -30,20 +31,20 @@ pub async fn lease_after_freeze<S: Transport>(
     mut queue: Arc<FreezeQueue>,
     is_head: bool,
 ) -> Result<LeasedRequest, ProxyResponse> {
-    let refused = |fault| ProxyResponse { is_head, ..ProxyResponse::to_fault(fault) };
+    let refused = |cause: Cause| ProxyResponse { is_head, ..ProxyResponse::to(cause) };
     // A request that waits for the end of a freeze must not keep others from being read.
     io.permit = None;
     let admitted = queue.admit(io.stream.buffered(), Instant::now());
-    let mut slot = admitted.map_err(|QueueFull| refused(Fault::HoldFull))?;
+    let mut slot = admitted.map_err(|QueueFull| refused(LocalReply::FreezeQueueFull.into()))?;
     io.alarm.set(slot.until);
     loop {
         if let Some(turn) = queue.queue(&slot)
-            && let Err(fault) = wait_for(io, turn).await
+            && let Err(cause) = wait_for(io, turn).await
         {
-            if fault == Fault::HoldTimedOut {
+            if cause == Cause::Reply(LocalReply::FreezeTimedOut) {
                 slot.end = QueueOutcome::TimedOut;
             }
-            return Err(refused(fault));
+            return Err(refused(cause));
         }
         queue = match leaser.lease(&io.worker, &io.stream.filled()[..end]) {
             Err(Unleased::Frozen { queue, .. }) => queue,
@@ -58,7 +59,7 @@ pub async fn lease_after_freeze<S: Transport>(
 
 /// Waits for the request's turn, and watches the client meanwhile. A client that has closed its side counts as gone:
 /// nothing of its request has been used, so dropping it is safe.
-async fn wait_for<S: Transport>(io: &mut ClientIo<S>, mut turn: oneshot::Receiver<()>) -> Result<(), Fault> {
+async fn wait_for<S: Transport>(io: &mut ClientIo<S>, mut turn: oneshot::Receiver<()>) -> Result<(), Cause> {
     let ClientIo { stream, worker, alarm, .. } = io;
     poll_fn(|cx| {
         // A queue that was dropped gives its requests their turn as well: the route then says what to do.
@@ -66,16 +67,16 @@ async fn wait_for<S: Transport>(io: &mut ClientIo<S>, mut turn: oneshot::Receive
             return Poll::Ready(Ok(()));
         }
         if worker.shutdown.is_stopping() {
-            return Poll::Ready(Err(Fault::Stopped));
+            return Poll::Ready(Err(Fault::Stopped.into()));
         }
         if alarm.is_late() {
-            return Poll::Ready(Err(Fault::HoldTimedOut));
+            return Poll::Ready(Err(LocalReply::FreezeTimedOut.into()));
         }
         while !stream.is_full(0) {
             match stream.poll_fill(cx, &worker.buffers, false) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(Ok(_) | Err(_)) => return Poll::Ready(Err(Fault::ClientGone)),
+                Poll::Ready(Ok(_) | Err(_)) => return Poll::Ready(Err(Fault::ClientGone.into())),
             }
         }
         Poll::Pending

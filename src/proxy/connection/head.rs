@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use crate::http1::body::{BodyDecoder, DecodeStep};
 use crate::http1::buffer::SMALL;
-use crate::http1::request::{self, BareLineFeed, HeadScanner};
+use crate::http1::head_scanner::{BareLineFeed, HeadScanner, check_version, empty_lines};
+use crate::http1::reject::Rejection;
+use crate::http1::version::ClientProtocol;
 use crate::proxy::admission::QueuePlace;
-use crate::proxy::connection::Version;
 use crate::proxy::connection::client_io::ClientIo;
 use crate::proxy::connection::lease::LeasedRequest;
 use crate::proxy::fault::Fault;
@@ -32,34 +33,35 @@ enum HeadProgress {
 ///
 /// # Errors
 /// The bytes are no head, the head is too large, or it took too long.
-pub async fn read_head<S: Transport>(io: &mut ClientIo<S>, version: Version) -> Result<Option<usize>, Fault> {
+pub async fn read_head<S: Transport>(io: &mut ClientIo<S>, protocol: ClientProtocol) -> Result<Option<usize>, Fault> {
     let head_max = io.worker.proxy.max_header_bytes;
-    let mut scan = HeadScanner::default();
-    let mut empty_lines = 0;
+    let mut scanner = HeadScanner::default();
+    let mut skipped = 0;
     let mut is_version_checked = false;
     let mut progress = HeadProgress::Idle;
     io.permit = None;
     io.alarm.set(Instant::now() + io.worker.proxy.idle_timeout);
     loop {
-        if scan.first_line().is_none() && io.stream.filled().first() == Some(&b'\r') {
-            let more = request::empty_lines(io.stream.filled(), empty_lines)?;
-            empty_lines += more;
+        if scanner.first_line_end().is_none() && io.stream.filled().first() == Some(&b'\r') {
+            let more = empty_lines(io.stream.filled(), skipped)?;
+            skipped += more;
             io.stream.consume(more);
-            scan = HeadScanner::default();
+            scanner = HeadScanner::default();
         }
         let input = io.stream.filled();
         if input.len() > 1 || input.first().is_some_and(|&b| b != b'\r') {
-            let end =
-                scan.end(input).map_err(|BareLineFeed| Fault::BadRequest("a line of the request ends with a bare LF"));
+            let end = scanner
+                .head_len(input)
+                .map_err(|BareLineFeed| Rejection::Malformed("a line of the request ends with a bare LF"));
             let end = end?;
-            if let (Some(line_end), false) = (scan.first_line(), is_version_checked) {
-                request::check_version(&input[..line_end])?;
+            if let (Some(line_end), false) = (scanner.first_line_end(), is_version_checked) {
+                check_version(&input[..line_end])?;
                 is_version_checked = true;
             }
             match end {
                 Some(end) if end <= head_max => return Ok(Some(end)),
                 None if input.len() < head_max => {}
-                Some(_) | None => return Err(too_large(input, &scan)),
+                Some(_) | None => return Err(too_large(input, &scanner).into()),
             }
         }
         if !input.is_empty() && progress == HeadProgress::Idle {
@@ -67,20 +69,20 @@ pub async fn read_head<S: Transport>(io: &mut ClientIo<S>, version: Version) -> 
             io.alarm.set(Instant::now() + io.worker.proxy.header_timeout);
         }
         io.stream.make_room(head_max.max(SMALL));
-        if read_more(io, version, progress).await? == 0 {
+        if read_more(io, protocol, progress).await? == 0 {
             return Ok(None);
         }
     }
 }
 
 /// What of the head is too large, as far as it has come.
-fn too_large(input: &[u8], scan: &HeadScanner) -> Fault {
+fn too_large(input: &[u8], scanner: &HeadScanner) -> Rejection {
     if memchr::memchr(b' ', input).is_none() {
-        Fault::NotImplemented("the method is longer than any that is known")
-    } else if scan.first_line().is_none() {
-        Fault::TargetTooLong
+        Rejection::NotImplemented("the method is longer than any that is known")
+    } else if scanner.first_line_end().is_none() {
+        Rejection::TargetTooLong
     } else {
-        Fault::HeadTooLarge
+        Rejection::HeadTooLarge
     }
 }
 
@@ -88,12 +90,12 @@ fn too_large(input: &[u8], scan: &HeadScanner) -> Fault {
 /// request is admitted: until then they stay in the kernel.
 async fn read_more<S: Transport>(
     io: &mut ClientIo<S>,
-    version: Version,
+    protocol: ClientProtocol,
     progress: HeadProgress,
 ) -> Result<usize, Fault> {
     let ClientIo { stream, worker, alarm, permit } = io;
     // Streams of HTTP/2 have a limit of their own, and were read before they are here.
-    let queues = progress == HeadProgress::Idle && version == Version::Http1;
+    let queues = progress == HeadProgress::Idle && protocol == ClientProtocol::Http1;
     let mut place = QueuePlace::default();
     poll_fn(|cx| {
         let mut may_read = !queues || permit.is_some();
@@ -127,18 +129,18 @@ async fn read_more<S: Transport>(
 /// The body is malformed, or the client left.
 pub async fn check_first_chunk<S: Transport>(
     io: &mut ClientIo<S>,
-    version: Version,
+    protocol: ClientProtocol,
     request: &LeasedRequest,
 ) -> Result<(), Fault> {
     // The chunks of an HTTP/2 request are the proxy's own.
-    if !matches!(request.body, BodyDecoder::Chunked(_)) || version == Version::Http2 {
+    if !matches!(request.body, BodyDecoder::Chunked(_)) || protocol == ClientProtocol::Http2 {
         return Ok(());
     }
     io.alarm.set(Instant::now() + FIRST_CHUNK);
     loop {
-        let first = request.body.clone().step(io.stream.filled()).map_err(|why| Fault::BadRequest(why.0))?;
+        let first = request.body.clone().step(io.stream.filled()).map_err(Rejection::from)?;
         if first != DecodeStep::More || request.expects_continue || io.stream.is_full(0) {
-            return request.body.check(io.stream.filled()).map_err(|why| Fault::BadRequest(why.0));
+            return request.body.check(io.stream.filled()).map_err(|why| Rejection::from(why).into());
         }
         let ClientIo { stream, worker, alarm, .. } = io;
         let filled = poll_fn(|cx| match stream.poll_fill(cx, &worker.buffers, false) {

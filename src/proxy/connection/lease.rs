@@ -7,18 +7,23 @@ use std::time::Instant;
 use crate::config;
 use crate::http1::body::BodyDecoder;
 use crate::http1::buffer::Buffer;
+use crate::http1::fields::HeaderStorage;
+use crate::http1::grpc_status::is_grpc;
 use crate::http1::header::Field;
-use crate::http1::request::{self, HeaderStorage, Origin, Request};
+use crate::http1::method::Method;
+use crate::http1::reject::Rejection;
+use crate::http1::request::{HopLimit, Request};
 use crate::http1::response::RequestInfo;
-use crate::http2::is_grpc;
+use crate::http1::upstream_head::{ClientIdentity, UpstreamHead};
 use crate::os::clock;
 use crate::proxy::access_log::AccessLine;
 use crate::proxy::connection::client::Client;
 use crate::proxy::connection::preview::{self, CookieSecurity, Note};
-use crate::proxy::connection::refusal::ProxyResponse;
-use crate::proxy::connection::{Version, request_id};
+use crate::proxy::connection::refusal::{Cause, ProxyResponse};
+use crate::proxy::connection::request_id;
 use crate::proxy::context::WorkerContext;
 use crate::proxy::fault::Fault;
+use crate::proxy::local_reply::LocalReply;
 use crate::routing::{Access, FreezeQueue, Lease, RequestSource, TARGET_BYTES_MAX};
 
 /// A request that has a lease, and its head as the upstream will get it.
@@ -26,10 +31,9 @@ pub struct LeasedRequest {
     pub lease: Lease,
     /// What the response depends on.
     pub info: RequestInfo,
-    /// The index of its method among [`crate::routing::METHODS`].
-    pub method_index: usize,
-    /// Repeating it does no harm, so it may be sent again on a new connection when a kept one died.
-    pub is_idempotent: bool,
+    /// What came of its preview pass, if it shows one.
+    pub preview: Option<Note>,
+    pub method: Method,
     /// The standby color may answer it when the active one failed.
     pub is_replayable: bool,
     /// The client's connection may take another request.
@@ -67,9 +71,18 @@ impl From<ProxyResponse> for Unleased {
 /// Leases the requests of one connection.
 pub struct Leaser<'a> {
     pub client: &'a Client,
-    pub origin: &'a Origin,
+    pub identity: &'a ClientIdentity,
     /// The connection takes no request after this one.
     pub is_last: bool,
+}
+
+/// A lease, and what follows for the request from how it was taken.
+struct TakenLease {
+    lease: Lease,
+    /// What came of the request's preview pass, if it shows one.
+    preview: Option<Note>,
+    /// The cookie that is kept from the application.
+    hidden_cookie: Option<&'static str>,
 }
 
 impl Leaser<'_> {
@@ -78,31 +91,32 @@ impl Leaser<'_> {
     /// # Errors
     /// See [`Unleased`].
     pub fn lease(&self, worker: &WorkerContext, head: &[u8]) -> Result<LeasedRequest, Unleased> {
-        let mut space = HeaderStorage::new();
-        let mut request = Request::parse(head, &mut space).map_err(|fault| ProxyResponse::to_unread(fault, head))?;
+        let mut storage = HeaderStorage::new();
+        let request = Request::parse(head, &mut storage).map_err(|why| ProxyResponse::to_unread(why.into(), head))?;
         if let Some(response) = self.response_without_lease(worker, &request) {
             return Err(response.into());
         }
         let began = Instant::now();
-        let (mut lease, preview) = self.take_lease(worker, &mut request, began)?;
+        let TakenLease { mut lease, preview, hidden_cookie } = self.take_lease(worker, &request, began)?;
         if lease.is_watched() {
             lease.name_source(RequestSource::new(self.source_of(&request), request.path.as_bytes()));
         }
-        let request_id = request_id::of(&request, self.origin);
+        let request_id = request_id::of(&request, self.identity);
         let mut rebuilt = worker.buffers.tiny();
-        request::write_head(&mut rebuilt, &request, self.origin, request_id.as_bytes(), worker.proxy.via);
+        let upstream_head =
+            UpstreamHead { request_id: request_id.as_bytes(), adds_via: worker.proxy.via, hidden_cookie };
+        upstream_head.write(&mut rebuilt, &request, self.identity);
         let is_chunked = matches!(request.body, BodyDecoder::Chunked(_));
-        let hops = if is_chunked { request.named_hops() } else { &[] };
+        let hops = if is_chunked { &request.named_hops[..] } else { &[] };
         Ok(LeasedRequest {
             hops: hops.iter().map(|&name| name.to_owned()).collect(),
             info: RequestInfo {
-                head: request.method == "HEAD",
-                upgrade: request.upgrade.is_some(),
-                is_1_0: request.is_1_0,
-                preview,
+                is_head: request.method == Method::Head,
+                is_upgrade: request.upgrade.is_some(),
+                version: self.identity.version_of(&request),
             },
-            method_index: request.method_index,
-            is_idempotent: request.is_idempotent(),
+            preview,
+            method: request.method,
             is_replayable: may_replay(&request, lease.route().service.replay),
             keep_alive: request.keep_alive && !self.is_last,
             expects_continue: request.expects_continue,
@@ -119,16 +133,16 @@ impl Leaser<'_> {
 
     /// The proxy's own response to a request that no application has to see.
     fn response_without_lease(&self, worker: &WorkerContext, request: &Request<'_>) -> Option<ProxyResponse> {
+        if request.hop_limit == HopLimit::EndsHere {
+            return Some(response(request, LocalReply::OptionsEndsHere));
+        }
         if let Some(proof) = worker.terminator.as_ref().and_then(|tls| tls.challenges().http(request.path)) {
-            return Some(ProxyResponse { proof: Some(proof), ..response(request, Fault::Proof) });
+            return Some(response(request, LocalReply::AcmeChallenge { proof }));
         }
         if let Some(port) = self.redirect_port(worker, request) {
-            let Some(location) = request.secure_url(port) else {
-                return Some(response(request, Fault::BadRequest("no Host")));
-            };
-            return Some(ProxyResponse {
-                fields: vec![("Location", location)],
-                ..response(request, Fault::Redirected)
+            return Some(match request.secure_url(port) {
+                Some(location) => response(request, LocalReply::RedirectToTls { location }),
+                None => response(request, Fault::Rejected(Rejection::Malformed("no Host"))),
             });
         }
         let body_max = worker.proxy.max_body_bytes;
@@ -145,61 +159,53 @@ impl Leaser<'_> {
     /// Whether the request came over TLS, here or at a trusted proxy that has passed it on without.
     fn came_over_tls(&self, request: &Request<'_>) -> bool {
         let says_so = || request.fields.values(Field::ForwardedProto).next() == Some(b"https");
-        self.client.security.is_some() || (self.origin.trusted && says_so())
+        self.client.security.is_some() || (self.identity.is_trusted && says_so())
     }
 
-    /// Takes the lease, and says what came of the request's preview pass. The lease is taken while the guards of the
-    /// table and of the route live; see [`crate::routing`].
-    fn take_lease(
-        &self,
-        worker: &WorkerContext,
-        request: &mut Request<'_>,
-        now: Instant,
-    ) -> Result<(Lease, Option<Note>), Unleased> {
-        let is_head = request.method == "HEAD";
+    /// Takes the lease while the guards of the table and of the route live; see [`crate::routing`].
+    fn take_lease(&self, worker: &WorkerContext, request: &Request<'_>, now: Instant) -> Result<TakenLease, Unleased> {
+        let is_head = request.method == Method::Head;
         let frozen = |queue| Unleased::Frozen { queue, is_head };
         let table = worker.table.load();
         let service = table.find(request.host().as_bytes(), request.route().as_bytes());
-        let service = service.ok_or_else(|| response(request, Fault::NoService))?;
+        let service = service.ok_or_else(|| response(request, LocalReply::NoService))?;
         let Some(gate) = &service.info.preview else {
             let leased = service.route.load().lease(worker.index, access(request), now);
-            return leased.map(|lease| (lease, None)).map_err(frozen);
+            return match leased {
+                Ok(lease) => Ok(TakenLease { lease, preview: None, hidden_cookie: None }),
+                Err(queue) => Err(frozen(queue)),
+            };
         };
         if let Some(action) = gate.action(request.path) {
             let cookie = if self.came_over_tls(request) { CookieSecurity::TlsOnly } else { CookieSecurity::Any };
-            let (fault, fields) = preview::open(gate, action, request.method, cookie, clock::unix_now());
-            return Err(ProxyResponse { fields, ..response(request, fault) }.into());
+            let reply = preview::open(gate, action, request.method, cookie, clock::unix_now());
+            return Err(response(request, reply).into());
         }
-        request.hides_pass = true;
         let route = service.route.load();
         let note = preview::note(gate, request, route.active.other(), clock::unix_now);
         let lease = match note {
             Some(Note::Served(_)) => route.preview(worker.index, access(request), now),
             Some(Note::Ignored(_)) | None => route.lease(worker.index, access(request), now),
         };
-        Ok((lease.map_err(frozen)?, note))
+        Ok(TakenLease { lease: lease.map_err(frozen)?, preview: note, hidden_cookie: Some(preview::COOKIE) })
     }
 
     /// The client as a watch tells clients apart: the peer, or the address that a trusted proxy names last.
     fn source_of<'r>(&'r self, request: &'r Request<'_>) -> &'r [u8] {
         let named = || request.fields.values(Field::ForwardedFor).last();
         let last =
-            self.origin.trusted.then(named).flatten().and_then(|value| value.rsplit(|&byte| byte == b',').next());
-        last.map_or(self.origin.ip.as_bytes(), <[u8]>::trim_ascii)
+            self.identity.is_trusted.then(named).flatten().and_then(|value| value.rsplit(|&byte| byte == b',').next());
+        last.map_or(self.identity.ip.as_bytes(), <[u8]>::trim_ascii)
     }
 
     fn access_line(&self, request: &Request<'_>, request_id: &str, lease: &Lease) -> AccessLine {
         let value = |name| request.value(name).map(|v| String::from_utf8_lossy(v).into_owned()).unwrap_or_default();
         AccessLine {
-            client: self.origin.ip.clone(),
-            method: request.method.to_owned(),
+            client: self.identity.ip.clone(),
+            method: request.method_name.to_owned(),
             host: request.authority.unwrap_or_default().to_owned(),
             path: request.path.to_owned(),
-            protocol: match self.origin.version {
-                Version::Http2 => "HTTP/2.0",
-                Version::Http1 if request.is_1_0 => "HTTP/1.0",
-                Version::Http1 => "HTTP/1.1",
-            },
+            protocol: self.identity.version_of(request).as_str(),
             service: lease.route().service.name.clone(),
             color: lease.color().as_str(),
             epoch: lease.route().epoch,
@@ -211,13 +217,13 @@ impl Leaser<'_> {
     }
 }
 
-fn response(request: &Request<'_>, fault: Fault) -> ProxyResponse {
-    ProxyResponse { is_head: request.method == "HEAD", ..ProxyResponse::to_fault(fault) }
+fn response(request: &Request<'_>, cause: impl Into<Cause>) -> ProxyResponse {
+    ProxyResponse { is_head: request.method == Method::Head, ..ProxyResponse::to(cause) }
 }
 
 /// What a freeze has to know of a request.
 fn access(request: &Request<'_>) -> Access {
-    match (request.upgrade.is_some(), request.is_safe()) {
+    match (request.upgrade.is_some(), request.method.is_safe()) {
         (true, _) => Access::Upgrade,
         (false, true) => Access::Read,
         (false, false) => Access::Write,
@@ -227,8 +233,9 @@ fn access(request: &Request<'_>) -> Access {
 /// Whether the standby may answer the request, by the rules of its service. A client that sends an `Idempotency-Key`
 /// promises that repeating its request does no harm.
 fn may_replay(request: &Request<'_>, replay: config::Replay) -> bool {
-    let is_repeatable = || request.is_idempotent() || request.value("idempotency-key").is_some();
-    (replay.safe && request.is_safe()) || (replay.idempotent && !request.is_safe() && is_repeatable())
+    let method = request.method;
+    let is_repeatable = || method.is_idempotent() || request.value("idempotency-key").is_some();
+    (replay.safe && method.is_safe()) || (replay.idempotent && !method.is_safe() && is_repeatable())
 }
 
 /// As much of a target as a report of a failure keeps.

@@ -20,12 +20,3 @@ mod rehearsal;
 mod request_id;
 pub mod serve;
 pub mod static_fallback;
-
-/// What is spoken with a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
-    /// HTTP/1.0 or HTTP/1.1; each request says which.
-    Http1,
-    /// HTTP/2: this is one of its streams.
-    Http2,
-}

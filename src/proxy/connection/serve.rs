@@ -5,11 +5,12 @@
 
 use std::rc::Rc;
 
-use crate::http1::request::Origin;
+use crate::http1::reject::Rejection;
+use crate::http1::upstream_head::ClientIdentity;
+use crate::http1::version::ClientProtocol;
 use crate::http2::PREFACE;
 use crate::proxy::alarm::Alarm;
 use crate::proxy::buffered_io::BufferedIo;
-use crate::proxy::connection::Version;
 use crate::proxy::connection::client::{Admission, Client};
 use crate::proxy::connection::client_io::{ClientIo, NextStep};
 use crate::proxy::connection::forward::Forwarder;
@@ -34,7 +35,7 @@ pub async fn serve<S: Transport>(stream: S, client: Client, alarm: Rc<Alarm>, wo
     let mut connection = Connection::new(stream, client, alarm, worker);
     let first = match connection.client.admission {
         Admission::Served => NextStep::ReadRequest,
-        Admission::Refused => connection.refuse(&ProxyResponse::to_fault(Fault::TooManyConnections)).await,
+        Admission::Refused => connection.refuse(&ProxyResponse::to(Fault::TooManyConnections)).await,
     };
     match connection.run(first).await {
         LoopEnd::Closed => Served::Closed,
@@ -51,7 +52,7 @@ pub async fn refuse<S: Transport>(
     worker: Rc<WorkerContext>,
 ) {
     let mut connection = Connection::new(stream, client, alarm, worker);
-    let next = connection.refuse(&ProxyResponse::to_fault(fault)).await;
+    let next = connection.refuse(&ProxyResponse::to(fault)).await;
     connection.run(next).await;
 }
 
@@ -64,15 +65,15 @@ enum LoopEnd {
 struct Connection<S> {
     io: ClientIo<S>,
     client: Client,
-    origin: Origin,
+    identity: ClientIdentity,
     /// Requests that took a lease.
     leased: u64,
 }
 
 impl<S: Transport> Connection<S> {
     fn new(stream: S, client: Client, alarm: Rc<Alarm>, worker: Rc<WorkerContext>) -> Self {
-        let origin = client.origin(&worker.proxy);
-        Connection { io: ClientIo::new(stream, alarm, worker), client, origin, leased: 0 }
+        let identity = client.identity(&worker.proxy);
+        Connection { io: ClientIo::new(stream, alarm, worker), client, identity, leased: 0 }
     }
 
     /// Runs the connection from one step to the next.
@@ -89,10 +90,10 @@ impl<S: Transport> Connection<S> {
     }
 
     async fn next_request(&mut self) -> NextStep {
-        let end = match read_head(&mut self.io, self.origin.version).await {
+        let end = match read_head(&mut self.io, self.identity.protocol).await {
             Ok(Some(end)) => end,
             Ok(None) => return NextStep::Close,
-            Err(Fault::VersionUnknown) if self.begins_http2() => return NextStep::ServeHttp2,
+            Err(Fault::Rejected(Rejection::VersionNotSupported)) if self.begins_http2() => return NextStep::ServeHttp2,
             Err(fault) => {
                 let response = ProxyResponse::to_unread(fault, self.io.stream.filled());
                 return self.refuse(&response).await;
@@ -108,10 +109,10 @@ impl<S: Transport> Connection<S> {
             Ok(request) => request,
             Err(response) => return self.refuse(&response).await,
         };
-        if let Err(fault) = check_first_chunk(&mut self.io, self.origin.version, &request).await {
-            let is_head = request.info.head;
+        if let Err(fault) = check_first_chunk(&mut self.io, self.identity.protocol, &request).await {
+            let is_head = request.info.is_head;
             drop(request);
-            return self.refuse(&ProxyResponse { is_head, ..ProxyResponse::to_fault(fault) }).await;
+            return self.refuse(&ProxyResponse { is_head, ..ProxyResponse::to(fault) }).await;
         }
         let mut forwarder = Forwarder::new(&mut self.io, &self.client, request);
         forwarder.run().await
@@ -119,7 +120,7 @@ impl<S: Transport> Connection<S> {
 
     /// Leases the request whose head ends at `end`, after a freeze if there is one, and uses up the head.
     async fn lease(&mut self, end: usize) -> Result<LeasedRequest, ProxyResponse> {
-        let leaser = Leaser { client: &self.client, origin: &self.origin, is_last: self.is_last_request() };
+        let leaser = Leaser { client: &self.client, identity: &self.identity, is_last: self.is_last_request() };
         let request = match leaser.lease(&self.io.worker, &self.io.stream.filled()[..end]) {
             Ok(request) => request,
             Err(Unleased::Refused(response)) => return Err(response),
@@ -136,18 +137,19 @@ impl<S: Transport> Connection<S> {
     /// Whether the connection may have no request after the next one. A session of HTTP/2 counts its streams itself.
     fn is_last_request(&self) -> bool {
         let max = self.io.worker.proxy.max_requests_per_connection;
-        max > 0 && self.leased + 1 >= max && self.origin.version == Version::Http1
+        max > 0 && self.leased + 1 >= max && self.identity.protocol == ClientProtocol::Http1
     }
 
     /// Whether the connection begins with the first bytes of HTTP/2. Over TLS the protocol was agreed on before (RFC
     /// 9113 3.2). A refused request ends its connection, so a connection that has leased none is at its first bytes.
     fn begins_http2(&self) -> bool {
-        let is_possible = self.leased == 0 && self.client.security.is_none() && self.origin.version == Version::Http1;
+        let is_possible =
+            self.leased == 0 && self.client.security.is_none() && self.identity.protocol == ClientProtocol::Http1;
         let line = &PREFACE[..PREFACE.iter().position(|&byte| byte == b'\r').unwrap_or(0)];
         is_possible && self.io.worker.proxy.http2.enabled && self.io.stream.filled().starts_with(line)
     }
 
     fn refuse(&mut self, response: &ProxyResponse) -> impl Future<Output = NextStep> {
-        refusal::refuse(&mut self.io, &self.client, &self.origin, response)
+        refusal::refuse(&mut self.io, &self.client, &self.identity, response)
     }
 }

@@ -1,4 +1,5 @@
-//! Moves one body from one side to the other with back-pressure: it reads only when all it read before is written.
+//! Copies one body from one side to the other with back-pressure: it reads only when everything that it read before is
+//! written, so a slow reader holds one buffer and no more.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -6,66 +7,68 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::http1::body::{BadFraming, BodyDecoder, DecodeStep, trailers};
+use crate::http1::body::{BadFraming, BodyDecoder, DecodeStep, chunk_digits, trailers};
 use crate::http1::boundary::{Boundary, WEBSOCKET_CLOSE};
 use crate::http1::buffer::{Buffer, Buffers, SMALL};
+use crate::http1::fields::put_field;
 use crate::http1::grpc_status::GrpcStatus;
 use crate::http1::header::Field;
-use crate::http1::request::put_field;
 use crate::http1::response::Encoding;
-use crate::http2::chunk_digits;
 use crate::proxy::buffered_io::BufferedIo;
 
-/// Payload up to this size is copied behind what is already waiting to be written: one system call for many chunks.
+/// Payload up to this size is copied behind what waits to be written already, so that one system call writes many
+/// chunks. More payload than that goes to the sink from where it was read.
 const COPY_MAX: usize = 4 * 1024;
 
-/// Once this much waits, it is written before more is gathered.
+/// Once this much waits to be written, it is written before more is gathered.
 const PENDING_MAX: usize = SMALL - COPY_MAX;
 
-/// Why a body could not be moved to its end.
+/// Why a body could not be copied to its end.
 #[derive(Debug)]
 pub enum CopyError {
     /// The source ended within the body, or failed.
     Source,
-    /// The source's framing is wrong.
+    /// The framing of the source is wrong.
     Framing(BadFraming),
-    /// The sink failed.
+    /// The sink took no more.
     Sink,
-    /// More payload than allowed.
+    /// There is more payload than is allowed.
     TooLarge,
 }
 
-/// One body on its way.
+/// Copies one body, and the heads in front of it.
 pub struct BodyCopier {
     decoder: BodyDecoder,
     encoding: Encoding,
-    /// Written before more payload: a head, chunk lines, small payload.
+    /// What is written before more payload is: a head, chunk lines, small payload.
     pub pending: Buffer,
+    /// How much of `pending` is written.
     sent: usize,
-    /// Payload at the front of the source's buffer that goes to the sink without a copy.
+    /// How much payload at the front of the source's buffer goes to the sink without a copy.
     direct: usize,
+    /// The end of the body is in `pending`, or written.
     ended: bool,
     /// The sink has taken bytes that it may not have passed on yet, as TLS does while the socket is full.
     unflushed: bool,
-    /// All that was ever to be written is still in `pending`: it can be sent again.
+    /// Everything that was ever to be written is still in `pending`, so it can be sent again.
     pub intact: bool,
-    /// Payload bytes taken from the source.
+    /// Payload bytes that were taken from the source.
     pub payload: u64,
-    /// Bytes written to the sink since the last rewind.
+    /// Bytes that were written to the sink since the last rewind.
     pub written: u64,
     payload_max: u64,
     /// Trailers that end here, because `Connection` named them.
-    pub hops: Vec<String>,
-    /// Where the body may end before its end.
+    pub dropped_trailers: Vec<String>,
+    /// Finds where the body may be ended early.
     pub boundary: Option<Box<Boundary>>,
-    /// It ends at the next boundary.
-    leaving: bool,
-    /// Whether it answers a call of gRPC, and how that ended.
-    pub call: GrpcStatus,
+    /// The body is ended at the next boundary.
+    ends_early: bool,
+    /// What is known of a gRPC call whose response this is.
+    pub grpc_status: GrpcStatus,
 }
 
 impl BodyCopier {
-    /// A body that follows what `pending` holds (a head). `payload_max` 0 is no limit.
+    /// A copier of a body that follows what `pending` holds, which is a head. A `payload_max` of 0 is no limit.
     pub fn new(decoder: BodyDecoder, encoding: Encoding, pending: Buffer, payload_max: u64) -> Self {
         BodyCopier {
             decoder,
@@ -79,10 +82,10 @@ impl BodyCopier {
             payload: 0,
             written: 0,
             payload_max: if payload_max == 0 { u64::MAX } else { payload_max },
-            hops: Vec::new(),
+            dropped_trailers: Vec::new(),
             boundary: None,
-            leaving: false,
-            call: GrpcStatus::NotACall,
+            ends_early: false,
+            grpc_status: GrpcStatus::NotACall,
         }
     }
 
@@ -92,28 +95,28 @@ impl BodyCopier {
         BodyCopier::new(BodyDecoder::Length(0), Encoding::Plain, Buffer::default(), 0)
     }
 
-    /// Ends the body at its next boundary, as if it were over; whether that is possible, and was not asked for before.
-    pub fn leave(&mut self) -> bool {
-        let may = self.boundary.as_ref().is_some_and(|boundary| !boundary.is_closing()) && !self.has_all();
-        may && !std::mem::replace(&mut self.leaving, true)
+    /// Ends the body at its next boundary, as if it were over, where that is possible.
+    pub fn end_at_boundary(&mut self) {
+        let can_end = self.boundary.as_ref().is_some_and(|boundary| !boundary.is_closing()) && !self.has_all();
+        self.ends_early |= can_end;
     }
 
-    /// Whether it ends at its next boundary, or has.
-    pub fn is_leaving(&self) -> bool {
-        self.leaving
+    /// Whether the body is ended early, or was.
+    pub fn is_ending_early(&self) -> bool {
+        self.ends_early
     }
 
-    /// Whether it was ended before its end.
-    pub fn has_left(&self) -> bool {
-        self.leaving && self.ended
+    /// Whether the body was ended early.
+    pub fn has_ended_early(&self) -> bool {
+        self.ends_early && self.ended
     }
 
-    /// Says how the body that follows is framed; nothing of it has been read yet.
-    pub fn frame(&mut self, decoder: BodyDecoder, encoding: Encoding) {
+    /// Says how the body that follows is framed. Nothing of it has been read yet.
+    pub fn begin_body(&mut self, decoder: BodyDecoder, encoding: Encoding) {
         (self.decoder, self.encoding, self.ended) = (decoder, encoding, false);
     }
 
-    /// Whether the whole body has been taken out of the source: what its buffer holds then is the next message.
+    /// Whether the whole body was taken out of the source, so that its buffer holds the next message.
     pub fn has_all(&self) -> bool {
         self.direct == 0 && (self.ended || self.decoder.is_done())
     }
@@ -123,23 +126,26 @@ impl BodyCopier {
         self.sent < self.pending.filled().len() || self.direct > 0 || self.unflushed
     }
 
-    /// Whether nothing was put into it to be written.
+    /// Whether nothing was written, and nothing is to be.
     pub fn is_unused(&self) -> bool {
         self.written == 0 && self.pending.is_empty()
     }
 
-    /// Starts again from the first byte. Only while [`BodyCopier::intact`].
+    /// Starts again from the first byte, which is possible as long as it is [`intact`](BodyCopier::intact).
     pub fn rewind(&mut self) {
         (self.sent, self.written) = (0, 0);
     }
 
-    /// Takes all of it as written, after a rewind that was for nothing. Only while [`BodyCopier::intact`].
+    /// Takes everything as written, after a rewind that was in vain.
     pub fn skip_to_end(&mut self) {
         self.sent = self.pending.filled().len();
         self.written = self.sent as u64;
     }
 
-    /// Moves what can be moved. `Ready(Ok)`: the body and its end are written.
+    /// Copies what can be copied, and sets `moved` if that was anything. Ready when the body and its end are written.
+    ///
+    /// # Errors
+    /// [`CopyError`]
     pub fn poll<R, W>(
         &mut self,
         cx: &mut Context<'_>,
@@ -174,9 +180,9 @@ impl BodyCopier {
                 self.end(b"").map_err(CopyError::Framing)?;
                 continue;
             }
-            let large =
+            let is_large =
                 self.payload > SMALL as u64 || matches!(self.decoder, BodyDecoder::Length(left) if left > SMALL as u64);
-            match ready!(source.poll_fill(cx, buffers, large)) {
+            match ready!(source.poll_fill(cx, buffers, is_large)) {
                 Ok(_) => *moved = true,
                 Err(_) => return Poll::Ready(Err(CopyError::Source)),
             }
@@ -185,10 +191,11 @@ impl BodyCopier {
 
     /// Decodes what the source's buffer holds, until something should be written.
     fn gather<R>(&mut self, source: &mut BufferedIo<R>) -> Result<(), CopyError> {
-        // A body that is over ends at once, however long its head is: nothing has to be written to make room for it.
-        let has_room = |pump: &Self| pump.pending.filled().len() - pump.sent < PENDING_MAX || pump.decoder.is_done();
+        // A body that is over ends at once, however long its head is: its end needs no room that would have to be made.
+        let has_room =
+            |copier: &Self| copier.pending.filled().len() - copier.sent < PENDING_MAX || copier.decoder.is_done();
         while !self.ended && self.direct == 0 && has_room(self) {
-            if self.leaving && self.boundary.as_ref().is_some_and(|boundary| boundary.is_here()) {
+            if self.ends_early && self.boundary.as_ref().is_some_and(|boundary| boundary.is_here()) {
                 self.make_room();
                 if matches!(self.boundary.as_deref(), Some(Boundary::Message(_))) {
                     self.pending.put(WEBSOCKET_CLOSE);
@@ -199,7 +206,7 @@ impl BodyCopier {
             match self.decoder.step(input).map_err(CopyError::Framing)? {
                 DecodeStep::Payload(len) => {
                     let len =
-                        self.boundary.as_mut().map_or(len, |boundary| boundary.follow(&input[..len], self.leaving));
+                        self.boundary.as_mut().map_or(len, |boundary| boundary.follow(&input[..len], self.ends_early));
                     self.payload += len as u64;
                     if self.payload > self.payload_max {
                         return Err(CopyError::TooLarge);
@@ -238,7 +245,7 @@ impl BodyCopier {
         Ok(())
     }
 
-    /// Before more goes into `pending`, drops what of it is written.
+    /// Drops what is written of `pending`, before more goes into it.
     fn make_room(&mut self) {
         if self.sent > 0 && self.sent == self.pending.filled().len() {
             self.pending.clear();
@@ -253,14 +260,15 @@ impl BodyCopier {
         }
     }
 
+    /// Puts the end of the body. `section` is the trailers with their empty line.
     fn end(&mut self, section: &[u8]) -> Result<(), BadFraming> {
         self.ended = true;
-        self.call.end(section);
+        self.grpc_status.end_of_body(section);
         if self.encoding == Encoding::Chunked {
             self.pending.put(b"0\r\n");
             if section.len() > 2 {
                 for (name, value) in trailers(section)?.into_iter().filter(|(name, _)| Field::may_trail(name)) {
-                    if self.hops.iter().any(|hop| hop.eq_ignore_ascii_case(name)) {
+                    if self.dropped_trailers.iter().any(|hop| hop.eq_ignore_ascii_case(name)) {
                         continue;
                     }
                     put_field(&mut self.pending, name, value);
@@ -271,6 +279,7 @@ impl BodyCopier {
         Ok(())
     }
 
+    /// Writes once: what is pending, and the payload that goes without a copy.
     fn poll_write<R, W>(
         &mut self,
         cx: &mut Context<'_>,
@@ -350,12 +359,12 @@ mod tests {
     async fn nothing_is_held_back_while_more_is_waited_for_nor_at_the_end() {
         let (mut far, near) = tokio::io::duplex(64);
         let (buffers, mut source, mut sink) = (Buffers::default(), BufferedIo::new(near), Holding::default());
-        let mut pump = BodyCopier::new(BodyDecoder::Length(6), Encoding::Plain, buffers.tiny(), 0);
+        let mut copier = BodyCopier::new(BodyDecoder::Length(6), Encoding::Plain, buffers.tiny(), 0);
         for (sent, so_far, is_over) in [("abc", "abc", false), ("def", "abcdef", true)] {
             far.write_all(sent.as_bytes()).await.expect("it is read");
-            let polled = poll_fn(|cx| Poll::Ready(pump.poll(cx, &mut source, &mut sink, &buffers, &mut false))).await;
+            let polled = poll_fn(|cx| Poll::Ready(copier.poll(cx, &mut source, &mut sink, &buffers, &mut false))).await;
             assert_eq!((polled.is_ready(), &*sink.passed_on), (is_over, so_far.as_bytes()));
-            assert!(!pump.is_blocked(), "all of it is gone");
+            assert!(!copier.is_blocked(), "all of it is gone");
         }
     }
 
@@ -364,13 +373,13 @@ mod tests {
         let (mut far, near) = tokio::io::duplex(SMALL);
         let (buffers, mut source) = (Buffers::default(), BufferedIo::new(near));
         let (mut sink, taker) = tokio::io::duplex(100);
-        let mut pump = BodyCopier::new(BodyDecoder::Length(COPY_MAX as u64 + 1), Encoding::Plain, buffers.tiny(), 0);
+        let mut copier = BodyCopier::new(BodyDecoder::Length(COPY_MAX as u64 + 1), Encoding::Plain, buffers.tiny(), 0);
         far.write_all(&[b'x'; COPY_MAX + 1]).await.expect("it is read");
-        let polled = poll_fn(|cx| Poll::Ready(pump.poll(cx, &mut source, &mut sink, &buffers, &mut false))).await;
+        let polled = poll_fn(|cx| Poll::Ready(copier.poll(cx, &mut source, &mut sink, &buffers, &mut false))).await;
         assert!(polled.is_pending() && !source.filled().is_empty());
-        assert!(!pump.has_all(), "what is left there would be read as the next request");
+        assert!(!copier.has_all(), "what is left there would be read as the next request");
         drop(taker);
-        let polled = poll_fn(|cx| pump.poll(cx, &mut source, &mut sink, &buffers, &mut false)).await;
-        assert!(matches!(polled, Err(CopyError::Sink)) && !pump.has_all());
+        let polled = poll_fn(|cx| copier.poll(cx, &mut source, &mut sink, &buffers, &mut false)).await;
+        assert!(matches!(polled, Err(CopyError::Sink)) && !copier.has_all());
     }
 }

@@ -1,71 +1,74 @@
-//! How fast a client moves what we wait for it to move: silence has an end, and so has a byte now and then.
+//! Measures how fast one side moves what is awaited of it: silence has a limit, and so has a byte now and then.
 
 use std::time::{Duration, Instant};
 
-/// What a client is given for its part of an exchange.
+/// What a side is given for its part of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimits {
-    /// Silence at most, and the time over which the rate is looked at.
+    /// The longest silence, and the time over which the rate is measured.
     pub silence: Duration,
-    /// Bytes per second at least; 0: no limit.
-    pub rate: u64,
+    /// The least bytes per second; 0 is no limit.
+    pub bytes_per_second: u64,
 }
 
 impl RateLimits {
-    /// With no rate.
-    pub const fn of(silence: Duration) -> Self {
-        RateLimits { silence, rate: 0 }
+    /// A limit of silence, and none of the rate.
+    pub const fn silence(silence: Duration) -> Self {
+        RateLimits { silence, bytes_per_second: 0 }
     }
 }
 
-/// What came of the wait for a client.
+/// Which limit a side has broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
     /// Nothing moved.
     Silent,
-    /// Too little did.
+    /// Too little moved.
     Slow,
-    /// Enough did: it goes on.
-    No,
 }
 
-/// The wait for one side.
+/// Measures the side that is awaited at present.
 #[derive(Clone, Copy, Debug)]
 pub struct RateGuard<K> {
-    kind: K,
+    side: K,
     silent_until: Instant,
-    since: Instant,
-    at: u64,
+    /// When the present measurement of the rate began, and how much had moved by then.
+    measured_since: Instant,
+    moved_before: u64,
 }
 
 impl<K: Copy + Eq> RateGuard<K> {
-    /// Goes on with `before`, or begins anew when somebody else is waited for. `moved` is what has moved so far, ever.
-    pub fn follow(before: Option<Self>, kind: K, patience: RateLimits, moved: u64, now: Instant) -> Self {
-        let silent_until = now + patience.silence;
+    /// Goes on with `before`, or begins anew when another side is awaited. `moved` is what has moved so far, ever.
+    pub fn resume(before: Option<Self>, side: K, limits: RateLimits, moved: u64, now: Instant) -> Self {
+        let silent_until = now + limits.silence;
         match before {
-            Some(pace) if pace.kind == kind => RateGuard { silent_until, ..pace },
-            Some(_) | None => RateGuard { kind, silent_until, since: now, at: moved },
+            Some(guard) if guard.side == side => RateGuard { silent_until, ..guard },
+            Some(_) | None => RateGuard { side, silent_until, measured_since: now, moved_before: moved },
         }
     }
 
-    /// When to look at it again.
-    pub fn due(&self, patience: RateLimits) -> Instant {
-        if patience.rate == 0 { self.silent_until } else { self.silent_until.min(self.since + patience.silence) }
+    /// When to check again.
+    pub fn due(&self, limits: RateLimits) -> Instant {
+        if limits.bytes_per_second == 0 {
+            self.silent_until
+        } else {
+            self.silent_until.min(self.measured_since + limits.silence)
+        }
     }
 
-    /// Looks at it.
-    pub fn judge(&mut self, patience: RateLimits, moved: u64, now: Instant) -> Violation {
+    /// Checks the limits; `None` where none is broken.
+    pub fn check(&mut self, limits: RateLimits, moved: u64, now: Instant) -> Option<Violation> {
         if now >= self.silent_until {
-            return Violation::Silent;
+            return Some(Violation::Silent);
         }
-        if now >= self.since + patience.silence {
-            let least = patience.rate.saturating_mul(patience.silence.as_secs());
-            if moved - self.at < least {
-                return Violation::Slow;
+        if now >= self.measured_since + limits.silence {
+            let least = limits.bytes_per_second.saturating_mul(limits.silence.as_secs());
+            if moved - self.moved_before < least {
+                return Some(Violation::Slow);
             }
-            (self.since, self.at) = (now, moved);
+            (self.measured_since, self.moved_before) = (now, moved);
         }
-        Violation::No
+        None
     }
 }
 
@@ -73,24 +76,23 @@ impl<K: Copy + Eq> RateGuard<K> {
 mod tests {
     use crate::proxy::exchange::min_rate::*;
 
-    const PATIENCE: RateLimits = RateLimits { silence: Duration::from_secs(10), rate: 100 };
+    const LIMITS: RateLimits = RateLimits { silence: Duration::from_secs(10), bytes_per_second: 100 };
 
-    /// A client that moves `bytes` every `every` seconds: when it is late, and how.
-    fn late(bytes: u64, every: u64, patience: RateLimits) -> Option<(u64, Violation)> {
+    /// A client that moves `bytes` every `every` seconds: when it breaks a limit, and which.
+    fn violation(bytes: u64, every: u64, limits: RateLimits) -> Option<(u64, Violation)> {
         let began = Instant::now();
-        let mut pace = RateGuard::follow(None, (), patience, 0, began);
+        let mut guard = RateGuard::resume(None, (), limits, 0, began);
         let mut moved = 0;
         for second in 1..=100 {
             let now = began + Duration::from_secs(second);
             if second % every == 0 {
                 moved += bytes;
-                pace = RateGuard::follow(Some(pace), (), patience, moved, now);
+                guard = RateGuard::resume(Some(guard), (), limits, moved, now);
             }
-            if now >= pace.due(patience) {
-                match pace.judge(patience, moved, now) {
-                    Violation::No => {}
-                    late => return Some((second, late)),
-                }
+            if now >= guard.due(limits)
+                && let Some(violation) = guard.check(limits, moved, now)
+            {
+                return Some((second, violation));
             }
         }
         None
@@ -98,22 +100,23 @@ mod tests {
 
     #[test]
     fn a_client_may_pause_and_must_not_dribble() {
-        assert_eq!(late(100, 1, PATIENCE), None);
-        assert_eq!(late(900, 9, PATIENCE), Some((10, Violation::Slow)), "900 in the first ten seconds");
-        assert_eq!(late(5_000, 9, PATIENCE), None, "in leaps");
-        assert_eq!(late(1, 1, PATIENCE), Some((10, Violation::Slow)));
-        assert_eq!(late(1, 60, PATIENCE), Some((10, Violation::Silent)));
-        assert_eq!(late(1, 9, RateLimits::of(Duration::from_secs(10))), None, "without a rate");
-        assert_eq!(late(1, 60, RateLimits::of(Duration::from_secs(10))), Some((10, Violation::Silent)));
+        assert_eq!(violation(100, 1, LIMITS), None);
+        assert_eq!(violation(900, 9, LIMITS), Some((10, Violation::Slow)), "900 in the first ten seconds");
+        assert_eq!(violation(5_000, 9, LIMITS), None, "in leaps");
+        assert_eq!(violation(1, 1, LIMITS), Some((10, Violation::Slow)));
+        assert_eq!(violation(1, 60, LIMITS), Some((10, Violation::Silent)));
+        assert_eq!(violation(1, 9, RateLimits::silence(Duration::from_secs(10))), None, "without a rate");
+        let silence = RateLimits::silence(Duration::from_secs(10));
+        assert_eq!(violation(1, 60, silence), Some((10, Violation::Silent)));
     }
 
     #[test]
     fn waiting_for_another_begins_anew() {
         let began = Instant::now();
         let later = began + Duration::from_secs(9);
-        let pace = RateGuard::follow(None, 'a', PATIENCE, 0, began);
-        let mut pace = RateGuard::follow(Some(pace), 'b', PATIENCE, 0, later);
-        assert_eq!(pace.due(PATIENCE), later + PATIENCE.silence);
-        assert_eq!(pace.judge(PATIENCE, 0, began + Duration::from_secs(18)), Violation::No);
+        let guard = RateGuard::resume(None, 'a', LIMITS, 0, began);
+        let mut guard = RateGuard::resume(Some(guard), 'b', LIMITS, 0, later);
+        assert_eq!(guard.due(LIMITS), later + LIMITS.silence);
+        assert_eq!(guard.check(LIMITS, 0, began + Duration::from_secs(18)), None);
     }
 }

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::http1::body::{BadFraming, BodyDecoder, ChunkState, DecodeStep};
 use crate::http2::{AfterHead, Framing, Role, Session, StreamError, StreamRead};
+use crate::proxy::fault::GrpcCode;
 use crate::proxy::transport::Transport;
 
 /// A session, as its driver and its streams share it. All of them are on one worker.
@@ -155,8 +156,8 @@ impl Transport for Http2Stream {
     /// Does nothing: a stream that is dropped before its end is reset anyway.
     fn reset_on_close(&self) {}
 
-    fn fail_call(&mut self, code: u8, text: &str) -> bool {
-        self.session.borrow_mut().fail_grpc_call(self.at, code, text)
+    fn fail_call(&mut self, code: GrpcCode, text: &str) -> bool {
+        self.session.borrow_mut().fail_grpc_call(self.at, code as u8, text)
     }
 
     fn give_up(&mut self) {

@@ -15,7 +15,8 @@ use source::{code_only, sources, without_test_modules};
 const LAYERS: [(&str, &[&str]); 20] = [
     ("domain", &[]),
     ("os", &[]),
-    ("http2", &[]),
+    ("http1", &[]),
+    ("http2", &["http1"]),
     ("proxy_protocol", &[]),
     ("docker", &[]),
     ("handover", &["os"]),
@@ -24,8 +25,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ("config", &["domain", "http_client", "proxy_protocol", "tls"]),
     ("ledger", &["config", "os"]),
     ("api", &["config", "domain", "http_client"]),
-    ("routing", &["config", "domain", "http2"]),
-    ("http1", &["domain", "http2", "proxy", "routing"]),
+    ("routing", &["config", "domain", "http1", "http2"]),
     ("proxy", &["config", "domain", "http1", "http2", "os", "proxy_protocol", "routing", "tls"]),
     (
         "control",

@@ -1,4 +1,0 @@
-//! What an upstream may answer as a head.
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cutover::proxy::fuzzing::answer(bytes));
