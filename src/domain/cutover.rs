@@ -16,10 +16,8 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
-pub use effect::{
-    Change, ChangeError, Effect, Notice, Requested, RollbackEvidence, SaveError, UnderWay, WatchEnd, WatchEndKind,
-};
-pub use event::{ChangeRequest, Event, GateError, Reason, SavedState, Timing};
+pub use effect::{Change, ChangeError, Effect, Notice, Requested, RollbackEvidence, UnderWay, WatchEnd, WatchEndKind};
+pub use event::{ChangeRequest, Event, GateError, Reason, SaveError, SavedState, Timing};
 pub use snapshot::CutoverSnapshot;
 
 /// The save before a flip may take this long; after it the flip is given up.

@@ -1,9 +1,8 @@
 //! Defines the effects of the cutover machine: saves, publications, cuts, and notices for people.
 
-use std::fmt;
 use std::time::Duration;
 
-use super::{Reason, SavedState};
+use super::{Reason, SaveError, SavedState};
 use crate::domain::Color;
 use crate::domain::health::UpstreamNotReady;
 use crate::domain::rehearsal::TooManyDifferences;
@@ -181,27 +180,6 @@ impl WatchEnd {
             WatchEnd::NotEnoughTraffic => WatchEndKind::NotEnoughTraffic,
             WatchEnd::NowhereToGo(_) => WatchEndKind::NowhereToGo,
             WatchEnd::Superseded => WatchEndKind::Superseded,
-        }
-    }
-}
-
-/// Says why a state is not known to be on the disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SaveError {
-    /// The disk reported this error.
-    Disk(String),
-    /// Too many saves wait for the disk already.
-    QueueFull,
-    /// The disk did not respond in this time.
-    TooSlow(Duration),
-}
-
-impl fmt::Display for SaveError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SaveError::Disk(error) => f.write_str(error),
-            SaveError::QueueFull => f.write_str("too many saves wait for the disk"),
-            SaveError::TooSlow(limit) => write!(f, "the disk took longer than {} s", limit.as_secs()),
         }
     }
 }

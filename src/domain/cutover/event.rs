@@ -1,10 +1,10 @@
 //! Defines the events of the cutover machine: requests for a change, and reports on its effects.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::SaveError;
 use crate::domain::Color;
 use crate::domain::health::UpstreamNotReady;
 use crate::domain::rehearsal::TooManyDifferences;
@@ -134,4 +134,25 @@ pub enum Event {
     },
     /// Time has passed.
     Tick,
+}
+
+/// Says why a state is not known to be on the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SaveError {
+    /// The disk reported this error.
+    Disk(String),
+    /// Too many saves wait for the disk already.
+    QueueFull,
+    /// The disk did not respond in this time.
+    TooSlow(Duration),
+}
+
+impl fmt::Display for SaveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SaveError::Disk(error) => f.write_str(error),
+            SaveError::QueueFull => f.write_str("too many saves wait for the disk"),
+            SaveError::TooSlow(limit) => write!(f, "the disk took longer than {} s", limit.as_secs()),
+        }
+    }
 }

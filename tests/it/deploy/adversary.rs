@@ -13,7 +13,8 @@ use crate::harness::eventually;
 const WAITS: &str = "['sh', '-c', 'touch begun; while [ ! -e goes-on ]; do sleep 0.1; done']";
 
 impl Stage {
-    /// Puts a `docker` in front of the real one that fails for one subcommand of Compose as long as `engine-away` exists.
+    /// Puts a `docker` in front of the real one that fails for one subcommand of Compose as long as `engine-away`
+    /// exists.
     fn break_compose(&self, subcommand: &str) {
         fs::create_dir_all(self.cutover.path("bin")).unwrap();
         let away = self.cutover.path("engine-away");

@@ -354,9 +354,9 @@ impl Cutover {
         }
     }
 
-    /// Waits until every thread of it sleeps, and counts how often they are woken in the second after that. A thread that
-    /// spins is never seen asleep and one that is woken for nothing is counted, however busy the machine is: processor
-    /// time would tell neither there.
+    /// Waits until every thread of it sleeps, and counts how often they are woken in the second after that. A thread
+    /// that spins is never seen asleep and one that is woken for nothing is counted, however busy the machine is:
+    /// processor time would tell neither there.
     pub fn must_rest(&self) {
         eventually("no thread of it runs", || self.threads().iter().all(|(state, _)| *state == 'S'));
         let woken = || self.threads().iter().map(|(_, woken)| woken).sum::<u64>();

@@ -26,8 +26,8 @@ use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-/// How long anything may take before it counts as never. Only a test that fails waits that long, and a machine with many
-/// times the load that its cores can bear is no reason to fail.
+/// How long anything may take before it counts as never. Only a test that fails waits that long, and a machine with
+/// many times the load that its cores can bear is no reason to fail.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `holds`; `what` names it when it does not come true.
@@ -57,8 +57,8 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// The ports that this process may give out. Test runs in other processes claim other blocks, so that none of them takes
-/// a port between the question whether it is free and the start of its owner.
+/// The ports that this process may give out. Test runs in other processes claim other blocks, so that none of them
+/// takes a port between the question whether it is free and the start of its owner.
 struct Ports {
     left: Range<u16>,
     /// Held until the process ends.

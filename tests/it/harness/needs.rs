@@ -1,5 +1,6 @@
 //! What a test needs beside Rust and a C compiler: a program, Python's packages, a Docker engine, root. A test that
-//! cannot have it ends at once, and the last lines of the run name it: libtest knows no such end and counts it as passed.
+//! cannot have it ends at once, and the last lines of the run name it: libtest knows no such end and counts it as
+//! passed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::Location;
@@ -27,8 +28,8 @@ pub fn have_root() -> bool {
     is_root || skipped_for("root")
 }
 
-/// A Python that has these modules: the one that `CUTOVER_TEST_PYTHON` names, or the system's. The calling test is noted
-/// as skipped when it has not.
+/// A Python that has these modules: the one that `CUTOVER_TEST_PYTHON` names, or the system's. The calling test is
+/// noted as skipped when it has not.
 #[track_caller]
 pub fn python_with(modules: &str) -> Option<Command> {
     let python = std::env::var("CUTOVER_TEST_PYTHON").unwrap_or_else(|_| "python3".into());

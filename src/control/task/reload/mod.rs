@@ -5,15 +5,13 @@
 
 mod describe;
 mod load;
+mod reloads;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
-
 use crate::api::{EventKind, Refusal, RefusalCode, Reloaded};
 use crate::config::{self, Config};
-use crate::control::file_watch::Contents;
 use crate::control::messages::unknown;
 use crate::control::service::{ServiceState, timing};
 use crate::control::task::Task;
@@ -24,29 +22,7 @@ use crate::tls;
 use describe::{describe, describe_tls, needs_restart};
 use load::{LoadError, Reading, SavedBefore};
 pub(in crate::control) use load::{Loaded, ReloadReply, ReloadRequest, contents_of, load_each};
-
-/// How reloads have gone, and the way to ask for one.
-pub(in crate::control) struct Reloads {
-    requests: mpsc::Sender<ReloadRequest>,
-    /// What the config in force, or refused last, was read from.
-    files: watch::Sender<Contents>,
-    /// Why the config on disk is not in force.
-    pub(in crate::control) problem: Option<String>,
-    pub(in crate::control) counts: ReloadCounts,
-}
-
-/// Reloads, by how they ended.
-#[derive(Clone, Copy, Debug, Default)]
-pub(in crate::control) struct ReloadCounts {
-    pub(in crate::control) ok: u64,
-    pub(in crate::control) failed: u64,
-}
-
-impl Reloads {
-    pub(in crate::control) fn new(requests: mpsc::Sender<ReloadRequest>, files: watch::Sender<Contents>) -> Self {
-        Reloads { requests, files, problem: None, counts: ReloadCounts::default() }
-    }
-}
+pub(in crate::control) use reloads::Reloads;
 
 /// The table of all services, in the order of the config.
 pub(in crate::control) fn table_of<'a>(services: impl Iterator<Item = &'a ServiceState>) -> HostTable {
