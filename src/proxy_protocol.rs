@@ -1,60 +1,61 @@
-//! The PROXY protocol, versions 1 and 2: who a connection is from, said in front of everything else on it by whoever
-//! passes it on as bytes.
+//! The PROXY protocol, versions 1 and 2. A balancer that passes a connection on as bytes writes a header in front of
+//! them, which says whose connection it is.
 //!
-//! Pure: bytes in, addresses out, and the other way round. By HAProxy's specification (proxy-protocol.txt, 2020/03/05);
-//! the sections named here are its. Who is believed is for others to decide.
+//! Everything here is pure: bytes become addresses, and addresses become bytes. The sections named here are those of
+//! HAProxy's specification (proxy-protocol.txt, 2020/03/05). Which senders are believed is decided elsewhere.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The longest header of version 1, its line end included (2.1).
+/// The longest header of version 1 in bytes, its line end included (2.1).
 const V1_BYTES_MAX: usize = 107;
-/// `PROXY UNKNOWN`, the shortest header there is.
+/// The shortest header in bytes, which is `PROXY UNKNOWN`.
 const BYTES_MIN: usize = 15;
 const V1_START: &[u8] = b"PROXY ";
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const V2_FIXED: usize = 16;
-/// Addresses and extensions of version 2 at most; certificates of clients are the largest that senders add.
+/// The most bytes that addresses and extensions of version 2 may take. The largest extensions that senders add are
+/// certificates of clients.
 const V2_REST_MAX: usize = 4096;
 const TLV_CRC32C: u8 = 0x03;
 
-/// How the header is written.
+/// How a header is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// A line of text.
+    /// The header is a line of text.
     V1,
-    /// Binary.
+    /// The header is binary.
     V2,
 }
 
-/// Both ends of a connection, as the one who passes it on saw them.
+/// Both ends of a connection, as its sender saw them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ends {
-    /// Who connected.
+    /// The address that connected.
     pub client: SocketAddr,
-    /// To where.
+    /// The address that it connected to.
     pub server: SocketAddr,
 }
 
-/// What is to be done next to have the whole header.
+/// What has to be done next to have the whole header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Read at most so many bytes: all of them belong to the header.
+    /// Read at most so many bytes, all of which belong to the header.
     Read(usize),
     /// Read to the end of the line, which is at most so many bytes away.
     ReadLine(usize),
-    /// It is complete. `None`: it names nobody, the connection is the sender's own or of a kind that has no addresses
-    /// here.
+    /// The header is complete. `None` stands for one that names nobody: the connection is the sender's own, or of a
+    /// kind that has no addresses here.
     Done(Option<Ends>),
 }
 
-/// It is no header, or a broken one: the connection must be closed (2).
+/// The bytes are no header, or a broken one, so the connection must be closed (2). The text says how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
 
-/// Looks at what has been read so far, from its first byte on.
+/// Reads a header, given everything that has come so far.
 ///
 /// # Errors
-/// [`Malformed`], as soon as it shows.
+/// [`Malformed`], as soon as the bytes show it.
 pub fn read(got: &[u8]) -> Result<Step, Malformed> {
     let begins = |start: &[u8]| got.iter().zip(start).all(|(got, want)| got == want);
     match (begins(V1_START), begins(V2_SIGNATURE)) {
@@ -65,7 +66,7 @@ pub fn read(got: &[u8]) -> Result<Step, Malformed> {
     }
 }
 
-/// 2.1
+/// Reads a header of version 1 (2.1).
 fn read_v1(got: &[u8]) -> Result<Step, Malformed> {
     let Some(line) = got.strip_suffix(b"\n") else {
         return match V1_BYTES_MAX.saturating_sub(got.len()) {
@@ -77,7 +78,7 @@ fn read_v1(got: &[u8]) -> Result<Step, Malformed> {
     let line = line.filter(|line| !line.contains(['\r', '\n'])).ok_or(Malformed("the PROXY line is malformed"))?;
     let words: Vec<_> = line.split(' ').collect();
     let ends = match words[..] {
-        // The rest of the line is to be ignored.
+        // The rest of the line must be ignored.
         ["UNKNOWN", ..] => None,
         ["TCP4", client, server, from, to] => ends::<Ipv4Addr>([client, server], [from, to]),
         ["TCP6", client, server, from, to] => ends::<Ipv6Addr>([client, server], [from, to]),
@@ -98,7 +99,7 @@ fn ends<Ip: std::str::FromStr + Into<IpAddr>>(ips: [&str; 2], ports: [&str; 2]) 
     Some(Ends { client: address(ips[0], ports[0])?, server: address(ips[1], ports[1])? })
 }
 
-/// 2.2
+/// Reads a header of version 2 (2.2).
 fn read_v2(got: &[u8]) -> Result<Step, Malformed> {
     if got.len() < V2_FIXED {
         return Ok(Step::Read(V2_FIXED - got.len()));
@@ -119,7 +120,7 @@ fn read_v2(got: &[u8]) -> Result<Step, Malformed> {
         return Ok(Step::Read(V2_FIXED + rest - got.len()));
     }
     if command == 0 {
-        return Ok(Step::Done(None)); // the sender's own, whatever addresses follow
+        return Ok(Step::Done(None)); // the connection is the sender's own, whatever addresses follow
     }
     let body = &got[V2_FIXED..V2_FIXED + rest];
     let addresses = match family {
@@ -130,11 +131,11 @@ fn read_v2(got: &[u8]) -> Result<Step, Malformed> {
     };
     let (addresses, extensions) =
         body.split_at_checked(addresses).ok_or(Malformed("the PROXY header is shorter than its addresses"))?;
-    // What has no family may be followed by anything.
+    // Anything may follow where there is no family.
     if family > 0 {
         check_extensions(got, extensions)?;
     }
-    // A stream of IP; anything else has no addresses that mean something here.
+    // Only a stream over IP has addresses that mean something here.
     let ends = match (family, transport) {
         (1, 1) => Some(ends_of::<4>(addresses)),
         (2, 1) => Some(ends_of::<16>(addresses)),
@@ -143,7 +144,7 @@ fn read_v2(got: &[u8]) -> Result<Step, Malformed> {
     Ok(Step::Done(ends))
 }
 
-/// Both addresses, then both ports; the length was checked.
+/// Reads both addresses, then both ports. The length was checked.
 fn ends_of<const N: usize>(bytes: &[u8]) -> Ends
 where
     IpAddr: From<[u8; N]>,
@@ -156,14 +157,14 @@ where
     Ends { client: address(0), server: address(1) }
 }
 
-/// 2.2.1: a type, a length in two bytes, and a value each, to the last byte.
+/// Checks the extensions (2.2.1): each is a type, a length in two bytes, and a value, and they end with the last byte.
 fn check_extensions(header: &[u8], mut extensions: &[u8]) -> Result<(), Malformed> {
     const CUT: Malformed = Malformed("an extension of the PROXY header is cut");
     while let [kind, high, low, rest @ ..] = extensions {
         let length = usize::from(u16::from_be_bytes([*high, *low]));
         let (value, after) = rest.split_at_checked(length).ok_or(CUT)?;
         if *kind == TLV_CRC32C {
-            // 2.2.3: of the whole header, with zeros in place of the sum itself.
+            // 2.2.3: the sum is that of the whole header, with zeros in place of the sum itself.
             let at = header.len() - rest.len();
             let sum: [u8; 4] = value.try_into().map_err(|_| Malformed("the PROXY header's checksum has no 4 bytes"))?;
             let zeroed = header.iter().enumerate().map(|(i, byte)| if (at..at + 4).contains(&i) { 0 } else { *byte });
@@ -176,14 +177,14 @@ fn check_extensions(header: &[u8], mut extensions: &[u8]) -> Result<(), Malforme
     if extensions.is_empty() { Ok(()) } else { Err(CUT) }
 }
 
-/// CRC-32C (Castagnoli), bit by bit: it is of some hundred bytes, once a connection.
+/// CRC-32C (Castagnoli), computed bit by bit: a connection has one sum, over some hundred bytes.
 fn crc32c(bytes: impl Iterator<Item = u8>) -> u32 {
     !bytes.fold(!0, |sum, byte| {
         (0..8).fold(sum ^ u32::from(byte), |sum, _| (sum >> 1) ^ if sum & 1 == 1 { 0x82f6_3b78 } else { 0 })
     })
 }
 
-/// The header for a connection between `ends`; `None`: it is the sender's own.
+/// The header for a connection between `ends`, where `None` stands for the sender's own.
 pub fn write(version: Version, ends: Option<Ends>) -> Vec<u8> {
     let ends = ends.map(of_one_family);
     match version {
@@ -219,7 +220,7 @@ pub fn write(version: Version, ends: Option<Ends>) -> Vec<u8> {
     }
 }
 
-/// A header has one family for both: IPv4 where both are, and IPv6 otherwise.
+/// Gives both addresses one family, as a header has only one: IPv4 where both are of it, and IPv6 otherwise.
 fn of_one_family(ends: Ends) -> Ends {
     let [client, server] = [ends.client, ends.server].map(|end| SocketAddr::new(end.ip().to_canonical(), end.port()));
     if client.is_ipv4() == server.is_ipv4() {
