@@ -45,8 +45,8 @@ const LIMITS: AdminLimits =
 
 /// Serves until `stop` is true (or its sender is gone), then gives responses under way 2 s to finish.
 ///
-/// Each endpoint takes at most 256 connections. One more takes the place of the oldest that has sent no request, or not shown
-/// the token; if all have, it is closed at once. Must run within a tokio runtime.
+/// Each endpoint takes at most 256 connections. One more takes the place of the oldest that has sent no request, or not
+/// shown the token; if all have, it is closed at once. Must run within a tokio runtime.
 pub async fn serve(bound: Bound, token: Option<String>, handle: Handle, stop: watch::Receiver<bool>) {
     serve_within(LIMITS, bound, token, handle, stop).await;
 }

@@ -10,7 +10,7 @@ use crate::routing::ColorStats;
 /// The counters of one service, indexed by [`Color::index`].
 pub(in crate::control) type ServiceStats = (String, [Arc<ColorStats>; 2]);
 
-/// Why nothing may change color now.
+/// The reason why nothing may change color now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ChangeBlock {
     /// A successor is being started, or serves already.
@@ -19,7 +19,7 @@ pub(super) enum ChangeBlock {
     Predecessor,
 }
 
-/// Who judges.
+/// Tells which process judges releases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Judge {
     /// This process does.

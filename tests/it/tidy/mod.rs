@@ -55,7 +55,10 @@ const LAYERS: [(&str, &[&str]); 20] = [
 const LINES_MAX: usize = 500;
 
 /// Files that may be longer, each with the reason.
-const LONG_FILES: [(&str, &str); 0] = [];
+const LONG_FILES: [(&str, &str); 2] = [
+    ("src/admin/tests.rs", "every case asks the one server that the file sets up"),
+    ("src/control/tests.rs", "every case runs the one control plane, with its upstreams, that the file sets up"),
+];
 
 /// Two files of one folder that import each other, each with the reason why they belong together.
 const PAIRS: [(&str, &str, &str); 0] = [];
@@ -106,7 +109,6 @@ fn every_permission_is_in_use() {
 }
 
 #[test]
-#[ignore = "the house is being built"]
 fn no_circle_leaves_its_folder() {
     let sources = sources();
     let imports = Imports::of(&sources);
@@ -129,7 +131,6 @@ fn no_circle_leaves_its_folder() {
 }
 
 #[test]
-#[ignore = "the house is being built"]
 fn a_type_name_means_one_thing() {
     let mut bearers: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for file in sources().iter().filter(|file| !file.is_test()) {
@@ -212,7 +213,6 @@ fn every_file_says_first_what_it_is() {
 }
 
 #[test]
-#[ignore = "the house is being built"]
 fn no_file_is_too_long_to_have_one_subject() {
     let mut findings = Vec::new();
     for file in sources() {
