@@ -277,6 +277,7 @@ impl Results {
             example: kind.example.clone(),
             difference: differences.first().map(|found| (*found).clone()),
         });
+        let first = first.map(Box::new);
         Err(TooManyDifferences { totals, allowed_share: max_differences, first })
     }
 }
@@ -288,8 +289,8 @@ pub struct TooManyDifferences {
     pub totals: Totals,
     /// The share of differing requests that would be allowed.
     pub allowed_share: f64,
-    /// The difference that was found first.
-    pub first: Option<FirstDifference>,
+    /// The difference that was found first; boxed, so that an error that nearly never is stays small.
+    pub first: Option<Box<FirstDifference>>,
 }
 
 /// A request that the colors answered differently.
@@ -306,7 +307,7 @@ impl fmt::Display for TooManyDifferences {
         let Totals { compared, different, .. } = self.totals;
         let (share, allowed) = (percent(self.totals.share()), percent(self.allowed_share));
         write!(f, "{different} of {compared} compared responses differ ({share}, {allowed} allowed)")?;
-        let Some(FirstDifference { example, difference }) = &self.first else { return Ok(()) };
+        let Some(FirstDifference { example, difference }) = self.first.as_deref() else { return Ok(()) };
         let what = difference.as_ref().map_or(String::new(), ToString::to_string);
         write!(f, "; the first is {example}: {what}")
     }

@@ -28,7 +28,7 @@ fn example() -> StatusSnapshot {
         let shard = &stats[0].shards[worker];
         shard.begun.add(1);
         shard.ended.add(1);
-        shard.requests[class as usize][method as usize].add(1);
+        shard.requests[class][method as usize].add(1);
         shard.durations[DURATION_BOUNDS_US.partition_point(|&bound| bound < us)].add(1);
         shard.duration_sum_us.add(us);
     };

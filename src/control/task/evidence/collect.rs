@@ -55,7 +55,7 @@ impl LateEvidence {
         let (done, outcome) = oneshot::channel();
         let write = move || drop(done.send(file::write(&path, &service, &text)));
         let outcome = match batch_thread::spawn("evidence", write) {
-            Ok(_) => outcome.await.unwrap_or_else(|_| Err(EvidenceError::ThreadEnded)),
+            Ok(_) => outcome.await.unwrap_or(Err(EvidenceError::ThreadEnded)),
             Err(error) => Err(EvidenceError::NoThread(error)),
         };
         // Once the task has ended nobody hears; the file is there all the same.
