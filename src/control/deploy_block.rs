@@ -71,7 +71,10 @@ fn read(path: PathBuf) -> JournalRead {
     let (sender, receiver) = mpsc::channel();
     let spawned = thread::Builder::new().name("deploy-journal".into()).spawn(move || {
         let journal = match std::fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => JournalRead::None,
+            // Where there is no folder, no deploy has left a journal.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                JournalRead::None
+            }
             Err(error) => JournalRead::Unknown(format!("{}: {error}", path.display())),
             Ok(bytes) => match serde_json::from_slice(&bytes) {
                 Ok(view) => JournalRead::Known(view),

@@ -105,10 +105,11 @@ fn env_file_that_is_deployed_stays_the_group_s_whose_proxy_reads_it() {
     chown(deploy.join("green.env"), Some(PROXY), Some(GROUP)).unwrap();
     fs::set_permissions(deploy.join("green.env"), fs::Permissions::from_mode(0o640)).unwrap();
     fs::create_dir(cutover.path("bin")).unwrap();
-    // `compose config` sees what `up` would.
+    // `compose config` of the candidate sees what `up` would; before it, the file in force is asked for.
     cutover.write(
         "bin/docker",
-        "#!/bin/sh\n[ $1 = ps ] || { stat -c %g:%a deploy/green.env.next >deploy/seen; exit 1; }\n",
+        "#!/bin/sh\ncase \"$*\" in\n*green.env.next*) stat -c %g:%a deploy/green.env.next >deploy/seen; exit 1 ;;\n\
+         *config*) echo '{\"services\":{}}' ;;\nesac\n",
     );
     fs::set_permissions(cutover.path("bin/docker"), fs::Permissions::from_mode(0o755)).unwrap();
     fs::copy(env!("CARGO_BIN_EXE_cutover"), cutover.path("cutover")).unwrap();

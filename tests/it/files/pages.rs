@@ -131,7 +131,9 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 fn operations_has_every_word_of_the_access_log() {
     let page = text("docs/operations.md");
     let said = quoted(&page);
-    for word in words_of("src/proxy/fault.rs", "pub fn word(self)") {
+    let faults = words_of("src/proxy/fault.rs", "pub fn label(self)");
+    let replies = words_of("src/proxy/local_reply.rs", "pub fn label(&self)");
+    for word in faults.into_iter().chain(replies) {
         assert!(said.contains(word.as_str()), "docs/operations.md says nothing of end = {word}");
     }
 }
