@@ -1,6 +1,6 @@
 //! `cutover`: a blue/green reverse proxy and the deploys around it, in one binary.
 //!
-//! The folders are layers (`docs/architecture.md`); `tests/it/tidy.rs` keeps them so.
+//! The folders are layers (`docs/architecture.md`); `tests/it/tidy` keeps them so.
 
 pub mod admin;
 pub mod api;

@@ -75,7 +75,7 @@ fn layers_name_only_the_layers_below_them() {
     for file in sources() {
         let Some(layer) = file.layer() else { continue };
         let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| *name == layer) else {
-            findings.push(format!("{}:1: the layer `{layer}` has no place in tests/it/tidy.rs", file.shown()));
+            findings.push(format!("{}:1: the layer `{layer}` has no place in tests/it/tidy", file.shown()));
             continue;
         };
         for (line, named) in named_layers(&file.code) {
