@@ -67,8 +67,6 @@ pub trait LineTarget: Write {
 
 impl LineTarget for io::Stdout {}
 impl LineTarget for io::Stderr {}
-#[cfg(test)]
-impl LineTarget for File {}
 
 /// A log file that follows its name.
 pub struct LogFile {
@@ -195,9 +193,13 @@ fn write_all(inbox: &Receiver<WriterMessage>, out: impl LineTarget, fate: &Fate)
 }
 
 /// Writes what waits to where it was meant to go, then opens the target anew.
+///
+/// What cannot be written goes to the new target. A full disk must not keep a removed log open, because its space is
+/// free only once it is closed.
 fn reopen(out: &mut BufWriter<impl LineTarget>, fate: &Fate) {
-    let reopened = flush(out, fate).and_then(|()| out.get_mut().reopen());
-    fate.set_problem(reopened.err());
+    // A failure is seen again at the next flush, if the new target has it as well.
+    let _ = flush(out, fate);
+    fate.set_problem(out.get_mut().reopen().err());
 }
 
 /// Writes what waits, and how many lines are missing from it.
@@ -245,6 +247,44 @@ impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Lines {
 #[cfg(test)]
 mod tests {
     use crate::os::line_writer::*;
+
+    impl LineTarget for File {}
+
+    /// A disk that is full until the log is opened anew.
+    struct FullDisk {
+        is_full: bool,
+        written: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for FullDisk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.is_full {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.written.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl LineTarget for FullDisk {
+        fn reopen(&mut self) -> io::Result<()> {
+            self.is_full = false;
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_does_not_keep_the_old_log_open() {
+        let written = Arc::default();
+        let lines = Lines::to(FullDisk { is_full: true, written: Arc::clone(&written) }, "test").expect("a thread");
+        lines.send(b"waits\n".to_vec());
+        lines.reopen();
+        lines.finish();
+        assert_eq!(*written.lock().unwrap(), b"waits\n");
+    }
 
     #[test]
     fn all_that_was_handed_over_is_written_in_order() {
